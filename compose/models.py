@@ -1,0 +1,188 @@
+"""A composition and everything it measured."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, ClassVar
+
+from django.db import models
+from django.urls import reverse
+
+from registry.models import Adapter, BaseModel, Blob, Revision, Task, User
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AnonymousUser
+
+
+def new_composition_id() -> str:
+    """A short random id; 50 bits, so that links cannot be guessed."""
+    return "".join(secrets.choice("23456789abcdefghjkmnpqrstuvwxyz") for _ in range(10))
+
+
+class CompositionQuerySet(models.QuerySet["Composition"]):
+    def visible_to(self, user: User | AnonymousUser | None) -> CompositionQuerySet:
+        """A person's own, and those whose composed adapter they may see."""
+        published = models.Q(adapter__in=Adapter.objects.visible_to(user))
+        if user is None or not user.is_authenticated:
+            return self.filter(published)
+        return self.filter(published | models.Q(owner_id=user.pk))
+
+
+class Composition(models.Model):
+    """A job: find mixing weights of the candidates for the few-shot examples, score them, write the adapter.
+
+    The row is the truth, whatever the broker does. A worker holds it by a lease; `attempt` counts claims, and
+    every write of a worker names the attempt it belongs to, so that one that was given up cannot finish it.
+    """
+
+    class Status(models.TextChoices):
+        QUEUED = "queued"
+        RUNNING = "running"
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    class Wish(models.TextChoices):
+        """What the owner asked a running job to do."""
+
+        NONE = "", "go on"
+        STOP = "stop", "stop and keep the best"
+        CANCEL = "cancel", "cancel"
+
+    id = models.CharField(primary_key=True, max_length=16, default=new_composition_id, editable=False)
+    owner = models.ForeignKey(User, on_delete=models.CASCADE, related_name="compositions")
+    title = models.CharField(max_length=200)
+    task = models.ForeignKey(
+        Task, null=True, blank=True, on_delete=models.SET_NULL, related_name="compositions"
+    )
+    base_model = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="compositions")
+    method = models.CharField(max_length=20)
+    budget = models.PositiveIntegerField(
+        help_text="Trials: each evaluates one vector of mixing weights on all examples."
+    )
+    seed = models.PositiveIntegerField()
+    examples = models.JSONField(help_text='Few-shot rows, [{"input", "output"}]: private to the owner.')
+    test_examples = models.JSONField(default=list, help_text="Held-out rows, used for scoring only.")
+    split_note = models.CharField(
+        max_length=300, blank=True, help_text="Where the held-out rows come from, in words."
+    )
+    spec_sha256 = models.CharField(max_length=64, help_text="Of everything that decides the result.")
+
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
+    stage = models.CharField(max_length=20, blank=True)
+    step = models.PositiveIntegerField(default=0)
+    wish = models.CharField(max_length=8, choices=Wish.choices, default=Wish.NONE, blank=True)
+    attempt = models.PositiveSmallIntegerField(default=0)
+    worker = models.CharField(max_length=200, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+    heartbeat_at = models.DateTimeField(null=True, blank=True)
+    rung_at = models.DateTimeField(null=True, blank=True, help_text="When a worker was last told about it.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    error = models.TextField(blank=True, help_text="For the owner: what went wrong and what to do.")
+
+    result = models.JSONField(
+        null=True, blank=True, help_text="Verdict, losses, notes, seconds, versions, mix."
+    )
+    predictions = models.JSONField(default=list, blank=True)
+    weights_blob = models.ForeignKey(Blob, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    config_blob = models.ForeignKey(Blob, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    adapter = models.OneToOneField(
+        Adapter,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="composition",
+        help_text="The published one.",
+    )
+
+    objects = CompositionQuerySet.as_manager()
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["status", "created_at"], name="composition_queue"),
+            models.Index(fields=["owner", "-created_at"], name="composition_of_owner"),
+        ]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=~models.Q(status="running") | models.Q(lease_until__isnull=False),
+                name="running_has_a_lease",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.title} ({self.id})"
+
+    def get_absolute_url(self) -> str:
+        return reverse("composition", args=[self.id])
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in {self.Status.SUCCEEDED, self.Status.FAILED, self.Status.CANCELLED}
+
+
+class Candidate(models.Model):
+    """A module offered to a composition; a weight once the search is over."""
+
+    composition = models.ForeignKey(Composition, on_delete=models.CASCADE, related_name="candidates")
+    position = models.PositiveIntegerField()
+    revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="candidacies")
+    reason = models.CharField(max_length=200, blank=True, help_text="Why it was offered.")
+    audition_loss = models.FloatField(
+        null=True, help_text="Mean token loss of the module alone on the examples."
+    )
+    mixing_weight = models.FloatField(null=True)
+    attribution = models.FloatField(null=True, help_text="Rise of the loss when it is left out.")
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["composition", "position"], name="candidate_position_once"),
+            models.UniqueConstraint(fields=["composition", "revision"], name="candidate_once"),
+        ]
+        ordering: ClassVar = ["position"]
+
+    def __str__(self) -> str:
+        return f"{self.revision} in {self.composition_id}"
+
+
+class Trial(models.Model):
+    """One evaluated vector of mixing weights. Recorded as it comes: a resumed search starts from these."""
+
+    composition = models.ForeignKey(Composition, on_delete=models.CASCADE, related_name="trials")
+    number = models.PositiveIntegerField(help_text="From 1.")
+    mixing_weights = models.JSONField()
+    loss = models.FloatField(help_text="Mean token loss on the examples.")
+    objective = models.FloatField(help_text="What the search minimises: loss and penalty.")
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["composition", "number"], name="trial_number_once")
+        ]
+        ordering: ClassVar = ["number"]
+
+    def __str__(self) -> str:
+        return f"trial {self.number} of {self.composition_id}"
+
+
+class Score(models.Model):
+    """One number of the result block, with what is needed to believe it."""
+
+    composition = models.ForeignKey(Composition, on_delete=models.CASCADE, related_name="scores")
+    position = models.PositiveSmallIntegerField()
+    method = models.CharField(max_length=30)
+    metric = models.CharField(max_length=40)
+    split = models.CharField(max_length=20, help_text="held_out, leave_one_out or few_shot.")
+    value = models.FloatField(help_text="0 to 1.")
+    low = models.FloatField(help_text="Lower end of the 95 % interval.")
+    high = models.FloatField(help_text="Upper end.")
+    n = models.PositiveIntegerField(help_text="Rows it was measured on.")
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["composition", "method", "metric", "split"], name="score_once"),
+        ]
+        ordering: ClassVar = ["position"]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.metric} {self.value:.3f}"

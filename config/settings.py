@@ -1,0 +1,314 @@
+"""Every setting, read from the environment; nothing else reads it. With none set, the embedded defaults hold:
+SQLite and files below `var/`, the broker that `dev.py up` starts, debug off.
+
+`docs/configuration.md` lists the variables for people.
+"""
+
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+from environs import Env
+
+env = Env()
+ROOT = Path(__file__).resolve().parent.parent
+
+# --- Where things are ----------------------------------------------------------------------------------
+DATA_DIR = Path(env.str("LORA_DATA_DIR", str(ROOT / "var"))).absolute()
+DATA_DIR.mkdir(parents=True, exist_ok=True)
+DEBUG = env.bool("LORA_DEBUG", False)
+IS_EMBEDDED = env.str("DATABASE_URL", "") == ""
+
+
+def _secret_key() -> str:
+    """The key from the environment, or one made once and kept beside the embedded database."""
+    given = env.str("SECRET_KEY", "")
+    if given:
+        return given
+    if not IS_EMBEDDED:
+        raise ImproperlyConfigured(
+            "Set SECRET_KEY: a random text of at least 50 characters, the same for web and workers."
+        )
+    from django.core.management.utils import get_random_secret_key
+
+    path = DATA_DIR / "secret-key"
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(get_random_secret_key())
+    return path.read_text()
+
+
+SECRET_KEY = _secret_key()
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]", "testserver"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", [])
+HTTPS = env.bool("HTTPS", False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+CSRF_FAILURE_VIEW = "web.views.csrf_failure"
+
+# --- Apps ------------------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "web",
+    "registry",
+    "compose",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.humanize",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "allauth",
+    "allauth.account",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_htmx",
+    "csp",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "web.middleware.RequestIdMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "web.middleware.DomainErrorMiddleware",
+]
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+APPEND_SLASH = False  # a redirect instead of a 404 confuses scripts and the Hub's clients
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [ROOT / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+LANGUAGE_CODE = "en-gb"
+TIME_ZONE = "UTC"
+USE_TZ = True
+TEST_RUNNER = "django.test.runner.DiscoverRunner"
+
+# --- Database ----------------------------------------------------------------------------------------------
+DATABASES = {
+    "default": env.dj_db_url("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}", conn_max_age=60)
+}
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # WAL lets readers pass the writer, IMMEDIATE makes writers queue for the timeout: a deferred transaction
+    # that turns into a writer fails at once with "database is locked", whatever the timeout.
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;",
+    }
+else:
+    DATABASES["default"].setdefault("OPTIONS", {})["pool"] = env.bool("DATABASE_POOL", False)
+    if DATABASES["default"]["OPTIONS"]["pool"]:
+        DATABASES["default"]["CONN_MAX_AGE"] = 0
+
+# --- Broker and cache --------------------------------------------------------------------------------------
+# A Redis address serves both; RabbitMQ can take the broker's part.
+REDIS_URL = env.str("REDIS_URL", "")
+CELERY_BROKER_URL = env.str("BROKER_URL", REDIS_URL or "memory://")
+if REDIS_URL:
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+else:
+    CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_ACKS_LATE = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_TASK_PUBLISH_RETRY = False  # the sweep rings again; a submit never waits for the broker
+CELERY_BROKER_CONNECTION_TIMEOUT = 2
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
+# Long against every job, so that Redis never hands a running job to a second worker; a lost worker is the
+# sweep's business, not the broker's.
+CELERY_BROKER_TRANSPORT_OPTIONS = (
+    {"visibility_timeout": 24 * 3600, "socket_connect_timeout": 2} if "redis" in CELERY_BROKER_URL else {}
+)
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TASK_ROUTES = {"compose.tasks.run_composition": {"queue": "compositions"}}
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_TASK_ALWAYS_EAGER = False
+CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
+CELERY_BEAT_SCHEDULE = {
+    "sweep-compositions": {"task": "compose.tasks.sweep_compositions", "schedule": 5.0},
+    "sweep-storage": {"task": "registry.tasks.sweep_storage", "schedule": 3600.0},
+}
+
+# --- Files ---------------------------------------------------------------------------------------------------
+STATIC_URL = "/static/"
+STATIC_ROOT = env.str("STATIC_ROOT", str(DATA_DIR / "static"))
+STATICFILES_DIRS = [ROOT / "static"]
+S3_BUCKET = env.str("S3_BUCKET", "")
+_BLOBS_ON_S3 = {
+    "BACKEND": "storages.backends.s3.S3Storage",
+    "OPTIONS": {
+        "bucket_name": S3_BUCKET,
+        "endpoint_url": env.str("S3_ENDPOINT_URL", None),
+        "region_name": env.str("S3_REGION", None),
+        "access_key": env.str("S3_ACCESS_KEY_ID", None),
+        "secret_key": env.str("S3_SECRET_ACCESS_KEY", None),
+        "signature_version": "s3v4",
+        "file_overwrite": True,
+        "querystring_expire": 3600,
+    },
+}
+_BLOBS_ON_DISK = {
+    "BACKEND": "django.core.files.storage.FileSystemStorage",
+    "OPTIONS": {"location": str(DATA_DIR / "blobs")},
+}
+STORAGES = {
+    "default": _BLOBS_ON_S3 if S3_BUCKET else _BLOBS_ON_DISK,
+    "blobs": _BLOBS_ON_S3 if S3_BUCKET else _BLOBS_ON_DISK,
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+# Temporary files lie beside the blobs, so that putting one in its place is a rename.
+UPLOAD_TMP_DIR = DATA_DIR / "tmp"
+UPLOAD_TMP_DIR.mkdir(parents=True, exist_ok=True)
+FILE_UPLOAD_TEMP_DIR = str(UPLOAD_TMP_DIR)
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.TemporaryFileUploadHandler"]
+FILE_UPLOAD_PERMISSIONS = 0o640
+DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 2000
+DATA_UPLOAD_MAX_NUMBER_FILES = 200
+WORKER_CACHE_DIR = Path(env.str("LORA_WORKER_CACHE_DIR", str(DATA_DIR / "worker-cache")))
+X_ACCEL_REDIRECT_PREFIX = env.str("X_ACCEL_REDIRECT_PREFIX", "")
+
+# --- Limits, published on /docs/limits -------------------------------------------------------------------------
+MAX_FILE_BYTES = env.int("MAX_FILE_BYTES", 2 * 1024**3)
+MAX_ADAPTER_BYTES = env.int("MAX_ADAPTER_BYTES", 5 * 1024**3)
+MAX_FILES_PER_ADAPTER = 100
+MIN_FREE_DISK_BYTES = env.int("MIN_FREE_DISK_BYTES", 512 * 1024**2)
+MIN_FEW_SHOT_EXAMPLES = 2
+MAX_FEW_SHOT_EXAMPLES = 100
+MAX_TEST_EXAMPLES = 2000
+MAX_EXAMPLE_BYTES = 32 * 1024
+MAX_EXAMPLE_SET_BYTES = 8 * 1024**2
+MAX_CANDIDATES = 200
+MAX_BUDGET = 2000
+MAX_WAITING_JOBS_PER_USER = env.int("MAX_WAITING_JOBS_PER_USER", 10)
+MAX_RUNNING_JOBS_PER_USER = env.int("MAX_RUNNING_JOBS_PER_USER", 2)
+
+# --- Jobs ---------------------------------------------------------------------------------------------------------
+JOB_LEASE_S = env.int("JOB_LEASE_S", 60)
+JOB_HEARTBEAT_S = env.int("JOB_HEARTBEAT_S", 5)
+JOB_RING_AGAIN_S = env.int("JOB_RING_AGAIN_S", 15)
+JOB_MAX_ATTEMPTS = 3
+ENGINE_CACHE_BYTES = env.int("ENGINE_CACHE_BYTES", 4 * 1024**3)
+HUB_ENDPOINT = env.str(
+    "HUB_ENDPOINT", ""
+)  # where referenced base models come from; empty: huggingface_hub's own
+
+# --- People ---------------------------------------------------------------------------------------------------------
+AUTH_USER_MODEL = "registry.User"
+AUTHENTICATION_BACKENDS = [
+    "django.contrib.auth.backends.ModelBackend",
+    "allauth.account.auth_backends.AuthenticationBackend",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "account_login"
+LOGIN_REDIRECT_URL = "/"
+ACCOUNT_LOGOUT_REDIRECT_URL = "/"
+ACCOUNT_LOGIN_METHODS = {"username", "email"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "email", "password1*", "password2*"]
+ACCOUNT_EMAIL_VERIFICATION = env.str("ACCOUNT_EMAIL_VERIFICATION", "none")
+ACCOUNT_ADAPTER = "registry.accounts.AccountAdapter"
+ACCOUNT_USERNAME_MIN_LENGTH = 2
+EMAIL_HOST = env.str("EMAIL_HOST", "")
+EMAIL_PORT = env.int("EMAIL_PORT", 587)
+EMAIL_HOST_USER = env.str("EMAIL_HOST_USER", "")
+EMAIL_HOST_PASSWORD = env.str("EMAIL_HOST_PASSWORD", "")
+EMAIL_USE_TLS = env.bool("EMAIL_USE_TLS", True)
+EMAIL_TIMEOUT = 10
+EMAIL_BACKEND = f"django.core.mail.backends.{'smtp' if EMAIL_HOST else 'console'}.EmailBackend"
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", "LoRA Commons <noreply@localhost>")
+
+# --- REST -------------------------------------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "registry.authentication.BearerAuthentication",
+        "registry.authentication.PageSessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["registry.authentication.ReadOrSignedIn"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["web.parsers.StrictJSONParser"],
+    "DEFAULT_PAGINATION_CLASS": "web.pagination.KeysetPagination",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_THROTTLE_CLASSES": ["web.throttles.AnonymousThrottle", "web.throttles.UserThrottle"],
+    "DEFAULT_THROTTLE_RATES": {
+        "anonymous": env.str("THROTTLE_ANONYMOUS", "500/5m"),
+        "user": env.str("THROTTLE_USER", "1000/5m"),
+    },
+    "EXCEPTION_HANDLER": "web.api_errors.handle",
+    "PAGE_SIZE": 20,
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+    "TEST_REQUEST_DEFAULT_FORMAT": "json",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "LoRA Commons API",
+    "DESCRIPTION": "Publish, find, compose and download LoRA modules. Send your token as `Authorization: Bearer lr_…`.",
+    "VERSION": "1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "COMPONENT_SPLIT_REQUEST": True,
+}
+
+# --- Browser policy ---------------------------------------------------------------------------------------------------
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "connect-src": ["'self'"],
+        "object-src": ["'none'"],
+        "base-uri": ["'none'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+    }
+}
+
+# --- Logs ---------------------------------------------------------------------------------------------------------------
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", "INFO")},
+    "loggers": {
+        "django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+        "httpx": {"level": "WARNING"},
+    },
+}

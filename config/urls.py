@@ -1,0 +1,17 @@
+from django.contrib import admin
+from django.urls import include, path
+
+urlpatterns = [
+    path("accounts/", include("allauth.urls")),
+    path("admin/", admin.site.urls),
+    path("api/", include("web.urls")),
+    path("api/v1/", include("compose.api_urls")),
+    path("api/v1/", include("registry.api_urls")),
+    path("", include("compose.urls")),
+    # Last: its /{namespace}/{name} takes everything that is left.
+    path("", include("registry.urls")),
+]
+handler404 = "web.views.page_not_found"
+handler500 = "web.views.server_error"
+handler403 = "web.views.permission_denied"
+handler400 = "web.views.bad_request"

@@ -1,0 +1,69 @@
+"""Who a request of a script comes from, and what its token allows."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.utils import timezone
+from rest_framework import exceptions
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication
+from rest_framework.permissions import SAFE_METHODS, BasePermission
+from rest_framework.request import Request
+
+from registry.models import Token, User
+
+
+class BearerAuthentication(BaseAuthentication):
+    """`Authorization: Bearer lr_…`. A token that is unknown, expired or revoked is a 401, never a silent guest."""
+
+    def authenticate(self, request: Request) -> tuple[User, Token] | None:
+        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        token = find_token(secret.strip())
+        if token is None:
+            raise exceptions.AuthenticationFailed(
+                "This token is unknown, expired or revoked. Make a new one under Settings, Tokens."
+            )
+        return token.user, token
+
+    def authenticate_header(self, request: Request) -> str:
+        return 'Bearer realm="LoRA Commons"'
+
+
+class PageSessionAuthentication(SessionAuthentication):
+    """The pages' own scripts, by cookie and with a CSRF token."""
+
+
+class ReadOrSignedIn(BasePermission):
+    """Reading is open; writing needs an account, and a token whose scope is write."""
+
+    message = "Sign in or send a token to do this."
+
+    def has_permission(self, request: Request, view: object) -> bool:
+        if request.method in SAFE_METHODS:
+            return True
+        if not (request.user and request.user.is_authenticated):
+            return False
+        if isinstance(request.auth, Token) and request.auth.scope != Token.Scope.WRITE:
+            self.message = "This token may only read. Make one with the scope write."
+            return False
+        return True
+
+
+class SignedIn(ReadOrSignedIn):
+    """Also reading needs an account."""
+
+    def has_permission(self, request: Request, view: object) -> bool:
+        return bool(request.user and request.user.is_authenticated) and super().has_permission(request, view)
+
+
+def find_token(secret: str) -> Token | None:
+    """The usable token with this secret; remembers its use, to the minute. None if there is none."""
+    token = Token.objects.usable().select_related("user").filter(secret_sha256=Token.digest(secret)).first()
+    if token is None:
+        return None
+    now = timezone.now()
+    if token.last_used_at is None or now - token.last_used_at > timedelta(minutes=1):
+        Token.objects.filter(pk=token.pk).update(last_used_at=now)
+    return token

@@ -1,0 +1,142 @@
+"""People, the names they publish under, and the tokens of their scripts."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from datetime import timedelta
+from typing import ClassVar
+
+from django.contrib.auth.models import AbstractUser
+from django.db import models
+from django.db.models.functions import Lower
+from django.urls import reverse
+from django.utils import timezone
+
+TOKEN_PREFIX = "lr_"  # noqa: S105 - lets secret scanners find a leaked one
+
+
+class User(AbstractUser):
+    """A person with an account. Their namespace has the same name as `username`."""
+
+    def __str__(self) -> str:
+        return self.username
+
+
+class Namespace(models.Model):
+    """A name that owns adapters: a person's or an organisation's. Never deleted, so a name is never handed out twice."""
+
+    class Kind(models.TextChoices):
+        USER = "user"
+        ORGANISATION = "organisation"
+
+    name = models.CharField(max_length=96)
+    kind = models.CharField(max_length=12, choices=Kind.choices, default=Kind.USER)
+    full_name = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(Lower("name"), name="namespace_name_once")]
+        ordering: ClassVar = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("namespace", args=[self.name])
+
+
+class Membership(models.Model):
+    """What a person may do in a namespace; in their own they are admin."""
+
+    class Role(models.TextChoices):
+        READ = "read"
+        WRITE = "write"
+        ADMIN = "admin"
+
+    namespace = models.ForeignKey(Namespace, on_delete=models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=8, choices=Role.choices)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["namespace", "user"], name="membership_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.namespace} ({self.role})"
+
+
+class TokenQuerySet(models.QuerySet["Token"]):
+    def usable(self) -> TokenQuerySet:
+        return self.filter(revoked_at=None, user__is_active=True).filter(
+            models.Q(expires_at=None) | models.Q(expires_at__gt=timezone.now())
+        )
+
+
+class Token(models.Model):
+    """The right of a script to act for a person. Only the hash of the secret is kept: 160 random bits need no salt."""
+
+    class Scope(models.TextChoices):
+        READ = "read"
+        WRITE = "write"
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="tokens")
+    name = models.CharField(max_length=100)
+    scope = models.CharField(max_length=8, choices=Scope.choices, default=Scope.READ)
+    hint = models.CharField(max_length=12, help_text="The first characters, to recognise it by.")
+    secret_sha256 = models.CharField(max_length=64, unique=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    objects = TokenQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["-created_at", "-id"]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.hint}…)"
+
+    @classmethod
+    def issue(cls, *, user: User, name: str, scope: str, days: int | None = None) -> tuple[Token, str]:
+        """A new token and its secret; the secret is shown once and never again. `days` None: it does not expire."""
+        secret = TOKEN_PREFIX + secrets.token_hex(20)
+        expires_at = timezone.now() + timedelta(days=days) if days else None
+        token = cls.objects.create(
+            user=user,
+            name=name,
+            scope=scope,
+            hint=secret[:8],
+            secret_sha256=cls.digest(secret),
+            expires_at=expires_at,
+        )
+        return token, secret
+
+    @staticmethod
+    def digest(secret: str) -> str:
+        return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+    @property
+    def is_usable(self) -> bool:
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > timezone.now())
+
+
+class IdempotentAnswer(models.Model):
+    """The answer to a POST that carried an Idempotency-Key, given again to its repetitions for a day."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE)
+    key = models.CharField(max_length=255)
+    request_sha256 = models.CharField(max_length=64)
+    status = models.PositiveSmallIntegerField(
+        null=True, help_text="Empty while the first request still runs."
+    )
+    body = models.JSONField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["user", "key"], name="idempotency_key_once")]
+
+    def __str__(self) -> str:
+        return self.key

@@ -1,0 +1,229 @@
+"""Adapters, their immutable revisions, and the bytes behind them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.db import models
+from django.db.models.functions import Lower
+from django.urls import reverse
+
+from registry.models.accounts import Membership, Namespace, User
+from registry.models.base_models import BaseModel
+from registry.models.tasks import Task
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AnonymousUser
+
+
+class Blob(models.Model):
+    """Bytes named by their sha256, stored once, kept while a revision or a result refers to them."""
+
+    sha256 = models.CharField(max_length=64, unique=True)
+    git_sha1 = models.CharField(
+        max_length=40, help_text="git's blob id of the content, the Hub's oid of a small file."
+    )
+    size_bytes = models.BigIntegerField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.sha256
+
+
+class AdapterQuerySet(models.QuerySet["Adapter"]):
+    def alive(self) -> AdapterQuerySet:
+        return self.filter(deleted_at=None)
+
+    def visible_to(self, user: User | AnonymousUser | None) -> AdapterQuerySet:
+        """What this person may see: everything public, and what is private in namespaces they belong to."""
+        public = models.Q(visibility=Adapter.Visibility.PUBLIC, quarantined_at=None)
+        if user is None or not user.is_authenticated:
+            return self.alive().filter(public)
+        mine = Membership.objects.filter(user_id=user.pk).values("namespace_id")
+        return self.alive().filter(public | models.Q(namespace_id__in=mine))
+
+    def composable_with(self, base_model: BaseModel) -> AdapterQuerySet:
+        """Adapters of one composition family: plain LoRA whose matrices fit this base model."""
+        return self.alive().filter(base_model=base_model, is_composable=True)
+
+
+class Adapter(models.Model):
+    """`namespace/name`: a LoRA module that somebody trained, or an adapter composed here.
+
+    `head` is the revision of branch main; rank, size and the like repeat its facts, so that lists and filters
+    read one table. A deleted adapter stays as a tombstone: what was made from it keeps its lineage, and its name
+    is not handed out again.
+    """
+
+    class Kind(models.TextChoices):
+        MODULE = "module", "LoRA module"
+        COMPOSED = "composed", "composed adapter"
+
+    class Visibility(models.TextChoices):
+        PUBLIC = "public"
+        PRIVATE = "private"
+
+    namespace = models.ForeignKey(Namespace, on_delete=models.PROTECT, related_name="adapters")
+    name = models.CharField(max_length=96)
+    kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.MODULE)
+    visibility = models.CharField(max_length=8, choices=Visibility.choices, default=Visibility.PUBLIC)
+    description = models.CharField(max_length=500, blank=True)
+    license = models.CharField(max_length=100, blank=True)
+    language = models.CharField(max_length=40, blank=True)
+    tags = models.JSONField(default=list, blank=True)
+    task = models.ForeignKey(Task, null=True, blank=True, on_delete=models.SET_NULL, related_name="adapters")
+    base_model = models.ForeignKey(
+        BaseModel, null=True, blank=True, on_delete=models.PROTECT, related_name="adapters"
+    )
+    base_model_label = models.CharField(
+        max_length=500, blank=True, help_text="What the uploader or the config calls it."
+    )
+    head = models.ForeignKey("Revision", null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+
+    rank = models.PositiveIntegerField(null=True, blank=True, help_text="The largest of its ranks.")
+    size_bytes = models.BigIntegerField(default=0)
+    is_composable = models.BooleanField(default=False)
+    best_score = models.FloatField(null=True, blank=True, help_text="0 to 1, measured here on held-out rows.")
+    downloads = models.PositiveBigIntegerField(default=0)
+    likes = models.PositiveIntegerField(default=0)
+
+    created_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now_add=True)
+    deleted_at = models.DateTimeField(null=True, blank=True)
+    quarantined_at = models.DateTimeField(null=True, blank=True)
+
+    objects = AdapterQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint("namespace", Lower("name"), name="adapter_name_once")
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["-created_at", "-id"], name="adapter_newest"),
+            models.Index(fields=["-downloads", "-id"], name="adapter_most_downloaded"),
+            models.Index(fields=["base_model", "is_composable"], name="adapter_family"),
+        ]
+
+    def __str__(self) -> str:
+        return self.full_name
+
+    def get_absolute_url(self) -> str:
+        return reverse("adapter", args=[self.namespace.name, self.name])
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.namespace.name}/{self.name}"
+
+    @property
+    def is_private(self) -> bool:
+        return self.visibility == self.Visibility.PRIVATE
+
+    @property
+    def is_composed(self) -> bool:
+        return self.kind == self.Kind.COMPOSED
+
+
+class Revision(models.Model):
+    """An immutable commit of an adapter: who, when, why, and the exact bytes of every file.
+
+    `facts` is what `inspection` read from config and tensor header. `base_fit` says whether the matrices were
+    compared with the base model's: an unknown base leaves them unchecked until it is known.
+    """
+
+    class BaseFit(models.TextChoices):
+        FITS = "fits"
+        UNCHECKED = "unchecked"
+        DIFFERS = "differs"
+
+    adapter = models.ForeignKey(Adapter, on_delete=models.CASCADE, related_name="revisions")
+    commit = models.CharField(max_length=40)
+    parent = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.PROTECT, related_name="children"
+    )
+    author = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    message = models.CharField(max_length=500)
+    description = models.TextField(blank=True)
+    created_at = models.DateTimeField()
+
+    facts = models.JSONField(default=dict)
+    warnings = models.JSONField(default=list)
+    is_composable = models.BooleanField(default=False)
+    composable_reason = models.CharField(max_length=500, blank=True, help_text="Why not, when it is not.")
+    base_fit = models.CharField(max_length=10, choices=BaseFit.choices, default=BaseFit.UNCHECKED)
+    tensor_sha256 = models.CharField(
+        max_length=64, blank=True, db_index=True, help_text="Of the weights alone, whatever file holds them."
+    )
+    size_bytes = models.BigIntegerField(default=0)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["adapter", "commit"], name="revision_commit_once")
+        ]
+        ordering: ClassVar = ["-created_at", "-id"]
+
+    def __str__(self) -> str:
+        return f"{self.adapter_id}@{self.commit[:8]}"
+
+    @property
+    def short_commit(self) -> str:
+        return self.commit[:8]
+
+    def fact(self, name: str, default: Any = None) -> Any:
+        return self.facts.get(name, default)
+
+
+class RevisionFile(models.Model):
+    """Path to blob: one line of a revision's manifest."""
+
+    revision = models.ForeignKey(Revision, on_delete=models.CASCADE, related_name="files")
+    path = models.CharField(max_length=255)
+    blob = models.ForeignKey(Blob, on_delete=models.PROTECT, related_name="revision_files")
+    is_lfs = models.BooleanField(default=False, help_text="Weights: the Hub's clients know them by sha256.")
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["revision", "path"], name="revision_path_once")
+        ]
+        ordering: ClassVar = ["path"]
+
+    def __str__(self) -> str:
+        return self.path
+
+
+class Ref(models.Model):
+    """A name for a revision: branch (moves) or tag (stays)."""
+
+    class Kind(models.TextChoices):
+        BRANCH = "branch"
+        TAG = "tag"
+
+    adapter = models.ForeignKey(Adapter, on_delete=models.CASCADE, related_name="refs")
+    kind = models.CharField(max_length=6, choices=Kind.choices, default=Kind.BRANCH)
+    name = models.CharField(max_length=255)
+    revision = models.ForeignKey(Revision, on_delete=models.PROTECT, related_name="refs")
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["adapter", "name"], name="ref_name_once")]
+        ordering: ClassVar = ["kind", "name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Download(models.Model):
+    """One client fetched weights of one revision; repeated fetches of the same client that day do not count again."""
+
+    revision = models.ForeignKey(Revision, on_delete=models.CASCADE, related_name="fetches")
+    client_sha256 = models.CharField(
+        max_length=64, help_text="Of address, agent and a daily secret: counts, does not identify."
+    )
+    day = models.DateField()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["revision", "client_sha256", "day"], name="download_counted_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.revision_id} on {self.day}"

@@ -1,0 +1,74 @@
+"""What a module was trained on, and what a composition is for."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.urls import reverse
+
+from registry.models.accounts import Namespace
+
+
+class TaskQuerySet(models.QuerySet["Task"]):
+    def held_out(self) -> TaskQuerySet:
+        return self.filter(is_held_out=True)
+
+
+class Task(models.Model):
+    """A task by its slug. One with few-shot and hidden test rows can be composed for and has a leaderboard."""
+
+    slug = models.SlugField(max_length=100, unique=True)
+    title = models.CharField(max_length=200)
+    description = models.TextField(blank=True)
+    metric = models.CharField(max_length=40, default="exact_match")
+    tags = models.JSONField(default=list, blank=True)
+    base_model = models.ForeignKey(
+        "registry.BaseModel",
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="tasks",
+        help_text="The one whose modules were made for it, where there is one.",
+    )
+    owner = models.ForeignKey(
+        Namespace, null=True, blank=True, on_delete=models.PROTECT, related_name="tasks"
+    )
+    is_held_out = models.BooleanField(
+        default=False, help_text="No module was trained on it; it has example and test rows."
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = TaskQuerySet.as_manager()
+
+    class Meta:
+        ordering: ClassVar = ["slug"]
+
+    def __str__(self) -> str:
+        return self.title
+
+    def get_absolute_url(self) -> str:
+        return reverse("task", args=[self.slug])
+
+
+class TaskRow(models.Model):
+    """One example of a task. Rows of the test split are hidden: only our own scoring reads them."""
+
+    class Split(models.TextChoices):
+        FEW_SHOT = "few_shot"
+        TEST = "test"
+
+    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="rows")
+    split = models.CharField(max_length=8, choices=Split.choices)
+    position = models.PositiveIntegerField()
+    input = models.TextField()
+    output = models.TextField()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["task", "split", "position"], name="task_row_position_once")
+        ]
+        ordering: ClassVar = ["task_id", "split", "position"]
+
+    def __str__(self) -> str:
+        return f"{self.task_id} {self.split} {self.position}"

@@ -1,0 +1,48 @@
+"""Names of namespaces and adapters: the Hub's rules, since its clients check them too."""
+
+from __future__ import annotations
+
+import re
+
+from web.errors import DomainError
+
+MAX_NAME_LENGTH = 96
+# First path segments of our own pages, and what a browser or crawler asks of every site.
+RESERVED_NAMESPACES = frozenset(
+    ["about", "accounts", "activity", "admin", "api", "apple-touch-icon.png", "base-models", "blog", "compose", "compositions", "datasets", "docs", "explore", "favicon.ico", "favicon.svg", "feed", "feeds", "health", "healthz", "help", "home", "jobs", "join", "legal", "login", "logout", "media", "metrics", "models", "modules", "new", "notifications", "oauth", "organizations", "organisations", "privacy", "robots.txt", "search", "security", "settings", "signup", "sitemap.xml", "spaces", "static", "status", "support", "tasks", "terms", "upload", "v1", "webhooks", "well-known", "xet"]
+)
+_ALLOWED = re.compile(r"[A-Za-z0-9._-]+\Z")
+
+
+class InvalidName(DomainError):
+    code = "invalid_name"
+
+    def __init__(self, name: str, reason: str, *, field: str = "name") -> None:
+        super().__init__(f"{name[:100]!r} cannot be a name: {reason}", fields={field: [reason]})
+
+
+def check_namespace_name(name: str) -> None:
+    """Raises InvalidName if no person or organisation may have this name."""
+    _check(name, field="namespace")
+    if name.lower() in RESERVED_NAMESPACES:
+        raise InvalidName(name, "it is an address of this site. Choose another.", field="namespace")
+
+
+def check_adapter_name(name: str) -> None:
+    """Raises InvalidName if no adapter may have this name."""
+    _check(name, field="name")
+
+
+def _check(name: str, *, field: str) -> None:
+    if not name:
+        raise InvalidName(name, "it is empty.", field=field)
+    if len(name) > MAX_NAME_LENGTH:
+        raise InvalidName(name, f"it has {len(name)} characters; {MAX_NAME_LENGTH} are allowed.", field=field)
+    if not _ALLOWED.match(name):
+        raise InvalidName(name, "only letters A-Z, digits, '-', '_' and '.' are allowed.", field=field)
+    if name[0] in "-." or name[-1] in "-.":
+        raise InvalidName(name, "it must not begin or end with '-' or '.'.", field=field)
+    if "--" in name or ".." in name:
+        raise InvalidName(name, "'--' and '..' are not allowed in it.", field=field)
+    if name.lower().endswith((".git", ".ipynb")):
+        raise InvalidName(name, "it must not end with '.git' or '.ipynb'.", field=field)

@@ -1,0 +1,80 @@
+"""Every error of the API in one shape: {"code", "message", "fields"}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, JsonResponse
+from rest_framework import exceptions
+from rest_framework.response import Response
+from rest_framework.views import set_rollback
+
+from web.errors import DomainError
+
+ErrorBody = dict[str, Any]
+
+
+def body(code: str, message: str, fields: dict[str, list[str]] | None = None) -> ErrorBody:
+    return {"code": code, "message": message, "fields": fields or {}}
+
+
+def json_error(error: DomainError) -> JsonResponse:
+    """The same shape from a view that is not DRF's."""
+    return JsonResponse(body(error.code, error.message, error.fields), status=error.status)
+
+
+def handle(exception: Exception, context: dict[str, Any]) -> Response | None:
+    """DRF's exception handler: refusals become answers, our own mistakes stay exceptions and are logged."""
+    if isinstance(exception, Http404):
+        exception = exceptions.NotFound()
+    elif isinstance(exception, PermissionDenied):
+        exception = exceptions.PermissionDenied()
+    if isinstance(exception, DomainError):
+        set_rollback()
+        return Response(body(exception.code, exception.message, exception.fields), status=exception.status)
+    if isinstance(exception, exceptions.APIException):
+        set_rollback()
+        return Response(_of_drf(exception), status=exception.status_code, headers=_headers(exception))
+    return None
+
+
+def _of_drf(exception: exceptions.APIException) -> ErrorBody:
+    if isinstance(exception, exceptions.ValidationError):
+        fields = _flatten(exception.detail)
+        first = next(iter(fields.items()), ("", ["The request is not valid."]))
+        message = f"{first[0]}: {first[1][0]}" if first[0] else first[1][0]
+        return body("invalid", message, fields)
+    if isinstance(exception, exceptions.NotFound):
+        return body("not_found", "There is nothing at this address, or you may not see it.")
+    if isinstance(exception, exceptions.Throttled):
+        wait = f" Try again in {exception.wait:.0f} seconds." if exception.wait else ""
+        return body("too_many_requests", f"Too many requests.{wait}")
+    code = exception.get_codes()
+    return body(code if isinstance(code, str) else "invalid", str(exception.detail))
+
+
+def _headers(exception: exceptions.APIException) -> dict[str, str]:
+    headers = {}
+    if getattr(exception, "auth_header", None):
+        headers["WWW-Authenticate"] = exception.auth_header  # type: ignore[attr-defined]
+    if getattr(exception, "wait", None):
+        headers["Retry-After"] = str(int(exception.wait) + 1)  # type: ignore[attr-defined]
+    return headers
+
+
+def _flatten(detail: Any, prefix: str = "") -> dict[str, list[str]]:
+    """DRF's nested details as one level: "examples.3.output" -> sentences."""
+    if isinstance(detail, dict):
+        flat: dict[str, list[str]] = {}
+        for name, value in detail.items():
+            own = "" if name == "non_field_errors" else str(name)
+            flat |= _flatten(value, ".".join(part for part in (prefix, own) if part))
+        return flat
+    if isinstance(detail, list) and any(isinstance(item, dict | list) for item in detail):
+        flat = {}
+        for number, item in enumerate(detail):
+            if item:
+                flat |= _flatten(item, f"{prefix}.{number}" if prefix else str(number))
+        return flat
+    return {prefix: [str(item) for item in (detail if isinstance(detail, list) else [detail])]}

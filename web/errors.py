@@ -1,0 +1,36 @@
+"""The one kind of error that people see: a stable code and a sentence that says what to do."""
+
+from __future__ import annotations
+
+
+class DomainError(Exception):
+    """A request that we refuse, in words for the person who made it.
+
+    `code` is stable and made for scripts, `message` is shown as it stands, `fields` maps the name of an
+    input to the sentences about it, `status` is the HTTP status of the refusal.
+    """
+
+    code = "refused"
+    status = 400
+
+    def __init__(self, message: str, *, fields: dict[str, list[str]] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.fields = fields or {}
+
+
+class NotFound(DomainError):
+    """Also what a stranger gets for something private: its existence is not told."""
+
+    code = "not_found"
+    status = 404
+
+
+class Forbidden(DomainError):
+    code = "forbidden"
+    status = 403
+
+
+class Conflict(DomainError):
+    code = "conflict"
+    status = 409
