@@ -1,0 +1,76 @@
+// What every page shares: search by "/", moving through a list by j and k, copy buttons, menus that close.
+(() => {
+  "use strict";
+  const said = document.getElementById("said");
+
+  const say = (text) => {
+    said.textContent = "";
+    requestAnimationFrame(() => { said.textContent = text; });
+  };
+
+  const copyText = async (text) => {
+    if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
+    // Over plain http the clipboard API is missing; the old way still works.
+    const area = document.createElement("textarea");
+    area.value = text;
+    area.className = "visually-hidden";
+    document.body.append(area);
+    area.select();
+    const copied = document.execCommand("copy");
+    area.remove();
+    if (!copied) throw new Error("not copied");
+  };
+
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (button) {
+      const text = button.dataset.copyAbsolute === undefined ? button.dataset.copy : location.origin + button.dataset.copy;
+      try {
+        await copyText(text);
+        button.classList.add("done");
+        say("Copied");
+        setTimeout(() => button.classList.remove("done"), 1500);
+      } catch {
+        say("Copying did not work; select the text instead");
+      }
+    }
+    for (const menu of document.querySelectorAll("details.menu[open]")) {
+      if (!menu.contains(event.target)) menu.open = false;
+    }
+  });
+
+  const moveInList = (step) => {
+    const links = [...document.querySelectorAll(".row-title a:first-of-type")];
+    if (!links.length) return;
+    const now = links.indexOf(document.activeElement);
+    const next = links[Math.min(links.length - 1, Math.max(0, now + step))];
+    next.focus();
+    next.scrollIntoView({ block: "nearest" });
+  };
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") {
+      for (const menu of document.querySelectorAll("details.menu[open]")) {
+        menu.open = false;
+        menu.querySelector("summary").focus();
+      }
+      return;
+    }
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("input, textarea, select, [contenteditable]")) return;
+    if (event.key === "/") {
+      event.preventDefault();
+      document.getElementById("site-search").select();
+    } else if (event.key === "j") {
+      moveInList(1);
+    } else if (event.key === "k") {
+      moveInList(-1);
+    }
+  });
+
+  // A form that asks first; without scripts it goes through a page of its own.
+  document.addEventListener("submit", (event) => {
+    const question = event.target.dataset.confirm;
+    if (question && !window.confirm(question)) event.preventDefault();
+  });
+})();

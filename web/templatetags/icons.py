@@ -1,0 +1,48 @@
+"""Small drawings of our own, inlined so that they take the colour of the text beside them."""
+
+from __future__ import annotations
+
+from django import template
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
+
+register = template.Library()
+
+# Drawn on a 16 × 16 grid with a stroke of 1.5.
+_SHAPES = {
+    "search": '<circle cx="7" cy="7" r="4.25"/><path d="M10.2 10.2 14 14"/>',
+    "menu": '<path d="M2 4h12M2 8h12M2 12h12"/>',
+    "chevron": '<path d="m4 6 4 4 4-4"/>',
+    "right": '<path d="m6 4 4 4-4 4"/>',
+    "copy": '<rect x="5.5" y="5.5" width="8" height="8" rx="1.5"/><path d="M10.5 3.5v-1h-8v8h1"/>',
+    "download": '<path d="M8 2v8m-3.2-3L8 10.2 11.2 7M2.5 13.5h11"/>',
+    "upload": '<path d="M8 10.5v-8M4.8 5.5 8 2.3l3.2 3.2M2.5 13.5h11"/>',
+    "file": '<path d="M9 1.75H4v12.5h8V4.75z"/><path d="M9 1.75v3h3"/>',
+    "folder": '<path d="M1.75 4v8.5h12.5v-7H8L6.5 4z"/>',
+    "lock": '<rect x="3" y="7" width="10" height="6.5" rx="1.5"/><path d="M5.25 7V5a2.75 2.75 0 0 1 5.5 0v2"/>',
+    "key": '<circle cx="5" cy="11" r="2.75"/><path d="m7 9 6-6m-2.5 2.5 2 2"/>',
+    "check": '<path d="m3 8.5 3.2 3.2L13 4.8"/>',
+    "cross": '<path d="m4 4 8 8m0-8-8 8"/>',
+    "warning": '<path d="M8 2 14.5 13.5h-13z"/><path d="M8 6.5v3.2m0 1.6v.4"/>',
+    "info": '<circle cx="8" cy="8" r="6.25"/><path d="M8 7.3v4M8 4.6v.4"/>',
+    "plus": '<path d="M8 3v10M3 8h10"/>',
+    "mix": '<path d="M2 4h3.5L10.5 12H14M2 12h3.5l1.4-2.2M9.2 6.1 10.5 4H14"/>',
+    "edit": '<path d="m3 13 .6-3L11 2.6 13.4 5 6 12.4z"/>',
+    "trash": '<path d="M2.5 4.5h11M6 4.5v-2h4v2m-6 0 .6 9h6.8l.6-9"/>',
+    "user": '<circle cx="8" cy="5.2" r="2.7"/><path d="M2.8 14c.4-3 2.4-4.6 5.2-4.6s4.8 1.6 5.2 4.6"/>',
+    "out": '<path d="M6.5 2.5H3v11h3.5M7 8h7m-2.8-2.8L14 8l-2.8 2.8"/>',
+    "clock": '<circle cx="8" cy="8" r="6.25"/><path d="M8 4.5V8l2.4 1.6"/>',
+    "filter": '<path d="M2 4h12M4.5 8h7M6.5 12h3"/>',
+    "link": '<path d="M6.5 9.5 9.5 6.5M7 4.5 8.6 3a3 3 0 0 1 4.4 4.4L11.4 9M9 11.5 7.4 13A3 3 0 0 1 3 8.6L4.6 7"/>',
+}
+
+
+@register.simple_tag
+def icon(name: str, size: int = 16) -> SafeString:
+    """The drawing of this name; decoration only, so say it in words too."""
+    return format_html(
+        '<svg class="icon" width="{0}" height="{0}" viewBox="0 0 16 16" fill="none" stroke="currentColor" '
+        'stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round" aria-hidden="true">{1}</svg>',
+        size,
+        mark_safe(_SHAPES[name]),  # noqa: S308 - our own constants
+    )

@@ -1,0 +1,44 @@
+"""Parts that many pages share: the mark, code with a copy button, notices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import template
+from django.utils.html import format_html
+from django.utils.safestring import SafeString, mark_safe
+
+register = template.Library()
+
+# The mark: a three by three grid of mixing weights, blue adds and amber takes away.
+_MARK = [
+    ("plus", 1.0), ("plus", 0.45), ("minus", 0.9),
+    ("plus", 0.25), ("plus", 1.0), ("plus", 0.6),
+    ("minus", 0.5), ("plus", 0.75), ("plus", 1.0),
+]  # fmt: skip
+
+
+@register.simple_tag
+def mark(size: int = 22) -> SafeString:
+    """Our mark as an inline picture."""
+    squares = "".join(
+        f'<rect class="{sign}" x="{i % 3 * 7.5}" y="{i // 3 * 7.5}" width="6.5" height="6.5" rx="1.5" opacity="{opacity}"/>'
+        for i, (sign, opacity) in enumerate(_MARK)
+    )
+    return format_html(
+        '<svg class="mark" width="{0}" height="{0}" viewBox="0 0 22 22" aria-hidden="true">{1}</svg>',
+        size,
+        mark_safe(squares),  # noqa: S308 - our own constants
+    )
+
+
+@register.inclusion_tag("web/_code.html")
+def code(text: str, label: str = "Copy", wrap: bool = False) -> dict[str, Any]:
+    """Text to be copied, in a block with its button. `label` says what the button copies."""
+    return {"text": text, "label": label, "wrap": wrap}
+
+
+@register.inclusion_tag("web/_copy.html")
+def copy_button(text: str, label: str = "Copy", face: str = "") -> dict[str, Any]:
+    """A button that copies `text`; `label` is its accessible name, `face` the visible word, if any."""
+    return {"text": text, "label": label, "face": face}
