@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from django.db import models
 from django.db.models.functions import Lower
 from django.urls import reverse
+from django.utils import timezone
 
 from registry.models.accounts import Membership, Namespace, User
 from registry.models.base_models import BaseModel
@@ -25,6 +26,9 @@ class Blob(models.Model):
     )
     size_bytes = models.BigIntegerField()
     created_at = models.DateTimeField(auto_now_add=True)
+    last_stored_at = models.DateTimeField(
+        default=timezone.now, help_text="When somebody last sent these bytes; the sweep waits a day from then."
+    )
 
     def __str__(self) -> str:
         return self.sha256

@@ -1,0 +1,376 @@
+"""Blobs: bytes named by their sha256, stored once, on disk or in an S3-compatible store.
+
+A blob's row is written after its bytes are in place and flushed, so a row always has its bytes. Whoever stores a
+blob says so in `last_stored_at` before anything refers to it; the sweep removes only what nothing refers to and
+nobody stored for a day, and holds the row while it does. So the two cannot cross.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from django.conf import settings
+from django.core.files import File
+from django.core.files.storage import FileSystemStorage, Storage, storages
+from django.db import transaction
+from django.db.models import Exists, OuterRef, QuerySet
+from django.utils import timezone
+
+from registry.models import Blob
+from web.errors import DomainError
+
+logger = logging.getLogger(__name__)
+
+CHUNK_BYTES = 1024 * 1024
+TEMP_FILES_KEPT = timedelta(hours=1)
+UNREFERENCED_BLOBS_KEPT = timedelta(days=1)
+
+
+class StorageFull(DomainError):
+    code = "storage_full"
+    status = 507
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is not enough space left on this server to take these files. Nothing was kept; "
+            "try again later or tell the people who run it."
+        )
+
+
+class HashMismatch(DomainError):
+    code = "hash_mismatch"
+
+    def __init__(self, *, found: str, expected: str) -> None:
+        super().__init__(
+            f"The bytes that arrived have the sha256 {found}, not {expected}. Send the file again."
+        )
+
+
+@dataclass(frozen=True)
+class Digests:
+    sha256: str
+    git_sha1: str
+    size_bytes: int
+
+
+# --- Putting in ------------------------------------------------------------------------------------------
+
+
+def require_free_space(size_bytes: int) -> None:
+    """Raises StorageFull unless `size_bytes` can be taken and MIN_FREE_DISK_BYTES stay free."""
+    if shutil.disk_usage(settings.UPLOAD_TMP_DIR).free < size_bytes + settings.MIN_FREE_DISK_BYTES:
+        raise StorageFull
+
+
+def temp_path() -> Path:
+    """A new name in UPLOAD_TMP_DIR, from where a file is moved to its place without copying."""
+    return cast(Path, settings.UPLOAD_TMP_DIR) / f"{secrets.token_hex(16)}.part"
+
+
+def digest(path: Path) -> Digests:
+    """sha256 and git's blob id of a file, read once in pieces."""
+    size_bytes = path.stat().st_size
+    sha256 = hashlib.sha256()
+    git_sha1 = hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            sha256.update(chunk)
+            git_sha1.update(chunk)
+    return Digests(sha256.hexdigest(), git_sha1.hexdigest(), size_bytes)
+
+
+def store_file(path: Path, *, sha256: str | None = None) -> Blob:
+    """The blob with the bytes of `path`. A file below UPLOAD_TMP_DIR is moved; any other is copied and stays.
+
+    Raises HashMismatch if `sha256` is given and differs, StorageFull if there is no space.
+    """
+    digests = digest(path)
+    if sha256 is not None and digests.sha256 != sha256.lower():
+        raise HashMismatch(found=digests.sha256, expected=sha256.lower())
+    with _full_disk_in_words():
+        return _store(path, digests)
+
+
+def store_stream(chunks: Iterable[bytes]) -> Blob:
+    """The blob with these bytes, which are never held in memory together. Raises StorageFull."""
+    path = temp_path()
+    try:
+        with _full_disk_in_words(), path.open("wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+        return store_file(path)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def discard(blobs: Iterable[Blob]) -> None:
+    """Remove blobs that a refused request has just stored, unless something or somebody else wants them."""
+    for blob in blobs:
+        _remove(blob.pk, stored_until=blob.last_stored_at)
+
+
+def _store(path: Path, digests: Digests) -> Blob:
+    _put_bytes(path, digests.sha256)
+    blob = _say_stored(digests)
+    # Between the two lines a sweep may have taken the old row and its bytes; from here on it cannot.
+    if not _storage().exists(key(digests.sha256)):
+        _put_bytes(path, digests.sha256)
+    if _is_ours(path):
+        path.unlink(missing_ok=True)
+    return blob
+
+
+def _say_stored(digests: Digests) -> Blob:
+    """The row of a blob whose bytes are in place; made if need be, in any case safe from the sweep for a day."""
+    now = timezone.now()
+    blob, created = Blob.objects.get_or_create(
+        sha256=digests.sha256,
+        defaults={
+            "git_sha1": digests.git_sha1,
+            "size_bytes": digests.size_bytes,
+            "last_stored_at": now,
+        },
+    )
+    if created:
+        return blob
+    if not Blob.objects.filter(pk=blob.pk).update(last_stored_at=now):
+        return _say_stored(digests)  # swept between the two queries
+    blob.last_stored_at = now
+    return blob
+
+
+def _put_bytes(path: Path, sha256: str) -> None:
+    storage = _storage()
+    name = key(sha256)
+    if not isinstance(storage, FileSystemStorage):
+        if not storage.exists(name):
+            with path.open("rb") as file:
+                storage.save(name, File(file))
+        return
+    place = Path(storage.path(name))
+    if place.exists():
+        return
+    _make_folder(place.parent)
+    beside = place.with_name(f"{place.name}.{secrets.token_hex(8)}.part")
+    try:
+        _link_or_copy(path, beside, may_link=_is_ours(path))
+        beside.chmod(settings.FILE_UPLOAD_PERMISSIONS)
+        _flush(beside)
+        beside.replace(place)
+        _flush(place.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _link_or_copy(source: Path, target: Path, *, may_link: bool) -> None:
+    """A second name for the bytes where the file system can, else a copy."""
+    if may_link:
+        try:
+            target.hardlink_to(source)
+            return
+        except OSError as error:
+            if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.EACCES}:
+                raise
+    shutil.copyfile(source, target)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file lies in UPLOAD_TMP_DIR. Another's must not be linked: it may be written to later."""
+    return path.resolve().is_relative_to(settings.UPLOAD_TMP_DIR.resolve())
+
+
+def _make_folder(folder: Path) -> None:
+    if not folder.exists():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _flush(folder.parent)
+
+
+def _flush(path: Path) -> None:
+    """Make a file's bytes, or a folder's names, outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _full_disk_in_words() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise StorageFull from error
+        raise
+
+
+# --- Taking out ------------------------------------------------------------------------------------------
+
+
+def key(sha256: str) -> str:
+    """A blob's name in the storage."""
+    return f"{sha256[:2]}/{sha256[2:4]}/{sha256}"
+
+
+def is_on_disk() -> bool:
+    return isinstance(_storage(), FileSystemStorage)
+
+
+def open_blob(blob: Blob) -> BinaryIO:
+    """The blob's bytes, open for reading and seeking; the caller closes it."""
+    storage = _storage()
+    if isinstance(storage, FileSystemStorage):
+        return Path(storage.path(key(blob.sha256))).open("rb")
+    return cast(BinaryIO, storage.open(key(blob.sha256), "rb"))
+
+
+def read_range(blob: Blob, start: int, length: int) -> Iterator[bytes]:
+    """`length` bytes from `start` in pieces of at most 1 MiB, from disk or by a ranged request to S3."""
+    storage = _storage()
+    if isinstance(storage, FileSystemStorage):
+        with open_blob(blob) as file:
+            file.seek(start)
+            yield from _pieces(file, length)
+        return
+    if length == 0:
+        return
+    bucket = storage.bucket  # type: ignore[attr-defined]
+    answer = bucket.Object(key(blob.sha256)).get(Range=f"bytes={start}-{start + length - 1}")
+    yield from answer["Body"].iter_chunks(CHUNK_BYTES)
+
+
+def signed_url(blob: Blob, *, filename: str) -> str:
+    """An address at the S3 store that serves this blob as an attachment for an hour."""
+    return _storage().url(  # type: ignore[call-arg]
+        key(blob.sha256),
+        parameters={
+            "ResponseContentDisposition": f'attachment; filename="{filename}"',
+            "ResponseContentType": "application/octet-stream",
+        },
+    )
+
+
+def local_path(blob: Blob) -> Path:
+    """A file with the blob's bytes, for reading only. From S3 it is fetched into WORKER_CACHE_DIR, once."""
+    storage = _storage()
+    if isinstance(storage, FileSystemStorage):
+        return Path(storage.path(key(blob.sha256)))
+    place = settings.WORKER_CACHE_DIR / "blobs" / key(blob.sha256)
+    if place.exists() and place.stat().st_size == blob.size_bytes:
+        return cast(Path, place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    beside = place.with_name(f"{place.name}.{secrets.token_hex(8)}.part")
+    try:
+        with beside.open("wb") as file:
+            for chunk in read_range(blob, 0, blob.size_bytes):
+                file.write(chunk)
+        found = digest(beside).sha256
+        if found != blob.sha256:
+            raise HashMismatch(found=found, expected=blob.sha256)
+        beside.replace(place)
+    finally:
+        beside.unlink(missing_ok=True)
+    return cast(Path, place)
+
+
+def lay_out(files: Iterable[tuple[str, Blob]], folder: Path) -> Path:
+    """Put blobs under their names into `folder`, as symbolic links to be read and never written. Returns `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, blob in files:
+        if name.startswith("/") or ".." in name.split("/"):
+            raise ValueError(f"{name!r} leads out of the folder")
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source = local_path(blob).resolve()
+        if target.is_symlink() and target.readlink() == source:
+            continue
+        target.unlink(missing_ok=True)
+        target.symlink_to(source)
+    return folder
+
+
+def _pieces(file: BinaryIO, length: int) -> Iterator[bytes]:
+    while length > 0 and (chunk := file.read(min(CHUNK_BYTES, length))):
+        length -= len(chunk)
+        yield chunk
+
+
+def _storage() -> Storage:
+    return storages["blobs"]
+
+
+# --- Sweeping ----------------------------------------------------------------------------------------------
+
+
+def sweep_storage() -> tuple[int, int]:
+    """Remove temporary files older than an hour and blobs that nothing refers to and nobody stored for a day.
+
+    Returns how many of each.
+    """
+    temp_files = _sweep_temp_files()
+    cutoff = timezone.now() - UNREFERENCED_BLOBS_KEPT
+    stale = list(unreferenced().filter(last_stored_at__lt=cutoff).values_list("pk", flat=True))
+    blobs = sum(_remove(pk, stored_until=cutoff) for pk in stale)
+    if temp_files or blobs:
+        logger.info("swept %d temporary files and %d blobs", temp_files, blobs)
+    return temp_files, blobs
+
+
+def unreferenced() -> QuerySet[Blob]:
+    """Blobs that no row of any app refers to."""
+    blobs = Blob.objects.all()
+    for relation in Blob._meta.related_objects:
+        users = relation.related_model._default_manager.filter(**{relation.field.name: OuterRef("pk")})
+        blobs = blobs.filter(~Exists(users))
+    return blobs
+
+
+def _remove(pk: int, *, stored_until: object) -> bool:
+    """Remove one blob if it is still unreferenced and was not stored again since. True if it was removed.
+
+    The bytes go before the row is released: someone who stores the same bytes meanwhile waits for the row, finds
+    it gone and puts them anew. A crash in between leaves a row nobody refers to, and the next store heals it.
+    """
+    with transaction.atomic():
+        blob = Blob.objects.select_for_update().filter(pk=pk, last_stored_at__lte=stored_until).first()
+        if blob is None or not unreferenced().filter(pk=pk).exists():
+            return False
+        blob.delete()
+        _storage().delete(key(blob.sha256))
+    return True
+
+
+def _sweep_temp_files() -> int:
+    """Old files in UPLOAD_TMP_DIR, and half-written ones beside the blobs and in the worker's cache."""
+    limit = time.time() - TEMP_FILES_KEPT.total_seconds()
+    places = [(settings.UPLOAD_TMP_DIR, "*"), (settings.WORKER_CACHE_DIR / "blobs", "**/*.part")]
+    storage = _storage()
+    if isinstance(storage, FileSystemStorage):
+        places.append((Path(storage.location), "*/*/*.part"))
+    count = 0
+    for folder, pattern in places:
+        for path in folder.glob(pattern):
+            try:
+                if path.lstat().st_mtime >= limit:
+                    continue
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+            except FileNotFoundError:
+                continue
+            count += 1
+    return count

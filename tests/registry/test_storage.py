@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import subprocess
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.conf import settings as django_settings
+from django.core.files.storage import storages
+from django.db import connection
+from django.utils import timezone
+
+from registry import storage
+from registry.models import Blob
+from tests.factories import make_revision
+
+pytestmark = pytest.mark.django_db
+
+
+def temp_file(content: bytes) -> Path:
+    path = storage.temp_path()
+    path.write_bytes(content)
+    return path
+
+
+def stored_files(folder: Path) -> list[Path]:
+    return [path for path in (folder / "blobs").rglob("*") if path.is_file()]
+
+
+def make_old(blob: Blob, days: int = 2) -> None:
+    Blob.objects.filter(pk=blob.pk).update(last_stored_at=timezone.now() - timedelta(days=days))
+
+
+def test_a_stored_file_lies_under_its_sha256_and_its_temporary_name_is_gone(storage_folder):
+    path = temp_file(b"weights")
+    blob = storage.store_file(path)
+    assert blob.sha256 == hashlib.sha256(b"weights").hexdigest()
+    assert blob.size_bytes == 7
+    assert storage.local_path(blob).read_bytes() == b"weights"
+    assert storage.local_path(blob) in stored_files(storage_folder)
+    assert not path.exists()
+
+
+def test_the_git_blob_id_is_what_git_says():
+    blob = storage.store_stream([b"hello ", b"git\n"])
+    said = subprocess.run(
+        ["git", "hash-object", "--stdin"], input=b"hello git\n", capture_output=True, check=True
+    )
+    assert blob.git_sha1 == said.stdout.decode().strip()
+
+
+def test_the_same_bytes_are_stored_once(storage_folder):
+    first = storage.store_stream([b"same"])
+    second = storage.store_stream([b"sa", b"me"])
+    assert first.pk == second.pk
+    assert len(stored_files(storage_folder)) == 1
+
+
+def test_a_file_that_is_not_ours_is_copied_and_stays(tmp_path):
+    path = tmp_path / "theirs.bin"
+    path.write_bytes(b"before")
+    blob = storage.store_file(path)
+    path.write_bytes(b"after!")
+    assert storage.local_path(blob).read_bytes() == b"before"
+
+
+def test_bytes_with_another_hash_than_announced_are_refused_and_leave_nothing(storage_folder):
+    with pytest.raises(storage.HashMismatch, match="Send the file again"):
+        storage.store_file(temp_file(b"x"), sha256="0" * 64)
+    assert not Blob.objects.exists()
+    assert stored_files(storage_folder) == []
+
+
+def test_a_blob_that_lost_its_bytes_is_healed_by_the_next_upload():
+    blob = storage.store_stream([b"lost"])
+    storage.local_path(blob).unlink()
+    storage.store_stream([b"lost"])
+    assert storage.local_path(blob).read_bytes() == b"lost"
+
+
+def test_a_full_disk_is_said_in_words_and_leaves_nothing(storage_folder, monkeypatch):
+    def full(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(storage.StorageFull) as caught:
+        storage.store_stream([b"too much"])
+    assert caught.value.status == 507
+    assert not Blob.objects.exists()
+    assert stored_files(storage_folder) == []
+    assert list((storage_folder / "tmp").iterdir()) == []
+
+
+def test_free_space_is_asked_for_before_anything_is_written(settings):
+    settings.MIN_FREE_DISK_BYTES = 2**60
+    with pytest.raises(storage.StorageFull):
+        storage.require_free_space(1)
+
+
+def test_a_range_is_read_without_the_rest():
+    blob = storage.store_stream([bytes(range(100))])
+    assert b"".join(storage.read_range(blob, 10, 5)) == bytes(range(10, 15))
+    assert b"".join(storage.read_range(blob, 0, 0)) == b""
+
+
+def test_files_are_laid_out_under_their_names_twice_as_well_as_once(tmp_path):
+    blob = storage.store_stream([b"{}"])
+    for _ in range(2):
+        folder = storage.lay_out([("adapter_config.json", blob), ("extra/a.txt", blob)], tmp_path / "out")
+    assert (folder / "extra" / "a.txt").read_bytes() == b"{}"
+    with pytest.raises(ValueError, match="leads out"):
+        storage.lay_out([("../a", blob)], folder)
+
+
+def test_the_sweep_removes_old_blobs_that_nothing_refers_to(storage_folder):
+    blob = storage.store_stream([b"orphan"])
+    assert storage.sweep_storage() == (0, 0)
+    make_old(blob)
+    assert storage.sweep_storage() == (0, 1)
+    assert not Blob.objects.exists()
+    assert stored_files(storage_folder) == []
+
+
+def test_the_sweep_keeps_what_a_revision_holds():
+    revision = make_revision()
+    for blob in Blob.objects.all():
+        make_old(blob)
+    assert storage.sweep_storage() == (0, 0)
+    assert all(storage.local_path(file.blob).exists() for file in revision.files.all())
+
+
+def test_the_sweep_keeps_a_blob_that_was_stored_again_meanwhile(monkeypatch):
+    blob = storage.store_stream([b"wanted"])
+    make_old(blob)
+    really_remove = storage._remove
+
+    def upload_first(pk: int, *, stored_until: object) -> bool:
+        storage.store_stream([b"wanted"])
+        return really_remove(pk, stored_until=stored_until)
+
+    monkeypatch.setattr(storage, "_remove", upload_first)
+    assert storage.sweep_storage() == (0, 0)
+    assert storage.local_path(blob).exists()
+
+
+def test_an_upload_that_the_sweep_overtakes_puts_the_bytes_again(monkeypatch):
+    blob = storage.store_stream([b"raced"])
+    make_old(blob)
+    really_say = storage._say_stored
+
+    def sweep_first(digests: storage.Digests) -> Blob:
+        storage.sweep_storage()
+        return really_say(digests)
+
+    monkeypatch.setattr(storage, "_say_stored", sweep_first)
+    again = storage.store_stream([b"raced"])
+    assert storage.local_path(again).read_bytes() == b"raced"
+    assert Blob.objects.filter(pk=again.pk).exists()
+
+
+def test_the_sweep_removes_temporary_files_after_an_hour_and_not_before(storage_folder):
+    old, new = temp_file(b"old"), temp_file(b"new")
+    os.utime(old, times=(time.time() - 3700,) * 2)
+    assert storage.sweep_storage() == (1, 0)
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_discarding_spares_what_others_refer_to_or_stored_since(storage_folder):
+    mine = storage.store_stream([b"mine"])
+    shared = storage.store_stream([b"shared"])
+    storage.store_stream([b"shared"])
+    storage.discard([mine, shared])
+    assert list(Blob.objects.values_list("sha256", flat=True)) == [shared.sha256]
+    assert len(stored_files(storage_folder)) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_eight_uploads_of_the_same_bytes_at_once_make_one_blob(storage_folder):
+    problems: list[Exception] = []
+    start = threading.Barrier(8)
+
+    def upload() -> None:
+        try:
+            start.wait()
+            storage.store_stream([b"same bytes"] * 1000)
+        except Exception as error:
+            problems.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=upload) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    assert Blob.objects.count() == 1
+    assert len(stored_files(storage_folder)) == 1
+
+
+@pytest.fixture
+def blobs_on_s3(settings):
+    """The blob storage on moto's S3, with a bucket made for the test."""
+    boto3 = pytest.importorskip("boto3")
+    moto = pytest.importorskip("moto")
+    with moto.mock_aws():
+        options = {
+            "bucket_name": "blobs",
+            "region_name": "us-east-1",
+            "access_key": "test",
+            "secret_key": "test",
+            "signature_version": "s3v4",
+            "file_overwrite": True,
+            "querystring_expire": 3600,
+        }
+        on_s3 = {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
+        settings.STORAGES = {**settings.STORAGES, "blobs": on_s3}
+        boto3.client(
+            "s3", region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
+        ).create_bucket(Bucket="blobs")
+        yield
+
+
+def test_on_s3_blobs_are_stored_read_in_ranges_fetched_once_and_swept(blobs_on_s3, tmp_path):
+    blob = storage.store_stream([b"0123456789"])
+    assert storages["blobs"].exists(storage.key(blob.sha256))
+    assert list((django_settings.UPLOAD_TMP_DIR).iterdir()) == []
+    assert b"".join(storage.read_range(blob, 2, 3)) == b"234"
+    with storage.open_blob(blob) as file:
+        assert file.read() == b"0123456789"
+    path = storage.local_path(blob)
+    stamp = path.stat().st_mtime_ns
+    assert storage.local_path(blob).stat().st_mtime_ns == stamp
+    assert (storage.lay_out([("a.txt", blob)], tmp_path / "out") / "a.txt").read_bytes() == b"0123456789"
+    url = storage.signed_url(blob, filename="a.txt")
+    assert "Signature" in url
+    assert "attachment" in url
+    make_old(blob)
+    assert storage.sweep_storage() == (0, 1)
+    assert not storages["blobs"].exists(storage.key(blob.sha256))
