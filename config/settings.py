@@ -38,7 +38,7 @@ def _secret_key() -> str:
 
 
 SECRET_KEY = _secret_key()
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]", "testserver"])
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", [])
 HTTPS = env.bool("HTTPS", False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
@@ -179,14 +179,21 @@ _BLOBS_ON_DISK = {
     "BACKEND": "django.core.files.storage.FileSystemStorage",
     "OPTIONS": {"location": str(DATA_DIR / "blobs")},
 }
+
+
+def _static_storage() -> str:
+    """Hashed names, so that browsers keep files for ever; compressed (a slow start) only where there is a network."""
+    if DEBUG:
+        return "django.contrib.staticfiles.storage.StaticFilesStorage"
+    if IS_EMBEDDED:
+        return "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
+    return "whitenoise.storage.CompressedManifestStaticFilesStorage"
+
+
 STORAGES = {
     "default": _BLOBS_ON_S3 if S3_BUCKET else _BLOBS_ON_DISK,
     "blobs": _BLOBS_ON_S3 if S3_BUCKET else _BLOBS_ON_DISK,
-    "staticfiles": {
-        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
-        if DEBUG
-        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
-    },
+    "staticfiles": {"BACKEND": _static_storage()},
 }
 # Temporary files lie beside the blobs, so that putting one in its place is a rename.
 UPLOAD_TMP_DIR = DATA_DIR / "tmp"
