@@ -42,8 +42,11 @@ class Composition(models.Model):
         FAILED = "failed"
         CANCELLED = "cancelled"
 
+    class Method(models.TextChoices):
+        LORAHUB = "lorahub", "LoraHub"
+
     class Wish(models.TextChoices):
-        """What the owner asked a running job to do."""
+        """What its owner asked a running composition to do."""
 
         NONE = "", "go on"
         STOP = "stop", "stop and keep the best"
@@ -56,6 +59,9 @@ class Composition(models.Model):
         Task, null=True, blank=True, on_delete=models.SET_NULL, related_name="compositions"
     )
     base_model = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="compositions")
+    base_commit = models.CharField(
+        max_length=40, blank=True, help_text="The base model's state that every attempt uses."
+    )
     method = models.CharField(max_length=20)
     budget = models.PositiveIntegerField(
         help_text="Trials: each evaluates one vector of mixing weights on all examples."
@@ -63,16 +69,25 @@ class Composition(models.Model):
     seed = models.PositiveIntegerField()
     examples = models.JSONField(help_text='Few-shot rows, [{"input", "output"}]: private to the owner.')
     test_examples = models.JSONField(default=list, help_text="Held-out rows, used for scoring only.")
+    has_hidden_test = models.BooleanField(
+        default=False, help_text="The test rows are a task's hidden ones: never shown as a whole."
+    )
     split_note = models.CharField(
         max_length=300, blank=True, help_text="Where the held-out rows come from, in words."
+    )
+    candidates_note = models.CharField(
+        max_length=300, blank=True, help_text="How the candidates were chosen, in words."
     )
     spec_sha256 = models.CharField(max_length=64, help_text="Of everything that decides the result.")
 
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
     stage = models.CharField(max_length=20, blank=True)
+    stage_note = models.CharField(max_length=300, blank=True)
     step = models.PositiveIntegerField(default=0)
+    steps = models.PositiveIntegerField(default=0, help_text="Of this stage; 0 when it is not counted.")
     wish = models.CharField(max_length=8, choices=Wish.choices, default=Wish.NONE, blank=True)
     attempt = models.PositiveSmallIntegerField(default=0)
+    losses = models.PositiveSmallIntegerField(default=0, help_text="How often its worker was lost.")
     worker = models.CharField(max_length=200, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
     heartbeat_at = models.DateTimeField(null=True, blank=True)

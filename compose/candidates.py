@@ -1,0 +1,208 @@
+"""Which modules a composition can draw on, and why each was taken."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+from django.conf import settings
+from django.db.models import Q
+
+from compose.errors import CandidateProblem
+from registry.models import Adapter, BaseModel, Ref, Revision
+from registry.models.adapters import AdapterQuerySet
+from registry.rights import Person
+
+AUTOMATIC_LIMIT = 20  # LoraHub's own number
+Choice = tuple[Revision, str]
+
+
+def fitting(base_model: BaseModel, person: Person) -> AdapterQuerySet:
+    """Adapters this person may see that compose on `base_model`, by name."""
+    return (
+        Adapter.objects.visible_to(person)
+        .composable_with(base_model)
+        .filter(quarantined_at=None, head__isnull=False)
+        .select_related("namespace", "task", "head", "base_model")
+        .order_by("namespace__name", "name")
+    )
+
+
+def choose(base_model: BaseModel, person: Person, seed: int, limit: int = AUTOMATIC_LIMIT) -> list[Choice]:
+    """The automatic candidates with the reason for each: all modules that fit, or `limit` of them drawn by `seed`.
+
+    Only modules that were trained are drawn, and of those with the same weights the first published. Raises
+    CandidateProblem when nothing fits.
+    """
+    chosen, _ = choose_with_note(base_model, person, seed, limit)
+    return chosen
+
+
+def choose_with_note(
+    base_model: BaseModel, person: Person, seed: int, limit: int = AUTOMATIC_LIMIT
+) -> tuple[list[Choice], str]:
+    """As `choose`, and a sentence about how they were chosen."""
+    revisions = _heads(base_model, person)
+    if not revisions:
+        raise CandidateProblem(
+            f"There is no LoRA module here that composes on {base_model.name} and that you may see. Upload one, or "
+            "choose another base model."
+        )
+    same, others = _largest_family(revisions)
+    aside = (
+        f" {others} more fit the base model but differ in rank, alpha or target matrices." if others else ""
+    )
+    if len(same) <= limit:
+        note = f"All {len(same)} modules that fit {base_model.name}.{aside}"
+        return [(revision, "fits the base model") for revision in same], note
+    drawn = random.Random(seed).sample(same, limit)  # noqa: S311 - repeatable, not secret
+    note = f"{limit} of the {len(same)} modules that fit {base_model.name}, drawn by seed {seed}.{aside}"
+    return [(revision, f"drawn by seed {seed} from {len(same)} that fit") for revision in drawn], note
+
+
+def pick(names: Sequence[str], base_model: BaseModel, person: Person) -> list[Revision]:
+    """The revisions named `namespace/name` or `namespace/name@revision`, in their order.
+
+    A revision is a commit (7 or more of its digits), a branch or a tag; without one it is the head of main. Raises
+    CandidateProblem with a sentence for each name that cannot be used.
+    """
+    revisions: list[Revision] = []
+    problems: list[str] = []
+    for name in names:
+        try:
+            revisions.append(_named(name, person))
+        except CandidateProblem as problem:
+            problems += problem.problems
+    if problems:
+        raise CandidateProblem(problems)
+    check(revisions, base_model, person)
+    return revisions
+
+
+def check(revisions: Sequence[Revision], base_model: BaseModel, person: Person) -> None:
+    """Raises CandidateProblem unless these can be composed with each other on `base_model` by this person."""
+    problems = []
+    if not revisions:
+        problems.append("Pick at least one LoRA module, or leave the choice to us.")
+    if len(revisions) > settings.MAX_CANDIDATES:
+        problems.append(
+            f"You picked {len(revisions)} modules; at most {settings.MAX_CANDIDATES} can be composed at once."
+        )
+    visible = set(
+        Adapter.objects.visible_to(person)
+        .filter(pk__in=[revision.adapter_id for revision in revisions], quarantined_at=None)
+        .values_list("pk", flat=True)
+    )
+    seen: dict[str, str] = {}
+    for revision in revisions:
+        name = revision.adapter.full_name
+        if revision.adapter_id not in visible:
+            problems.append(_unknown(name))
+            continue
+        problems += _misfits(revision, name, base_model)
+        key = revision.tensor_sha256 or revision.commit
+        if key in seen:
+            twin = seen[key]
+            problems.append(
+                f"{name} is picked twice."
+                if twin == name
+                else f"{name} and {twin} have the same weights; pick one of them."
+            )
+        seen.setdefault(key, name)
+    if not problems:
+        problems += _unequal(revisions)
+    if problems:
+        raise CandidateProblem(problems)
+
+
+def _misfits(revision: Revision, name: str, base_model: BaseModel) -> list[str]:
+    adapter = revision.adapter
+    if adapter.base_model_id != base_model.pk:
+        made_for = (
+            adapter.base_model.name if adapter.base_model else adapter.base_model_label or "another base"
+        )
+        return [f"{name} was made for {made_for}, not for {base_model.name}."]
+    if revision.base_fit == Revision.BaseFit.DIFFERS:
+        return [f"{name} has matrices that differ from those of {base_model.name}."]
+    if not revision.is_composable:
+        why = revision.composable_reason.rstrip(".") or "it is not plain LoRA on linear matrices"
+        return [f"{name} cannot be composed: {why}."]
+    return []
+
+
+def _unequal(revisions: Sequence[Revision]) -> list[str]:
+    """LoraHub mixes A and B apart, which only equal shapes allow."""
+    first = revisions[0]
+    return [
+        f"{revision.adapter.full_name} differs from {first.adapter.full_name} in rank, alpha or target matrices; "
+        "the method lorahub mixes equal ones only."
+        for revision in revisions[1:]
+        if shape(revision) != shape(first)
+    ]
+
+
+def shape(revision: Revision) -> tuple[str, ...]:
+    """What must be equal for LoraHub's mix: ranks, alphas, scaling and target matrices, as text."""
+    return tuple(str(revision.facts.get(name)) for name in ("ranks", "alphas", "scalings", "targets"))
+
+
+def _heads(base_model: BaseModel, person: Person) -> list[Revision]:
+    """Heads of the trained modules that fit, by name; of those with equal weights the first published."""
+    adapters = fitting(base_model, person).filter(kind=Adapter.Kind.MODULE)
+    by_content: dict[str, Adapter] = {}
+    for adapter in adapters.order_by("created_at", "pk"):
+        assert adapter.head is not None
+        by_content.setdefault(adapter.head.tensor_sha256 or adapter.head.commit, adapter)
+    kept = sorted(by_content.values(), key=lambda adapter: adapter.full_name)
+    return [_with_adapter(adapter) for adapter in kept]
+
+
+def _with_adapter(adapter: Adapter) -> Revision:
+    assert adapter.head is not None
+    adapter.head.adapter = adapter  # spares a query for each
+    return adapter.head
+
+
+def _largest_family(revisions: list[Revision]) -> tuple[list[Revision], int]:
+    """The most that have equal shapes (the first family of that size), and how many are left."""
+    families: dict[tuple[str, ...], list[Revision]] = {}
+    for revision in revisions:
+        families.setdefault(shape(revision), []).append(revision)
+    largest = max(families.values(), key=len)
+    return largest, len(revisions) - len(largest)
+
+
+def _named(text: str, person: Person) -> Revision:
+    full_name, _, wanted = str(text).strip().partition("@")
+    namespace, _, name = full_name.partition("/")
+    adapter = (
+        Adapter.objects.visible_to(person)
+        .filter(namespace__name__iexact=namespace, name__iexact=name, quarantined_at=None)
+        .select_related("namespace", "base_model", "head")
+        .first()
+    )
+    if adapter is None or adapter.head is None:
+        raise CandidateProblem(_unknown(full_name))
+    revision = _with_adapter(adapter) if wanted in {"", "main"} else _revision(adapter, wanted)
+    if revision is None:
+        raise CandidateProblem(f"{adapter.full_name} has no revision {wanted[:60]!r}.")
+    revision.adapter = adapter
+    return revision
+
+
+def _revision(adapter: Adapter, wanted: str) -> Revision | None:
+    ref = Ref.objects.filter(adapter=adapter, name=wanted).select_related("revision").first()
+    if ref is not None:
+        return ref.revision
+    if len(wanted) < 7:
+        return None
+    found = list(Revision.objects.filter(Q(commit__startswith=wanted.lower()), adapter=adapter)[:2])
+    return found[0] if len(found) == 1 else None
+
+
+def _unknown(name: str) -> str:
+    return f"There is no LoRA module {name[:200]!r} here, or you may not see it."
+
+
+def names(revisions: Iterable[Revision]) -> list[str]:
+    return [f"{revision.adapter.full_name}@{revision.commit}" for revision in revisions]

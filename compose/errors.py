@@ -1,0 +1,79 @@
+"""Why a composition is refused or failed, in sentences for its owner."""
+
+from __future__ import annotations
+
+from django.conf import settings
+
+from web.errors import Conflict, DomainError, NotFound
+
+
+class FewShotProblem(DomainError):
+    """Mistakes in a set of examples; each sentence names the row."""
+
+    code = "few_shot_problem"
+
+    def __init__(self, problems: list[str] | str, *, field: str = "examples") -> None:
+        problems = [problems] if isinstance(problems, str) else problems
+        more = len(problems) - 1
+        rest = f" ({more} more problem{'s' if more > 1 else ''} like this.)" if more else ""
+        super().__init__(problems[0] + rest, fields={field: problems[:20]})
+        self.problems = problems
+
+
+class CandidateProblem(DomainError):
+    """A module that cannot be offered to this composition."""
+
+    code = "candidate_problem"
+
+    def __init__(self, problems: list[str] | str) -> None:
+        problems = [problems] if isinstance(problems, str) else problems
+        super().__init__(problems[0], fields={"candidates": problems[:20]})
+        self.problems = problems
+
+
+class BadSetting(DomainError):
+    """A number or name outside of what a composition can be asked for."""
+
+    code = "bad_setting"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message, fields={field: [message]})
+
+
+class TooManyWaiting(DomainError):
+    code = "too_many_waiting"
+    status = 429
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(
+            f"You have {waiting} compositions waiting, and {settings.MAX_WAITING_JOBS_PER_USER} is the most one "
+            "person may have. Wait until one starts, or cancel one."
+        )
+
+
+class NoSuchComposition(NotFound):
+    def __init__(self) -> None:
+        super().__init__("There is no such composition, or you may not see it.")
+
+
+class WrongState(Conflict):
+    """The composition is in a state in which this cannot be done."""
+
+    code = "wrong_state"
+
+
+class LeaseLost(Exception):
+    """This attempt no longer holds its composition: it was taken for dead, cancelled or released."""
+
+
+class BaseUnavailable(DomainError):
+    """The base model's files could not be laid out for the worker."""
+
+    code = "base_unavailable"
+    status = 502
+
+
+class RecipeProblem(DomainError):
+    """A recipe that cannot be followed, or whose result differs from what it promises."""
+
+    code = "recipe_problem"

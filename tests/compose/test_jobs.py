@@ -1,0 +1,385 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from compose import jobs
+from compose.errors import (
+    BadSetting,
+    CandidateProblem,
+    FewShotProblem,
+    LeaseLost,
+    NoSuchComposition,
+    TooManyWaiting,
+    WrongState,
+)
+from compose.models import Candidate, Composition, Score, Trial
+from registry import storage
+from tests.compose.factories import (
+    finish,
+    make_composition,
+    make_examples,
+    make_modules,
+    make_result,
+    make_trials,
+)
+from tests.factories import make_base_model, make_task, make_user
+from web.errors import Forbidden
+
+pytestmark = pytest.mark.django_db
+Status = Composition.Status
+
+
+def let_the_lease_run_out(composition: Composition) -> None:
+    Composition.objects.filter(pk=composition.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+
+
+def claim(composition: Composition, worker: str = "worker-1") -> Composition:
+    claimed = jobs.claim(composition.pk, worker)
+    assert claimed is not None
+    return claimed
+
+
+def store_outputs() -> dict:
+    return {"weights": storage.store_stream([b"weights"]), "config": storage.store_stream([b"{}"])}
+
+
+# --- asking
+
+
+def test_a_request_is_queued_with_its_candidates_and_rings_after_commit(
+    bells, django_capture_on_commit_callbacks
+):
+    with django_capture_on_commit_callbacks(execute=True):
+        composition = make_composition(title=" Colours ", seed=7)
+        assert bells == []
+    assert bells == [composition.pk]
+    assert (composition.status, composition.title) == ("queued", "Colours")
+    assert [c.position for c in composition.candidates.all()] == [0, 1, 2]
+    assert composition.candidates_note == "All 3 modules that fit demo/tiny-t5."
+    assert "5 examples are too few" in composition.split_note
+
+
+def test_a_broker_that_is_down_does_not_fail_the_request(monkeypatch, django_capture_on_commit_callbacks):
+    from compose import tasks
+
+    def refuse(*args, **kwargs):
+        raise OSError("connection refused")
+
+    monkeypatch.setattr(tasks.run_composition, "apply_async", refuse)
+    with django_capture_on_commit_callbacks(execute=True):
+        composition = make_composition()
+    assert composition.status == "queued"
+
+
+def test_the_same_request_has_the_same_spec_and_another_seed_another():
+    base_model = make_base_model()
+    make_modules(base_model)
+    owner = make_user()
+    first, second, other = (make_composition(owner=owner, base_model=base_model, seed=s) for s in (1, 1, 2))
+    assert first.spec_sha256 == second.spec_sha256 != other.spec_sha256
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "sentence"),
+    [
+        ({"budget": 0}, BadSetting, "The budget is the number of trials, from 1 to 2,000."),
+        ({"budget": 2001}, BadSetting, "from 1 to 2,000"),
+        ({"seed": -1}, BadSetting, "The seed is a whole number from 0"),
+        ({"seed": 2**70}, BadSetting, "The seed is a whole number from 0"),
+        ({"method": "magic"}, BadSetting, "There is no method 'magic' here; choose one of: lorahub"),
+        ({"title": "x" * 201}, BadSetting, "The title has 201 characters"),
+        ({"examples": []}, FewShotProblem, "There are no examples."),
+        ({"examples": make_examples(1)}, FewShotProblem, "needs at least 2 examples; you gave 1"),
+        ({"examples": make_examples(101)}, FewShotProblem, "You gave 101 rows; at most 100 are used"),
+        ({"candidates": []}, CandidateProblem, "Pick at least one LoRA module"),
+    ],
+)
+def test_a_refused_request_says_why_and_leaves_nothing_behind(options, error, sentence):
+    with pytest.raises(error) as refusal:
+        make_composition(**options)
+    assert sentence in refusal.value.message
+    assert not Composition.objects.exists()
+    assert not Candidate.objects.exists()
+
+
+def test_a_task_lends_its_few_shot_rows_and_scores_on_its_hidden_ones():
+    task = make_task("who-quoted", rows=5, test_rows=30)
+    composition = make_composition(task=task, examples=[])
+    assert len(composition.examples) == 5
+    assert len(composition.test_examples) == 30
+    assert composition.has_hidden_test
+    assert composition.split_note == "Scored on the 30 hidden test rows of the task who-quoted."
+
+
+def test_own_test_rows_go_before_hidden_ones_and_before_a_split():
+    composition = make_composition(examples=make_examples(20), test_examples=make_examples(4, start=50))
+    assert (len(composition.examples), len(composition.test_examples)) == (20, 4)
+    assert composition.split_note == "Scored on your 4 test rows."
+
+
+def test_enough_examples_are_split():
+    composition = make_composition(examples=make_examples(15), seed=3)
+    assert (len(composition.examples), len(composition.test_examples)) == (10, 5)
+    assert composition.split_note == (
+        "5 of your 15 examples, drawn by seed 3, are held out for scoring; the search sees the other 10."
+    )
+
+
+def test_one_person_cannot_fill_the_queue(settings):
+    settings.MAX_WAITING_JOBS_PER_USER = 2
+    owner = make_user()
+    for _ in range(2):
+        make_composition(owner=owner)
+    with pytest.raises(TooManyWaiting, match="You have 2 compositions waiting"):
+        make_composition(owner=owner)
+    assert jobs.places_left(owner) == 0
+    make_composition()
+
+
+def test_a_dry_run_tells_everything_and_saves_nothing():
+    base_model = make_base_model()
+    make_modules(base_model)
+    finish(make_composition(base_model=base_model, budget=40))
+    make_composition(base_model=base_model)
+    answer = jobs.dry_run(owner=make_user(), base_model=base_model, examples=make_examples(16), budget=80)
+    assert answer["ok"]
+    assert answer["queue_place"] == 2
+    assert (answer["few_shot"], answer["held_out"]) == (11, 5)
+    assert len(answer["candidates"]) == 3
+    assert answer["estimate"] == {"seconds": 13.0, "based_on": 1}
+    assert Composition.objects.count() == 2
+
+
+def test_a_dry_run_of_a_bad_request_lists_the_problems():
+    base_model = make_base_model()
+    answer = jobs.dry_run(owner=make_user(), base_model=base_model, examples=make_examples(5))
+    assert not answer["ok"]
+    assert answer["problems"] == [
+        "There is no LoRA module here that composes on demo/tiny-t5 and that you may see. Upload one, or choose "
+        "another base model."
+    ]
+
+
+# --- claiming and order
+
+
+def test_a_composition_is_claimed_once():
+    composition = make_composition()
+    claimed = claim(composition)
+    assert (claimed.status, claimed.attempt, claimed.worker) == ("running", 1, "worker-1")
+    assert claimed.lease_until > timezone.now()
+    assert jobs.claim(composition.pk, "worker-2") is None
+
+
+def test_people_take_turns_whoever_asked_for_more():
+    ann, bob = make_user(), make_user()
+    first, second, third = (make_composition(owner=ann) for _ in range(3))
+    late = make_composition(owner=bob)
+    assert jobs.queue_order() == [first.pk, late.pk, second.pk, third.pk]
+    assert [jobs.queue_place(c) for c in (first, second, late)] == [1, 3, 2]
+    claim(first)
+    assert jobs.queue_order() == [late.pk, second.pk, third.pk]
+    assert jobs.queue_place(first) is None or jobs.queue_place(claim_refreshed(first)) is None
+
+
+def claim_refreshed(composition: Composition) -> Composition:
+    composition.refresh_from_db()
+    return composition
+
+
+def test_nobody_has_more_running_than_allowed(settings):
+    settings.MAX_RUNNING_JOBS_PER_USER = 1
+    ann, bob = make_user(), make_user()
+    for owner in (ann, ann, bob):
+        make_composition(owner=owner)
+    taken = [jobs.claim_next("w") for _ in range(3)]
+    assert [c.owner if c else None for c in taken] == [ann, bob, None]
+
+
+# --- working
+
+
+def test_a_beat_renews_the_lease_and_tells_the_wish():
+    composition = make_composition()
+    claimed = claim(composition)
+    Composition.objects.filter(pk=claimed.pk).update(wish="stop", lease_until=timezone.now())
+    assert jobs.beat(claimed) == "stop"
+    claimed.refresh_from_db()
+    assert claimed.lease_until > timezone.now()
+
+
+def test_trials_are_recorded_once_and_read_back_in_order():
+    claimed = claim(make_composition())
+    trials = make_trials(5)
+    jobs.record_trials(claimed, trials[:3])
+    jobs.record_trials(claimed, trials[1:])
+    assert jobs.recorded_trials(claimed) == trials
+    claimed.refresh_from_db()
+    assert claimed.step == 5
+
+
+def test_a_gap_ends_what_can_be_replayed():
+    claimed = claim(make_composition())
+    trials = make_trials(5)
+    jobs.record_trials(claimed, [*trials[:2], trials[4]])
+    assert jobs.recorded_trials(claimed) == trials[:2]
+
+
+def test_finishing_writes_everything_at_once():
+    claimed = claim(make_composition())
+    jobs.finish(claimed, make_result(), **store_outputs())
+    done = Composition.objects.get(pk=claimed.pk)
+    assert (done.status, done.step, done.lease_until) == ("succeeded", 4, None)
+    assert done.result["verdict"].startswith("The composed adapter is better")
+    assert [c.mixing_weight for c in done.candidates.all()] == [0.1, 1.1, 2.1]
+    assert [s.method for s in done.scores.all()] == ["zero_shot", "lorahub"]
+    assert done.trials.count() == 4
+    assert len(done.predictions) == 30
+    assert done.weights_blob is not None
+
+
+def test_predictions_on_hidden_rows_show_only_the_first_ones():
+    task = make_task(rows=5, test_rows=30)
+    claimed = claim(make_composition(task=task, examples=[]))
+    jobs.finish(claimed, make_result(), **store_outputs())
+    assert len(Composition.objects.get(pk=claimed.pk).predictions) == 20
+
+
+def test_a_worker_that_was_given_up_can_write_nothing():
+    composition = make_composition()
+    lost = claim(composition)
+    let_the_lease_run_out(lost)
+    assert jobs.sweep()["requeued"] == 1
+    second = claim(composition, "worker-2")
+    assert second.attempt == 2
+    for write in (
+        lambda: jobs.beat(lost),
+        lambda: jobs.record_trials(lost, make_trials(1)),
+        lambda: jobs.set_stage(lost, "search"),
+        lambda: jobs.set_step(lost, 1, 2),
+        lambda: jobs.finish(lost, make_result(), **store_outputs()),
+    ):
+        with pytest.raises(LeaseLost):
+            write()
+    assert not jobs.fail(lost, "Too late.")
+    assert not jobs.release(lost)
+    assert not Trial.objects.exists()
+    assert not Score.objects.exists()
+    jobs.finish(second, make_result(), **store_outputs())
+    assert Composition.objects.get(pk=composition.pk).status == "succeeded"
+
+
+def test_a_released_composition_is_next_for_another_worker(bells, django_capture_on_commit_callbacks):
+    claimed = claim(make_composition(), "going")
+    jobs.record_trials(claimed, make_trials(3))
+    with django_capture_on_commit_callbacks(execute=True):
+        assert jobs.release_all("going") == 1
+    assert bells == [claimed.pk]
+    again = claim(claimed, "next")
+    assert (again.attempt, again.losses) == (2, 0)
+    assert len(jobs.recorded_trials(again)) == 3
+
+
+def test_failing_keeps_the_sentence():
+    claimed = claim(make_composition())
+    assert jobs.fail(claimed, "Row 2 does not fit.")
+    done = Composition.objects.get(pk=claimed.pk)
+    assert (done.status, done.error) == ("failed", "Row 2 does not fit.")
+
+
+# --- the sweep
+
+
+def test_the_third_lost_worker_is_the_last():
+    composition = make_composition()
+    for expected in ("requeued", "requeued", "failed"):
+        claim(composition)
+        let_the_lease_run_out(composition)
+        assert jobs.sweep()[expected] == 1
+    composition.refresh_from_db()
+    assert composition.status == "failed"
+    assert composition.error.startswith("The worker was lost 3 times")
+    assert "Try fewer or shorter examples" in composition.error
+
+
+def test_a_live_lease_is_left_alone(bells):
+    claim(make_composition())
+    assert jobs.sweep() == {"requeued": 0, "failed": 0, "cancelled": 0, "rung": 0}
+    assert bells == []
+
+
+def test_the_sweep_rings_again_for_what_nobody_came_for(bells, settings):
+    composition = make_composition()
+    assert jobs.sweep()["rung"] == 0
+    past = timezone.now() - timedelta(seconds=settings.JOB_RING_AGAIN_S + 1)
+    Composition.objects.filter(pk=composition.pk).update(rung_at=past)
+    assert jobs.sweep()["rung"] == 1
+    assert jobs.sweep()["rung"] == 0
+    assert bells == [composition.pk]
+
+
+def test_a_wish_to_cancel_outlives_the_worker():
+    composition = make_composition()
+    claim(composition)
+    jobs.cancel(composition, composition.owner)
+    let_the_lease_run_out(composition)
+    assert jobs.sweep()["cancelled"] == 1
+    composition.refresh_from_db()
+    assert composition.status == "cancelled"
+
+
+# --- the owner
+
+
+def test_a_queued_composition_is_cancelled_at_once():
+    composition = make_composition()
+    jobs.cancel(composition, composition.owner)
+    assert composition.status == "cancelled"
+    assert jobs.claim(composition.pk, "worker") is None
+
+
+def test_a_running_one_is_asked_to_stop_or_to_cancel():
+    composition = make_composition()
+    claimed = claim(composition)
+    jobs.stop(composition, composition.owner)
+    assert jobs.wish(claimed) == "stop"
+    jobs.cancel(composition, composition.owner)
+    assert jobs.wish(claimed) == "cancel"
+    jobs.stop(composition, composition.owner)
+    assert jobs.wish(claimed) == "cancel"
+    assert jobs.confirm_cancelled(claimed)
+
+
+def test_what_is_finished_cannot_be_cancelled_or_stopped():
+    composition = finish(make_composition())
+    with pytest.raises(WrongState, match="has already finished; there is nothing to cancel"):
+        jobs.cancel(composition, composition.owner)
+    with pytest.raises(WrongState, match="there is nothing to stop"):
+        jobs.stop(composition, composition.owner)
+
+
+def test_what_has_not_started_has_nothing_to_keep():
+    composition = make_composition()
+    with pytest.raises(WrongState, match="Cancel it instead"):
+        jobs.stop(composition, composition.owner)
+
+
+def test_strangers_neither_see_nor_cancel():
+    composition = make_composition()
+    stranger = make_user()
+    with pytest.raises(NoSuchComposition):
+        jobs.visible_composition(stranger, composition.pk)
+    with pytest.raises(NoSuchComposition):
+        jobs.cancel(composition, stranger)
+    assert jobs.visible_composition(composition.owner, composition.pk) == composition
+
+
+def test_who_may_see_a_published_one_may_still_not_change_it():
+    composition = finish(make_composition())
+    [module] = make_modules(make_base_model("demo/other"), 1)
+    Composition.objects.filter(pk=composition.pk).update(adapter=module)
+    with pytest.raises(Forbidden):
+        jobs.cancel(composition, make_user())
