@@ -29,7 +29,10 @@ def find_or_start(folder: Path) -> Server | None:
         if _may_create_databases(f"postgresql://{user}@127.0.0.1:5432/postgres"):
             return Server(f"postgres://{user}@127.0.0.1:5432/lora_{os.getpid()}", lambda: None)
     for binaries in _folders_of_binaries():
-        server = _start(binaries, folder)
+        try:
+            server = _start(binaries, folder)
+        except OSError:  # the account we would run it as may not reach these binaries
+            continue
         if server is not None:
             return server
     return None
