@@ -206,6 +206,8 @@ DATA_UPLOAD_MAX_NUMBER_FIELDS = 2000
 DATA_UPLOAD_MAX_NUMBER_FILES = 200
 WORKER_CACHE_DIR = Path(env.str("LORA_WORKER_CACHE_DIR", str(DATA_DIR / "worker-cache")))
 X_ACCEL_REDIRECT_PREFIX = env.str("X_ACCEL_REDIRECT_PREFIX", "")
+# Send people straight to the object store. Off, since its address may mean nothing outside our own network.
+S3_SIGNED_DOWNLOADS = env.bool("S3_SIGNED_DOWNLOADS", False)
 
 # --- Limits, published on /docs/limits -------------------------------------------------------------------------
 MAX_FILE_BYTES = env.int("MAX_FILE_BYTES", 2 * 1024**3)

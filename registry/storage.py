@@ -99,7 +99,7 @@ def store_file(path: Path, *, sha256: str | None = None) -> Blob:
     digests = digest(path)
     if sha256 is not None and digests.sha256 != sha256.lower():
         raise HashMismatch(found=digests.sha256, expected=sha256.lower())
-    with _full_disk_in_words():
+    with full_disk_in_words():
         return _store(path, digests)
 
 
@@ -107,7 +107,7 @@ def store_stream(chunks: Iterable[bytes]) -> Blob:
     """The blob with these bytes, which are never held in memory together. Raises StorageFull."""
     path = temp_path()
     try:
-        with _full_disk_in_words(), path.open("wb") as file:
+        with full_disk_in_words(), path.open("wb") as file:
             for chunk in chunks:
                 file.write(chunk)
         return store_file(path)
@@ -208,7 +208,8 @@ def _flush(path: Path) -> None:
 
 
 @contextmanager
-def _full_disk_in_words() -> Iterator[None]:
+def full_disk_in_words() -> Iterator[None]:
+    """Turns "no space left on device" into StorageFull."""
     try:
         yield
     except OSError as error:

@@ -36,13 +36,13 @@ def make_old(blob: Blob, days: int = 2) -> None:
     Blob.objects.filter(pk=blob.pk).update(last_stored_at=timezone.now() - timedelta(days=days))
 
 
-def test_a_stored_file_lies_under_its_sha256_and_its_temporary_name_is_gone(storage_folder):
+def test_a_stored_file_lies_under_its_sha256_and_its_temporary_name_is_gone(data_dir):
     path = temp_file(b"weights")
     blob = storage.store_file(path)
     assert blob.sha256 == hashlib.sha256(b"weights").hexdigest()
     assert blob.size_bytes == 7
     assert storage.local_path(blob).read_bytes() == b"weights"
-    assert storage.local_path(blob) in stored_files(storage_folder)
+    assert storage.local_path(blob) in stored_files(data_dir)
     assert not path.exists()
 
 
@@ -54,11 +54,11 @@ def test_the_git_blob_id_is_what_git_says():
     assert blob.git_sha1 == said.stdout.decode().strip()
 
 
-def test_the_same_bytes_are_stored_once(storage_folder):
+def test_the_same_bytes_are_stored_once(data_dir):
     first = storage.store_stream([b"same"])
     second = storage.store_stream([b"sa", b"me"])
     assert first.pk == second.pk
-    assert len(stored_files(storage_folder)) == 1
+    assert len(stored_files(data_dir)) == 1
 
 
 def test_a_file_that_is_not_ours_is_copied_and_stays(tmp_path):
@@ -69,11 +69,11 @@ def test_a_file_that_is_not_ours_is_copied_and_stays(tmp_path):
     assert storage.local_path(blob).read_bytes() == b"before"
 
 
-def test_bytes_with_another_hash_than_announced_are_refused_and_leave_nothing(storage_folder):
+def test_bytes_with_another_hash_than_announced_are_refused_and_leave_nothing(data_dir):
     with pytest.raises(storage.HashMismatch, match="Send the file again"):
         storage.store_file(temp_file(b"x"), sha256="0" * 64)
     assert not Blob.objects.exists()
-    assert stored_files(storage_folder) == []
+    assert stored_files(data_dir) == []
 
 
 def test_a_blob_that_lost_its_bytes_is_healed_by_the_next_upload():
@@ -83,7 +83,7 @@ def test_a_blob_that_lost_its_bytes_is_healed_by_the_next_upload():
     assert storage.local_path(blob).read_bytes() == b"lost"
 
 
-def test_a_full_disk_is_said_in_words_and_leaves_nothing(storage_folder, monkeypatch):
+def test_a_full_disk_is_said_in_words_and_leaves_nothing(data_dir, monkeypatch):
     def full(*_args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -92,8 +92,8 @@ def test_a_full_disk_is_said_in_words_and_leaves_nothing(storage_folder, monkeyp
         storage.store_stream([b"too much"])
     assert caught.value.status == 507
     assert not Blob.objects.exists()
-    assert stored_files(storage_folder) == []
-    assert list((storage_folder / "tmp").iterdir()) == []
+    assert stored_files(data_dir) == []
+    assert list((data_dir / "tmp").iterdir()) == []
 
 
 def test_free_space_is_asked_for_before_anything_is_written(settings):
@@ -117,13 +117,13 @@ def test_files_are_laid_out_under_their_names_twice_as_well_as_once(tmp_path):
         storage.lay_out([("../a", blob)], folder)
 
 
-def test_the_sweep_removes_old_blobs_that_nothing_refers_to(storage_folder):
+def test_the_sweep_removes_old_blobs_that_nothing_refers_to(data_dir):
     blob = storage.store_stream([b"orphan"])
     assert storage.sweep_storage() == (0, 0)
     make_old(blob)
     assert storage.sweep_storage() == (0, 1)
     assert not Blob.objects.exists()
-    assert stored_files(storage_folder) == []
+    assert stored_files(data_dir) == []
 
 
 def test_the_sweep_keeps_what_a_revision_holds():
@@ -163,7 +163,7 @@ def test_an_upload_that_the_sweep_overtakes_puts_the_bytes_again(monkeypatch):
     assert Blob.objects.filter(pk=again.pk).exists()
 
 
-def test_the_sweep_removes_temporary_files_after_an_hour_and_not_before(storage_folder):
+def test_the_sweep_removes_temporary_files_after_an_hour_and_not_before(data_dir):
     old, new = temp_file(b"old"), temp_file(b"new")
     os.utime(old, times=(time.time() - 3700,) * 2)
     assert storage.sweep_storage() == (1, 0)
@@ -171,17 +171,17 @@ def test_the_sweep_removes_temporary_files_after_an_hour_and_not_before(storage_
     assert new.exists()
 
 
-def test_discarding_spares_what_others_refer_to_or_stored_since(storage_folder):
+def test_discarding_spares_what_others_refer_to_or_stored_since(data_dir):
     mine = storage.store_stream([b"mine"])
     shared = storage.store_stream([b"shared"])
     storage.store_stream([b"shared"])
     storage.discard([mine, shared])
     assert list(Blob.objects.values_list("sha256", flat=True)) == [shared.sha256]
-    assert len(stored_files(storage_folder)) == 1
+    assert len(stored_files(data_dir)) == 1
 
 
 @pytest.mark.django_db(transaction=True)
-def test_eight_uploads_of_the_same_bytes_at_once_make_one_blob(storage_folder):
+def test_eight_uploads_of_the_same_bytes_at_once_make_one_blob(data_dir):
     problems: list[Exception] = []
     start = threading.Barrier(8)
 
@@ -201,7 +201,7 @@ def test_eight_uploads_of_the_same_bytes_at_once_make_one_blob(storage_folder):
         thread.join()
     assert problems == []
     assert Blob.objects.count() == 1
-    assert len(stored_files(storage_folder)) == 1
+    assert len(stored_files(data_dir)) == 1
 
 
 @pytest.fixture

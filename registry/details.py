@@ -1,0 +1,97 @@
+"""What people say about an adapter, checked: description, licence, language, tags, visibility."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from typing import Any
+
+from registry.models import Adapter
+from web.errors import DomainError
+
+MAX_TAGS = 30
+MAX_TAG_LENGTH = 50
+LIMITS = {
+    "description": 500,
+    "license": 100,
+    "language": 40,
+    "base_model": 500,
+    "task": 200,
+    "message": 500,
+}
+
+
+class BadDetail(DomainError):
+    code = "invalid"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message, fields={field: [message]})
+
+
+def check_text(field: str, value: str, *, limit: int | None = None) -> str:
+    """`value` without space around it. Raises BadDetail if it is too long or holds what no text here may."""
+    value = value.strip()
+    limit = limit or LIMITS[field]
+    if len(value) > limit:
+        raise BadDetail(field, f"The {_said(field)} has {len(value):,} characters; {limit} are allowed.")
+    odd = next((letter for letter in value if _is_odd(letter)), None)
+    if odd is not None:
+        raise BadDetail(
+            field, f"The {_said(field)} holds the character U+{ord(odd):04X}, which no text here may."
+        )
+    return value
+
+
+def check_tags(tags: Iterable[str]) -> list[str]:
+    """Tags in lower case, each once, in the order given. Raises BadDetail."""
+    checked: list[str] = []
+    for tag in tags:
+        tag = check_text("tags", str(tag).lower(), limit=MAX_TAG_LENGTH)
+        if "," in tag:
+            raise BadDetail("tags", f"The tag {tag!r} holds a comma. Give each tag by itself.")
+        if tag and tag not in checked:
+            checked.append(tag)
+    if len(checked) > MAX_TAGS:
+        raise BadDetail("tags", f"There are {len(checked)} tags; {MAX_TAGS} are allowed.")
+    return checked
+
+
+def check_visibility(value: str) -> str:
+    if value not in Adapter.Visibility.values:
+        raise BadDetail("visibility", f"The visibility must be public or private, not {value[:40]!r}.")
+    return value
+
+
+def usable(field: str, value: Any) -> str:
+    """A text that a card gives for `field`, or "" where we cannot use it: a card's mistake refuses no upload."""
+    if isinstance(value, list) and field == "language":
+        value = ", ".join(map(str, value))
+    if not isinstance(value, str):
+        return ""
+    try:
+        return check_text(field, value)
+    except BadDetail:
+        return ""
+
+
+def usable_tags(tags: Iterable[Any]) -> list[str]:
+    """Those of a card's tags that we can use, as many as an adapter may have."""
+    good: list[str] = []
+    for tag in tags:
+        try:
+            good += [new for new in check_tags([str(tag)]) if new not in good]
+        except BadDetail:
+            continue
+    return good[:MAX_TAGS]
+
+
+def _said(field: str) -> str:
+    return {"license": "licence", "base_model": "name of the base model", "tags": "tag"}.get(field, field)
+
+
+def _is_odd(letter: str) -> bool:
+    """Control, surrogate, and direction-changing characters; a new line and a tab are fine."""
+    category = unicodedata.category(letter)
+    if category == "Cc":
+        return letter not in "\n\r\t"
+    return category == "Cs" or letter in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"

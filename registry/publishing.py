@@ -1,0 +1,515 @@
+"""Publishing adapters, changing what is said about them, and taking them away.
+
+Every door (page, REST, Hub protocol, command, composition) publishes here, so the rules are the same behind all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+from django.utils import timezone
+
+from registry import (
+    adapter_config,
+    base_models,
+    cards,
+    details,
+    filenames,
+    inspection,
+    safetensors_header,
+    storage,
+    task_sets,
+    weights_check,
+)
+from registry.details import BadDetail
+from registry.errors import InspectionRefused, Problem
+from registry.models import (
+    Adapter,
+    BaseModel,
+    Blob,
+    Namespace,
+    Ref,
+    Revision,
+    RevisionFile,
+    Task,
+    User,
+)
+from registry.names import check_adapter_name
+from registry.rights import require_write
+from web.errors import Conflict
+
+logger = logging.getLogger(__name__)
+
+MAIN = "main"
+_MAX_LABEL = 500
+# Variants whose A and B have other shapes than the base's matrices, so there is nothing to compare.
+_OWN_LAYOUT = frozenset({"enable_lora", "bdlora", "qalora", "target_parameters", "layer_replication"})
+
+
+class NameNotFree(Conflict):
+    code = "name_not_free"
+
+    def __init__(self, namespace: Namespace, name: str) -> None:
+        super().__init__(
+            f"{namespace.name}/{name} was deleted, and names are not handed out twice. Choose another name.",
+            fields={"name": ["This name was used before."]},
+        )
+
+
+class PublishedMeanwhile(Conflict):
+    code = "published_meanwhile"
+
+    def __init__(self, namespace: Namespace, name: str) -> None:
+        super().__init__(
+            f"Somebody else published {namespace.name}/{name} while your files were read. Nothing of yours was "
+            "kept. Look at what is there now, and upload again if you still want to.",
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """What publishing these files would do. With `problems` it would be refused."""
+
+    problems: list[dict[str, str]]
+    warnings: list[str] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    files: list[dict[str, Any]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    is_composable: bool = False
+    composable_reason: str = ""
+    base_model: BaseModel | None = None
+    base_model_label: str = ""
+    base_fit: str = Revision.BaseFit.UNCHECKED
+    composes_with: int = 0
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_publishable(self) -> bool:
+        return not self.problems
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """Files that passed every rule, and what was read from them."""
+
+    found: inspection.Inspection
+    base_model: BaseModel | None
+    base_model_label: str
+    composable_reason: str
+
+
+def publish(
+    *,
+    author: User,
+    namespace: Namespace,
+    name: str,
+    files: Mapping[str, Path],
+    description: str = "",
+    task: Task | None = None,
+    task_title: str = "",
+    base_model: str = "",
+    license: str = "",
+    visibility: str = "",
+    tags: Sequence[str] = (),
+    language: str = "",
+    message: str = "",
+    kind: str = Adapter.Kind.MODULE,
+) -> Adapter:
+    """`namespace/name` with these files as its newest revision; the adapter is made if there is none.
+
+    `files` maps names inside the adapter to files; those below UPLOAD_TMP_DIR are moved, others copied. What is
+    left empty comes from the card, or stays as it was; a new adapter is public unless said otherwise. Files equal
+    to the newest revision's make no new one. Raises InspectionRefused, NameNotFree, PublishedMeanwhile, BadDetail,
+    InvalidName, Forbidden, StorageFull; then nothing is kept.
+    """
+    require_write(author, namespace)
+    check_adapter_name(name)
+    given = _checked(description=description, license=license, language=language, base_model=base_model)
+    message = details.check_text("message", message)
+    tags = details.check_tags(tags)
+    if visibility:
+        details.check_visibility(visibility)
+    before = _find(namespace, name)
+    require_size(files)
+    with _prepare(files, base_model=given.pop("base_model")) as prepared:
+        blobs = _store(prepared.found.files)
+        try:
+            with transaction.atomic():
+                adapter = _adapter_to_write(namespace, name, author=author, kind=kind, before=before)
+                if visibility:
+                    adapter.visibility = visibility
+                adapter.task = task or task_sets.task_called(task_title, owner=namespace) or adapter.task
+                _describe(adapter, given, tags, prepared)
+                if not _is_unchanged(adapter, blobs):
+                    _commit(adapter, author=author, message=message, prepared=prepared, blobs=blobs)
+                adapter.updated_at = timezone.now()
+                adapter.save()
+        except BaseException:
+            storage.discard(blobs.values())
+            raise
+    logger.info("published %s at %s by %s", adapter, adapter.head, author)
+    return adapter
+
+
+def validate(*, author: User, files: Mapping[str, Path], base_model: str = "") -> Report:
+    """What `publish` would say to these files; nothing is kept, no right to publish anywhere is needed."""
+    base_model = details.check_text("base_model", base_model)
+    try:
+        require_size(files)
+        with _prepare(files, base_model=base_model) as prepared:
+            return _report(prepared, author)
+    except InspectionRefused as error:
+        return Report(problems=[problem.as_dict() for problem in error.problems])
+
+
+def update_adapter(adapter: Adapter, *, actor: User, **changes: Any) -> Adapter:
+    """Change what is said about an adapter: description, license, language, tags, visibility, task (a slug or title).
+
+    Also `base_model`, for one whose base was unknown or wrong: its matrices are compared again. Raises Forbidden,
+    BadDetail.
+    """
+    require_write(actor, adapter.namespace)
+    texts = _checked(**{name: changes.pop(name) for name in list(changes) if name in details.LIMITS})
+    for name in ("description", "license", "language"):
+        if name in texts:
+            setattr(adapter, name, texts[name])
+    if "tags" in changes:
+        adapter.tags = details.check_tags(changes.pop("tags"))
+    if "visibility" in changes:
+        adapter.visibility = details.check_visibility(changes.pop("visibility"))
+    if changes:
+        raise TypeError(f"not changeable: {sorted(changes)}")
+    with transaction.atomic():
+        if "task" in texts:
+            adapter.task = task_sets.task_called(texts["task"], owner=adapter.namespace)
+        if "base_model" in texts:
+            _change_base(adapter, texts["base_model"])
+        adapter.updated_at = timezone.now()
+        adapter.save()
+    return adapter
+
+
+def withdraw(adapter: Adapter, *, actor: User) -> None:
+    """Delete an adapter for everybody. A tombstone stays: lineage keeps its links, the name is not handed out again.
+
+    Raises Forbidden.
+    """
+    require_write(actor, adapter.namespace)
+    Adapter.objects.filter(pk=adapter.pk, deleted_at=None).update(deleted_at=timezone.now())
+    logger.info("withdrew %s by %s", adapter, actor)
+
+
+def recheck_adapters(base_model: BaseModel) -> int:
+    """Compare every adapter that was made for `base_model`, known by any of its names, with its matrices.
+
+    For when a base model becomes known or gains a name. Returns how many adapters were looked at.
+    """
+    called = Q(base_model=base_model)
+    for name in [base_model.name, *base_model.aliases.values_list("text", flat=True)]:
+        called |= Q(base_model=None, base_model_label__iexact=name)
+    count = 0
+    for pk in Adapter.objects.filter(called, head__isnull=False).values_list("pk", flat=True):
+        with transaction.atomic():
+            adapter = Adapter.objects.select_for_update().get(pk=pk)
+            _compare_with(adapter, base_model)
+            adapter.save(update_fields=["base_model", "is_composable", "rank", "size_bytes"])
+        count += 1
+    return count
+
+
+# --- Reading what was sent ---------------------------------------------------------------------------------
+
+
+def require_size(files: Mapping[str, Path]) -> None:
+    """Raises InspectionRefused if the files are too many or too large."""
+    problems = []
+    if len(files) > settings.MAX_FILES_PER_ADAPTER:
+        problems.append(
+            Problem(
+                file="",
+                message=f"There are {len(files)} files; an adapter may have {settings.MAX_FILES_PER_ADAPTER}.",
+                found=str(len(files)),
+                expected=f"at most {settings.MAX_FILES_PER_ADAPTER}",
+            )
+        )
+    total = 0
+    for name, path in files.items():
+        size = path.stat().st_size
+        total += size
+        if size > settings.MAX_FILE_BYTES:
+            problems.append(_too_large(filenames.show(name)[:255], "file", size, settings.MAX_FILE_BYTES))
+    if total > settings.MAX_ADAPTER_BYTES:
+        problems.append(_too_large("", "adapter", total, settings.MAX_ADAPTER_BYTES))
+    if problems:
+        raise InspectionRefused(problems)
+
+
+def _too_large(file: str, what: str, size: int, limit: int) -> Problem:
+    subject = f"{file} has" if file else f"The {what}'s files have together"
+    return Problem(
+        file=file,
+        message=f"{subject} {size:,} bytes; one {what} may have {limit:,}.",
+        found=f"{size} bytes",
+        expected=f"at most {limit} bytes",
+    )
+
+
+@contextmanager
+def _prepare(files: Mapping[str, Path], *, base_model: str) -> Iterator[_Prepared]:
+    """The files that would be kept, inspected; a converted weight file exists for as long as this lasts."""
+    with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="publish-") as workspace:
+        base, label = _resolve_base(base_model, *_labels_in(files))
+        matrices = base_models.matrices_of(base) if base else None
+        found = inspection.inspect_folder(files, matrices, workspace=Path(workspace))
+        reason = found.composable_reason or _why_unchecked(base, found.base_fit)
+        yield _Prepared(found=found, base_model=base, base_model_label=label, composable_reason=reason)
+
+
+def _labels_in(files: Mapping[str, Path]) -> Iterator[str]:
+    """What config and card call the base model. What is wrong with either is the inspection's to say."""
+    with contextlib.suppress(adapter_config.ConfigUnreadable, KeyError):
+        yield adapter_config.read_config(files[filenames.CONFIG]).base_model_label
+    with contextlib.suppress(cards.CardRefused, KeyError):
+        named = cards.split_card(cards.read_card(files[filenames.CARD]))[0].get("base_model")
+        yield from [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str)]
+
+
+def _resolve_base(given: str, *labels: str) -> tuple[BaseModel | None, str]:
+    """The base model and what it is called: by the uploader if they said, else by config or card, known ones first."""
+    called = [given] if given else [label.strip() for label in labels if label.strip()]
+    for label in called:
+        base = BaseModel.objects.named(label)
+        if base is not None:
+            return base, label[:_MAX_LABEL]
+    return None, called[0][:_MAX_LABEL] if called else ""
+
+
+def _why_unchecked(base: BaseModel | None, base_fit: str) -> str:
+    if base is None:
+        return "Its base model is not known here yet, so its matrices could not be compared with it."
+    if base_fit != Revision.BaseFit.FITS:
+        return "Its matrices could not be compared with those of the base model."
+    return ""
+
+
+def _report(prepared: _Prepared, person: User) -> Report:
+    found = prepared.found
+    is_composable = not prepared.composable_reason
+    others = 0
+    if is_composable and prepared.base_model:
+        others = Adapter.objects.visible_to(person).composable_with(prepared.base_model).count()
+    return Report(
+        problems=[],
+        warnings=found.warnings,
+        left_out=found.left_out,
+        files=[
+            {"path": name, "size_bytes": path.stat().st_size} for name, path in sorted(found.files.items())
+        ],
+        facts=found.facts,
+        is_composable=is_composable,
+        composable_reason=prepared.composable_reason,
+        base_model=prepared.base_model,
+        base_model_label=prepared.base_model_label,
+        base_fit=found.base_fit,
+        composes_with=others,
+        defaults=_said_by_card(found.front_matter),
+    )
+
+
+def _said_by_card(front_matter: Mapping[str, Any]) -> dict[str, Any]:
+    """Licence, language and tags as a card gives them, as far as they can be used."""
+    tags = front_matter.get("tags")
+    return {
+        "license": details.usable("license", front_matter.get("license")),
+        "language": details.usable("language", front_matter.get("language")),
+        "tags": details.usable_tags(tags if isinstance(tags, list) else []),
+    }
+
+
+# --- Writing it down -----------------------------------------------------------------------------------------
+
+
+def _checked(**texts: str) -> dict[str, str]:
+    return {name: details.check_text(name, value) for name, value in texts.items()}
+
+
+def _find(namespace: Namespace, name: str) -> Adapter | None:
+    """The adapter of this name, gone or not. Raises NameNotFree for one that was deleted."""
+    adapter = Adapter.objects.filter(namespace=namespace, name__iexact=name).first()
+    if adapter is not None and adapter.deleted_at is not None:
+        raise NameNotFree(namespace, name)
+    return adapter
+
+
+def _adapter_to_write(
+    namespace: Namespace, name: str, *, author: User, kind: str, before: Adapter | None
+) -> Adapter:
+    """The adapter's row, locked, as it was before the files were read; a new row if there was none.
+
+    Raises PublishedMeanwhile if somebody was faster, NameNotFree if it was deleted meanwhile.
+    """
+    if before is None:
+        try:
+            with transaction.atomic():
+                return Adapter.objects.create(namespace=namespace, name=name, kind=kind, created_by=author)
+        except IntegrityError as error:
+            raise PublishedMeanwhile(namespace, name) from error
+    adapter = Adapter.objects.select_for_update().get(pk=before.pk)
+    if adapter.deleted_at is not None:
+        raise NameNotFree(namespace, name)
+    if adapter.head_id != before.head_id:
+        raise PublishedMeanwhile(namespace, name)
+    return adapter
+
+
+def _store(files: Mapping[str, Path]) -> dict[str, Blob]:
+    """All files as blobs. If one cannot be stored, those before it are discarded."""
+    blobs: dict[str, Blob] = {}
+    try:
+        for name, path in sorted(files.items()):
+            blobs[name] = storage.store_file(path)
+    except BaseException:
+        storage.discard(blobs.values())
+        raise
+    return blobs
+
+
+def _describe(adapter: Adapter, given: Mapping[str, str], tags: Sequence[str], prepared: _Prepared) -> None:
+    """Set what is said about the adapter: by the uploader, else as it was, else by the card."""
+    by_card = _said_by_card(prepared.found.front_matter)
+    for name in ("description", "license", "language"):
+        setattr(adapter, name, given[name] or getattr(adapter, name) or by_card.get(name, ""))
+    adapter.tags = list(tags) or adapter.tags or by_card["tags"]
+
+
+def _is_unchanged(adapter: Adapter, blobs: Mapping[str, Blob]) -> bool:
+    if adapter.head_id is None:
+        return False
+    return dict(RevisionFile.objects.filter(revision=adapter.head_id).values_list("path", "blob_id")) == {
+        path: blob.pk for path, blob in blobs.items()
+    }
+
+
+def _commit(
+    adapter: Adapter, *, author: User, message: str, prepared: _Prepared, blobs: Mapping[str, Blob]
+) -> Revision:
+    """A new revision on main, and its facts on the adapter."""
+    found = prepared.found
+    now = timezone.now()
+    message = message or ("Upload a new version" if adapter.head_id else "Upload")
+    parent = Revision.objects.get(pk=adapter.head_id) if adapter.head_id else None
+    revision = Revision.objects.create(
+        adapter=adapter,
+        commit=_commit_id(adapter, parent, author, message, now, blobs),
+        parent=parent,
+        author=author,
+        message=message,
+        created_at=now,
+        facts={**found.facts, "not_plain": found.composable_reason},
+        warnings=found.warnings,
+        is_composable=not prepared.composable_reason,
+        composable_reason=prepared.composable_reason[:500],
+        base_fit=found.base_fit,
+        tensor_sha256=found.facts["tensor_hash"],
+        size_bytes=sum(blob.size_bytes for blob in blobs.values()),
+    )
+    RevisionFile.objects.bulk_create(
+        RevisionFile(revision=revision, path=path, blob=blob, is_lfs=path.endswith(".safetensors"))
+        for path, blob in sorted(blobs.items())
+    )
+    Ref.objects.update_or_create(
+        adapter=adapter, name=MAIN, defaults={"revision": revision, "kind": Ref.Kind.BRANCH}
+    )
+    adapter.head = revision
+    adapter.base_model = prepared.base_model
+    adapter.base_model_label = prepared.base_model_label
+    _repeat_facts(adapter, revision)
+    return revision
+
+
+def _commit_id(
+    adapter: Adapter,
+    parent: Revision | None,
+    author: User,
+    message: str,
+    when: datetime,
+    blobs: Mapping[str, Blob],
+) -> str:
+    """40 hex digits from everything that the commit says, like git's: another content, another id."""
+    said = {
+        "adapter": adapter.pk,
+        "parent": parent.commit if parent else None,
+        "author": author.username,
+        "message": message,
+        "created_at": when.isoformat(),
+        "files": [[path, blob.sha256] for path, blob in sorted(blobs.items())],
+    }
+    canonical = json.dumps(said, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha1(canonical.encode(), usedforsecurity=False).hexdigest()
+
+
+def _repeat_facts(adapter: Adapter, head: Revision) -> None:
+    """The head's facts, on the adapter, where lists and filters read them."""
+    adapter.rank = head.facts.get("rank")
+    adapter.size_bytes = head.size_bytes
+    adapter.is_composable = head.is_composable
+
+
+# --- When the base model becomes known, or is another one ------------------------------------------------------
+
+
+def _change_base(adapter: Adapter, name: str) -> None:
+    """Give an adapter another base model, if its newest revision fits that. Raises InspectionRefused if it does not."""
+    base, label = _resolve_base(name)
+    adapter.base_model_label = label
+    _compare_with(adapter, base)
+    head = adapter.head
+    if head is not None and base is not None and head.base_fit == Revision.BaseFit.DIFFERS:
+        raise BadDetail("base_model", head.composable_reason)
+
+
+def _compare_with(adapter: Adapter, base: BaseModel | None) -> None:
+    """Compare all revisions with `base` by the shapes in their facts; `adapter` itself is left for the caller to save."""
+    adapter.base_model = base
+    matrices = base_models.matrices_of(base) if base else None
+    for revision in adapter.revisions.all():
+        fit, reason = _compare_facts(revision.facts, base, matrices)
+        revision.base_fit, revision.composable_reason = fit, reason[:500]
+        revision.is_composable = not reason
+        revision.save(update_fields=["base_fit", "composable_reason", "is_composable"])
+        if revision.pk == adapter.head_id:
+            adapter.head = revision
+            _repeat_facts(adapter, revision)
+
+
+def _compare_facts(
+    facts: Mapping[str, Any], base: BaseModel | None, matrices: weights_check.Matrices | None
+) -> tuple[str, str]:
+    """How the tensors in a revision's facts fit a base model: (BaseFit, why it cannot be composed or "")."""
+    not_plain = facts.get("not_plain", "")
+    if base is None or not matrices or set(facts.get("variants", ())) & _OWN_LAYOUT:
+        return Revision.BaseFit.UNCHECKED, not_plain or _why_unchecked(base, Revision.BaseFit.UNCHECKED)
+    tensors = [
+        safetensors_header.TensorInfo(tensor["name"], tensor["dtype"], tuple(tensor["shape"]), 0, 0)
+        for tensor in facts.get("tensors", ())
+    ]
+    problems = weights_check.Problems()
+    weights = weights_check.sort_tensors(tensors, weights_check.Problems())
+    all_compared, without_head = weights_check.check_against_base(weights, matrices, problems)
+    if problems:
+        return Revision.BaseFit.DIFFERS, problems[0].message
+    fit = Revision.BaseFit.FITS if all_compared else Revision.BaseFit.UNCHECKED
+    return fit, not_plain or without_head or _why_unchecked(base, fit)

@@ -1,0 +1,73 @@
+"""Tasks and their rows: found by what an uploader calls them, made when new, and loaded with examples."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import transaction
+from django.utils.text import slugify
+
+from registry.details import check_text
+from registry.models import BaseModel, Namespace, Task, TaskRow
+
+
+def task_called(text: str, *, owner: Namespace) -> Task | None:
+    """The task with this slug or title; made, with `owner`, if there is none. None for an empty text.
+
+    Raises BadDetail for a text that can be no title.
+    """
+    title = check_text("task", text)
+    if not title:
+        return None
+    known = Task.objects.filter(slug=title).first() or Task.objects.filter(slug=slug_of(title)).first()
+    if known:
+        return known
+    return Task.objects.get_or_create(slug=slug_of(title), defaults={"title": title, "owner": owner})[0]
+
+
+def slug_of(title: str) -> str:
+    """A title as part of an address; a title without any Latin letter gets one from its hash."""
+    return slugify(title)[:100].strip("-") or f"task-{hashlib.sha256(title.encode()).hexdigest()[:12]}"
+
+
+@transaction.atomic
+def save_held_out_task(
+    *,
+    slug: str,
+    title: str,
+    description: str,
+    base_model: BaseModel | None,
+    few_shot: Sequence[dict[str, str]],
+    test: Sequence[dict[str, str]],
+    metric: str = "exact_match",
+    tags: Sequence[str] = (),
+    owner: Namespace | None = None,
+) -> Task:
+    """A task that no module was trained on, with exactly these rows, {"input", "output"}. Made or brought up to date."""
+    fields: dict[str, Any] = {
+        "title": title,
+        "description": description,
+        "metric": metric,
+        "tags": list(tags),
+        "base_model": base_model,
+        "owner": owner,
+        "is_held_out": True,
+    }
+    task, _ = Task.objects.update_or_create(slug=slug, defaults=fields)
+    for split, rows in ((TaskRow.Split.FEW_SHOT, few_shot), (TaskRow.Split.TEST, test)):
+        _save_rows(task, split, rows)
+    return task
+
+
+def _save_rows(task: Task, split: TaskRow.Split, rows: Sequence[dict[str, str]]) -> None:
+    wanted = [(row["input"], row["output"]) for row in rows]
+    present = task.rows.filter(split=split).order_by("position")
+    if list(present.values_list("input", "output")) == wanted:
+        return
+    present.delete()
+    TaskRow.objects.bulk_create(
+        TaskRow(task=task, split=split, position=position, input=given, output=expected)
+        for position, (given, expected) in enumerate(wanted)
+    )
