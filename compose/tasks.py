@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from celery import shared_task
 from celery.app.task import Task
+from celery.signals import worker_shutting_down
 
 
 @shared_task(bind=True, name="compose.tasks.run_composition")
@@ -15,7 +18,7 @@ def run_composition(self: Task, composition_id: str) -> None:
     # Here and not at the top: the web process only rings, and must start without torch.
     from compose import worker
 
-    worker.run_next(worker.name(self.request.hostname))
+    worker.run_next(self.request.hostname or "worker")
 
 
 @shared_task(name="compose.tasks.sweep_compositions")
@@ -24,3 +27,11 @@ def sweep_compositions() -> None:
     from compose import jobs
 
     jobs.sweep()
+
+
+@worker_shutting_down.connect
+def give_back(sender: Any = None, **_: Any) -> None:
+    """SIGTERM: what this worker is at goes back in line, and another goes on with it."""
+    from compose import worker
+
+    worker.drain(str(sender))

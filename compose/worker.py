@@ -1,0 +1,310 @@
+"""One composition from claim to result, on the machine that has the engine."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import connection
+
+from compose import examples as reading
+from compose import fetching, jobs
+from compose.engine import types
+from compose.engine.errors import Cancelled, EngineError
+from compose.errors import BaseUnavailable, LeaseLost
+from compose.models import Composition
+from registry import storage
+from registry.models import BaseModel, Revision
+from web.errors import DomainError
+
+logger = logging.getLogger(__name__)
+
+MODULE_FILES = ("adapter_config.json", "adapter_model.safetensors")
+TRIALS_KEPT_EVERY_S = 0.25
+PROGRESS_EVERY_S = 0.5
+JOB_FOLDERS_KEPT_S = 24 * 3600
+OUR_ERROR = (
+    "The composition stopped because of an error on our side. It has been logged; try again, and if it stops again "
+    "tell the people who run this site its address."
+)
+
+_busy = threading.Lock()
+_draining = threading.Event()
+_warm_lock = threading.Lock()
+_warm_cache: object | None = None
+
+
+def run_next(worker: str) -> bool:
+    """Claim whoever is first in line and work until it is done; whether anybody was.
+
+    A process works on one composition at a time: a base model in memory is shared between jobs.
+    """
+    if _draining.is_set() or not _busy.acquire(blocking=False):
+        return False
+    try:
+        composition = jobs.claim_next(worker)
+        if composition is None:
+            return False
+        run(composition)
+    finally:
+        _busy.release()
+    if not _draining.is_set():
+        jobs.ring_next()
+    return True
+
+
+def run(composition: Composition) -> None:
+    """Work on a claimed composition until it has a result, failed, was cancelled, or is no longer ours."""
+    logger.info("Composition %s, attempt %d, begins", composition.pk, composition.attempt)
+    try:
+        with Heart(composition) as heart, _job_folder(composition) as folder:
+            _work(composition, heart, folder)
+    except LeaseLost:
+        logger.warning("Composition %s, attempt %d, is no longer ours", composition.pk, composition.attempt)
+    except Cancelled:
+        jobs.confirm_cancelled(composition)
+    except (EngineError, DomainError) as error:
+        logger.info("Composition %s failed: %s", composition.pk, error.message)
+        jobs.fail(composition, error.message)
+    except DatabaseError:
+        # Nothing can be written now; the lease runs out and the sweep puts it back in line.
+        logger.exception("Composition %s: the database did not answer", composition.pk)
+        connection.close()
+    except Exception:
+        # The traceback goes to the log; the owner gets a sentence we can stand behind.
+        logger.exception("Composition %s stopped", composition.pk)
+        jobs.fail(composition, OUR_ERROR)
+    finally:
+        gc.collect()  # models hold cycles, and their gigabytes would wait for a collection that comes late
+
+
+def drain(worker: str) -> None:
+    """Take no more compositions and give back the one at work at once, so that another worker goes on with it."""
+    _draining.set()
+    # In a thread of its own: this is called in a signal handler, in the middle of anything.
+    threading.Thread(target=_give_back, args=(worker,), name="give-back").start()
+
+
+def _give_back(worker: str) -> None:
+    try:
+        if jobs.release_all(worker):
+            logger.info("%s is going; what it worked on is back in line", worker)
+    finally:
+        connection.close()
+
+
+# --- The work ------------------------------------------------------------------------------------------------
+
+
+def _work(composition: Composition, heart: Heart, folder: Path) -> None:
+    # Here and not at the top, so that drain() and the tests' doors come without torch.
+    from compose.engine import run as engine
+
+    jobs.set_stage(composition, "load", "fetching the base model and the modules")
+    base = lay_out_base(composition)
+    revisions = [
+        row.revision for row in composition.candidates.select_related("revision__adapter__namespace")
+    ]
+    out = folder / "out"
+    request = types.Request(
+        base=base,
+        modules=lay_out_modules(revisions, folder / "modules"),
+        examples=tuple(reading.from_json(composition.examples)),
+        test=tuple(reading.from_json(composition.test_examples)),
+        method=composition.method,
+        budget=composition.budget,
+        seed=composition.seed,
+        out=out,
+        base_name=composition.base_model.name,
+    )
+    recorded = jobs.recorded_trials(composition)
+    reporter = Reporter(composition, heart, recorded=len(recorded))
+    result = engine.compose(request, observer=reporter, recorded=recorded, warm=warm_cache())  # type: ignore[arg-type]
+    reporter.flush()
+    jobs.finish(
+        composition,
+        result,
+        weights=storage.store_file(out / "adapter_model.safetensors"),
+        config=storage.store_file(out / "adapter_config.json"),
+    )
+    logger.info("Composition %s is done: %s", composition.pk, result.seconds)
+
+
+def warm_cache() -> object:
+    """The process's cache of base models and modules, shared by its jobs."""
+    global _warm_cache
+    with _warm_lock:
+        if _warm_cache is None:
+            from compose.engine.warm import WarmCache
+
+            _warm_cache = WarmCache(limit_bytes=settings.ENGINE_CACHE_BYTES)
+        return _warm_cache
+
+
+def lay_out_modules(revisions: Sequence[Revision], folder: Path) -> tuple[types.Module, ...]:
+    """Each revision's config and weights in a folder of its own, for the engine."""
+    modules = []
+    names: set[str] = set()
+    for number, revision in enumerate(revisions):
+        blobs = dict(
+            (file.path, file.blob)
+            for file in revision.files.filter(path__in=MODULE_FILES).select_related("blob")
+        )
+        place = storage.lay_out(blobs.items(), folder / f"{number:03}")
+        name = revision.adapter.full_name
+        if name in names:  # two revisions of one adapter
+            name = f"{name}@{revision.short_commit}"
+        names.add(name)
+        modules.append(types.Module(name=name, path=place))
+    return tuple(modules)
+
+
+def lay_out_base(composition: Composition) -> Path:
+    """The folder with the base model's files, in the state that every attempt of this composition uses.
+
+    Raises BaseUnavailable when they cannot be had.
+    """
+    base_model = composition.base_model
+    if base_model.is_hosted:
+        if composition.base_commit != base_model.commit:
+            raise BaseUnavailable(
+                f"The files of {base_model.name} changed after this composition was asked for. Ask for it again."
+            )
+        return lay_out_hosted(base_model)
+    commit = fetching.resolve(base_model.name, composition.base_commit)
+    if commit != composition.base_commit:
+        jobs.set_base_commit(composition, commit)
+    return fetching.fetch(base_model.name, commit)
+
+
+def lay_out_hosted(base_model: BaseModel) -> Path:
+    """The files of a base model that is hosted here, laid out once for all jobs of this machine."""
+    files = [(file.path, file.blob) for file in base_model.files.select_related("blob")]
+    if not files:
+        raise BaseUnavailable(f"The base model {base_model.name} is hosted here but has no files.")
+    state = base_model.commit or "files"
+    folder = settings.WORKER_CACHE_DIR / "bases" / base_model.name.replace("/", "--") / state
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.with_suffix(".lock")):
+        return storage.lay_out(files, folder)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that other processes of this machine respect; a process that dies lets go of it."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _job_folder(composition: Composition) -> Iterator[Path]:
+    """A folder for one attempt, gone afterwards; also gone are those that killed workers left."""
+    parent = settings.WORKER_CACHE_DIR / "jobs"
+    parent.mkdir(parents=True, exist_ok=True)
+    for old in parent.iterdir():
+        if time.time() - old.stat().st_mtime > JOB_FOLDERS_KEPT_S:
+            shutil.rmtree(old, ignore_errors=True)
+    folder = parent / f"{composition.pk}-{composition.attempt}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- Staying in touch ----------------------------------------------------------------------------------------
+
+
+class Heart:
+    """Renews the lease from a thread of its own for as long as the block lasts; `check` says whether it still holds."""
+
+    def __init__(self, composition: Composition) -> None:
+        self.composition = composition
+        self.lost = threading.Event()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"heart-{composition.pk}", daemon=True)
+
+    def __enter__(self) -> Heart:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join(timeout=30)
+
+    def check(self) -> None:
+        """Raises LeaseLost."""
+        if self.lost.is_set():
+            raise LeaseLost(self.composition.pk)
+
+    def _beat(self) -> None:
+        try:
+            while not self._done.wait(settings.JOB_HEARTBEAT_S):
+                try:
+                    jobs.beat(self.composition)
+                except LeaseLost:
+                    self.lost.set()
+                    return
+                except DatabaseError as error:
+                    # It may be back before the lease ends; and if not, the sweep has the last word.
+                    logger.warning("No heartbeat for composition %s: %s", self.composition.pk, error)
+                    connection.close()
+        finally:
+            connection.close()
+
+
+class Reporter(types.Observer):
+    """Writes down what the engine tells, asks what the owner wishes, and stops an attempt that lost its lease."""
+
+    def __init__(self, composition: Composition, heart: Heart, *, recorded: int = 0) -> None:
+        self.composition = composition
+        self.heart = heart
+        self.trials = recorded
+        self._waiting: list[types.Trial] = []
+        self._kept_at = self._told_at = 0.0
+
+    def on_stage(self, stage: str, message: str = "") -> None:
+        self.flush()
+        is_search = stage == "search"
+        jobs.set_stage(
+            self.composition,
+            stage,
+            message,
+            step=self.trials if is_search else 0,
+            steps=self.composition.budget if is_search else 0,
+        )
+
+    def on_trial(self, trial: types.Trial) -> None:
+        self.trials = trial.number
+        self._waiting.append(trial)
+        if time.monotonic() - self._kept_at >= TRIALS_KEPT_EVERY_S:
+            self.flush()
+
+    def on_progress(self, done: int, total: int) -> None:
+        if done == total or time.monotonic() - self._told_at >= PROGRESS_EVERY_S:
+            self._told_at = time.monotonic()
+            jobs.set_step(self.composition, done, total)
+
+    def wanted(self) -> str:
+        self.heart.check()
+        return jobs.wish(self.composition) or "go"
+
+    def flush(self) -> None:
+        """Keep the trials that wait. In groups, or a fast search would do nothing but write."""
+        self._kept_at = time.monotonic()
+        waiting, self._waiting = self._waiting, []
+        jobs.record_trials(self.composition, waiting)

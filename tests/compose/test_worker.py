@@ -1,0 +1,218 @@
+"""The worker with a fake engine: what it writes, how it obeys, and what it does when something breaks."""
+
+from __future__ import annotations
+
+import pytest
+
+from compose import engine, jobs, worker
+from compose.engine.types import Example
+from compose.errors import LeaseLost
+from compose.models import Composition
+from registry import storage
+from registry.models import BaseModelFile
+from tests import fakes
+from tests.compose.factories import make_composition, make_examples
+from tests.factories import make_base_model, make_user
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def fake_engine(monkeypatch, rung):
+    monkeypatch.setattr(engine, "run", fakes, raising=False)
+    monkeypatch.setattr(engine, "warm", fakes, raising=False)
+    monkeypatch.setattr(worker, "_warm_cache", fakes.WarmCache())
+    worker._draining.clear()
+
+
+def hosted_base(name: str = "demo/tiny-t5"):
+    base_model = make_base_model(name, kind="hosted", commit="a" * 40)
+    blob = storage.store_stream([b'{"model_type": "t5"}'])
+    BaseModelFile.objects.create(base_model=base_model, path="config.json", blob=blob)
+    return base_model
+
+
+def queue(**options) -> Composition:
+    base_model = options.pop("base_model", None) or hosted_base()
+    return make_composition(base_model=base_model, **options)
+
+
+def work(composition: Composition) -> Composition:
+    assert worker.run_next("worker")
+    composition.refresh_from_db()
+    return composition
+
+
+def test_a_composition_goes_from_claim_to_result(settings):
+    composition = work(queue(budget=10, examples=make_examples(20)))
+    assert composition.status == "succeeded", composition.error
+    assert composition.trials.count() == 10
+    assert [score.method for score in composition.scores.all()] == ["zero_shot", "best_single", "lorahub"]
+    assert composition.scores.first().split == "held_out"
+    assert storage.open_blob(composition.weights_blob).read().startswith(b"[")
+    assert b"demo/tiny-t5" in storage.open_blob(composition.config_blob).read()
+    assert list((settings.WORKER_CACHE_DIR / "jobs").iterdir()) == []
+
+
+def test_an_empty_queue_is_no_work():
+    assert not worker.run_next("worker")
+
+
+def test_the_same_request_gives_the_same_weights_and_another_seed_others():
+    base_model = hosted_base()
+    one, two, other = (work(queue(base_model=base_model, seed=seed)) for seed in (1, 1, 2))
+    weights = [[c.mixing_weight for c in done.candidates.all()] for done in (one, two, other)]
+    assert weights[0] == weights[1] != weights[2]
+    assert one.weights_blob == two.weights_blob
+
+
+def test_a_second_job_on_the_same_base_loads_nothing_again():
+    base_model = hosted_base()
+    work(queue(base_model=base_model))
+    work(queue(base_model=base_model))
+    assert worker.warm_cache().loads["base"] == 1
+
+
+def test_recorded_trials_are_replayed_and_the_result_is_that_of_an_undisturbed_run():
+    base_model = hosted_base()
+    undisturbed = work(queue(base_model=base_model, budget=12))
+    disturbed = queue(base_model=base_model, budget=12)
+    first = jobs.claim(disturbed.pk, "lost")
+    jobs.record_trials(first, jobs.recorded_trials(undisturbed)[:7])
+    jobs.release(first)
+    work(disturbed)
+    assert (disturbed.attempt, disturbed.status) == (2, "succeeded")
+    assert disturbed.weights_blob == undisturbed.weights_blob
+    assert jobs.recorded_trials(disturbed) == jobs.recorded_trials(undisturbed)
+
+
+def test_a_mistake_of_the_user_is_told_in_the_engines_words():
+    done = work(queue(examples=[Example("bad", "x"), Example("b", "y")]))
+    assert (done.status, done.error) == ("failed", "Row 1 tokenises to nothing; write something else.")
+
+
+def test_a_mistake_of_ours_is_logged_and_told_without_its_details(caplog):
+    done = work(queue(examples=[Example("boom", "x"), Example("b", "y")]))
+    assert done.status == "failed"
+    assert done.error == worker.OUR_ERROR
+    assert "a secret of ours" in caplog.text
+
+
+def test_a_base_without_files_fails_with_a_sentence():
+    done = work(queue(base_model=make_base_model("demo/empty", kind="hosted", commit="b" * 40)))
+    assert done.error == "The base model demo/empty is hosted here but has no files."
+
+
+def test_a_base_that_changed_since_fails_with_a_sentence():
+    composition = queue()
+    composition.base_model.commit = "c" * 40
+    composition.base_model.save(update_fields=["commit"])
+    assert "changed after this composition was asked for" in work(composition).error
+
+
+class AtTrial:
+    """Does something once, when the engine has told the trial of this number."""
+
+    def __init__(self, monkeypatch, number: int, act) -> None:
+        told = worker.Reporter.on_trial
+
+        def on_trial(reporter, trial):
+            told(reporter, trial)
+            if trial.number == number:
+                act()
+
+        monkeypatch.setattr(worker.Reporter, "on_trial", on_trial)
+
+
+def test_cancel_takes_effect_before_the_next_evaluation(monkeypatch):
+    composition = queue(budget=40)
+    AtTrial(monkeypatch, 5, lambda: jobs.cancel(composition, composition.owner))
+    work(composition)
+    assert composition.status == "cancelled"
+    assert composition.trials.count() <= 5
+    assert composition.finished_at
+
+
+def test_stop_keeps_the_best_and_finishes(monkeypatch):
+    composition = queue(budget=40)
+    AtTrial(monkeypatch, 5, lambda: jobs.stop(composition, composition.owner))
+    work(composition)
+    assert composition.status == "succeeded"
+    assert composition.trials.count() == 5
+    assert composition.result["stopped_early"]
+
+
+def test_an_attempt_that_lost_its_lease_stops_and_writes_nothing(monkeypatch):
+    composition = queue(budget=40)
+
+    def lose() -> None:
+        Composition.objects.filter(pk=composition.pk).update(status="queued", lease_until=None)
+
+    AtTrial(monkeypatch, 5, lose)
+    work(composition)
+    assert composition.status == "queued"
+    assert composition.trials.count() <= 5
+
+
+def test_a_worker_that_is_told_to_go_gives_its_work_back(monkeypatch):
+    composition = queue(budget=40)
+    AtTrial(monkeypatch, 5, lambda: (worker._draining.set(), jobs.release_all("worker")))
+    work(composition)
+    assert (composition.status, composition.losses) == ("queued", 0)
+    assert not worker.run_next("worker"), "a draining worker takes nothing"
+
+
+def test_the_heart_renews_the_lease_and_notices_its_loss(settings):
+    settings.JOB_HEARTBEAT_S = 0.05
+    composition = jobs.claim(queue().pk, "worker")
+    before = composition.lease_until
+    with worker.Heart(composition) as heart:
+        wait(lambda: Composition.objects.get(pk=composition.pk).lease_until > before)
+        Composition.objects.filter(pk=composition.pk).update(attempt=9)
+        wait(heart.lost.is_set)
+        with pytest.raises(LeaseLost):
+            heart.check()
+
+
+def wait(condition) -> None:
+    from tests.conftest import wait_for
+
+    wait_for(condition, seconds=10, what="what the test waits for")
+
+
+def test_trials_are_written_in_groups_and_none_is_forgotten(monkeypatch):
+    writes = []
+    record = jobs.record_trials
+    monkeypatch.setattr(jobs, "record_trials", lambda c, t: (writes.append(len(t)), record(c, t))[1])
+    done = work(queue(budget=200))
+    assert done.trials.count() == 200
+    assert len([count for count in writes if count]) < 50
+
+
+def test_a_finished_job_rings_for_the_next(rung):
+    base_model = hosted_base()
+    owner = make_user()
+    first, second = (queue(base_model=base_model, owner=owner) for _ in range(2))
+    rung.clear()
+    work(first)
+    assert [ring.args[0] for ring in rung] == [second.pk]
+
+
+def test_the_task_works_on_whoever_is_first_in_line_and_a_double_does_nothing(rung):
+    composition = queue()
+    [ring] = rung
+    ring.answer()
+    ring.answer()
+    composition.refresh_from_db()
+    assert (composition.status, composition.attempt) == ("succeeded", 1)
+
+
+def test_two_revisions_of_one_adapter_have_two_names(tmp_path):
+    from tests.factories import make_adapter, make_revision
+
+    adapter = make_adapter("twice")
+    first = adapter.head
+    second = make_revision(adapter)
+    names = [module.name for module in worker.lay_out_modules([first, second], tmp_path)]
+    assert names[0] == adapter.full_name
+    assert names[1] == f"{adapter.full_name}@{second.short_commit}"
