@@ -162,6 +162,8 @@ STATIC_URL = "/static/"
 STATIC_ROOT = env.str("STATIC_ROOT", str(DATA_DIR / "static"))
 STATICFILES_DIRS = [ROOT / "static"]
 S3_BUCKET = env.str("S3_BUCKET", "")
+# Downloads as redirects to signed addresses at the store, where its endpoint is one that browsers can reach too.
+S3_SIGNED_DOWNLOADS = env.bool("S3_SIGNED_DOWNLOADS", False)
 _BLOBS_ON_S3 = {
     "BACKEND": "storages.backends.s3.S3Storage",
     "OPTIONS": {
@@ -171,6 +173,10 @@ _BLOBS_ON_S3 = {
         "access_key": env.str("S3_ACCESS_KEY_ID", None),
         "secret_key": env.str("S3_SECRET_ACCESS_KEY", None),
         "signature_version": "s3v4",
+        # `bucket.host` names exist only at the big clouds; a store of one's own speaks `host/bucket`.
+        "addressing_style": env.str(
+            "S3_ADDRESSING_STYLE", "path" if env.str("S3_ENDPOINT_URL", "") else "auto"
+        ),
         "file_overwrite": True,
         "querystring_expire": 3600,
     },

@@ -1,0 +1,37 @@
+"""What a new version needs before it can serve: schema, bucket, catalogue. Harmless to repeat."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from botocore.exceptions import ClientError
+from django.core.files.storage import storages
+from django.core.management import call_command
+from django.core.management.base import BaseCommand
+from storages.backends.s3 import S3Storage
+
+
+class Command(BaseCommand):
+    help = "Bring the database, the bucket of the object store and the catalogue of base models up to date."
+
+    def handle(self, **options: Any) -> None:
+        call_command("migrate", interactive=False, stdout=self.stdout)
+        if ensure_bucket():
+            self.stdout.write("Made the bucket.")
+        call_command("load_catalogue", stdout=self.stdout)
+
+
+def ensure_bucket() -> bool:
+    """Make the bucket for blobs where there is none; True if it was made. On disk there is nothing to make."""
+    storage = storages["blobs"]
+    if not isinstance(storage, S3Storage):
+        return False
+    client = storage.connection.meta.client
+    try:
+        client.head_bucket(Bucket=storage.bucket_name)
+    except ClientError as error:
+        if cast(Any, error.response)["Error"]["Code"] not in {"404", "NoSuchBucket"}:
+            raise
+        client.create_bucket(Bucket=storage.bucket_name)
+        return True
+    return False
