@@ -1,0 +1,1 @@
+"""Few-shot LoRA composition: torch, peft and nevergrad, and no Django."""

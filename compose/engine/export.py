@@ -1,0 +1,152 @@
+"""Writing a mix as a standard PEFT adapter: equal requests give equal bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from compose.engine.bank import paper_problem
+from compose.engine.errors import BadInput, IncompatibleModule
+from compose.engine.loading import LoadedModule, linear_shape
+from compose.engine.mixing import PAPER, Mix
+
+# Of the first module's config, what decides how PEFT reads the mixed factors.
+_KEPT_BY_PAPER = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora")
+
+
+def export_adapter(
+    model: nn.Module,
+    modules: Sequence[LoadedModule],
+    mix: Mix,
+    out: Path,
+    *,
+    base_name: str = "",
+    seq2seq: bool,
+) -> None:
+    """Write adapter_config.json and adapter_model.safetensors of the mix into `out`, float32.
+
+    The paper mix keeps the modules' rank; the exact mix is the concatenation of the modules with a weight other
+    than 0, its rank the sum of theirs. `base_name`: empty means what the modules' configs name.
+    Raises BadInput when the folder cannot be written.
+    """
+    factors = mixed_factors(modules, mix)
+    config = _config(model, modules, mix, factors, base_name=base_name, seq2seq=seq2seq)
+    tensors = {}
+    for target, (a, b) in factors.items():
+        tensors[f"base_model.model.{target}.lora_A.weight"] = a
+        tensors[f"base_model.model.{target}.lora_B.weight"] = b
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "adapter_model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
+        (out / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    except OSError as error:
+        raise BadInput(f"The composed adapter cannot be written to {out}: {error.strerror}.") from error
+
+
+def mixed_factors(modules: Sequence[LoadedModule], mix: Mix) -> dict[str, tuple[Tensor, Tensor]]:
+    """A (rank, in) and B (out, rank) of the mix for every matrix, float32.
+
+    For the paper mix B lacks the first module's scaling, as PEFT will apply it; for the exact mix it is included.
+    """
+    if mix.kind == PAPER:
+        return _paper_factors(modules, mix)
+    return _exact_factors(modules, mix)
+
+
+def _paper_factors(modules: Sequence[LoadedModule], mix: Mix) -> dict[str, tuple[Tensor, Tensor]]:
+    problem = paper_problem(modules)
+    if problem:
+        raise IncompatibleModule(f"These modules cannot be mixed as LoraHub does: {problem}.")
+    mixed = {}
+    for target in modules[0].factors:
+        pairs = [module.factors[target] for module in modules]
+        a = _weighted_sum([pair.a for pair in pairs], mix.mixing_weights)
+        b = _weighted_sum([pair.b for pair in pairs], mix.mixing_weights)
+        mixed[target] = (a, b)
+    return mixed
+
+
+def _weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    # One after the other, elementwise: the bytes must not depend on how many threads a product uses.
+    total = torch.zeros_like(tensors[0])
+    for tensor, weight in zip(tensors, weights, strict=True):
+        total = total + weight * tensor
+    return total
+
+
+def _exact_factors(modules: Sequence[LoadedModule], mix: Mix) -> dict[str, tuple[Tensor, Tensor]]:
+    targets = sorted({target for module in modules for target in module.factors})
+    mixed = {}
+    for target in targets:
+        holders = [
+            (module.factors[target], weight)
+            for module, weight in zip(modules, mix.mixing_weights, strict=True)
+            if target in module.factors
+        ]
+        # PEFT knows no rank 0: a matrix nobody changes keeps one module's A with a B of zeros.
+        used = [(pair, weight) for pair, weight in holders if weight] or holders[:1]
+        a = torch.cat([pair.a for pair, _ in used])
+        b = torch.cat([pair.b * (weight * pair.scaling) for pair, weight in used], dim=1)
+        mixed[target] = (a.contiguous(), b.contiguous())
+    return mixed
+
+
+def _config(
+    model: nn.Module,
+    modules: Sequence[LoadedModule],
+    mix: Mix,
+    factors: dict[str, tuple[Tensor, Tensor]],
+    *,
+    base_name: str,
+    seq2seq: bool,
+) -> dict[str, Any]:
+    first = modules[0].config
+    config: dict[str, Any] = {
+        "base_model_name_or_path": base_name or first.get("base_model_name_or_path") or "",
+        "bias": "none",
+        "fan_in_fan_out": bool(first.get("fan_in_fan_out", False)),
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_dropout": 0.0,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "target_modules": target_names(model, list(factors)),
+        "task_type": "SEQ_2_SEQ_LM" if seq2seq else "CAUSAL_LM",
+        "use_dora": False,
+    }
+    if mix.kind == PAPER:
+        return config | {name: first[name] for name in _KEPT_BY_PAPER if first.get(name) is not None}
+    return config | _exact_ranks(factors)
+
+
+def _exact_ranks(factors: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Any]:
+    """Alpha equal to the rank everywhere, so that PEFT's scaling is 1; patterns for matrices of another rank."""
+    ranks = {target: a.shape[0] for target, (a, _) in factors.items()}
+    most = max(set(ranks.values()), key=lambda rank: (list(ranks.values()).count(rank), rank))
+    others = {target: rank for target, rank in ranks.items() if rank != most}
+    # A dot in a pattern is a wild card for PEFT; a full path still matches only itself in any real model.
+    return {
+        "r": most,
+        "lora_alpha": most,
+        "rank_pattern": others,
+        "alpha_pattern": dict(others),
+        "use_rslora": False,
+    }
+
+
+def target_names(model: nn.Module, targets: Sequence[str]) -> list[str]:
+    """The shortest names PEFT understands as exactly these matrices: last parts where they suffice, else paths."""
+    wanted = set(targets)
+    endings = {target.rsplit(".", 1)[-1] for target in targets}
+    covered = {
+        name
+        for name, _ in model.named_modules()
+        if name.rsplit(".", 1)[-1] in endings and (name in wanted or linear_shape(model, name) is not None)
+    }
+    return sorted(endings) if covered == wanted else sorted(wanted)

@@ -1,0 +1,84 @@
+"""The search methods: each proposes mixing weights, is told their losses, and at the end names the best trial.
+
+A method is a class that makes searches; a search is asked and told, so that it can be watched, cancelled, resumed
+from recorded trials, and run for several leave-one-out folds in lockstep. New methods register themselves in METHODS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from compose.engine.errors import BadInput
+from compose.engine.mixing import PAPER
+from compose.engine.search import LoraHubSearch
+from compose.engine.types import Trial
+
+Vector = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a search may know. Losses are mean token losses on the examples, never on test rows.
+
+    `audition` has the loss of every module alone at weight 1 (exact mix), `base_loss` that of the bare base.
+    """
+
+    modules: int
+    examples: int
+    budget: int
+    seed: int
+    audition: tuple[float, ...]
+    base_loss: float
+
+
+class Search(Protocol):
+    """One run of a method."""
+
+    def ask(self) -> list[Vector]:
+        """Vectors to score next, in order; empty when the search is over."""
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """The scored vectors of the last `ask`, all of them, in order."""
+
+    def objective(self, mixing_weights: Vector, loss: float) -> float:
+        """What is minimised, from the mean token loss."""
+
+
+class Method(Protocol):
+    """A way to search, and how its weights mix the modules."""
+
+    name: str
+    mix: str
+
+    def start(self, problem: Problem) -> Search:
+        """A fresh search."""
+
+
+class LoraHub:
+    """LoraHub as released: COBYLA over the paper mix, one trial after the other."""
+
+    name = "lorahub"
+    mix = PAPER
+
+    def start(self, problem: Problem) -> Search:
+        return LoraHubSearch(
+            modules=problem.modules, examples=problem.examples, budget=problem.budget, seed=problem.seed
+        )
+
+
+METHODS: dict[str, Method] = {method.name: method for method in (LoraHub(),)}
+
+
+def method_named(name: str) -> Method:
+    """Raises BadInput, naming the methods there are."""
+    try:
+        return METHODS[name]
+    except KeyError:
+        raise BadInput(f"There is no method {name!r}; choose one of: {', '.join(sorted(METHODS))}.") from None
+
+
+def best_trial(trials: Sequence[Trial]) -> Trial | None:
+    """The trial of the lowest objective, the earliest of equals; None without trials."""
+    return min(trials, key=lambda trial: trial.objective, default=None)

@@ -1,0 +1,124 @@
+"""What goes into a composition and what comes out of it; pure Python, so the web side may import it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Example:
+    """One few-shot example or test row."""
+
+    input: str
+    output: str
+
+
+@dataclass(frozen=True)
+class Module:
+    """A PEFT adapter folder holding adapter_config.json and adapter_model.safetensors."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One evaluated vector of mixing weights; `number` counts from 1.
+
+    `loss` is the mean token loss of all examples as one batch, in nats; `objective` is what the method minimises.
+    """
+
+    number: int
+    mixing_weights: tuple[float, ...]
+    loss: float
+    objective: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of the result block: a share from 0 to 1 with its 95 % Wilson interval.
+
+    `split` is "held_out" (test rows), "leave_one_out" (each example predicted by a mix found without it) or
+    "few_shot" (the examples themselves, which says nothing about other rows).
+    """
+
+    method: str
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    split: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What every method generated for one row; `outputs` maps the method to its text."""
+
+    input: str
+    expected: str
+    outputs: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything a composition depends on: the same request gives the same result and the same exported bytes.
+
+    `budget` counts trials. `base_name` is what the exported adapter names as its base model; empty: what the
+    modules name. `out` is the folder to export to; None: no export.
+    """
+
+    base: Path
+    modules: tuple[Module, ...]
+    examples: tuple[Example, ...]
+    test: tuple[Example, ...] = ()
+    method: str = "lorahub"
+    budget: int = 40
+    seed: int = 1
+    out: Path | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+    base_name: str = ""
+
+
+@dataclass
+class Result:
+    """What `run.compose` found; lists with one entry per module follow the order of `modules`.
+
+    `audition` is the loss of every module alone, `attribution` the rise of the loss without it (0 for a module
+    that is not in the mix). `seconds` has "load", "search", "evaluate" and "export".
+    """
+
+    modules: list[str]
+    mixing_weights: list[float]
+    mix: str
+    trials: list[Trial]
+    scores: list[Score]
+    predictions: list[Prediction]
+    audition: list[float]
+    base_loss: float
+    loss: float
+    attribution: list[float]
+    verdict: str
+    notes: list[str]
+    seconds: dict[str, float]
+    stopped_early: bool
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+class Observer:
+    """Follows a composition and may end it; override what you need, the defaults do nothing."""
+
+    def on_stage(self, stage: str, message: str = "") -> None:
+        """A stage began: "load", "audition", "search", "evaluate" or "export"."""
+
+    def on_trial(self, trial: Trial) -> None:
+        """A new trial was evaluated; replayed ones are not told again."""
+
+    def on_progress(self, done: int, total: int) -> None:
+        """Inside "evaluate": rows generated so far."""
+
+    def wanted(self) -> str:
+        """Asked between evaluations: "go", "stop" (keep the best so far) or "cancel"."""
+        return "go"
