@@ -7,7 +7,7 @@ ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PATH=/venv/bin:$PATH
 #   docker compose build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG TORCH_INDEX=""
 
-RUN useradd --uid 10001 --create-home lora && install -d -o lora -g lora /data /venv /app
+RUN useradd --uid 10001 --create-home lora && install -d -o lora -g lora /data /models /venv /app
 WORKDIR /app
 
 COPY requirements.txt constraints.txt ./
