@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 from django.conf import settings
 from django.db.models import Q
@@ -15,6 +18,7 @@ from registry.rights import Person
 
 AUTOMATIC_LIMIT = 20  # LoraHub's own number
 Choice = tuple[Revision, str]
+M = TypeVar("M")
 
 
 def fitting(base_model: BaseModel, person: Person) -> AdapterQuerySet:
@@ -42,22 +46,24 @@ def choose_with_note(
     base_model: BaseModel, person: Person, seed: int, limit: int = AUTOMATIC_LIMIT
 ) -> tuple[list[Choice], str]:
     """As `choose`, and a sentence about how they were chosen."""
-    revisions = _heads(base_model, person)
-    if not revisions:
+    heads = _heads(base_model, person)
+    if not heads:
         raise CandidateProblem(
             f"There is no LoRA module here that composes on {base_model.name} and that you may see. Upload one, or "
             "choose another base model."
         )
-    same, others = _largest_family(revisions)
-    aside = (
-        f" {others} more fit the base model but differ in rank, alpha or target matrices." if others else ""
-    )
+    same, others = _largest_family(heads, key=lambda head: head.likeness)
+    generator = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    drawn = generator.sample(same, limit) if len(same) > limit else same
+    # The likeness was a guess from a few facts; what is handed on agrees in every matrix.
+    revisions, unlike = _largest_family(_revisions(drawn), key=shape)
+    others += unlike
+    aside = f" {others} more fit the base model but differ in rank or target matrices." if others else ""
     if len(same) <= limit:
-        note = f"All {len(same)} modules that fit {base_model.name}.{aside}"
-        return [(revision, "fits the base model") for revision in same], note
-    drawn = random.Random(seed).sample(same, limit)  # noqa: S311 - repeatable, not secret
-    note = f"{limit} of the {len(same)} modules that fit {base_model.name}, drawn by seed {seed}.{aside}"
-    return [(revision, f"drawn by seed {seed} from {len(same)} that fit") for revision in drawn], note
+        note = f"All {len(revisions)} modules that fit {base_model.name}.{aside}"
+        return [(revision, "fits the base model") for revision in revisions], note
+    note = f"{len(revisions)} of the {len(same)} modules that fit {base_model.name}, drawn by seed {seed}.{aside}"
+    return [(revision, f"drawn by seed {seed} from {len(same)} that fit") for revision in revisions], note
 
 
 def pick(names: Sequence[str], base_model: BaseModel, person: Person) -> list[Revision]:
@@ -134,42 +140,67 @@ def _unequal(revisions: Sequence[Revision]) -> list[str]:
     """LoraHub mixes A and B apart, which only equal shapes allow."""
     first = revisions[0]
     return [
-        f"{revision.adapter.full_name} differs from {first.adapter.full_name} in rank, alpha or target matrices; "
-        "the method lorahub mixes equal ones only."
+        f"{revision.adapter.full_name} differs from {first.adapter.full_name} in rank or target matrices; the method "
+        "lorahub mixes equal ones only."
         for revision in revisions[1:]
         if shape(revision) != shape(first)
     ]
 
 
-def shape(revision: Revision) -> tuple[str, ...]:
-    """What must be equal for LoraHub's mix: ranks, alphas, scaling and target matrices, as text."""
-    return tuple(str(revision.facts.get(name)) for name in ("ranks", "alphas", "scalings", "targets"))
+def shape(revision: Revision) -> str:
+    """What must be equal for LoraHub's mix: the names and sizes of all its tensors."""
+    sizes = sorted((tensor["name"], tensor["shape"]) for tensor in revision.facts.get("tensors", ()))
+    return json.dumps(sizes)
 
 
-def _heads(base_model: BaseModel, person: Person) -> list[Revision]:
+@dataclass(frozen=True)
+class _Head:
+    """The head of a module, without its facts: there may be many thousands."""
+
+    revision_id: int
+    content: str
+    likeness: str
+    full_name: str
+
+
+def _heads(base_model: BaseModel, person: Person) -> list[_Head]:
     """Heads of the trained modules that fit, by name; of those with equal weights the first published."""
-    adapters = fitting(base_model, person).filter(kind=Adapter.Kind.MODULE)
-    by_content: dict[str, Adapter] = {}
-    for adapter in adapters.order_by("created_at", "pk"):
-        assert adapter.head is not None
-        by_content.setdefault(adapter.head.tensor_sha256 or adapter.head.commit, adapter)
-    kept = sorted(by_content.values(), key=lambda adapter: adapter.full_name)
-    return [_with_adapter(adapter) for adapter in kept]
+    rows = (
+        fitting(base_model, person)
+        .filter(kind=Adapter.Kind.MODULE)
+        .order_by("created_at", "pk")
+        .values_list(
+            "head_id",
+            "head__tensor_sha256",
+            "head__commit",
+            "namespace__name",
+            "name",
+            "head__facts__ranks",
+            "head__facts__target_names",
+            "head__facts__target_matrices",
+        )
+    )
+    by_content: dict[str, _Head] = {}
+    for pk, tensors, commit, namespace, name, *facts in rows:
+        content = tensors or commit
+        by_content.setdefault(content, _Head(pk, content, json.dumps(facts), f"{namespace}/{name}"))
+    return sorted(by_content.values(), key=lambda head: head.full_name)
 
 
-def _with_adapter(adapter: Adapter) -> Revision:
-    assert adapter.head is not None
-    adapter.head.adapter = adapter  # spares a query for each
-    return adapter.head
+def _revisions(heads: Sequence[_Head]) -> list[Revision]:
+    found = Revision.objects.select_related("adapter__namespace", "adapter__base_model").in_bulk(
+        [head.revision_id for head in heads]
+    )
+    return [found[head.revision_id] for head in heads]
 
 
-def _largest_family(revisions: list[Revision]) -> tuple[list[Revision], int]:
-    """The most that have equal shapes (the first family of that size), and how many are left."""
-    families: dict[tuple[str, ...], list[Revision]] = {}
-    for revision in revisions:
-        families.setdefault(shape(revision), []).append(revision)
+def _largest_family(members: Sequence[M], key: Callable[[M], str]) -> tuple[list[M], int]:
+    """The most that agree in `key` (the first family of that size), and how many are left."""
+    families: dict[str, list[M]] = {}
+    for member in members:
+        families.setdefault(key(member), []).append(member)
     largest = max(families.values(), key=len)
-    return largest, len(revisions) - len(largest)
+    return largest, len(members) - len(largest)
 
 
 def _named(text: str, person: Person) -> Revision:
@@ -183,7 +214,7 @@ def _named(text: str, person: Person) -> Revision:
     )
     if adapter is None or adapter.head is None:
         raise CandidateProblem(_unknown(full_name))
-    revision = _with_adapter(adapter) if wanted in {"", "main"} else _revision(adapter, wanted)
+    revision = adapter.head if wanted in {"", "main"} else _revision(adapter, wanted)
     if revision is None:
         raise CandidateProblem(f"{adapter.full_name} has no revision {wanted[:60]!r}.")
     revision.adapter = adapter

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import pytest
+from django.utils import timezone
+
+from compose import candidates
+from compose.errors import CandidateProblem
+from registry.models import Adapter, Ref, Revision
+from tests.compose.factories import make_modules
+from tests.factories import make_adapter, make_base_model, make_revision, make_user
+
+pytestmark = pytest.mark.django_db
+
+
+def facts(rank: int = 2, layers: int = 2) -> dict:
+    names = [f"layer.{number}.q" for number in range(layers)]
+    return {
+        "ranks": [rank],
+        "target_names": ["q"],
+        "target_matrices": layers,
+        "tensors": [{"name": f"{name}.lora_A", "dtype": "F32", "shape": [rank, 8]} for name in names],
+    }
+
+
+def full_names(chosen) -> list[str]:
+    return [revision.adapter.full_name for revision, _ in chosen]
+
+
+def problems(*names: str, base_model, person=None) -> list[str]:
+    with pytest.raises(CandidateProblem) as refusal:
+        candidates.pick(names, base_model, person or make_user())
+    return refusal.value.problems
+
+
+def test_twenty_are_drawn_by_the_seed_with_the_reason():
+    base_model = make_base_model()
+    make_modules(base_model, 26)
+    person = make_user()
+    chosen, note = candidates.choose_with_note(base_model, person, seed=3)
+    assert len(chosen) == 20
+    assert note == "20 of the 26 modules that fit demo/tiny-t5, drawn by seed 3."
+    assert {reason for _, reason in chosen} == {"drawn by seed 3 from 26 that fit"}
+    assert full_names(chosen) == full_names(candidates.choose(base_model, person, seed=3))
+    assert full_names(chosen) != full_names(candidates.choose(base_model, person, seed=4))
+
+
+def test_all_are_taken_when_they_are_few():
+    base_model = make_base_model()
+    modules = make_modules(base_model, 4)
+    chosen = candidates.choose(base_model, make_user(), seed=1)
+    assert full_names(chosen) == [module.full_name for module in modules]
+
+
+def test_only_what_fits_and_what_this_person_may_see_is_chosen():
+    base_model, other = make_base_model(), make_base_model("demo/other")
+    owner = make_user()
+    make_modules(base_model, 2, owner=owner)
+    make_adapter("elsewhere", base_model=other)
+    make_adapter("odd", base_model=base_model, is_composable=False)
+    make_adapter("hidden", base_model=base_model, visibility="private", owner=owner)
+    make_adapter("held", base_model=base_model, quarantined_at=timezone.now(), owner=owner)
+    make_adapter("gone", base_model=base_model, deleted_at=timezone.now())
+    make_adapter("made-here", base_model=base_model, kind="composed")
+    names = {name.split("/")[1] for name in full_names(candidates.choose(base_model, make_user(), seed=1))}
+    assert names == {"part-0", "part-1"}
+    own = {name.split("/")[1] for name in full_names(candidates.choose(base_model, owner, seed=1))}
+    assert own == {"part-0", "part-1", "hidden"}
+
+
+def test_the_same_weights_are_offered_once():
+    base_model = make_base_model()
+    make_modules(base_model, 3)
+    Revision.objects.update(tensor_sha256="a" * 64)
+    assert len(candidates.choose(base_model, make_user(), seed=1)) == 1
+
+
+def test_modules_of_another_shape_are_left_out_and_said():
+    base_model = make_base_model()
+    make_modules(base_model, 3, facts=facts(rank=2))
+    make_modules(base_model, 1, facts=facts(rank=4))
+    make_modules(base_model, 1, facts={**facts(rank=2, layers=3), "target_matrices": 2})
+    chosen, note = candidates.choose_with_note(base_model, make_user(), seed=1)
+    assert len(chosen) == 3
+    assert note == (
+        "All 3 modules that fit demo/tiny-t5. 2 more fit the base model but differ in rank or target matrices."
+    )
+
+
+def test_nothing_that_fits_is_said_with_what_to_do():
+    with pytest.raises(CandidateProblem, match="Upload one, or choose another base model"):
+        candidates.choose(make_base_model(), make_user(), seed=1)
+
+
+def test_picked_names_may_carry_a_revision():
+    base_model = make_base_model()
+    adapter = make_adapter("one", base_model=base_model)
+    old = adapter.head
+    make_revision(adapter)
+    Ref.objects.create(adapter=adapter, kind="tag", name="v1", revision=old)
+    person = make_user()
+    name = adapter.full_name
+    for wanted, expected in (
+        ("", adapter.head),
+        ("@main", adapter.head),
+        ("@v1", old),
+        (f"@{old.commit[:8]}", old),
+    ):
+        assert candidates.pick([name + wanted], base_model, person) == [expected]
+
+
+def test_each_pick_that_cannot_be_used_gets_its_sentence():
+    base_model = make_base_model()
+    one = make_adapter("one", base_model=base_model)
+    assert problems("no/where", "nonsense", f"{one.full_name}@abc", base_model=base_model) == [
+        "There is no LoRA module 'no/where' here, or you may not see it.",
+        "There is no LoRA module 'nonsense' here, or you may not see it.",
+        f"{one.full_name} has no revision 'abc'.",
+    ]
+
+
+def test_a_private_module_of_somebody_else_is_as_if_it_were_not_there():
+    base_model = make_base_model()
+    hidden = make_adapter("hidden", base_model=base_model, visibility="private")
+    [sentence] = problems(hidden.full_name, base_model=base_model)
+    assert sentence == f"There is no LoRA module {hidden.full_name!r} here, or you may not see it."
+
+
+def test_what_does_not_fit_or_compose_is_refused_with_the_reason():
+    base_model = make_base_model()
+    other = make_adapter("other", base_model=make_base_model("demo/other"))
+    odd = make_adapter("odd", base_model=base_model, is_composable=False)
+    Revision.objects.filter(pk=odd.head_id).update(composable_reason="it uses DoRA.")
+    assert problems(other.full_name, odd.full_name, base_model=base_model) == [
+        f"{other.full_name} was made for demo/other, not for demo/tiny-t5.",
+        f"{odd.full_name} cannot be composed: it uses DoRA.",
+    ]
+
+
+def test_duplicates_and_unequal_shapes_are_refused():
+    base_model = make_base_model()
+    one = make_adapter("one", base_model=base_model, facts=facts(2))
+    two = make_adapter("two", base_model=base_model, facts=facts(4))
+    assert problems(one.full_name, one.full_name, base_model=base_model) == [
+        f"{one.full_name} is picked twice."
+    ]
+    assert problems(one.full_name, two.full_name, base_model=base_model) == [
+        f"{two.full_name} differs from {one.full_name} in rank or target matrices; the method lorahub mixes equal "
+        "ones only."
+    ]
+    Revision.objects.update(tensor_sha256="a" * 64)
+    assert problems(one.full_name, two.full_name, base_model=base_model) == [
+        f"{two.full_name} and {one.full_name} have the same weights; pick one of them."
+    ]
+
+
+def test_choosing_among_many_takes_few_queries(django_assert_max_num_queries):
+    base_model = make_base_model()
+    make_modules(base_model, 30)
+    person = make_user()
+    assert Adapter.objects.count() == 30
+    with django_assert_max_num_queries(3):
+        candidates.choose(base_model, person, seed=1)
