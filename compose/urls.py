@@ -1,3 +1,27 @@
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from compose import views
+
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("compose", views.compose, name="compose"),
+    path("compose/check", views.check_examples, name="compose_check"),
+    path("compose/candidates", views.pick_candidates, name="compose_candidates"),
+    path("compositions", views.compositions, name="compositions"),
+    path("compositions/<slug:composition_id>", views.composition, name="composition"),
+    path("compositions/<slug:composition_id>/progress", views.progress, name="composition_progress"),
+    path("compositions/<slug:composition_id>/stop", views.stop, name="composition_stop"),
+    path("compositions/<slug:composition_id>/cancel", views.cancel, name="composition_cancel"),
+    path("compositions/<slug:composition_id>/publish", views.publish, name="composition_publish"),
+    path("compositions/<slug:composition_id>/recipe.json", views.recipe, name="composition_recipe"),
+    path("compositions/<slug:composition_id>/trials.json", views.trials, name="composition_trials"),
+    path(
+        "compositions/<slug:composition_id>/predictions.csv",
+        views.predictions,
+        name="composition_predictions",
+    ),
+    path("tasks", views.tasks, name="tasks"),
+    path("tasks/<slug:slug>", views.task, name="task"),
+    path("tasks/<slug:slug>/leaderboard.csv", views.leaderboard_csv, name="task_leaderboard_csv"),
+    path("status", views.status, name="status"),
+]

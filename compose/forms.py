@@ -1,0 +1,380 @@
+"""What people type on the compose page and on the publish form.
+
+The domain functions hold the rules; a form collects what they are given, and keeps all of it when they refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django import forms
+from django.conf import settings
+from django.db.models import QuerySet
+from django.http import QueryDict
+
+from compose import candidates, jobs
+from compose import examples as few_shot
+from compose.engine.types import Example
+from compose.errors import CandidateProblem, FewShotProblem
+from compose.models import Composition
+from registry.models import Adapter, BaseModel, Namespace, Revision, Task
+from registry.rights import Person
+from web.errors import DomainError
+
+FEWEST_ROWS_SHOWN = 5
+AUTO, PICKED = "auto", "picked"
+# A draft waits in the session while its author signs in; the session is read on each of their requests.
+MAX_DRAFT_BYTES = 512 * 1024
+_DRAFT_FIELDS = (
+    "task",
+    "title",
+    "base_model",
+    "choice",
+    "method",
+    "budget",
+    "seed",
+    "examples_text",
+    "test_text",
+)
+
+
+@dataclass
+class GivenExamples:
+    """Examples as they were given: in the table, pasted and as a file, all added together.
+
+    `rows` and `text` are what the page shows again. What could be read from text or file has moved into `rows`.
+    """
+
+    rows: list[tuple[str, str]] = field(default_factory=list)
+    text: str = ""
+    examples: list[Example] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def read_examples(data: QueryDict, files: Mapping[str, Any]) -> GivenExamples:
+    """The few-shot examples of a compose form: columns `example_input` and `example_output`, text and file."""
+    given = GivenExamples(rows=_typed_rows(data))
+    for number, (source, target) in enumerate(given.rows, 1):
+        if source.strip() or target.strip():
+            try:
+                given.examples += few_shot.parse_examples([[source, target]], field="test_examples")
+            except FewShotProblem as problem:
+                given.problems += [text.replace("Row 1", f"Row {number}", 1) for text in problem.problems]
+    text = data.get("examples_text", "")
+    _add(given, text, "The pasted text: ", into_rows=True)
+    _add(given, _file_bytes(files, "examples_file"), "The file: ", into_rows=True)
+    if any(source.strip() or target.strip() for source, target in given.rows):
+        given.rows = [row for row in given.rows if row[0].strip() or row[1].strip()]
+    return given
+
+
+def read_test_examples(data: QueryDict, files: Mapping[str, Any]) -> GivenExamples:
+    """The optional test rows: text and file. They stay text, since there may be thousands."""
+    given = GivenExamples()
+    _add(given, data.get("test_text", ""), "", into_rows=False)
+    content = _file_bytes(files, "test_file")
+    if content:
+        before = len(given.examples)
+        _add(given, content, "The file: ", into_rows=False)
+        read = given.examples[before:]
+        given.text = "\n".join([part for part in (given.text.rstrip("\n"), as_lines(read)) if part])
+    return given
+
+
+def as_lines(examples: Iterable[Example]) -> str:
+    """Examples as one tab-separated line each, or JSON lines where a text holds a tab or a line break."""
+    examples = list(examples)
+    if any(
+        set('\t\n\r"') & set(text) or text != text.strip() for e in examples for text in (e.input, e.output)
+    ):
+        import json
+
+        return "\n".join(json.dumps(row, ensure_ascii=False) for row in few_shot.as_json(examples))
+    return "\n".join(f"{example.input}\t{example.output}" for example in examples)
+
+
+def _typed_rows(data: QueryDict) -> list[tuple[str, str]]:
+    """The table's rows with unix line ends; browsers send "\\r\\n"."""
+    sources = [text.replace("\r\n", "\n") for text in data.getlist("example_input")]
+    targets = [text.replace("\r\n", "\n") for text in data.getlist("example_output")]
+    return list(zip(sources, targets, strict=False))
+
+
+def _file_bytes(files: Mapping[str, Any], name: str) -> bytes:
+    """The uploaded file, one byte beyond the limit at most: the domain then says that it is too large."""
+    file = files.get(name)
+    return b"" if file is None else bytes(file.read(settings.MAX_EXAMPLE_SET_BYTES + 1))
+
+
+def _add(given: GivenExamples, content: str | bytes, prefix: str, *, into_rows: bool) -> None:
+    """Read text or bytes into `given`. Text that cannot be read stays where it was typed."""
+    if not content or not content.strip():
+        return
+    try:
+        found = few_shot.parse_examples(content, field="test_examples")
+    except FewShotProblem as problem:
+        given.problems += [f"{prefix}{text}" for text in problem.problems]
+        found = []
+    given.examples += found
+    if into_rows and found and len(given.examples) <= settings.MAX_FEW_SHOT_EXAMPLES:
+        given.rows += [(example.input, example.output) for example in found]
+    elif isinstance(content, str):
+        given.text = content
+
+
+class ComposeForm(forms.Form):
+    """The compose page. Bound, it also has `examples`, `test_examples` and `candidates` for the domain function."""
+
+    task = forms.ModelChoiceField(
+        queryset=Task.objects.held_out(), to_field_name="slug", required=False, widget=forms.HiddenInput
+    )
+    title = forms.CharField(max_length=200, required=False, label="Name of the task")
+    base_model = forms.ModelChoiceField(
+        queryset=BaseModel.objects.none(),
+        to_field_name="name",
+        label="Base model",
+        empty_label=None,
+        error_messages={
+            "required": "Choose the base model that the modules are to be composed for.",
+            "invalid_choice": "We do not know this base model. Choose one of the list.",
+        },
+    )
+    choice = forms.ChoiceField(
+        choices=[(AUTO, "Choose for me"), (PICKED, "I pick them")], required=False, initial=AUTO
+    )
+    method = forms.ChoiceField(
+        label="Method",
+        error_messages={"invalid_choice": "There is no method of this name. Choose one of the list."},
+    )
+    budget = forms.IntegerField(
+        min_value=1,
+        max_value=settings.MAX_BUDGET,
+        initial=jobs.DEFAULT_BUDGET,
+        label="Budget",
+        error_messages={
+            "required": "Say how many trials the search may use.",
+            "invalid": "The budget is a whole number of trials.",
+            "min_value": "The search needs at least 1 trial.",
+            "max_value": f"At most {settings.MAX_BUDGET} trials are run for one composition.",
+        },
+    )
+    seed = forms.IntegerField(
+        min_value=0,
+        max_value=jobs.MAX_SEED,
+        initial=jobs.DEFAULT_SEED,
+        label="Seed",
+        error_messages={
+            "required": "Give a whole number; the same one repeats the same search.",
+            "invalid": "The seed is a whole number.",
+            "min_value": "The seed is 0 or more.",
+            "max_value": "The seed is too large; 2147483647 is the largest.",
+        },
+    )
+
+    def __init__(
+        self,
+        data: QueryDict | None = None,
+        files: Mapping[str, Any] | None = None,
+        *,
+        person: Person,
+        rows: Iterable[tuple[str, str]] = (),
+        test_text: str = "",
+        picked: Iterable[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(data, files, **kwargs)
+        self.person = person
+        self.given = GivenExamples(rows=list(rows))
+        self.test_given = GivenExamples(text=test_text)
+        self.picked = list(picked)
+        self.candidates: list[Revision] | None = None
+        if data is not None:
+            self.given = read_examples(data, files or {})
+            self.test_given = read_test_examples(data, files or {})
+            self.picked = list(dict.fromkeys(data.getlist("pick")))
+        self.fields["base_model"].queryset = base_models()  # type: ignore[attr-defined]
+        self.fields["method"].choices = Composition.Method.choices  # type: ignore[attr-defined]
+
+    def clean(self) -> dict[str, Any]:
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        for problem in self.given.problems:
+            self.add_error(None, forms.ValidationError(problem, code="examples"))
+        for problem in self.test_given.problems:
+            self.add_error(None, forms.ValidationError(problem, code="test_examples"))
+        base_model = cleaned.get("base_model")
+        if cleaned.get("choice") == PICKED and base_model:
+            try:
+                self.candidates = candidates.pick(self.picked, base_model, self.person)
+            except CandidateProblem as problem:
+                self.add_error("choice", problem.problems)
+        return cleaned
+
+    def request(self) -> dict[str, Any]:
+        """The keyword arguments of `jobs.request_composition` and `jobs.dry_run`, but for the owner."""
+        cleaned = self.cleaned_data
+        return {
+            "base_model": cleaned["base_model"],
+            "examples": self.given.examples,
+            "test_examples": self.test_given.examples,
+            "task": cleaned["task"],
+            "title": cleaned["title"],
+            "candidates": self.candidates,
+            "method": cleaned["method"],
+            "budget": cleaned["budget"],
+            "seed": cleaned["seed"],
+        }
+
+    def refuse(self, error: DomainError) -> None:
+        """Put a refusal of the domain beside the input it is about."""
+        places = {"candidates": "choice"}
+        placed = False
+        for name, sentences in error.fields.items():
+            name = places.get(name, name)
+            for sentence in sentences:
+                if name in {"examples", "test_examples"}:
+                    self.add_error(None, forms.ValidationError(sentence, code=name))
+                    placed = True
+                elif name in self.fields:
+                    self.add_error(name, sentence)
+                    placed = True
+        if not placed:
+            self.add_error(None, error.message)
+
+    # --- what the template shows ------------------------------------------------------------------------------
+
+    @property
+    def shown_rows(self) -> list[tuple[str, str]]:
+        """The rows of the table, filled up with empty ones to type in."""
+        rows = self.given.rows
+        empty = max(FEWEST_ROWS_SHOWN - len(rows), 1 if self.is_bound or not rows else 0)
+        return [*rows, *[("", "")] * empty]
+
+    @property
+    def example_errors(self) -> list[str]:
+        return self._errors_about("examples")
+
+    @property
+    def test_errors(self) -> list[str]:
+        return self._errors_about("test_examples")
+
+    @property
+    def other_errors(self) -> list[str]:
+        return self._errors_about(None)
+
+    def _errors_about(self, code: str | None) -> list[str]:
+        if not self.is_bound:
+            return []
+        known = {"examples", "test_examples"}
+        return [
+            str(error.messages[0])
+            for error in self.non_field_errors().as_data()
+            if (error.code == code if code else error.code not in known)
+        ]
+
+    # --- a draft that waits for its author to sign in ------------------------------------------------------------
+
+    def as_draft(self) -> dict[str, Any] | None:
+        """All that was typed, as JSON for the session; None if it is too much for one."""
+        draft: dict[str, Any] = {name: self.data.get(name, "") for name in _DRAFT_FIELDS}
+        draft |= {
+            "rows": self.given.rows,
+            "examples_text": self.given.text,
+            "test_text": self.test_given.text,
+            "picked": self.picked,
+        }
+        size = sum(len(source) + len(target) for source, target in self.given.rows)
+        size += len(self.given.text) + len(self.test_given.text)
+        return draft if size <= MAX_DRAFT_BYTES else None
+
+    @classmethod
+    def from_draft(cls, draft: dict[str, Any], *, person: Person) -> ComposeForm:
+        form = cls(
+            person=person,
+            rows=[(source, target) for source, target in draft["rows"]],
+            test_text=draft["test_text"],
+            picked=draft["picked"],
+            initial={name: draft[name] for name in _DRAFT_FIELDS if draft.get(name) not in (None, "")},
+        )
+        form.given.text = draft["examples_text"]
+        return form
+
+    @classmethod
+    def for_task(cls, task: Task, *, person: Person, **initial: Any) -> ComposeForm:
+        """Filled with the few-shot rows of a task to try."""
+        rows = task.rows.filter(split="few_shot").values_list("input", "output")
+        initial = {"task": task.slug, "title": task.title, **initial}
+        if task.base_model is not None:
+            initial.setdefault("base_model", task.base_model.name)
+        return cls(person=person, rows=list(rows), initial=initial)
+
+    @classmethod
+    def again(cls, composition: Composition, *, person: Person) -> ComposeForm:
+        """Filled with what an earlier composition of this person was asked for."""
+        is_of_task = composition.task is not None and composition.task.is_held_out
+        tests = [] if is_of_task else few_shot.from_json(composition.test_examples)
+        return cls(
+            person=person,
+            rows=[(row["input"], row["output"]) for row in composition.examples],
+            test_text=as_lines(tests),
+            picked=[candidate.revision.adapter.full_name for candidate in composition.candidates.all()],
+            initial={
+                "task": composition.task.slug if is_of_task and composition.task else "",
+                "title": composition.title,
+                "base_model": composition.base_model.name,
+                "choice": AUTO,
+                "method": composition.method,
+                "budget": composition.budget,
+                "seed": composition.seed,
+            },
+        )
+
+
+def base_models() -> QuerySet[BaseModel]:
+    """Base models that something can be composed for, hosted ones first."""
+    return (
+        BaseModel.objects.filter(adapters__is_composable=True, adapters__deleted_at=None)
+        .distinct()
+        .order_by("kind", "name")  # "hosted" sorts before "referenced"
+        .defer("config", "matrices")
+    )
+
+
+class PublishForm(forms.Form):
+    """Where a composed adapter goes. Private first: sharing is a second, deliberate step."""
+
+    namespace = forms.ModelChoiceField(
+        queryset=Namespace.objects.none(), to_field_name="name", empty_label=None
+    )
+    name = forms.CharField(max_length=200, error_messages={"required": "Give it a name."})
+    visibility = forms.ChoiceField(
+        choices=[(Adapter.Visibility.PRIVATE, "Private"), (Adapter.Visibility.PUBLIC, "Public")],
+        initial=Adapter.Visibility.PRIVATE,
+    )
+    description = forms.CharField(max_length=500, required=False)
+
+    def __init__(self, *args: Any, person: Person, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["namespace"].queryset = writable_namespaces(person)  # type: ignore[attr-defined]
+
+    def refuse(self, error: DomainError) -> None:
+        """Put a refusal of the domain beside the input it is about."""
+        placed = False
+        for name, sentences in error.fields.items():
+            if name in self.fields:
+                self.add_error(name, sentences)
+                placed = True
+        if not placed:
+            self.add_error(None, error.message)
+
+
+def writable_namespaces(person: Person) -> QuerySet[Namespace]:
+    """Where this person may publish, their own name first."""
+    if person is None or not person.is_authenticated:
+        return Namespace.objects.none()
+    return (
+        Namespace.objects.filter(memberships__user_id=person.pk, memberships__role__in=["write", "admin"])
+        .distinct()
+        .order_by("-kind", "name")
+    )

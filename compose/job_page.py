@@ -1,0 +1,340 @@
+"""What the page of a composition shows, worked out from its rows so that the templates only lay it out."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+
+from compose import charts, jobs
+from compose.models import Candidate, Composition, Score, Trial
+from registry.models import Adapter
+from registry.rights import Person
+
+FIRST_PREDICTIONS = 20
+STAGES = {
+    "load": "Load",
+    "audition": "Audition",
+    "search": "Search",
+    "evaluate": "Evaluate",
+    "export": "Export",
+}
+STAGE_MEANINGS = {
+    "load": "reading the base model and the modules",
+    "audition": "trying every module alone",
+    "search": "looking for mixing weights",
+    "evaluate": "answering the test rows, for each method",
+    "export": "writing the adapter",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    label: str
+    state: str  # "done", "now" or "next"
+
+
+@dataclass(frozen=True)
+class Word:
+    """A piece of an answer; `differs` where the expected text has something else."""
+
+    text: str
+    differs: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    is_right: bool
+    words: list[Word]
+
+
+@dataclass(frozen=True)
+class PredictionRow:
+    input: str
+    expected: str
+    answers: list[Answer]  # in the order of the table's methods
+
+
+@dataclass
+class JobPage:
+    """One composition for one reader. Charts and tables are made when a template asks for them, once."""
+
+    composition: Composition
+    is_owner: bool
+    candidates: list[Candidate]
+    trials: list[Trial]
+    scores: list[Score]
+    visible_adapters: set[int]
+    queue_place: int | None
+    shows_all: bool = False
+
+    @property
+    def is_scored(self) -> bool:
+        return any(score.split == "held_out" for score in self.scores)
+
+    @property
+    def shown_scores(self) -> list[Score]:
+        """Held-out scores where there are any; else the estimate, which the page calls one."""
+        held_out = [score for score in self.scores if score.split == "held_out"]
+        return held_out or self.scores
+
+    @property
+    def headline(self) -> str:
+        result = self.composition.result or {}
+        return str(result.get("verdict") or "The result has no verdict.")
+
+    @property
+    def notes(self) -> list[str]:
+        return list((self.composition.result or {}).get("notes", []))
+
+    @property
+    def seconds(self) -> float | None:
+        """Worker time of the attempt that finished."""
+        spent = (self.composition.result or {}).get("seconds")
+        return sum(spent.values()) if spent else None
+
+    @property
+    def seconds_by_stage(self) -> list[tuple[str, float]]:
+        spent = (self.composition.result or {}).get("seconds") or {}
+        return [(STAGES.get(stage, stage), seconds) for stage, seconds in spent.items()]
+
+    @property
+    def versions(self) -> list[tuple[str, str]]:
+        return sorted(((self.composition.result or {}).get("versions") or {}).items())
+
+    @property
+    def stopped_early(self) -> bool:
+        return bool((self.composition.result or {}).get("stopped_early"))
+
+    @property
+    def use_with_peft(self) -> str:
+        """Python that loads the published adapter; HF_ENDPOINT points the Hub's clients here."""
+        adapter = self.composition.adapter
+        name = adapter.full_name if adapter else "namespace/name"
+        return f'from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(\n    base, "{name}"\n)'
+
+    @property
+    def ours(self) -> str:
+        return self.composition.method
+
+    # --- progress ---------------------------------------------------------------------------------------------
+
+    @property
+    def stages(self) -> list[Stage]:
+        names = list(STAGES)
+        now = names.index(self.composition.stage) if self.composition.stage in names else -1
+        return [
+            Stage(name, label, "done" if order < now else "now" if order == now else "next")
+            for order, (name, label) in enumerate(STAGES.items())
+        ]
+
+    @property
+    def stage_meaning(self) -> str:
+        return STAGE_MEANINGS.get(self.composition.stage, "starting")
+
+    @property
+    def is_counted(self) -> bool:
+        return self.composition.steps > 0
+
+    @property
+    def page_title(self) -> str:
+        """What the tab says: progress first, since a tab shows little."""
+        composition = self.composition
+        if composition.status == Composition.Status.QUEUED:
+            return f"Queued{f', place {self.queue_place}' if self.queue_place else ''}: {composition.title}"
+        if composition.status == Composition.Status.RUNNING:
+            counted = f" {composition.step}/{composition.steps}" if self.is_counted else ""
+            return f"{STAGES.get(composition.stage, 'Starting')}{counted}: {composition.title}"
+        return f"{composition.get_status_display()}: {composition.title}"
+
+    @property
+    def spoken_state(self) -> str:
+        """For screen readers, told only when it changes: the stage, without the counting."""
+        composition = self.composition
+        if composition.status == Composition.Status.QUEUED:
+            return "Queued"
+        if composition.status == Composition.Status.RUNNING:
+            return f"{STAGES.get(composition.stage, 'Starting')}: {self.stage_meaning}"
+        return f"The composition {'has ' if composition.status == 'succeeded' else 'was ' if composition.status == 'cancelled' else ''}{composition.status}"
+
+    @property
+    def heartbeat_age_s(self) -> float | None:
+        return _age_s(self.composition.heartbeat_at)
+
+    @property
+    def elapsed_s(self) -> float | None:
+        end = self.composition.finished_at
+        start = self.composition.started_at
+        if start is None:
+            return None
+        return ((end or timezone.now()) - start).total_seconds()
+
+    # --- charts -----------------------------------------------------------------------------------------------
+
+    @property
+    def best_trial(self) -> Trial | None:
+        return min(self.trials, key=lambda trial: (trial.objective, trial.number), default=None)
+
+    @property
+    def search(self) -> charts.SearchChart:
+        result = self.composition.result or {}
+        alone = [c.audition_loss for c in self.candidates if c.audition_loss is not None]
+        return charts.search_chart(
+            self.trials,
+            budget=self.composition.budget,
+            base_loss=result.get("base_loss"),
+            best_single=min(alone, default=None),
+        )
+
+    @property
+    def weights(self) -> charts.BarChart:
+        """The final mixing weights, or while it runs those of the best trial so far."""
+        best = self.best_trial
+        return charts.weight_chart(
+            charts.Weighted(
+                label=candidate.revision.adapter.full_name,
+                url=candidate.revision.adapter.get_absolute_url()
+                if candidate.revision.adapter_id in self.visible_adapters
+                else "",
+                weight=self._weight(candidate, best),
+                attribution=candidate.attribution,
+                audition_loss=candidate.audition_loss,
+                reason=candidate.reason,
+            )
+            for candidate in self.candidates
+        )
+
+    def _weight(self, candidate: Candidate, best: Trial | None) -> float:
+        if candidate.mixing_weight is not None:
+            return candidate.mixing_weight
+        return float(best.mixing_weights[candidate.position]) if best else 0.0
+
+    @property
+    def kept(self) -> int:
+        return sum(bool(candidate.mixing_weight) for candidate in self.candidates)
+
+    # --- predictions --------------------------------------------------------------------------------------------
+
+    @property
+    def shown_methods(self) -> list[str]:
+        """Ours, then the two most telling baselines: the best one and the bare model."""
+        scores = {score.method: score.value for score in self.shown_scores}
+        baselines = sorted((name for name in scores if name != self.ours), key=lambda name: -scores[name])
+        wanted = [self.ours, *baselines[:1], "zero_shot"]
+        return [name for name in dict.fromkeys(wanted) if name in scores]
+
+    @property
+    def prediction_rows(self) -> list[PredictionRow]:
+        predictions = self.composition.predictions
+        shown = predictions if self.shows_all else predictions[:FIRST_PREDICTIONS]
+        return [
+            PredictionRow(
+                input=prediction["input"],
+                expected=prediction["expected"],
+                answers=[
+                    compare(prediction["outputs"].get(name, ""), prediction["expected"])
+                    for name in self.shown_methods
+                ],
+            )
+            for prediction in shown
+        ]
+
+    @property
+    def hides_predictions(self) -> bool:
+        return len(self.composition.predictions) > FIRST_PREDICTIONS and not self.shows_all
+
+
+def job_page(composition: Composition, person: Person, *, shows_all: bool = False) -> JobPage:
+    """Everything the page needs, in a fixed number of queries. A stranger gets no example and no prediction."""
+    is_owner = person is not None and composition.owner_id == person.pk
+    candidates = list(composition.candidates.select_related("revision__adapter__namespace"))
+    if not is_owner:
+        composition.predictions = []
+        composition.examples = []
+        composition.test_examples = []
+    return JobPage(
+        composition=composition,
+        is_owner=is_owner,
+        candidates=candidates,
+        trials=list(composition.trials.all()),
+        scores=list(composition.scores.all()),
+        visible_adapters=set(
+            Adapter.objects.visible_to(person)
+            .filter(pk__in=[candidate.revision.adapter_id for candidate in candidates])
+            .values_list("pk", flat=True)
+        ),
+        queue_place=jobs.queue_place(composition),
+        shows_all=shows_all,
+    )
+
+
+def is_right(written: str, expected: str) -> bool:
+    """Exact match as the engine counts it; kept apart from it because its module needs torch (a test pins both)."""
+    return _normalised(written) == _normalised(expected)
+
+
+def _normalised(text: str) -> str:
+    return text.strip().lower().replace(".", "")
+
+
+def compare(written: str, expected: str) -> Answer:
+    """An answer in words, those that the expected text does not have at that place marked."""
+    if is_right(written, expected):
+        return Answer(is_right=True, words=[Word(written, differs=False)])
+    got, wanted = _pieces(written), _pieces(expected)
+    words = []
+    for kind, start, end, _, _ in difflib.SequenceMatcher(a=got, b=wanted, autojunk=False).get_opcodes():
+        if start < end:
+            words.append(Word("".join(got[start:end]), differs=kind != "equal"))
+    return Answer(is_right=False, words=words)
+
+
+def _pieces(text: str) -> list[str]:
+    """Words and the spaces between them; of a very long text the rest in one piece, to keep comparing cheap."""
+    pieces = re.findall(r"\s+|[^\s]+", text)
+    return [*pieces[:400], "".join(pieces[400:])] if len(pieces) > 400 else pieces
+
+
+def predictions_csv(composition: Composition) -> str:
+    """Every kept prediction, one column for each method. Cells that a spreadsheet would run are made text."""
+    methods = list(composition.predictions[0]["outputs"]) if composition.predictions else []
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["input", "expected", *methods])
+    for row in composition.predictions:
+        cells = [row["input"], row["expected"], *(row["outputs"].get(name, "") for name in methods)]
+        writer.writerow([plain_cell(cell) for cell in cells])
+    return out.getvalue()
+
+
+def plain_cell(text: str) -> str:
+    """Text that a spreadsheet shows and never computes: a leading =, +, -, @, tab or return gets an apostrophe."""
+    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
+
+
+def trials_json(trials: Iterable[Trial], names: Sequence[str]) -> dict[str, Any]:
+    """The whole search, as the API gives it: the order of the weights is that of `adapters`."""
+    return {
+        "adapters": list(names),
+        "trials": [
+            {
+                "number": trial.number,
+                "mixing_weights": trial.mixing_weights,
+                "loss": trial.loss,
+                "objective": trial.objective,
+            }
+            for trial in trials
+        ],
+    }
+
+
+def _age_s(moment: datetime | None) -> float | None:
+    return None if moment is None else max(0.0, (timezone.now() - moment).total_seconds())

@@ -1,0 +1,61 @@
+"""Template tags that draw compose.charts: `{% score_chart scores ours=... %}` and its siblings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django import template
+
+from compose import charts
+
+register = template.Library()
+
+
+@register.inclusion_tag("compose/charts/_scores.html")
+def score_chart(scores: Sequence[Any], ours: str) -> dict[str, Any]:
+    """Dots with 95 % intervals, ours last and highlighted, the best baseline marked; table behind a toggle."""
+    return {"chart": charts.score_chart(scores, ours=ours)}
+
+
+@register.inclusion_tag("compose/charts/_mini_scores.html")
+def mini_scores(scores: Sequence[Any], ours: str) -> dict[str, Any]:
+    """The same in the size of a word, for lists."""
+    return {"chart": charts.score_chart(scores, ours=ours)}
+
+
+@register.inclusion_tag("compose/charts/_weights.html")
+def weight_chart(chart: charts.BarChart) -> dict[str, Any]:
+    """Diverging bars in a table: the chart is its own table."""
+    return {"chart": chart}
+
+
+@register.inclusion_tag("compose/charts/_search.html")
+def search_chart(chart: charts.SearchChart) -> dict[str, Any]:
+    """Best so far over faint trials, with the levels to beat."""
+    return {"chart": chart}
+
+
+@register.inclusion_tag("compose/charts/_sparkline.html")
+def weight_sparkline(weights: Sequence[float]) -> dict[str, Any]:
+    """The largest mixing weights in the size of a word."""
+    return {"spark": charts.weight_sparkline(weights)}
+
+
+@register.filter
+def method_label(method: str) -> str:
+    """`"best_single"|method_label` -> "Best single module"."""
+    return charts.method_label(method)
+
+
+@register.filter
+def method_meaning(method: str) -> str:
+    """One sentence about a method."""
+    return charts.METHOD_MEANINGS.get(method, "")
+
+
+@register.inclusion_tag("compose/charts/_score_dot.html")
+def score_dot(score: Any, is_baseline: bool = False) -> dict[str, Any]:
+    """One score with its interval, in the size of a word."""
+    chart = charts.score_chart([score], ours="" if is_baseline else score.method)
+    return {"dot": chart.dots[0], "is_baseline": is_baseline}

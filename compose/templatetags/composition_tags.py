@@ -1,0 +1,77 @@
+"""What compose shows on the pages of others: lineage and use of an adapter, small charts of a composition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import template
+from django.db.models import Avg, Count
+
+from compose import charts
+from compose.models import Candidate, Composition
+from registry.models import Adapter
+
+register = template.Library()
+
+MOST_SHOWN = 5
+
+
+@register.inclusion_tag("compose/_lineage.html", takes_context=True)
+def adapter_lineage(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
+    """What a composed adapter was made from: its modules with their weights, and the composition that made it."""
+    composition = Composition.objects.filter(adapter=adapter).first()
+    if composition is None:
+        return {"composition": None}
+    person = _person(context)
+    candidates = list(composition.candidates.select_related("revision__adapter__namespace"))
+    visible = set(
+        Adapter.objects.visible_to(person)
+        .filter(pk__in=[candidate.revision.adapter_id for candidate in candidates])
+        .values_list("pk", flat=True)
+    )
+    chart = charts.weight_chart(
+        charts.Weighted(
+            label=candidate.revision.adapter.full_name,
+            url=candidate.revision.adapter.get_absolute_url()
+            if candidate.revision.adapter_id in visible
+            else "",
+            weight=candidate.mixing_weight or 0.0,
+            attribution=candidate.attribution,
+        )
+        for candidate in candidates
+    )
+    return {"composition": composition, "chart": chart, "tried": len(candidates)}
+
+
+@register.inclusion_tag("compose/_used_in.html", takes_context=True)
+def used_in(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
+    """In which compositions this person may see the adapter got a weight, with its mean weight and attribution."""
+    visible = Composition.objects.visible_to(_person(context)).filter(status=Composition.Status.SUCCEEDED)
+    uses = Candidate.objects.filter(revision__adapter=adapter, composition__in=visible).exclude(
+        mixing_weight=None
+    )
+    kept = uses.exclude(mixing_weight=0)
+    numbers = kept.aggregate(
+        count=Count("composition", distinct=True), weight=Avg("mixing_weight"), attribution=Avg("attribution")
+    )
+    latest = kept.select_related("composition__adapter__namespace").order_by(
+        "-composition__finished_at", "-pk"
+    )
+    return {
+        "tried": uses.count(),
+        "count": numbers["count"],
+        "weight": numbers["weight"],
+        "attribution": numbers["attribution"],
+        "latest": latest[:MOST_SHOWN],
+    }
+
+
+@register.inclusion_tag("compose/charts/_sparkline.html")
+def composition_sparkline(composition: Composition) -> dict[str, Any]:
+    """The largest mixing weights of a composition whose candidates are prefetched."""
+    weights = [candidate.mixing_weight or 0.0 for candidate in composition.candidates.all()]
+    return {"spark": charts.weight_sparkline(weights)}
+
+
+def _person(context: dict[str, Any]) -> Any:
+    return context["request"].user if "request" in context else context.get("user")

@@ -1,0 +1,440 @@
+"""Pages about composing: doors that parse, call one domain function, and answer."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import redirect_to_login
+from django.db.models import Count, Q
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_GET, require_POST, require_safe
+
+from compose import candidates, job_page, jobs, leaderboards, status_page
+from compose import examples as few_shot
+from compose.forms import ComposeForm, PublishForm, base_models, read_examples, read_test_examples
+from compose.models import Composition
+from registry.models import Adapter, BaseModel, Task, TaskRow
+from web.errors import DomainError
+from web.pagination import paginate
+
+DRAFT = "compose_draft"
+PICKABLE = 60
+PAGE = 30
+
+
+@require_safe
+def home(request: HttpRequest) -> HttpResponse:
+    visible = Adapter.objects.visible_to(request.user)
+    newest = visible.select_related("namespace", "base_model", "task").order_by("-created_at", "-id")
+    public = Composition.objects.filter(adapter__in=Adapter.objects.visible_to(None))
+    to_try = leaderboards.with_best(Task.objects.held_out(), request.user).select_related("base_model")
+    counts = visible.aggregate(
+        modules=Count("id", filter=Q(kind=Adapter.Kind.MODULE)),
+        composed=Count("id", filter=Q(kind=Adapter.Kind.COMPOSED)),
+    )
+    return render(
+        request,
+        "home.html",
+        {
+            "newest": newest.filter(kind=Adapter.Kind.MODULE)[:6],
+            "gains": leaderboards.best_gains(public, limit=5),
+            "tasks": to_try.order_by("slug")[:6],
+            "counts": counts,
+            "task_count": Task.objects.held_out().count(),
+        },
+    )
+
+
+# --- Asking for a composition --------------------------------------------------------------------------------
+
+
+def compose(request: HttpRequest) -> HttpResponse:
+    """The form. Whatever is refused stays as it was typed; only the last step needs an account."""
+    if request.method != "POST":
+        return _render_form(request, _fresh_form(request))
+    form = ComposeForm(request.POST, request.FILES, person=request.user)
+    action = request.POST.get("action", "compose")
+    if action == "refresh":  # without scripts: another base model, another filter
+        return _render_form(request, _unchecked(form))
+    if not form.is_valid():
+        return _render_form(request, form, status=422)
+    if not request.user.is_authenticated:
+        return _sign_in_first(request, form)
+    if action == "check":
+        return _render_form(request, form, check=jobs.dry_run(owner=request.user, **form.request()))
+    try:
+        composition = jobs.request_composition(owner=request.user, **form.request())
+    except DomainError as error:
+        form.refuse(error)
+        return _render_form(request, form, status=error.status)
+    return redirect(composition)
+
+
+def _fresh_form(request: HttpRequest) -> ComposeForm:
+    """Empty, or filled from a draft, a task to try, or an earlier composition of this person."""
+    draft = request.session.pop(DRAFT, None) if "draft" in request.GET else None
+    if draft is not None:
+        return ComposeForm.from_draft(draft, person=request.user)
+    if "again" in request.GET:
+        earlier = jobs.visible_composition(request.user, request.GET["again"])
+        jobs.require_owner(earlier, request.user)
+        return ComposeForm.again(earlier, person=request.user)
+    initial = {}
+    if request.GET.get("base_model"):
+        initial["base_model"] = request.GET["base_model"]
+    if request.GET.get("task"):
+        task = get_object_or_404(Task.objects.held_out(), slug=request.GET["task"])
+        return ComposeForm.for_task(task, person=request.user, **initial)
+    return ComposeForm(person=request.user, initial=initial)
+
+
+def _unchecked(form: ComposeForm) -> ComposeForm:
+    """The same inputs without what is wrong with them: the person is not done yet."""
+    draft = form.as_draft()
+    return ComposeForm.from_draft(draft, person=form.person) if draft else form
+
+
+def _sign_in_first(request: HttpRequest, form: ComposeForm) -> HttpResponse:
+    draft = form.as_draft()
+    if draft is None:
+        form.add_error(None, "Sign in first: these examples are too large to keep for you in the meantime.")
+        return _render_form(request, form, status=403)
+    request.session[DRAFT] = draft
+    messages.info(request, "Sign in to compose; what you typed is kept.")
+    return redirect_to_login(f"{reverse('compose')}?draft=1")
+
+
+def _render_form(
+    request: HttpRequest, form: ComposeForm, *, check: dict | None = None, status: int = 200
+) -> HttpResponse:
+    models = list(base_models().annotate(modules=Count("adapters", filter=Q(adapters__is_composable=True))))
+    chosen = form["base_model"].value() or (models[0].name if models else "")
+    base_model = next((model for model in models if model.name == str(chosen)), models[0] if models else None)
+    return render(
+        request,
+        "compose/compose_form.html",
+        {
+            "form": form,
+            "base_models": models,
+            "base_model": base_model,
+            "check": check,
+            "summary": _summary(form.given.examples or _as_examples(form), form.given.problems),
+            "tasks": Task.objects.held_out().select_related("base_model").order_by("slug"),
+            "limits": settings,
+            "split_at": few_shot.MIN_ROWS_TO_SPLIT,
+            "estimate": _estimate(base_model, form["method"].value(), form["budget"].value()),
+            **_pickable(request, base_model, form.picked),
+        },
+        status=status,
+    )
+
+
+def _as_examples(form: ComposeForm) -> list[few_shot.Example]:
+    return [few_shot.Example(source, target) for source, target in form.given.rows if source and target]
+
+
+def _summary(given: list[few_shot.Example], problems: list[str]) -> dict[str, object]:
+    """What the live line under the examples says."""
+    answers = {example.output for example in given}
+    closed = sorted(answers) if 1 < len(answers) <= 5 and len(given) >= 2 * len(answers) else []
+    _, held_out, note = few_shot.split(given, seed=1) if given else ([], [], "")
+    return {
+        "count": len(given),
+        "problems": problems,
+        "warnings": few_shot.warnings(given),
+        "closed_answers": closed,
+        "held_out": len(held_out),
+        "note": note,
+        "longest": max((len(example.input.split()) for example in given), default=0),
+    }
+
+
+def _estimate(base_model: BaseModel | None, method: object, budget: object) -> dict[str, object] | None:
+    if base_model is None or not str(budget or "").isdigit():
+        return None
+    known = str(method) if str(method) in Composition.Method.values else jobs.DEFAULT_METHOD
+    waiting = Composition.objects.filter(status=Composition.Status.QUEUED).count()
+    return jobs.estimate(base_model, known, int(str(budget))) | {"waiting": waiting}
+
+
+@require_POST
+def check_examples(request: HttpRequest) -> HttpResponse:
+    """The live line under the examples: counts, mistakes, the split, the estimate."""
+    given = read_examples(request.POST, request.FILES)
+    tests = read_test_examples(request.POST, request.FILES)
+    base_model = BaseModel.objects.named(request.POST.get("base_model", ""))
+    return render(
+        request,
+        "compose/_examples_check.html",
+        {
+            "summary": _summary(given.examples, given.problems),
+            "test_count": len(tests.examples),
+            "test_problems": tests.problems,
+            "has_task": bool(request.POST.get("task")),
+            "estimate": _estimate(base_model, request.POST.get("method"), request.POST.get("budget")),
+            "is_live": True,
+        },
+    )
+
+
+@require_safe
+def pick_candidates(request: HttpRequest) -> HttpResponse:
+    """The modules that fit a base model, to pick from; those already picked come first."""
+    base_model = BaseModel.objects.named(request.GET.get("base_model", ""))
+    picked = request.GET.getlist("pick")
+    return render(
+        request,
+        "compose/_candidates.html",
+        {"base_model": base_model, **_pickable(request, base_model, picked)},
+    )
+
+
+def _pickable(request: HttpRequest, base_model: BaseModel | None, picked: list[str]) -> dict[str, object]:
+    text = (request.POST.get("filter") or request.GET.get("filter") or "").strip()[:100]
+    if base_model is None:
+        return {"pickable": [], "pickable_count": 0, "filter": text}
+    fitting = candidates.fitting(base_model, request.user)
+    chosen_names = {name.partition("@")[0].lower() for name in picked}
+    total = fitting.count()
+    for word in text.split():
+        fitting = fitting.filter(
+            Q(name__icontains=word)
+            | Q(namespace__name__icontains=word)
+            | Q(description__icontains=word)
+            | Q(task__title__icontains=word)
+        )
+    found = list(fitting[: PICKABLE + 1])
+    kept = []
+    if chosen_names:
+        all_names = Q()
+        for name in chosen_names:
+            namespace, _, own = name.partition("/")
+            all_names |= Q(namespace__name__iexact=namespace, name__iexact=own)
+        kept = list(candidates.fitting(base_model, request.user).filter(all_names))
+    kept_ids = {adapter.pk for adapter in kept}
+    shown = kept + [adapter for adapter in found[:PICKABLE] if adapter.pk not in kept_ids]
+    return {
+        "pickable": shown,
+        "picked_ids": kept_ids,
+        "pickable_count": total,
+        "pickable_more": len(found) > PICKABLE,
+        "filter": text,
+    }
+
+
+# --- One composition ---------------------------------------------------------------------------------------------
+
+
+@login_required
+@require_safe
+def compositions(request: HttpRequest) -> HttpResponse:
+    """My own, newest first."""
+    mine = (
+        Composition.objects.filter(owner=request.user)
+        .select_related("base_model", "task", "adapter__namespace")
+        .prefetch_related("scores", "candidates")
+        .defer("examples", "test_examples", "predictions", "result")
+    )
+    page = paginate(mine, order=("-created_at", "-id"), cursor=request.GET.get("cursor"), size=PAGE)
+    rows = [(composition, leaderboards.gain_of(composition)) for composition in page.items]
+    return render(
+        request,
+        "compose/compositions.html",
+        {"rows": rows, "next_cursor": page.next_cursor, "section": "compose"},
+    )
+
+
+@require_safe
+def composition(request: HttpRequest, composition_id: str) -> HttpResponse:
+    found = jobs.visible_composition(request.user, composition_id)
+    return render(request, "compose/composition_detail.html", _detail(request, found))
+
+
+@require_safe
+def progress(request: HttpRequest, composition_id: str) -> HttpResponse:
+    """The fragment that an unfinished composition's page asks for again and again."""
+    found = jobs.visible_composition(request.user, composition_id)
+    return render(request, "compose/_composition.html", _detail(request, found) | {"is_poll": True})
+
+
+def _detail(request: HttpRequest, found: Composition, form: PublishForm | None = None) -> dict[str, object]:
+    page = job_page.job_page(found, request.user, shows_all=request.GET.get("show") == "all")
+    can_publish = page.is_owner and found.status == Composition.Status.SUCCEEDED and found.adapter is None
+    if can_publish and form is None:
+        form = PublishForm(person=request.user, initial={"name": _suggested_name(found)})
+    return {
+        "composition": found,
+        "page": page,
+        "publish_form": form if can_publish else None,
+        "section": "compose",
+        "origin": f"{request.scheme}://{request.get_host()}",
+    }
+
+
+def _suggested_name(found: Composition) -> str:
+    slug = found.task.slug if found.task else "-".join(found.title.lower().split()[:6])
+    kept = "".join(letter for letter in slug if letter.isascii() and (letter.isalnum() or letter in "-_"))
+    return "-".join(part for part in f"{kept[:60]}-composed".split("-") if part)
+
+
+@login_required
+@require_POST
+def stop(request: HttpRequest, composition_id: str) -> HttpResponse:
+    found = jobs.visible_composition(request.user, composition_id)
+    jobs.stop(found, request.user)
+    return redirect(found)
+
+
+@login_required
+@require_POST
+def cancel(request: HttpRequest, composition_id: str) -> HttpResponse:
+    found = jobs.visible_composition(request.user, composition_id)
+    jobs.cancel(found, request.user)
+    return redirect(found)
+
+
+@login_required
+@require_POST
+def publish(request: HttpRequest, composition_id: str) -> HttpResponse:
+    from compose import publishing
+
+    found = jobs.visible_composition(request.user, composition_id)
+    jobs.require_owner(found, request.user)
+    form = PublishForm(request.POST, person=request.user)
+    if form.is_valid():
+        try:
+            adapter = publishing.publish_composition(found, actor=request.user, **form.cleaned_data)
+        except DomainError as error:
+            form.refuse(error)
+        else:
+            messages.success(request, f"Published as {adapter.full_name}.")
+            return redirect(adapter)
+    return render(request, "compose/composition_detail.html", _detail(request, found, form), status=422)
+
+
+@require_safe
+def recipe(request: HttpRequest, composition_id: str) -> HttpResponse:
+    """The JSON that rebuilds the adapter byte for byte from the same revisions."""
+    from compose import recipes
+
+    found = jobs.visible_composition(request.user, composition_id)
+    text = json.dumps(recipes.recipe(found), indent=2, ensure_ascii=False)
+    return _attachment(text, "application/json", f"recipe-{found.pk}.json")
+
+
+@require_safe
+def trials(request: HttpRequest, composition_id: str) -> HttpResponse:
+    found = jobs.visible_composition(request.user, composition_id)
+    offered = found.candidates.select_related("revision__adapter__namespace")
+    names = candidates.names(candidate.revision for candidate in offered)
+    return JsonResponse(job_page.trials_json(found.trials.all(), names))
+
+
+@require_safe
+def predictions(request: HttpRequest, composition_id: str) -> HttpResponse:
+    """Answers of every method on the shown rows; they hold the owner's examples, so they are the owner's alone."""
+    found = jobs.visible_composition(request.user, composition_id)
+    jobs.require_owner(found, request.user)
+    return _attachment(job_page.predictions_csv(found), "text/csv", f"predictions-{found.pk}.csv")
+
+
+def _attachment(text: str, content_type: str, filename: str) -> HttpResponse:
+    return HttpResponse(
+        text,
+        content_type=f"{content_type}; charset=utf-8",
+        headers={
+            "Content-Disposition": f'attachment; filename="{filename}"',
+            "X-Content-Type-Options": "nosniff",
+        },
+    )
+
+
+# --- Tasks, leaderboards, status ------------------------------------------------------------------------------------
+
+
+@require_safe
+def tasks(request: HttpRequest) -> HttpResponse:
+    """Tasks to compose for, or those that modules were trained on."""
+    trained = request.GET.get("kind") == "trained"
+    text = request.GET.get("q", "").strip()[:100]
+    found = Task.objects.select_related("base_model").filter(is_held_out=not trained)
+    for word in text.split():
+        found = found.filter(
+            Q(title__icontains=word) | Q(slug__icontains=word) | Q(description__icontains=word)
+        )
+    if trained:
+        alive = Q(adapters__in=Adapter.objects.visible_to(request.user))
+        found = found.annotate(modules=Count("adapters", filter=alive, distinct=True))
+    else:
+        found = leaderboards.with_best(found, request.user)
+    page = paginate(found, order=("slug",), cursor=request.GET.get("cursor"), size=PAGE)
+    kept = {"kind": "trained"} if trained else {}
+    kept |= {"q": text} if text else {}
+    return render(
+        request,
+        "tasks/tasks.html",
+        {
+            "tasks": page.items,
+            "next_url": f"?{urlencode(kept | {'cursor': page.next_cursor})}" if page.next_cursor else "",
+            "is_trained": trained,
+            "q": text,
+            "section": "tasks",
+        },
+    )
+
+
+@require_safe
+def task(request: HttpRequest, slug: str) -> HttpResponse:
+    found = get_object_or_404(Task.objects.select_related("base_model", "owner"), slug=slug)
+    modules = Adapter.objects.visible_to(request.user).filter(task=found)
+    hidden = found.rows.filter(split=TaskRow.Split.TEST).count()
+    return render(
+        request,
+        "tasks/task_detail.html",
+        {
+            "task": found,
+            "rows": found.rows.filter(split=TaskRow.Split.FEW_SHOT),
+            "hidden": hidden,
+            "entries": leaderboards.leaderboard(found, request.user) if hidden else [],
+            "modules": modules.select_related("namespace", "base_model").order_by("-downloads", "-id")[:10],
+            "module_count": modules.count(),
+            "section": "tasks",
+        },
+    )
+
+
+@require_safe
+def leaderboard_csv(request: HttpRequest, slug: str) -> HttpResponse:
+    found = get_object_or_404(Task, slug=slug)
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["rank", "name", "kind", "score", "low", "high", "n", "metric", "base_model"])
+    for entry in leaderboards.leaderboard(found, request.user):
+        score = entry.score
+        writer.writerow(
+            [
+                entry.rank or "",
+                job_page.plain_cell(entry.label),
+                "baseline" if entry.is_baseline else "composed",
+                score.value,
+                score.low,
+                score.high,
+                score.n,
+                score.metric,
+                entry.composition.base_model.name,
+            ]
+        )
+    return _attachment(out.getvalue(), "text/csv", f"leaderboard-{found.slug}.csv")
+
+
+@require_GET
+def status(request: HttpRequest) -> HttpResponse:
+    return render(request, "compose/status.html", {"status": status_page.site_status()})

@@ -1,0 +1,88 @@
+// The table of examples: add and remove rows, paste cells of a spreadsheet, pick modules, drop a file.
+(() => {
+  "use strict";
+  const form = document.getElementById("compose-form");
+  const body = document.querySelector("#rows tbody");
+  if (!form || !body) return;
+
+  const renumber = () => {
+    [...body.rows].forEach((row, index) => {
+      const [source, target] = row.querySelectorAll("textarea");
+      source.setAttribute("aria-label", `Input of row ${index + 1}`);
+      target.setAttribute("aria-label", `Output of row ${index + 1}`);
+      row.querySelector("button").setAttribute("aria-label", `Remove row ${index + 1}`);
+    });
+  };
+
+  const addRow = () => {
+    const row = body.rows[body.rows.length - 1].cloneNode(true);
+    for (const cell of row.querySelectorAll("textarea")) {
+      cell.value = "";
+      cell.placeholder = "";
+    }
+    body.append(row);
+    renumber();
+    return row;
+  };
+
+  const changed = () => form.dispatchEvent(new CustomEvent("rows-changed"));
+
+  document.getElementById("add-row").addEventListener("click", () => addRow().querySelector("textarea").focus());
+
+  body.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-remove-row]");
+    if (!button) return;
+    const row = button.closest("tr");
+    const next = row.nextElementSibling || row.previousElementSibling;
+    if (next) row.remove();
+    else for (const cell of row.querySelectorAll("textarea")) cell.value = "";
+    (next || row).querySelector("textarea").focus();
+    renumber();
+    changed();
+  });
+
+  // Typing in the last row opens the next one.
+  body.addEventListener("input", (event) => {
+    if (event.target.closest("tr") === body.rows[body.rows.length - 1]) addRow();
+  });
+
+  // Cells copied from a spreadsheet come as lines of tab-separated text: spread them over the rows.
+  body.addEventListener("paste", (event) => {
+    const text = event.clipboardData.getData("text/plain").replace(/\r\n?/g, "\n").replace(/\n$/, "");
+    const lines = text.split("\n");
+    if (!lines.every((line) => line.split("\t").length === 2)) return;
+    event.preventDefault();
+    let row = event.target.closest("tr");
+    for (const line of lines) {
+      const cells = row.querySelectorAll("textarea");
+      line.split("\t").forEach((value, index) => { cells[index].value = value; });
+      row = row.nextElementSibling || addRow();
+    }
+    changed();
+  });
+
+  form.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-pick]");
+    if (!button) return;
+    for (const box of form.querySelectorAll("#candidates [name=pick]")) box.checked = button.dataset.pick === "all";
+  });
+
+  // Enter in the filter filters; it must not send the form.
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && event.target.name === "filter") event.preventDefault();
+  });
+
+  const file = document.getElementById("examples-file");
+  const block = file.closest("section");
+  for (const name of ["dragover", "dragleave", "drop"]) {
+    block.addEventListener(name, (event) => {
+      if (!event.dataTransfer.types.includes("Files")) return;
+      event.preventDefault();
+      block.classList.toggle("is-dragged", name === "dragover");
+      if (name !== "drop") return;
+      file.files = event.dataTransfer.files;
+      file.closest("details").open = true;
+      changed();
+    });
+  }
+})();
