@@ -2,12 +2,196 @@
 
 from __future__ import annotations
 
-from registry.models import BaseModel
-from registry.weights_check import Matrices
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from django.db import IntegrityError, transaction
+
+from registry import publishing, shapes, storage
+from registry.details import BadDetail, check_text
+from registry.matrices import fold
+from registry.models import BaseModel, BaseModelAlias, BaseModelFile
+from web.errors import Conflict, NotFound
+
+logger = logging.getLogger(__name__)
+
+MAX_ALIASES = 20
+_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?\Z")
 
 
-def matrices_of(base_model: BaseModel) -> Matrices | None:
-    """The (in, out) sizes of every linear matrix by its path; None if they are not known."""
-    if not base_model.matrices:
-        return None
-    return {path: (sizes[0], sizes[1]) for path, sizes in base_model.matrices.items()}
+class BaseModelKnown(Conflict):
+    code = "base_model_known"
+
+    def __init__(self, name: str, known: BaseModel) -> None:
+        also = "" if known.name.lower() == name.lower() else f" is another name of {known.name}, which"
+        super().__init__(f"{name}{also} is already known here.", fields={"name": ["Already known."]})
+
+
+def base_model_called(name: str) -> BaseModel:
+    """The base model with this id or alias. Raises NotFound."""
+    found = BaseModel.objects.named(name) if "\x00" not in name else None
+    if found is None:
+        raise NotFound(f"The base model {name[:100]!r} is not known here. Add it from its config.json.")
+    return found
+
+
+def add_base_model(
+    *,
+    name: str,
+    config: Mapping[str, Any] | bytes,
+    aliases: Sequence[str] = (),
+    license: str = "",
+) -> BaseModel:
+    """A base model known by its config.json, and every adapter that waited for it checked.
+
+    The sizes are computed in a process of its own, in some seconds. Raises BadDetail, BaseModelKnown, ConfigRefused.
+    """
+    name = check_base_model_name(name)
+    aliases = _check_aliases(aliases)
+    license = check_text("license", license)
+    for called in (name, *aliases):
+        if known := BaseModel.objects.named(called):
+            raise BaseModelKnown(called, known)
+    raw = config if isinstance(config, bytes) else json.dumps(config).encode()
+    checked = shapes.check_config_bytes(raw)
+    computed = shapes.compute_shapes(raw)
+    try:
+        with transaction.atomic():
+            base_model = BaseModel.objects.create(
+                name=name, license=license, config=checked, **_columns(computed)
+            )
+            _add_aliases(base_model, aliases)
+    except IntegrityError as error:
+        known = BaseModel.objects.named(name)
+        raise (BaseModelKnown(name, known) if known else error) from error
+    count = publishing.recheck_adapters(base_model)
+    logger.info("added base model %s and checked %d adapters", base_model, count)
+    return base_model
+
+
+def ensure_base_model(
+    *,
+    name: str,
+    architecture: str,
+    task_type: str,
+    matrices: Mapping[str, Sequence[int]],
+    parameters: int | None = None,
+    config: Mapping[str, Any] | None = None,
+    aliases: Iterable[str] = (),
+    license: str = "",
+    kind: str = BaseModel.Kind.REFERENCED,
+) -> tuple[BaseModel, bool]:
+    """A base model with these columns, made or brought up to date, and whether anything changed.
+
+    `matrices` may be folded. For the catalogue and other sources whose sizes are known to be right.
+    """
+    columns: dict[str, Any] = {
+        "architecture": architecture,
+        "task_type": task_type,
+        "matrices": {path: list(sizes) for path, sizes in matrices.items()},
+        "parameters": parameters,
+        "config": dict(config or {}),
+        "license": license,
+        "kind": kind,
+    }
+    with transaction.atomic():
+        base_model, is_changed = BaseModel.objects.get_or_create(name=name, defaults=columns)
+        if not is_changed and (
+            other := {key: value for key, value in columns.items() if getattr(base_model, key) != value}
+        ):
+            for key, value in other.items():
+                setattr(base_model, key, value)
+            base_model.save(update_fields=list(other))
+            is_changed = True
+        is_changed |= _add_aliases(base_model, aliases)
+    if is_changed:
+        publishing.recheck_adapters(base_model)
+    return base_model, is_changed
+
+
+def host_base_model(
+    *, name: str, folder: Path, license: str = "", aliases: Iterable[str] = ()
+) -> tuple[BaseModel, bool]:
+    """A base model whose files lie here, from a folder with config.json and weights; and whether anything changed.
+
+    Files are read again only where they are new. Raises ConfigRefused.
+    """
+    files = {
+        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    commit = _commit_of(files)
+    present = BaseModel.objects.filter(name=name, commit=commit).first()
+    if present is not None and present.is_hosted:
+        return present, _add_aliases(present, aliases)
+    raw = files["config.json"].read_bytes()
+    computed = shapes.compute_shapes(raw)
+    blobs = {path: storage.store_file(file) for path, file in files.items()}
+    with transaction.atomic():
+        base_model, _ = BaseModel.objects.update_or_create(
+            name=name,
+            defaults={
+                "kind": BaseModel.Kind.HOSTED,
+                "license": license,
+                "config": json.loads(raw),
+                "commit": commit,
+                **_columns(computed),
+            },
+        )
+        base_model.files.all().delete()
+        BaseModelFile.objects.bulk_create(
+            BaseModelFile(base_model=base_model, path=path, blob=blob) for path, blob in blobs.items()
+        )
+        _add_aliases(base_model, aliases)
+    publishing.recheck_adapters(base_model)
+    return base_model, True
+
+
+def check_base_model_name(name: str) -> str:
+    """`name` or `owner/name` as hubs have it. Raises BadDetail."""
+    name = name.strip()
+    parts = name.split("/")
+    if len(name) > 200 or len(parts) > 2 or not all(_PART.match(part) for part in parts):
+        raise BadDetail(
+            "name",
+            "A base model is named as on its hub, such as gpt2 or google/flan-t5-large: letters A-Z, digits, '-', "
+            f"'_' and '.', not {name[:60]!r}.",
+        )
+    return name
+
+
+def _check_aliases(aliases: Sequence[str]) -> list[str]:
+    if len(aliases) > MAX_ALIASES:
+        raise BadDetail("aliases", f"There are {len(aliases)} aliases; {MAX_ALIASES} are allowed.")
+    checked = [check_text("aliases", alias, limit=500) for alias in aliases]
+    return [alias for alias in dict.fromkeys(checked) if alias]
+
+
+def _add_aliases(base_model: BaseModel, aliases: Iterable[str]) -> bool:
+    """Other names of a base model; one that another model has stays there. True if any was new."""
+    is_changed = False
+    for alias in aliases:
+        if alias.lower() == base_model.name.lower() or BaseModel.objects.named(alias) is not None:
+            continue
+        BaseModelAlias.objects.create(base_model=base_model, text=alias)
+        is_changed = True
+    return is_changed
+
+
+def _columns(computed: shapes.BaseShapes) -> dict[str, Any]:
+    return {
+        "architecture": computed.architecture,
+        "task_type": computed.task_type,
+        "parameters": computed.parameters,
+        "matrices": fold(computed.matrices),
+    }
+
+
+def _commit_of(files: Mapping[str, Path]) -> str:
+    """40 hex digits from the names and contents of all files."""
+    manifest = [[path, storage.digest(file).sha256] for path, file in sorted(files.items())]
+    return hashlib.sha1(json.dumps(manifest).encode(), usedforsecurity=False).hexdigest()

@@ -24,7 +24,6 @@ from django.utils import timezone
 
 from registry import (
     adapter_config,
-    base_models,
     cards,
     details,
     filenames,
@@ -272,7 +271,7 @@ def _prepare(files: Mapping[str, Path], *, base_model: str) -> Iterator[_Prepare
     """The files that would be kept, inspected; a converted weight file exists for as long as this lasts."""
     with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="publish-") as workspace:
         base, label = _resolve_base(base_model, *_labels_in(files))
-        matrices = base_models.matrices_of(base) if base else None
+        matrices = (base.sizes() or None) if base else None
         found = inspection.inspect_folder(files, matrices, workspace=Path(workspace))
         reason = found.composable_reason or _why_unchecked(base, found.base_fit)
         yield _Prepared(found=found, base_model=base, base_model_label=label, composable_reason=reason)
@@ -484,7 +483,7 @@ def _change_base(adapter: Adapter, name: str) -> None:
 def _compare_with(adapter: Adapter, base: BaseModel | None) -> None:
     """Compare all revisions with `base` by the shapes in their facts; `adapter` itself is left for the caller to save."""
     adapter.base_model = base
-    matrices = base_models.matrices_of(base) if base else None
+    matrices = (base.sizes() or None) if base else None
     for revision in adapter.revisions.all():
         fit, reason = _compare_facts(revision.facts, base, matrices)
         revision.base_fit, revision.composable_reason = fit, reason[:500]

@@ -33,7 +33,7 @@ def slug_of(title: str) -> str:
 
 
 @transaction.atomic
-def save_held_out_task(
+def save_task(
     *,
     slug: str,
     title: str,
@@ -44,8 +44,9 @@ def save_held_out_task(
     metric: str = "exact_match",
     tags: Sequence[str] = (),
     owner: Namespace | None = None,
+    is_held_out: bool = True,
 ) -> Task:
-    """A task that no module was trained on, with exactly these rows, {"input", "output"}. Made or brought up to date."""
+    """A task with exactly these rows, {"input", "output"}, made or brought up to date; held out: nobody trained on it."""
     fields: dict[str, Any] = {
         "title": title,
         "description": description,
@@ -53,7 +54,7 @@ def save_held_out_task(
         "tags": list(tags),
         "base_model": base_model,
         "owner": owner,
-        "is_held_out": True,
+        "is_held_out": is_held_out,
     }
     task, _ = Task.objects.update_or_create(slug=slug, defaults=fields)
     for split, rows in ((TaskRow.Split.FEW_SHOT, few_shot), (TaskRow.Split.TEST, test)):

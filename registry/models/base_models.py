@@ -8,6 +8,8 @@ from django.db import models
 from django.db.models.functions import Lower
 from django.urls import reverse
 
+from registry.matrices import expand
+
 if TYPE_CHECKING:
     from registry.models.adapters import Blob
 
@@ -52,6 +54,10 @@ class BaseModel(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("base_model", args=[self.name])
+
+    def sizes(self) -> dict[str, tuple[int, int]]:
+        """(in, out) of every linear matrix by its full path; empty if they are not known."""
+        return expand(self.matrices)
 
     @property
     def short_name(self) -> str:
