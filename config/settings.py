@@ -162,8 +162,6 @@ STATIC_URL = "/static/"
 STATIC_ROOT = env.str("STATIC_ROOT", str(DATA_DIR / "static"))
 STATICFILES_DIRS = [ROOT / "static"]
 S3_BUCKET = env.str("S3_BUCKET", "")
-# Downloads as redirects to signed addresses at the store, where its endpoint is one that browsers can reach too.
-S3_SIGNED_DOWNLOADS = env.bool("S3_SIGNED_DOWNLOADS", False)
 _BLOBS_ON_S3 = {
     "BACKEND": "storages.backends.s3.S3Storage",
     "OPTIONS": {

@@ -1,0 +1,71 @@
+"""The settings as people meet them: what is documented, and what refuses to start."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT, clean_environment
+
+PRODUCTION = {"DATABASE_URL": "postgres://nobody@127.0.0.1/nothing"}
+
+
+def test_every_variable_that_the_settings_read_is_documented_and_no_other():
+    read = set(re.findall(r"env\.\w+\(\s*\"(\w+)\"", (ROOT / "config" / "settings.py").read_text()))
+    rows = [
+        line
+        for line in (ROOT / "docs" / "configuration.md").read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    documented = {name for row in rows for name in re.findall(r"`([A-Z0-9_]+)`", row.split("|")[1])}
+    assert documented == read
+
+
+def settings_with(tmp_path, **variables: str) -> subprocess.CompletedProcess[str]:
+    show = (
+        "from django.conf import settings as s; print(s.DATABASES['default']['OPTIONS'], s.STORAGES['blobs'])"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", show],
+        cwd=ROOT,
+        env={
+            **clean_environment(),
+            "DJANGO_SETTINGS_MODULE": "config.settings",
+            "LORA_DATA_DIR": str(tmp_path),
+            **variables,
+        },
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_real_site_without_a_secret_key_does_not_start_and_says_why(tmp_path):
+    done = settings_with(tmp_path, **PRODUCTION)
+    assert done.returncode != 0
+    assert "Set SECRET_KEY: a random text of at least 50 characters" in done.stderr
+
+
+def test_an_embedded_site_makes_a_key_once_that_only_its_owner_reads(tmp_path):
+    assert settings_with(tmp_path).returncode == 0
+    key = tmp_path / "secret-key"
+    made = key.read_text()
+    assert settings_with(tmp_path).returncode == 0
+    assert key.read_text() == made
+    assert key.stat().st_mode & 0o077 == 0
+
+
+def test_sqlite_gets_write_ahead_log_and_immediate_transactions(tmp_path):
+    shown = settings_with(tmp_path).stdout
+    assert "IMMEDIATE" in shown
+    assert "journal_mode=WAL" in shown
+
+
+@pytest.mark.parametrize(("endpoint", "style"), [("http://objects:8333", "path"), ("", "auto")])
+def test_a_bucket_of_ones_own_is_addressed_by_path(tmp_path, endpoint: str, style: str):
+    shown = settings_with(
+        tmp_path, S3_BUCKET="b", **({"S3_ENDPOINT_URL": endpoint} if endpoint else {})
+    ).stdout
+    assert f"'addressing_style': '{style}'" in shown
