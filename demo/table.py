@@ -1,0 +1,238 @@
+"""Measures the demo collection and publishes the table in demo/README.md: `python -m demo.table`.
+
+For every held-out task and draw of five examples: the base alone, the best single module, LoraHub as published
+(20 random modules, paper mix) with 40 and with 200 evaluations, and two yardsticks: CMA-ES with 800 evaluations of
+the exact mix of all modules, and a LoRA trained on 2,000 rows of the task.
+"""
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from tempfile import TemporaryDirectory
+
+import cma  # type: ignore[import-untyped]  # nevergrad brings it along
+import numpy as np
+import torch
+from peft import PeftModel
+from transformers.utils.logging import disable_progress_bar
+
+from compose.engine import run
+from compose.engine.types import Example, Module, Request, Result
+from compose.engine.warm import WarmCache
+from demo import build
+from demo.collection import FOLDER, T5, Base
+from demo.stories import Pair, Row, distinct_rows, telling_rows
+from demo.training import Schedule, exact_match, train, with_lora
+
+POOL = 20
+CMA_EVALUATIONS, CMA_START, CMA_STEP, CMA_PENALTY = 800, 0.05, 0.15, 0.5
+CEILING_ROWS, CEILING_SCHEDULE = 2000, Schedule(300, 32, 5e-3)
+METHODS = (
+    "zero-shot",
+    "best single",
+    "LoraHub, 40",
+    "LoraHub, 200",
+    "exact mix, CMA-ES 800",
+    "LoRA on 2,000 rows",
+)
+_BEGIN, _END = "<!-- table: begin -->", "<!-- table: end -->"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One held-out task with one draw of examples; draw 1 is the published one."""
+
+    base: Base
+    pair: Pair
+    draw: int
+    few_shot: tuple[Example, ...]
+    test: tuple[Example, ...]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m demo.table", description="Measure the demo collection.")
+    parser.add_argument(
+        "--draws", type=int, default=2, help="draws of five examples for each task (default: 2)"
+    )
+    parser.add_argument(
+        "--tasks", type=int, default=len(T5.held_out), help="the first so many tasks (default: all)"
+    )
+    parser.add_argument(
+        "--record", type=Path, help="JSON lines of what is measured; an interrupted run goes on here"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
+    parser.add_argument(
+        "--print",
+        dest="only_print",
+        action="store_true",
+        help="print the table and leave demo/README.md alone",
+    )
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    disable_progress_bar()
+    pairs = T5.held_out[: options.tasks]
+    cases = [case(T5, pair, draw) for pair in pairs for draw in range(1, options.draws + 1)]
+    found = measure_all(cases, options.record)
+    text = table(pairs, found, draws=options.draws)
+    if options.only_print:
+        print(text)
+    else:
+        publish(FOLDER / "README.md", text)
+
+
+def case(base: Base, pair: Pair, draw: int) -> Case:
+    """The published examples as draw 1, others of the same kind after it, always the same test rows."""
+    few_shot, test = build.held_out_rows(base, pair)
+    if draw > 1:
+        few_shot = telling_rows(pair, random.Random(f"{base.id}/{pair.key}/few-shot/{draw}"), len(few_shot))
+    return Case(base, pair, draw, _examples(few_shot), _examples(test))
+
+
+def measure_all(cases: Sequence[Case], record: Path | None) -> dict[tuple[str, int], dict[str, float]]:
+    """Exact match (0-1) of every row of the table for every case, by task key and draw."""
+    found: dict[tuple[str, int], dict[str, float]] = {}
+    if record is not None and record.exists():
+        for line in record.read_text(encoding="utf-8").splitlines():
+            one = json.loads(line)
+            found[one["task"], one["draw"]] = one["scores"]
+    warm = WarmCache()
+    for number, one in enumerate(cases, start=1):
+        key = (one.pair.key, one.draw)
+        if key not in found:
+            found[key] = measure(one, warm)
+            if record is not None:
+                with record.open("a", encoding="utf-8") as lines:
+                    lines.write(json.dumps({"task": key[0], "draw": key[1], "scores": found[key]}) + "\n")
+        scores = ", ".join(f"{method} {score:.2f}" for method, score in found[key].items())
+        _say(f"{number} of {len(cases)}: {key[0]}, draw {key[1]}: {scores}")
+    return found
+
+
+def measure(one: Case, warm: WarmCache) -> dict[str, float]:
+    """Exact match of every row of the table on the case's test rows."""
+    hub = _by_method(lorahub(one, 40, warm))
+    scores = {
+        "zero-shot": hub["zero_shot"],
+        "best single": hub["best_single"],
+        "LoraHub, 40": hub["lorahub"],
+        "LoraHub, 200": _by_method(lorahub(one, 200, warm))["lorahub"],
+        "exact mix, CMA-ES 800": exact_mix(one, warm),
+    }
+    if one.draw == 1:  # it learns from its own 2,000 rows, whatever the draw
+        scores["LoRA on 2,000 rows"] = ceiling(one)
+    return scores
+
+
+def lorahub(one: Case, budget: int, warm: WarmCache) -> Result:
+    """LoraHub as published: 20 modules drawn with the draw's number as seed."""
+    chosen = random.Random(f"{one.pair.key}/{one.draw}").sample(modules(one.base), POOL)
+    request = Request(
+        base=FOLDER / one.base.id,
+        modules=tuple(sorted(chosen, key=lambda module: module.name)),
+        examples=one.few_shot,
+        test=one.test,
+        method="lorahub",
+        budget=budget,
+        seed=one.draw,
+        device="cpu",
+    )
+    return run.compose(request, warm=warm)
+
+
+def exact_mix(one: Case, warm: WarmCache) -> float:
+    """Exact match of the exact mix of all modules, its weights found by CMA-ES on the five examples."""
+    base, offered = FOLDER / one.base.id, modules(one.base)
+    losses = partial(run.score, base, offered, one.few_shot, mix="exact", device="cpu", warm=warm)
+    weights = search_exact(losses, len(offered), seed=one.draw)
+    with TemporaryDirectory() as folder:
+        run.export_weights(base, offered, weights, "exact", Path(folder), one.base.name, warm=warm)
+        model, words = build.load_base(FOLDER, one.base)
+        return exact_match(
+            PeftModel.from_pretrained(model, folder),
+            words,
+            _rows(one.test),
+            architecture=one.base.architecture,
+        )
+
+
+def search_exact(losses: Callable[..., list[float]], count: int, *, seed: int) -> list[float]:
+    """The best of 800 weight vectors of `count` modules by few-shot loss plus 0.5 times the mean absolute weight."""
+    settings = {"seed": seed, "verbose": -9, "maxfevals": CMA_EVALUATIONS}
+    search = cma.CMAEvolutionStrategy([CMA_START] * count, CMA_STEP, settings)
+    while not search.stop():
+        vectors = search.ask()
+        found = losses(weights=[vector.tolist() for vector in vectors])
+        penalties = [CMA_PENALTY * float(np.abs(vector).mean()) for vector in vectors]
+        search.tell(vectors, [loss + penalty for loss, penalty in zip(found, penalties, strict=True)])
+    return search.result.xbest.tolist()
+
+
+def ceiling(one: Case) -> float:
+    """Exact match of a LoRA of the modules' kind, trained on 2,000 rows of the task itself."""
+    model, words = build.load_base(FOLDER, one.base)
+    seed = f"{one.base.id}/{one.pair.key}/ceiling"
+    adapted = with_lora(
+        model, architecture=one.base.architecture, name=one.base.name, seed=build.seed_of(seed)
+    )
+    tested = frozenset(row.input for row in one.test)
+    rows = distinct_rows(one.pair, random.Random(seed), CEILING_ROWS, excluding=tested)
+    batches = build.batches_of(words, rows, CEILING_SCHEDULE.rows, seed, one.base.architecture)
+    train(adapted, batches, CEILING_SCHEDULE, progress=lambda *_: None)
+    return exact_match(adapted, words, _rows(one.test), architecture=one.base.architecture)
+
+
+def modules(base: Base) -> list[Module]:
+    """Every module of the base."""
+    return [Module(pair.key, build.module_folder(FOLDER, base, pair)) for pair in base.trained]
+
+
+# --- the text ------------------------------------------------------------------------------------------------------
+
+
+def table(pairs: Sequence[Pair], found: dict[tuple[str, int], dict[str, float]], *, draws: int) -> str:
+    """Markdown: a line for each held-out task, a column for each method, means over the draws."""
+    lines = [f"| held-out task | {' | '.join(METHODS)} |", f"| --- |{' ---: |' * len(METHODS)}"]
+    columns: dict[str, list[float]] = {method: [] for method in METHODS}
+    for pair in pairs:
+        measured = [found[pair.key, draw] for draw in range(1, draws + 1)]
+        means = {method: mean([one[method] for one in measured if method in one]) for method in METHODS}
+        lines.append(f"| {pair.key} | {' | '.join(f'{means[method]:.2f}' for method in METHODS)} |")
+        for method in METHODS:
+            columns[method].append(means[method])
+    lines.append(
+        f"| **mean of {len(pairs)}** | {' | '.join(f'**{mean(columns[m]):.2f}**' for m in METHODS)} |"
+    )
+    return "\n".join(lines)
+
+
+def publish(path: Path, text: str) -> None:
+    """Put the table between its two marks in the file."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    path.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{after}", encoding="utf-8")
+
+
+def _by_method(result: Result) -> dict[str, float]:
+    return {score.method: score.value for score in result.scores}
+
+
+def _examples(rows: Sequence[Row]) -> tuple[Example, ...]:
+    return tuple(Example(row.input, row.output) for row in rows)
+
+
+def _rows(examples: Sequence[Example]) -> list[Row]:
+    return [Row(example.input, example.output) for example in examples]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
