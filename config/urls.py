@@ -7,6 +7,7 @@ urlpatterns = [
     path("api/", include("web.urls")),
     path("api/v1/", include("compose.api_urls")),
     path("api/v1/", include("registry.api_urls")),
+    path("", include("web.page_urls")),
     path("", include("compose.urls")),
     # Last: its /{namespace}/{name} takes everything that is left.
     path("", include("registry.urls")),

@@ -8,7 +8,7 @@ import io
 import logging
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import quote
@@ -21,7 +21,8 @@ from django.http.response import HttpResponseBase
 from django.utils import timezone
 
 from registry import storage
-from registry.models import Adapter, Blob, Download, Revision, RevisionFile
+from registry.models import Adapter, BaseModel, BaseModelFile, Blob, Download, Revision, RevisionFile
+from registry.rights import Person
 from web.errors import NotFound
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,14 @@ def archive_response(revision: Revision, *, head: bool = False) -> HttpResponseB
     return _as_attachment(response, f"{adapter.namespace.name}--{adapter.name}-{revision.short_commit}.zip")
 
 
+def base_model_archive_response(base_model: BaseModel, *, head: bool = False) -> HttpResponseBase:
+    """All files of a base model that is hosted here as a zip; see `archive_response`."""
+    files = list(base_model.files.select_related("blob").order_by("path"))
+    body = iter(()) if head else _zip(files, base_model.short_name)
+    response = StreamingHttpResponse(body, content_type="application/zip")
+    return _as_attachment(response, f"{base_model.name.replace('/', '--')}.zip")
+
+
 def revision_called(adapter: Adapter, name: str = "") -> Revision:
     """The revision of this branch, tag or commit (8 or more of its digits); the newest of main for "". Raises NotFound."""
     revisions = Revision.objects.filter(adapter=adapter).select_related("author", "parent")
@@ -102,13 +111,13 @@ def file_called(revision: Revision, path: str) -> RevisionFile:
     return file
 
 
-def count_download(request: HttpRequest, revision: Revision) -> bool:
+def count_download(request: HttpRequest, revision: Revision, *, person: Person = None) -> bool:
     """Count that this client fetched a revision's weights, once a day. True if it was counted now.
 
-    Counting never stands in the way of a download.
+    `person` where a token says who it is; the request's own user unless given. Counting never stands in the way of a download.
     """
     day = timezone.now().date()
-    client = _client(request, day.isoformat())
+    client = _client(request, person or getattr(request, "user", None), day.isoformat())
     try:
         with transaction.atomic():
             _, is_new = Download.objects.get_or_create(revision=revision, client_sha256=client, day=day)
@@ -120,11 +129,10 @@ def count_download(request: HttpRequest, revision: Revision) -> bool:
     return is_new
 
 
-def _client(request: HttpRequest, day: str) -> str:
+def _client(request: HttpRequest, person: Person, day: str) -> str:
     """A name for the client that means nothing tomorrow, nor to anybody without our secret."""
-    user = getattr(request, "user", None)
-    if user is not None and user.is_authenticated:
-        who = f"user {user.pk}"
+    if person is not None and person.is_authenticated:
+        who = f"user {person.pk}"
     else:
         address = request.META.get("REMOTE_ADDR", "")
         if settings.HTTPS:  # behind our own proxy, which appends the address it saw
@@ -241,7 +249,7 @@ class _Collector(io.RawIOBase):
         return taken
 
 
-def _zip(files: list[RevisionFile], folder: str) -> Iterator[bytes]:
+def _zip(files: Sequence[RevisionFile | BaseModelFile], folder: str) -> Iterator[bytes]:
     collector = _Collector()
     with zipfile.ZipFile(collector, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[arg-type]
         for file in files:

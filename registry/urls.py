@@ -1,3 +1,28 @@
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from registry.views import adapters, base_models, browsing, settings, uploading
+
+_ADAPTER = "<str:namespace>/<str:name>"
+
+urlpatterns = [
+    path("modules", browsing.modules, name="modules"),
+    path("upload", uploading.upload, name="upload"),
+    path("upload/check", uploading.upload_check, name="upload_check"),
+    path("base-models", base_models.base_models, name="base_models"),
+    path("base-models/new", base_models.base_model_new, name="base_model_new"),
+    path("base-models/<path:name>/download.zip", base_models.base_model_archive, name="base_model_archive"),
+    path("base-models/<path:name>/download/<path:path>", base_models.base_model_file, name="base_model_file"),
+    path("base-models/<path:name>", base_models.base_model, name="base_model"),
+    path("settings", settings.profile, name="profile"),
+    path("settings/tokens", settings.access_tokens, name="tokens"),
+    path("settings/tokens/<int:token_id>/revoke", settings.token_revoke, name="token_revoke"),
+    # Last: these take whatever is left.
+    path(f"{_ADAPTER}/settings", adapters.adapter_settings, name="adapter_settings"),
+    path(f"{_ADAPTER}/delete", adapters.adapter_delete, name="adapter_delete"),
+    path(f"{_ADAPTER}/versions", adapters.versions, name="adapter_versions"),
+    path(f"{_ADAPTER}/revisions/<str:commit>", adapters.adapter, name="adapter_revision"),
+    path(f"{_ADAPTER}/download/<str:commit>.zip", adapters.adapter_archive, name="adapter_archive"),
+    path(f"{_ADAPTER}/download/<str:commit>/<path:path>", adapters.adapter_file, name="adapter_file"),
+    path(_ADAPTER, adapters.adapter, name="adapter"),
+    path("<str:namespace>", browsing.namespace, name="namespace"),
+]

@@ -1,13 +1,26 @@
-"""Pages that belong to no subject: errors, and whether the site is up."""
+"""Pages that belong to no subject: documentation, errors, and whether the site is up."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from django.conf import settings
 from django.db import connection
-from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.templatetags.static import static
 
 from web import api_errors
 from web.errors import DomainError, Forbidden, NotFound
+
+# Address below /docs -> title. The order is that of the menu.
+DOCS = {
+    "": "Start here",
+    "composing": "Composing",
+    "uploading": "Upload rules",
+    "api": "API",
+    "limits": "Limits",
+}
 
 
 def health(request: HttpRequest) -> JsonResponse:
@@ -15,6 +28,41 @@ def health(request: HttpRequest) -> JsonResponse:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
     return JsonResponse({"status": "ok"})
+
+
+def docs(request: HttpRequest, page: str = "") -> HttpResponse:
+    """A page of documentation; its text is a template."""
+    if page not in DOCS:
+        raise Http404
+    rates: dict[str, str] = settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"]  # type: ignore[assignment]
+    context: dict[str, Any] = {
+        "section": "docs",
+        "pages": [(f"/docs/{slug}".rstrip("/"), title, slug == page) for slug, title in DOCS.items()],
+        "page_title": DOCS[page],
+        "site": request.build_absolute_uri("/").rstrip("/"),
+        "limits": settings,
+        "rates": {name: _rate_in_words(rate) for name, rate in rates.items()},
+    }
+    return render(request, f"docs/{page or 'start'}.html", context)
+
+
+def _rate_in_words(rate: str) -> str:
+    """`500/5m` -> `500 requests in 5 minutes`."""
+    requests, window = rate.split("/")
+    unit = {"s": "seconds", "m": "minutes", "h": "hours"}[window[-1]]
+    return f"{int(requests):,} requests in {window[:-1]} {unit}"
+
+
+def robots(request: HttpRequest) -> HttpResponse:
+    """Crawlers may read pages; downloads, forms and the API are not for them."""
+    closed = ["/api/", "/accounts/", "/admin/", "/settings", "/upload", "/compose", "/*/download/"]
+    lines = ["User-agent: *", *(f"Disallow: {path}" for path in closed), ""]
+    return HttpResponse("\n".join(lines), content_type="text/plain; charset=utf-8")
+
+
+def favicon(request: HttpRequest) -> HttpResponse:
+    """For clients that ask here whatever the page says."""
+    return redirect(static("favicon.svg"))
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from django import template
 from django.utils import timezone
@@ -139,3 +140,9 @@ def relative(moment: datetime, now: datetime | None = None) -> str:
 def key(mapping: dict[str, Any], name: str) -> Any:
     """The value under a key that is not an identifier; None without one."""
     return mapping.get(name) if mapping else None
+
+
+@register.simple_tag
+def querystring_for(**params: str) -> str:
+    """`{% querystring_for base="gpt2" %}` -> `base=gpt2`, quoted for an address; empty values are left out."""
+    return urlencode({name: value for name, value in params.items() if value not in ("", None)})

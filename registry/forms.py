@@ -1,0 +1,246 @@
+"""What people type on the registry's pages. Rules live in the domain functions; forms only read and keep input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+
+from registry.models import Adapter, Membership, Namespace, Token, User
+
+# Ids as the Hub writes them, most used first.
+LICENCES = [
+    ("apache-2.0", "Apache-2.0"),
+    ("mit", "MIT"),
+    ("bsd-3-clause", "BSD-3-Clause"),
+    ("cc-by-4.0", "CC BY 4.0"),
+    ("cc-by-sa-4.0", "CC BY-SA 4.0"),
+    ("cc-by-nc-4.0", "CC BY-NC 4.0, no commercial use"),
+    ("cc0-1.0", "CC0 1.0, public domain"),
+    ("gpl-3.0", "GPL-3.0"),
+    ("agpl-3.0", "AGPL-3.0"),
+    ("openrail", "OpenRAIL"),
+    ("llama2", "Llama 2 licence"),
+    ("llama3", "Llama 3 licence"),
+    ("llama3.1", "Llama 3.1 licence"),
+    ("llama3.2", "Llama 3.2 licence"),
+    ("gemma", "Gemma terms"),
+]
+OTHER = "other"
+_KNOWN_LICENCES = {value for value, _ in LICENCES}
+
+
+class LicenceFields(forms.Form):
+    """A choice of common licences, and a line for any other."""
+
+    license = forms.ChoiceField(
+        label="Licence",
+        required=False,
+        choices=[("", "Not said"), *LICENCES, (OTHER, "Another …")],
+    )
+    license_other = forms.CharField(
+        label="Which licence",
+        required=False,
+        max_length=100,
+        widget=forms.TextInput(attrs={"placeholder": "SPDX id or name", "autocomplete": "off"}),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        other = data.pop("license_other", "").strip()
+        if data.get("license") == OTHER:
+            if not other:
+                self.add_error("license_other", "Name the licence, or choose “Not said”.")
+            data["license"] = other
+        return data
+
+    @staticmethod
+    def initial_for(license: str) -> dict[str, str]:
+        """How the two fields begin for a licence that is already set."""
+        if license.lower() in _KNOWN_LICENCES or not license:
+            return {"license": license.lower()}
+        return {"license": OTHER, "license_other": license}
+
+
+class UploadForm(LicenceFields):
+    """What is said about the files; the files themselves come beside it, as many as there are."""
+
+    namespace = forms.ChoiceField(label="Publish as")
+    name = forms.CharField(
+        label="Name",
+        max_length=200,
+        widget=forms.TextInput(
+            attrs={"autocomplete": "off", "spellcheck": "false", "placeholder": "colour-in-a-sentence"}
+        ),
+    )
+    base_model = forms.CharField(
+        label="Base model",
+        required=False,
+        max_length=500,
+        widget=forms.TextInput(
+            attrs={
+                "list": "base-models",
+                "autocomplete": "off",
+                "spellcheck": "false",
+                "placeholder": "google/flan-t5-large",
+            }
+        ),
+    )
+    task = forms.CharField(
+        label="Trained on",
+        required=False,
+        max_length=200,
+        widget=forms.TextInput(
+            attrs={
+                "list": "tasks",
+                "autocomplete": "off",
+                "placeholder": "An existing task, or a few words for a new one",
+            }
+        ),
+    )
+    description = forms.CharField(
+        label="In one sentence",
+        required=False,
+        max_length=500,
+        widget=forms.TextInput(
+            attrs={
+                "placeholder": "Names the colour of the thing, in a full sentence",
+                "autocomplete": "off",
+            }
+        ),
+    )
+    visibility = forms.ChoiceField(
+        choices=[
+            (Adapter.Visibility.PUBLIC, "Public: anybody can find, download and compose it"),
+            (Adapter.Visibility.PRIVATE, "Private: only members of the namespace see it"),
+        ],
+        widget=forms.RadioSelect,
+        initial=Adapter.Visibility.PUBLIC,
+    )
+    card = forms.CharField(
+        label="Card",
+        required=False,
+        max_length=250_000,
+        widget=forms.Textarea(
+            attrs={
+                "rows": 6,
+                "class": "mono",
+                "placeholder": "What it does, what it was trained on, how to prompt it. Markdown.",
+            }
+        ),
+    )
+
+    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        names = writable_names(user)
+        self.fields["namespace"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]
+        self.order_fields(["namespace", "name", "base_model", "task", "description", "license"])
+
+
+class AdapterForm(LicenceFields):
+    """What an owner may change without a new version."""
+
+    description = forms.CharField(label="In one sentence", required=False, max_length=500)
+    task = forms.CharField(
+        label="Trained on",
+        required=False,
+        max_length=200,
+        widget=forms.TextInput(attrs={"list": "tasks", "autocomplete": "off"}),
+    )
+    base_model = forms.CharField(
+        label="Base model",
+        required=False,
+        max_length=500,
+        widget=forms.TextInput(attrs={"list": "base-models", "autocomplete": "off", "spellcheck": "false"}),
+    )
+    language = forms.CharField(label="Language", required=False, max_length=40)
+    tags = forms.CharField(label="Tags", required=False, max_length=2000, help_text="Separated by commas.")
+    visibility = forms.ChoiceField(
+        choices=UploadForm.base_fields["visibility"].choices,  # type: ignore[attr-defined]
+        widget=forms.RadioSelect,
+    )
+
+    def clean_tags(self) -> list[str]:
+        return [tag.strip() for tag in self.cleaned_data["tags"].split(",") if tag.strip()]
+
+
+class BaseModelForm(forms.Form):
+    """A base model by its config.json, so that adapters for it can be checked."""
+
+    name = forms.CharField(
+        label="Name",
+        max_length=200,
+        widget=forms.TextInput(
+            attrs={"placeholder": "organisation/model", "autocomplete": "off", "spellcheck": "false"}
+        ),
+        help_text="The id that people use for it on a hub.",
+    )
+    aliases = forms.CharField(
+        label="Other names",
+        required=False,
+        max_length=5000,
+        widget=forms.Textarea(attrs={"rows": 2, "spellcheck": "false"}),
+        help_text="Mirrors, older ids, paths that adapters name. One a line.",
+    )
+    config = forms.FileField(label="config.json", required=False)
+    config_text = forms.CharField(
+        label="or paste it",
+        required=False,
+        max_length=512 * 1024,
+        widget=forms.Textarea(attrs={"rows": 8, "class": "mono", "spellcheck": "false"}),
+    )
+
+    def clean_aliases(self) -> list[str]:
+        return [line.strip() for line in self.cleaned_data["aliases"].splitlines() if line.strip()]
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        if data.get("config") is None and not data.get("config_text", "").strip():
+            self.add_error("config", "Choose the config.json of the base model, or paste its text.")
+        return data
+
+
+class TokenForm(forms.Form):
+    name = forms.CharField(
+        label="Name",
+        max_length=100,
+        widget=forms.TextInput(attrs={"placeholder": "training box", "autocomplete": "off"}),
+    )
+    scope = forms.ChoiceField(
+        label="May",
+        choices=[
+            (Token.Scope.READ, "read, also what is private"),
+            (Token.Scope.WRITE, "read, publish and compose"),
+        ],
+    )
+    days = forms.TypedChoiceField(
+        label="Expires",
+        required=False,
+        coerce=int,
+        empty_value=None,
+        choices=[("30", "in 30 days"), ("90", "in 90 days"), ("365", "in a year"), ("", "never")],
+        initial="90",
+    )
+
+
+class ProfileForm(forms.Form):
+    full_name = forms.CharField(
+        label="Name to show",
+        required=False,
+        max_length=200,
+        widget=forms.TextInput(attrs={"autocomplete": "name"}),
+    )
+    email = forms.EmailField(
+        label="E-mail",
+        required=False,
+        widget=forms.EmailInput(attrs={"autocomplete": "email"}),
+        help_text="Only to reset a forgotten password. Nobody sees it.",
+    )
+
+
+def writable_names(user: User) -> list[str]:
+    """Namespaces in which this person may publish, their own first."""
+    names = Namespace.objects.filter(
+        memberships__user=user, memberships__role__in=[Membership.Role.WRITE, Membership.Role.ADMIN]
+    ).values_list("name", flat=True)
+    return sorted(names, key=lambda name: (name.lower() != user.username.lower(), name.lower()))

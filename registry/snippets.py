@@ -1,0 +1,181 @@
+"""Code for using an adapter, ready to copy: the one place where it is written, so that pages and tests agree.
+
+Only what this server answers today is offered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from django.urls import reverse
+
+from registry.models import Adapter, BaseModel, Revision
+
+_AUTO_CLASSES = {
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+    "QUESTION_ANS": "AutoModelForQuestionAnswering",
+}
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """One way to use an adapter. `note` says what the reader has to know besides."""
+
+    name: str
+    title: str
+    text: str
+    note: str = ""
+
+
+def snippets_for(adapter: Adapter, revision: Revision, *, site: str) -> list[Snippet]:
+    """Every way to use this revision, the most usual first. `site` is our address without a slash at the end."""
+    made = [
+        _peft(adapter, revision, site),
+        _transformers(adapter, revision, site),
+        _curl(adapter, revision, site),
+    ]
+    if _auto_class(adapter, revision) == "AutoModelForCausalLM" and not adapter.is_private:
+        made.append(_vllm(adapter, revision, site))
+    return made
+
+
+def archive_address(adapter: Adapter, revision: Revision, site: str) -> str:
+    return site + reverse("adapter_archive", args=[adapter.namespace.name, adapter.name, revision.commit])
+
+
+def _auto_class(adapter: Adapter, revision: Revision) -> str:
+    task_type = revision.fact("task_type") or (adapter.base_model.task_type if adapter.base_model else "")
+    return _AUTO_CLASSES.get(task_type, "AutoModel")
+
+
+def _fetching(adapter: Adapter, revision: Revision, site: str) -> list[str]:
+    """Python lines that fetch the adapter, and a base model that is hosted here, as folders."""
+    lines = ["import io, urllib.request, zipfile"]
+    address = archive_address(adapter, revision, site)
+    if adapter.is_private:
+        lines = [
+            "import io, os, urllib.request, zipfile",
+            "",
+            'token = os.environ["LORA_COMMONS_TOKEN"]  # from Settings, Access tokens',
+            "def fetch(address):",
+            '    request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"})',
+            "    zipfile.ZipFile(io.BytesIO(urllib.request.urlopen(request).read())).extractall()",
+        ]
+    else:
+        lines += [
+            "",
+            "def fetch(address):",
+            "    zipfile.ZipFile(io.BytesIO(urllib.request.urlopen(address).read())).extractall()",
+        ]
+    lines += ["", f'fetch("{address}")']
+    if adapter.base_model and adapter.base_model.is_hosted:
+        lines.append(f'fetch("{site}{_base_archive(adapter.base_model)}")')
+    return lines
+
+
+def _base_archive(base_model: BaseModel) -> str:
+    return reverse("base_model_archive", args=[base_model.name])
+
+
+def _base_argument(adapter: Adapter) -> str:
+    """What `from_pretrained` gets for the base: a folder of ours, or the id that a hub knows."""
+    if adapter.base_model:
+        return adapter.base_model.short_name if adapter.base_model.is_hosted else adapter.base_model.name
+    return adapter.base_model_label or "BASE_MODEL"
+
+
+def _note(adapter: Adapter) -> str:
+    if adapter.base_model or adapter.base_model_label:
+        return ""
+    return "Nobody said which base model this needs: put it in place of BASE_MODEL."
+
+
+def _peft(adapter: Adapter, revision: Revision, site: str) -> Snippet:
+    auto, base = _auto_class(adapter, revision), _base_argument(adapter)
+    lines = [
+        "# pip install peft transformers",
+        *_fetching(adapter, revision, site),
+        "",
+        "from peft import PeftModel",
+        f"from transformers import {auto}, AutoTokenizer",
+        "",
+        f'tokenizer = AutoTokenizer.from_pretrained("{base}")',
+        f'model = {auto}.from_pretrained("{base}")',
+        f'model = PeftModel.from_pretrained(model, "{adapter.name}")',
+    ]
+    return Snippet("peft", "peft", "\n".join(lines), _note(adapter))
+
+
+def _transformers(adapter: Adapter, revision: Revision, site: str) -> Snippet:
+    auto, base = _auto_class(adapter, revision), _base_argument(adapter)
+    lines = [
+        "# pip install peft transformers",
+        *_fetching(adapter, revision, site),
+        "",
+        f"from transformers import {auto}, AutoTokenizer",
+        "",
+        f'tokenizer = AutoTokenizer.from_pretrained("{base}")',
+        f'model = {auto}.from_pretrained("{base}")',
+        f'model.load_adapter("./{adapter.name}")',
+    ]
+    return Snippet("transformers", "transformers", "\n".join(lines), _note(adapter))
+
+
+def _curl(adapter: Adapter, revision: Revision, site: str) -> Snippet:
+    header = ' -H "Authorization: Bearer $LORA_COMMONS_TOKEN"' if adapter.is_private else ""
+    lines = [
+        "# the whole adapter",
+        f"curl -fL{header} -o {adapter.name}.zip \\",
+        f"  {archive_address(adapter, revision, site)}",
+        f"unzip {adapter.name}.zip",
+        "",
+        "# one file; a broken download goes on where it stopped",
+        f"curl -fL{header} -C - -O \\",
+        f"  {site}{file_address(adapter, revision, 'adapter_model.safetensors')}",
+    ]
+    return Snippet("curl", "curl", "\n".join(lines))
+
+
+def _vllm(adapter: Adapter, revision: Revision, site: str) -> Snippet:
+    base = _base_argument(adapter)
+    lines = [
+        f"curl -fL -o {adapter.name}.zip \\",
+        f"  {archive_address(adapter, revision, site)}",
+        f"unzip {adapter.name}.zip",
+    ]
+    if adapter.base_model and adapter.base_model.is_hosted:
+        lines += [
+            f"curl -fL -o {base}.zip {site}{_base_archive(adapter.base_model)}",
+            f"unzip {base}.zip",
+        ]
+    lines += [
+        f"vllm serve {base} --enable-lora --max-lora-rank {_vllm_rank(adapter.rank or 16)} \\",
+        f"  --lora-modules {adapter.name}=./{adapter.name}",
+    ]
+    return Snippet("vllm", "vLLM", "\n".join(lines), "vLLM serves LoRA for the architectures it knows.")
+
+
+def base_model_snippet(base_model: BaseModel, *, site: str) -> str:
+    """How to fetch a base model that is hosted here."""
+    name = base_model.short_name
+    return f"curl -fL -o {name}.zip \\\n  {site}{_base_archive(base_model)}\nunzip {name}.zip"
+
+
+def _vllm_rank(rank: int) -> int:
+    """The smallest of the ranks that vLLM offers which holds this one."""
+    return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), 512)
+
+
+def file_address(adapter: Adapter, revision: Revision, path: str) -> str:
+    """Where one file of a revision is downloaded."""
+    return reverse("adapter_file", args=[adapter.namespace.name, adapter.name, revision.commit, path])
+
+
+def folder_address(adapter: Adapter, revision: Revision) -> str:
+    """What stands before every file's path; for the relative links of a card."""
+    names = "/".join(quote(part) for part in (adapter.namespace.name, adapter.name))
+    return f"/{names}/download/{revision.commit}/"

@@ -1,0 +1,176 @@
+"""The page of one adapter, its files, and what its owners do with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.cache import cache
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_safe
+
+from registry import cards, downloads, publishing, search, snippets, storage
+from registry.authentication import BearerAuthentication
+from registry.filenames import CARD
+from registry.forms import AdapterForm, LicenceFields
+from registry.models import Adapter, BaseModel, Revision, RevisionFile, Task
+from registry.rights import may_write, visible_adapter, writable_adapter
+from web.errors import DomainError
+
+VERSIONS_SHOWN = 10
+TENSORS_SHOWN = 400
+CARD_KEPT_S = 3600
+
+
+def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -> HttpResponse:
+    """What an adapter is and how to use it; with `commit`, one of its older versions."""
+    shown = visible_adapter(request.user, namespace, name)  # type: ignore[arg-type]
+    revision = downloads.revision_called(shown, commit)
+    files = list(revision.files.select_related("blob"))
+    site = request.build_absolute_uri("/").rstrip("/")
+    ways = snippets.snippets_for(shown, revision, site=site)
+    versions = list(shown.revisions.select_related("author")[: VERSIONS_SHOWN + 1])
+    context = {
+        "section": "modules",
+        "adapter": shown,
+        "revision": revision,
+        "is_newest": revision.pk == shown.head_id,
+        "files": [_file_row(shown, revision, file) for file in files],
+        "archive_url": snippets.archive_address(shown, revision, ""),
+        "card_html": _card_html(shown, revision, files),
+        "tensors": revision.fact("tensors", [])[:TENSORS_SHOWN],
+        "tensor_count": len(revision.fact("tensors", [])),
+        "composes_with": search.composes_with(shown, person=request.user).count(),  # type: ignore[arg-type]
+        "ways": ways,
+        "way": next((way for way in ways if way.name == request.GET.get("use")), ways[0]),
+        "versions": versions[:VERSIONS_SHOWN],
+        "has_more_versions": len(versions) > VERSIONS_SHOWN,
+        "may_write": may_write(request.user, shown.namespace),  # type: ignore[arg-type]
+    }
+    return render(request, "registry/adapter.html", context)
+
+
+def versions(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
+    """Every version of an adapter."""
+    shown = visible_adapter(request.user, namespace, name)  # type: ignore[arg-type]
+    all_versions = shown.revisions.select_related("author")[:1000]
+    return render(
+        request, "registry/versions.html", {"section": "modules", "adapter": shown, "versions": all_versions}
+    )
+
+
+@require_safe
+def adapter_file(request: HttpRequest, namespace: str, name: str, commit: str, path: str) -> HttpResponseBase:
+    """One file of a version. Scripts may send a token instead of a session."""
+    shown = visible_adapter(_person(request), namespace, name)
+    revision = downloads.revision_called(shown, commit)
+    file = downloads.file_called(revision, path)
+    if file.is_lfs and request.method == "GET":
+        downloads.count_download(request, revision)
+    return downloads.file_response(request, file.blob, path)
+
+
+@require_safe
+def adapter_archive(request: HttpRequest, namespace: str, name: str, commit: str) -> HttpResponseBase:
+    """All files of a version as a zip."""
+    shown = visible_adapter(_person(request), namespace, name)
+    revision = downloads.revision_called(shown, commit)
+    if request.method == "GET":
+        downloads.count_download(request, revision)
+    return downloads.archive_response(revision, head=request.method == "HEAD")
+
+
+@login_required
+def adapter_settings(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
+    """Change what is said about an adapter, or delete it."""
+    shown = writable_adapter(request.user, namespace, name)  # type: ignore[arg-type]
+    form = AdapterForm(request.POST or None, initial=_said(shown))
+    if request.method == "POST" and form.is_valid():
+        changes = {key: value for key, value in form.cleaned_data.items() if key != "base_model"}
+        base_model = form.cleaned_data["base_model"].strip()
+        if base_model != _said(shown)["base_model"]:
+            changes["base_model"] = base_model
+        try:
+            publishing.update_adapter(shown, actor=request.user, **changes)  # type: ignore[arg-type]
+        except DomainError as error:
+            form.add_error(next((key for key in error.fields if key in form.fields), None), error.message)
+        else:
+            messages.success(request, "Saved.")
+            return redirect(shown)
+    status = 400 if form.errors else 200
+    return render(request, "registry/adapter_settings.html", _settings_context(shown, form), status=status)
+
+
+@login_required
+def adapter_delete(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
+    """Delete an adapter, once its name has been typed."""
+    shown = writable_adapter(request.user, namespace, name)  # type: ignore[arg-type]
+    if request.method != "POST":
+        return redirect("adapter_settings", namespace=shown.namespace.name, name=shown.name)
+    if request.POST.get("confirm", "").strip() != shown.name:
+        context = _settings_context(shown, AdapterForm(initial=_said(shown)))
+        context["delete_error"] = f"Type {shown.name} to delete it."
+        return render(request, "registry/adapter_settings.html", context, status=400)
+    publishing.withdraw(shown, actor=request.user)  # type: ignore[arg-type]
+    messages.success(request, f"{shown.full_name} is deleted.")
+    return redirect(shown.namespace)
+
+
+def _person(request: HttpRequest) -> Any:
+    """Who asks: by session, or by the token of a script."""
+    if request.user.is_authenticated or "Authorization" not in request.headers:
+        return request.user
+    found = BearerAuthentication().authenticate(request)  # type: ignore[arg-type]
+    if found is None:
+        return request.user
+    request.user = found[0]
+    return request.user
+
+
+def _file_row(adapter: Adapter, revision: Revision, file: RevisionFile) -> dict[str, Any]:
+    return {
+        "path": file.path,
+        "size_bytes": file.blob.size_bytes,
+        "sha256": file.blob.sha256,
+        "url": snippets.file_address(adapter, revision, file.path),
+    }
+
+
+def _card_html(adapter: Adapter, revision: Revision, files: list[RevisionFile]) -> str:
+    """The card as safe HTML, kept for an hour under its content; empty without one."""
+    file = next((file for file in files if file.path == CARD), None)
+    if file is None:
+        return ""
+    key = f"card:{revision.pk}:{file.blob.sha256}"
+    html: str | None = cache.get(key)
+    if html is None:
+        with storage.open_blob(file.blob) as stream:
+            text = stream.read(cards.MAX_CARD_BYTES + 1).decode("utf-8-sig", "replace")
+        html = cards.render_card(text, file_address=snippets.folder_address(adapter, revision)).html
+        cache.set(key, html, CARD_KEPT_S)
+    return html
+
+
+def _said(adapter: Adapter) -> dict[str, Any]:
+    return {
+        "description": adapter.description,
+        "task": adapter.task.title if adapter.task else "",
+        "base_model": adapter.base_model.name if adapter.base_model else adapter.base_model_label,
+        "language": adapter.language,
+        "tags": ", ".join(adapter.tags),
+        "visibility": adapter.visibility,
+        **LicenceFields.initial_for(adapter.license),
+    }
+
+
+def _settings_context(adapter: Adapter, form: AdapterForm) -> dict[str, Any]:
+    return {
+        "section": "modules",
+        "adapter": adapter,
+        "form": form,
+        "base_models": BaseModel.objects.values_list("name", flat=True),
+        "tasks": Task.objects.order_by("title").values_list("title", flat=True)[:500],
+    }

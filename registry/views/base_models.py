@@ -1,0 +1,122 @@
+"""Base models: the list, one of them, and adding one by its config.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.db.models import Count, Q
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_safe
+
+from registry import downloads, search, snippets
+from registry.base_models import add_base_model, base_model_called
+from registry.forms import BaseModelForm
+from registry.models import Adapter, BaseModel, BaseModelFile
+from web.errors import DomainError, NotFound
+
+MAX_CONFIG_BYTES = 512 * 1024
+MATRICES_SHOWN = 200
+
+
+def base_models(request: HttpRequest) -> HttpResponse:
+    """Every base model that is known here, those with modules first."""
+    visible = Adapter.objects.visible_to(request.user).values("pk")  # type: ignore[arg-type]
+    seen = Q(adapters__in=visible)
+    rows = BaseModel.objects.annotate(
+        module_count=Count("adapters", filter=seen),
+        composable_count=Count("adapters", filter=seen & Q(adapters__is_composable=True)),
+    ).order_by("-module_count", "name")
+    words = " ".join(request.GET.get("q", "").split())[:200]
+    if words:
+        rows = rows.filter(Q(name__icontains=words) | Q(architecture__icontains=words)).distinct()
+    unknown = (
+        Adapter.objects.visible_to(request.user)  # type: ignore[arg-type]
+        .filter(base_model=None)
+        .exclude(base_model_label="")
+        .values("base_model_label")
+        .annotate(module_count=Count("pk"))
+        .order_by("-module_count", "base_model_label")[:10]
+    )
+    return render(
+        request,
+        "registry/base_models.html",
+        {
+            "section": "base_models",
+            "base_models": rows.defer("matrices", "config"),
+            "words": words,
+            "unknown": unknown,
+        },
+    )
+
+
+def base_model(request: HttpRequest, name: str) -> HttpResponse:
+    """One base model: its numbers, its matrices, the modules for it."""
+    shown = base_model_called(name)
+    if shown.name != name:
+        return redirect(shown)
+    family = Adapter.objects.visible_to(request.user).filter(base_model=shown)  # type: ignore[arg-type]
+    counts = family.aggregate(all=Count("pk"), composable=Count("pk", filter=Q(is_composable=True)))
+    rows, order = search.find(search.AdapterQuery(base=shown.name, sort="downloads"), person=request.user)  # type: ignore[arg-type]
+    context = {
+        "section": "base_models",
+        "base_model": shown,
+        "aliases": shown.aliases.values_list("text", flat=True),
+        "counts": counts,
+        "matrices": list(shown.matrices.items())[:MATRICES_SHOWN],
+        "matrix_count": len(shown.matrices),
+        "files": list(shown.files.select_related("blob")) if shown.is_hosted else [],
+        "adapters": rows.order_by(*order)[:6],
+        "get_it": snippets.base_model_snippet(shown, site=request.build_absolute_uri("/").rstrip("/")),
+    }
+    return render(request, "registry/base_model.html", context)
+
+
+@login_required
+def base_model_new(request: HttpRequest) -> HttpResponse:
+    """Make a base model known by its config.json, so that adapters for it are checked and can be composed."""
+    form = BaseModelForm(
+        request.POST or None, request.FILES or None, initial={"name": request.GET.get("name", "")}
+    )
+    if request.method == "POST" and form.is_valid():
+        try:
+            added = add_base_model(
+                name=form.cleaned_data["name"].strip(),
+                config=_config(form.cleaned_data),
+                aliases=form.cleaned_data["aliases"],
+            )
+        except DomainError as error:
+            form.add_error(next((key for key in error.fields if key in form.fields), None), error.message)
+        else:
+            messages.success(request, f"{added.name} is known now. Modules that name it have been checked.")
+            return redirect(added)
+    context = {"section": "base_models", "form": form}
+    return render(request, "registry/base_model_new.html", context, status=400 if form.errors else 200)
+
+
+@require_safe
+def base_model_file(request: HttpRequest, name: str, path: str) -> HttpResponseBase:
+    """One file of a base model that is hosted here."""
+    file = BaseModelFile.objects.select_related("blob").filter(base_model__name=name, path=path).first()
+    if file is None:
+        raise NotFound(f"No file of this name is hosted here for the base model {name!r}.")
+    return downloads.file_response(request, file.blob, path)
+
+
+@require_safe
+def base_model_archive(request: HttpRequest, name: str) -> HttpResponseBase:
+    """All files of a base model that is hosted here, as a zip."""
+    shown = base_model_called(name)
+    if not shown.is_hosted:
+        raise NotFound(f"{shown.name} is not hosted here; fetch it where it was published.")
+    return downloads.base_model_archive_response(shown, head=request.method == "HEAD")
+
+
+def _config(data: dict[str, Any]) -> bytes:
+    """The config as sent or pasted, at most one byte more than is allowed."""
+    if data["config"]:
+        return bytes(data["config"].read(MAX_CONFIG_BYTES + 1))
+    return str(data["config_text"]).encode()

@@ -1,0 +1,129 @@
+"""Finding modules: the whole list, and what one person or organisation has published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from django.db.models import Count, Sum
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from registry import search
+from registry.models import Adapter, Namespace, User
+from registry.rights import may_write
+from registry.search import AdapterQuery, Facet
+from web.errors import NotFound
+from web.pagination import paginate
+
+SORT_WORDS = {"new": "newest", "updated": "last updated", "downloads": "downloads", "score": "best score"}
+FACET_ROWS = 8  # before "more"
+
+
+@dataclass(frozen=True)
+class Filter:
+    """One thing that narrows the list, and the address of the list without it."""
+
+    label: str
+    url: str
+
+
+def modules(request: HttpRequest) -> HttpResponse:
+    """The list of modules; everything that decides it is in the address."""
+    query = AdapterQuery.parse(request.GET)
+    context = _listing(request, query)
+    context["composable_count"] = (
+        search.count(AdapterQuery(composable=True), person=request.user) if not query.is_narrowed else None
+    )
+    context["section"] = "modules"
+    return render(request, "registry/modules.html", context)
+
+
+def namespace(request: HttpRequest, namespace: str) -> HttpResponse:
+    """What a person or an organisation has published."""
+    owner = Namespace.objects.filter(name__iexact=namespace).first()
+    if owner is None:
+        raise NotFound(f"There is nobody called {namespace!r} here.")
+    query = AdapterQuery.parse(request.GET)
+    query = replace(query, namespace=owner.name)
+    visible = Adapter.objects.visible_to(request.user).filter(namespace=owner)  # type: ignore[arg-type]
+    sums = visible.aggregate(downloads=Sum("downloads"), modules=Count("pk"))
+    context = {
+        "owner": owner,
+        "sums": sums,
+        "members": User.objects.filter(memberships__namespace=owner).order_by("username")[:50]
+        if owner.kind == Namespace.Kind.ORGANISATION
+        else [],
+        "may_write": may_write(request.user, owner),  # type: ignore[arg-type]
+        **_listing(request, query, with_facets=False),
+    }
+    return render(request, "registry/namespace.html", context)
+
+
+def _listing(request: HttpRequest, query: AdapterQuery, *, with_facets: bool = True) -> dict[str, Any]:
+    rows, order = search.find(query, person=request.user)  # type: ignore[arg-type]
+    page = paginate(rows, order=order, cursor=query.cursor or None, size=query.limit)
+    facets = search.facets(query, person=request.user) if with_facets else []  # type: ignore[arg-type]
+    return {
+        "query": query,
+        "page": page,
+        "count": search.count(query, person=request.user),  # type: ignore[arg-type]
+        "facets": [_for_page(facet, query) for facet in facets],
+        "filters": _filters(query, facets),
+        "sorts": [
+            (words, query.url_with(sort=name), name == query.sort) for name, words in SORT_WORDS.items()
+        ],
+        "sort_words": SORT_WORDS[query.sort],
+        "next_url": query.url_with(cursor=page.next_cursor) if page.next_cursor else "",
+        "first_url": query.url_with() if query.cursor else "",
+        "has_cursor": bool(query.cursor),
+        "api_call": _api_call(request, query),
+    }
+
+
+def _for_page(facet: Facet, query: AdapterQuery) -> dict[str, Any]:
+    """A facet with the address that each of its values leads to; the chosen one leads back."""
+    rows = [
+        {
+            "label": item.label,
+            "count": item.count,
+            "is_chosen": item.is_chosen,
+            "url": query.url_with(**{facet.parameter: "" if item.is_chosen else item.value}),
+        }
+        for item in facet.values
+    ]
+    return {
+        "label": facet.label,
+        "any_url": query.url_with(**{facet.parameter: ""}),
+        "is_any": not any(row["is_chosen"] for row in rows),
+        "rows": rows[:FACET_ROWS],
+        "folded": rows[FACET_ROWS:],
+        "folded_open": any(row["is_chosen"] for row in rows[FACET_ROWS:]),
+        "more": facet.more,
+    }
+
+
+def _filters(query: AdapterQuery, facets: list[Facet]) -> list[Filter]:
+    labels = {
+        (facet.parameter, item.value.casefold()): item.label for facet in facets for item in facet.values
+    }
+    filters = []
+    for name, value in query.as_url_params().items():
+        if name in {"sort", "limit", "namespace"} and not (name == "namespace" and facets):
+            continue
+        shown = labels.get((name, value.casefold()), value)
+        words = {
+            "q": f"“{shown}”",
+            "composable": "composable" if value == "yes" else "not composable",
+            "rank": f"rank {shown}",
+            "namespace": f"by {shown}",
+        }.get(name, shown)
+        filters.append(Filter(words, query.url_with(**{name: ""})))
+    return filters
+
+
+def _api_call(request: HttpRequest, query: AdapterQuery) -> str:
+    """The same list as a command for a terminal."""
+    params = query.url_with()
+    address = request.build_absolute_uri("/api/v1/adapters/") + (f"?{params}" if params else "")
+    return f"curl '{address}'"

@@ -1,0 +1,158 @@
+"""The upload page: files in, a published adapter or sentences out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.files.uploadedfile import UploadedFile
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_POST
+
+from registry import early_check, filenames, publishing
+from registry.errors import InspectionRefused, Problem
+from registry.forms import UploadForm
+from registry.models import Adapter, BaseModel, Task
+from registry.rights import writable_namespace
+from web.errors import DomainError
+
+
+@login_required
+def upload(request: HttpRequest) -> HttpResponse:
+    """The form, and what it sends: to a script as JSON, to a browser without one as a page."""
+    if request.method != "POST":
+        form = UploadForm(user=request.user, initial=_asked_for(request))
+        return render(request, "registry/upload.html", _context(form))
+    form = UploadForm(request.POST, user=request.user)
+    problems: list[Problem] = []
+    if form.is_valid():
+        try:
+            adapter = _publish(request, form.cleaned_data)
+        except InspectionRefused as error:
+            problems = error.problems
+        except DomainError as error:
+            _show_error(form, error)
+        else:
+            messages.success(request, f"{adapter.full_name} is published.")
+            if _wants_json(request):
+                return JsonResponse({"url": adapter.get_absolute_url()}, status=201)
+            return redirect(adapter)
+    if _wants_json(request):
+        return JsonResponse(_refusal(form, problems), status=400)
+    return render(request, "registry/upload.html", _context(form, problems), status=400)
+
+
+@login_required
+@require_POST
+def upload_check(request: HttpRequest) -> JsonResponse:
+    """What publishing would say, from the small parts of the files that the page sends before all of them."""
+    sent = {
+        name: request.FILES[name].read() for name in ("config", "header", "card") if name in request.FILES
+    }
+    weights_size = request.POST.get("weights_size", "0")
+    if not (weights_size.isascii() and weights_size.isdigit()):
+        raise early_check.BadCheck("The size of the weight file is no number.")
+    try:
+        report = early_check.check_early(
+            author=request.user,  # type: ignore[arg-type]
+            config=sent.get("config", b""),
+            header=sent.get("header", b""),
+            card=sent.get("card", b""),
+            weights_size=int(weights_size),
+            weights_come_later=request.POST.get("weights") == "later",
+            base_model=request.POST.get("base_model", ""),
+        )
+    except DomainError as error:
+        return JsonResponse({"problems": [{"file": "", "message": error.message}]})
+    return JsonResponse(
+        {
+            "problems": report.problems,
+            "warnings": report.warnings,
+            "facts": report.facts,
+            "is_composable": report.is_composable,
+            "composable_reason": report.composable_reason,
+            "base_model": report.base_model.name if report.base_model else "",
+            "base_model_label": report.base_model_label,
+            "base_fit": report.base_fit,
+            "composes_with": report.composes_with,
+            "defaults": report.defaults,
+        }
+    )
+
+
+def _publish(request: HttpRequest, data: dict[str, Any]) -> Adapter:
+    namespace = writable_namespace(request.user, data["namespace"])
+    with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="page-") as folder:
+        files = _files(request)
+        if data["card"].strip() and filenames.CARD not in files:
+            card = Path(folder) / filenames.CARD
+            card.write_text(data["card"].replace("\r\n", "\n"), encoding="utf-8")
+            files[filenames.CARD] = card
+        return publishing.publish(
+            author=request.user,  # type: ignore[arg-type]
+            namespace=namespace,
+            name=data["name"].strip(),
+            files=files,
+            description=data["description"],
+            task_title=data["task"],
+            base_model=data["base_model"],
+            license=data["license"],
+            visibility=data["visibility"],
+        )
+
+
+def _files(request: HttpRequest) -> dict[str, Path]:
+    """Name inside the adapter -> temporary file. `paths` names them when a script sent a folder. Raises BadDetail."""
+    uploads = [*request.FILES.getlist("files"), *request.FILES.getlist("folder")]
+    paths = request.POST.getlist("paths")
+    if len(paths) != len(uploads):
+        paths = [str(upload.name) for upload in uploads]
+    if not any(upload.size for upload in uploads):
+        message = "Choose the files of the adapter: adapter_config.json and adapter_model.safetensors."
+        raise InspectionRefused([Problem(file="", message=message, found="no files")])
+    return {path: _temporary_path(upload) for path, upload in zip(paths, uploads, strict=True)}
+
+
+def _temporary_path(upload: UploadedFile) -> Path:
+    return Path(upload.temporary_file_path())  # type: ignore[attr-defined]
+
+
+def _asked_for(request: HttpRequest) -> dict[str, str]:
+    """Fields that a link may set: `/upload?base_model=…&task=…`."""
+    return {
+        name: request.GET[name] for name in ("base_model", "task", "namespace", "name") if name in request.GET
+    }
+
+
+def _context(form: UploadForm, problems: list[Problem] | None = None) -> dict[str, Any]:
+    return {
+        "form": form,
+        "problems": problems or [],
+        "base_models": BaseModel.objects.values_list("name", flat=True),
+        "tasks": Task.objects.order_by("title").values_list("title", flat=True)[:500],
+        "max_bytes": settings.MAX_ADAPTER_BYTES,
+        "max_files": settings.MAX_FILES_PER_ADAPTER,
+        "kept_suffixes": " ".join(sorted(filenames.TEXT_SUFFIXES | set(filenames.PICTURE_MAGIC))),
+        "kept_names": " ".join(sorted(filenames.TEXT_NAMES)),
+        "max_early_bytes": early_check.MAX_HOLE_BYTES,
+    }
+
+
+def _show_error(form: UploadForm, error: DomainError) -> None:
+    """The refusal beside the field it is about, if it is about one."""
+    form.add_error(next((name for name in error.fields if name in form.fields), None), error.message)
+
+
+def _wants_json(request: HttpRequest) -> bool:
+    return request.headers.get("Accept", "").startswith("application/json")
+
+
+def _refusal(form: UploadForm, problems: list[Problem]) -> dict[str, Any]:
+    fields = {name: list(errors) for name, errors in form.errors.items() if name != "__all__"}
+    general = [Problem(file="", message=str(message)).as_dict() for message in form.non_field_errors()]
+    return {"problems": general + [problem.as_dict() for problem in problems], "fields": fields}

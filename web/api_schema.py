@@ -1,0 +1,64 @@
+"""What the OpenAPI description says about every operation: the one shape of errors, and how to sign in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from rest_framework import serializers
+
+_MEANING = {
+    400: "The request is refused; the message says why and what to do.",
+    401: "No account, or a token that is unknown, expired or revoked.",
+    403: "You may see this and not do this.",
+    404: "There is nothing at this address, or you may not see it.",
+    409: "The state of things does not allow it now.",
+    413: "Too large.",
+    415: "The body is of another type than this address takes.",
+    416: "The range lies outside of the file.",
+    422: "This Idempotency-Key came with another request before.",
+    429: "Too many requests.",
+    502: "A server behind ours did not answer.",
+    507: "No space is left to take this.",
+}
+
+
+class ErrorSerializer(serializers.Serializer):
+    """Every refusal: a code for scripts, a sentence for people, and sentences by field."""
+
+    code = serializers.CharField()
+    message = serializers.CharField()
+    fields = serializers.DictField(  # type: ignore[assignment]
+        child=serializers.ListField(child=serializers.CharField())
+    )
+
+
+def refusals(*statuses: int) -> dict[int, Any]:
+    """For `extend_schema(responses={200: …, **refusals(400, 404)})`; 429 is always among them."""
+    from drf_spectacular.utils import OpenApiResponse
+
+    return {
+        status: OpenApiResponse(ErrorSerializer, description=_MEANING[status])
+        for status in sorted({*statuses, 429})
+    }
+
+
+class BearerScheme(OpenApiAuthenticationExtension):
+    target_class = "registry.authentication.BearerAuthentication"
+    name = "token"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        return {"type": "http", "scheme": "bearer", "description": "A token from Settings, Tokens."}
+
+
+class SessionScheme(OpenApiAuthenticationExtension):
+    target_class = "registry.authentication.PageSessionAuthentication"
+    name = "session"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        return {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": "sessionid",
+            "description": "The cookie of the pages; writing needs the header X-CSRFToken as well.",
+        }
