@@ -160,7 +160,7 @@ def parse_json_object(raw: bytes, file: str) -> dict[str, Any]:
         reason = show(str(error))[:120]
         raise _refused(file, f"is not valid JSON: {reason}", reason, "a JSON object") from None
     if not isinstance(value, dict):
-        found = {list: "a list", str: "a text"}.get(type(value), "a single value")
+        found = "a list" if isinstance(value, list) else "a single value"
         raise _refused(file, f"must be one JSON object; it is {found}", found, "a JSON object")
     if _depth(value) > MAX_DEPTH:
         raise _refused(file, f"is nested deeper than {MAX_DEPTH} levels", "deep nesting", "flat JSON")

@@ -35,7 +35,7 @@ class ConversionRefused(Exception):
 class _Storage(NamedTuple):
     key: str
     item_bytes: int
-    count: int
+    items: int
 
 
 class _Described(NamedTuple):
@@ -179,9 +179,9 @@ def _check_tensors(tensors: dict[str, _Described], storages: dict[str, int], siz
         shown = name[:200]
         storage = tensor.storage
         there = storages.get(storage.key)
-        if there is None or there != storage.count * storage.item_bytes:
+        if there is None or there != storage.items * storage.item_bytes:
             raise ConversionRefused(
-                f"Tensor {shown} declares a storage of {storage.count * storage.item_bytes:,} bytes; "
+                f"Tensor {shown} declares a storage of {storage.items * storage.item_bytes:,} bytes; "
                 f"the file holds {there or 0:,}."
             )
         if len(tensor.shape) != len(tensor.stride):
@@ -190,7 +190,7 @@ def _check_tensors(tensors: dict[str, _Described], storages: dict[str, int], siz
         for length, step in zip(tensor.shape, tensor.stride, strict=True):
             count *= length
             last += (length - 1) * step
-        if count and last >= storage.count:
+        if count and last >= storage.items:
             raise ConversionRefused(f"Tensor {shown} reaches beyond its storage.")
         total += count * storage.item_bytes
         if total > size:

@@ -190,7 +190,7 @@ def _weights_of(
     if config is not None:
         check_against_config(weights, config, problems)
         if base is not None and not _ignores_base(config):
-            check_against_base(weights, base, problems)
+            check_against_base(weights, base, config.task_type, problems)
     facts = read_bytes(files[WEIGHTS], tensors)
     note_not_finite(facts, problems)
     return tensors, weights, problems.with_counts(), facts
@@ -220,9 +220,9 @@ def _conclude(
     reason = why_not_composable(config, weights)
     base_fit: BaseFit = "unchecked"
     if base is not None and not _ignores_base(config):
-        compared, without_head = check_against_base(weights, base, Problems())
+        compared, other_names = check_against_base(weights, base, config.task_type, Problems())
         base_fit = "fits" if compared else "unchecked"
-        reason = reason or without_head
+        reason = reason or other_names
     return Inspection(
         facts=_facts(config, tensors, weights, byte_facts, files[WEIGHTS].stat().st_size),
         composable=not reason,

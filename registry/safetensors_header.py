@@ -129,8 +129,9 @@ def _read_json(path: Path, file: str, size: int) -> tuple[dict[str, Any], int]:
     """The header as a dict and the position where the data starts. Raises HeaderRefused."""
     with path.open("rb") as stream:
         start = stream.read(64)
-        _recognise_other_formats(start, size, file)
-        length = struct.unpack("<Q", start[:8])[0]
+        length = struct.unpack("<Q", start[:8])[0] if size >= 8 else MAX_HEADER_BYTES
+        if length > min(size - 8, MAX_HEADER_BYTES):  # a good header may be 60 bytes long, which reads "<"
+            _recognise_other_formats(start, size, file)
         if length > size - 8:
             raise HeaderRefused(
                 Problem(

@@ -39,6 +39,9 @@ TASK_HEADS = {
     "TOKEN_CLS": ("classifier", "score"),
     "QUESTION_ANS": ("qa_outputs",),
 }
+_TASKS_WITH_HEADS = frozenset({*TASK_HEADS, "FEATURE_EXTRACTION"})
+# transformers keeps all experts of a layer in one parameter, so they are no linear modules there.
+_EXPERTS = re.compile(r"(^|\.)(experts|block_sparse_moe)\.")
 _LORA_KEY = re.compile(
     r"(?P<path>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
     r"(?:\.(?P<adapter>[^.]+))??(?:\.(?P<kind>weight|bias))?"
@@ -354,42 +357,67 @@ def _is_declared(tensor: TensorInfo, weights: Weights, config: AdapterConfig) ->
     return is_embedding and weights.targets[module].is_targeted and config.target_modules is not None
 
 
-def check_against_base(weights: Weights, base: Matrices, problems: Problems) -> tuple[bool, str]:
+def check_against_base(
+    weights: Weights, base: Matrices, task_type: str | None, problems: Problems
+) -> tuple[bool, str]:
     """Compare every linear pair with the base's matrix of the same path.
 
     Returns (whether everything could be compared, why it cannot be composed although it fits). A matrix that the base
     lacks or whose sizes differ goes to `problems` with both shapes.
     """
-    paths, without_head = _paths_in(base, list(weights.pairs))
-    all_compared, reason = True, ""
-    if without_head:
-        reason = "It was trained on the base model without its head, so its matrices have other names there."
+    paths, reason = _paths_in(base, list(weights.pairs))
+    all_compared = True
     for pair in weights.pairs.values():
         if pair.a is None or pair.b is None:
             continue
         found = base.get(paths[pair.path])
-        if found is None and ".experts" in f".{pair.path}":
-            all_compared, reason = (
-                False,
-                "It changes single experts, which the base model keeps in one block.",
-            )
-        elif found is None:
-            _note_missing(pair, base, problems)
+        if found is None:
+            excuse = _why_not_in_base(pair.path, task_type)
+            if not excuse:
+                _note_missing(pair, base, problems)
+            all_compared, reason = False, reason or excuse
         elif pair.is_linear and (pair.a.shape[1], pair.b.shape[0]) != tuple(found):
             _note_misfit(pair, found, problems)
     return all_compared, reason
 
 
-def _paths_in(base: Matrices, paths: list[str]) -> tuple[dict[str, str], bool]:
-    """Each path as the base calls it. An adapter trained without the head lacks the base's first segment."""
+def _why_not_in_base(path: str, task_type: str | None) -> str:
+    """Why a matrix may be missing in the base although the adapter is right; empty if it may not."""
+    if _EXPERTS.search(path):
+        return "It changes single experts, which the base model keeps in one block."
+    if task_type in _TASKS_WITH_HEADS and not any(part.isdigit() for part in path.split(".")):
+        return f"It changes {path}, a part of the head for its task that the language model does not have."
+    return ""
+
+
+def _paths_in(base: Matrices, paths: list[str]) -> tuple[dict[str, str], str]:
+    """Each path as the base calls it, and why they differ if they do.
+
+    An adapter trained without the head lacks the base's first segment, or has one more than a base without a head;
+    pictures-and-text models were renamed between versions of transformers.
+    """
     as_they_are = {path: path for path in paths}
-    if any(path in base for path in paths):
-        return as_they_are, False
-    for prefix in sorted({name.partition(".")[0] for name in base}):
-        longer = {path: f"{prefix}.{path}" for path in paths}
-        if paths and all(name in base for name in longer.values()):
-            return longer, True
-    return as_they_are, False
+    if not paths or any(path in base for path in paths):
+        return as_they_are, ""
+    heads = sorted({name.partition(".")[0] for name in base})
+    changed = [{path: f"{head}.{path}" for path in paths} for head in heads]
+    changed.append({path: path.partition(".")[2] for path in paths})
+    for names in changed:
+        if all(name in base for name in names.values()):
+            return (
+                names,
+                "It was trained on the base model without its head, so its matrices have other names there.",
+            )
+    renamed = {path: _renamed(path) for path in paths}
+    if any(name in base for name in renamed.values()):
+        return renamed, "Its matrices have the names of an older transformers version."
+    return as_they_are, ""
+
+
+def _renamed(path: str) -> str:
+    path = re.sub(r"^language_model\.model\.", "model.language_model.", path)
+    path = re.sub(r"^vision_tower\.", "model.vision_tower.", path)
+    return path.replace("vision_tower.vision_model.", "vision_tower.")
 
 
 def _note_missing(pair: Pair, base: Matrices, problems: Problems) -> None:
