@@ -1,3 +1,18 @@
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from compose import api
+
+urlpatterns = [
+    path("compositions/", api.CompositionList.as_view(), name="api_compositions"),
+    path("compositions/<str:id>/", api.CompositionDetail.as_view(), name="api_composition"),
+    path("compositions/<str:id>/cancel/", api.CompositionCancel.as_view(), name="api_composition_cancel"),
+    path("compositions/<str:id>/stop/", api.CompositionStop.as_view(), name="api_composition_stop"),
+    path("compositions/<str:id>/publish/", api.CompositionPublish.as_view(), name="api_composition_publish"),
+    path("compositions/<str:id>/trials/", api.CompositionTrials.as_view(), name="api_composition_trials"),
+    path(
+        "compositions/<str:id>/predictions/",
+        api.CompositionPredictions.as_view(),
+        name="api_composition_predictions",
+    ),
+    path("compositions/<str:id>/recipe/", api.CompositionRecipe.as_view(), name="api_composition_recipe"),
+]

@@ -77,3 +77,18 @@ class RecipeProblem(DomainError):
     """A recipe that cannot be followed, or whose result differs from what it promises."""
 
     code = "recipe_problem"
+
+
+class PrivateParents(DomainError):
+    """A public adapter names its parents, and some of them are private."""
+
+    code = "private_parents"
+    status = 409
+
+    def __init__(self, names: list[str]) -> None:
+        shown = ", ".join(names[:5])
+        super().__init__(
+            f"A public adapter names what it is made of, and of its candidates these are private: {shown}. Publish "
+            "it privately, or make them public first.",
+            fields={"visibility": ["Some of its candidates are private."]},
+        )

@@ -95,7 +95,7 @@ def request_composition(
         _require_room(owner)
         composition = Composition.objects.create(
             owner=owner,
-            title=title.strip() or _title(task, plan.examples),
+            title=title.strip() or _title(task, base_model, plan.examples),
             task=task,
             base_model=base_model,
             base_commit=base_model.commit,
@@ -133,28 +133,15 @@ def dry_run(
     seed: int = DEFAULT_SEED,
 ) -> dict[str, Any]:
     """What `request_composition` would do with the same arguments; saves nothing, and a refusal is a problem listed."""
-    answer: dict[str, Any] = {
-        "ok": False,
-        "problems": [],
-        "warnings": [],
-        "candidates": [],
-        "candidates_note": "",
-        "few_shot": 0,
-        "held_out": 0,
-        "split_note": "",
-        "queue_place": None,
-        "estimate": estimate(base_model, method, budget),
-    }
     try:
         check_settings(method=method, budget=budget, seed=seed, title=title)
         plan = _plan(owner, base_model, examples, test_examples, task, candidates, seed)
         _require_room(owner)
     except DomainError as error:
-        sentences = [sentence for found in error.fields.values() for sentence in found]
-        answer["problems"] = sentences or [error.message]
-        return answer
-    return answer | {
+        return refused(error) | {"estimate": estimate(base_model, method, budget)}
+    return {
         "ok": True,
+        "problems": [],
         "warnings": plan.warnings,
         "candidates": [
             {"adapter": revision.adapter.full_name, "revision": revision.commit, "reason": reason}
@@ -165,6 +152,24 @@ def dry_run(
         "held_out": len(plan.test_examples),
         "split_note": plan.split_note,
         "queue_place": _place_of_next(owner),
+        "estimate": estimate(base_model, method, budget),
+    }
+
+
+def refused(error: DomainError) -> dict[str, Any]:
+    """The answer of `dry_run` for a request that would be refused with this error."""
+    sentences = [sentence for found in error.fields.values() for sentence in found]
+    return {
+        "ok": False,
+        "problems": sentences or [error.message],
+        "warnings": [],
+        "candidates": [],
+        "candidates_note": "",
+        "few_shot": 0,
+        "held_out": 0,
+        "split_note": "",
+        "queue_place": None,
+        "estimate": {"seconds": None, "based_on": 0},
     }
 
 
@@ -239,11 +244,9 @@ def task_rows(task: Task, split: str) -> list[Example]:
     return [Example(row.input, row.output) for row in rows]
 
 
-def _title(task: Task | None, examples: Sequence[Example]) -> str:
-    if task is not None:
-        return task.title[:200]
-    first = " ".join(examples[0].input.split())
-    return first if len(first) <= 80 else f"{first[:79]}…"
+def _title(task: Task | None, base_model: BaseModel, examples: Sequence[Example]) -> str:
+    """Not from an example: the title is public once the adapter is, the examples are not."""
+    return task.title[:200] if task is not None else f"{len(examples)} examples on {base_model.short_name}"
 
 
 def _spec_sha256(plan: Plan, base_model: BaseModel, method: str, budget: int, seed: int) -> str:

@@ -1,0 +1,225 @@
+"""The compositions API: doors to `jobs`, `publishing` and `recipes`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Q, QuerySet
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from rest_framework import generics, status
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from compose import candidates, examples, jobs, publishing, recipes, serializers
+from compose.errors import BadSetting
+from compose.models import Composition, Trial
+from registry.authentication import SignedIn
+from registry.idempotency import idempotent
+from registry.models import Adapter, BaseModel, Task
+from registry.rights import writable_namespace
+from web.errors import DomainError, NotFound
+
+TAG = ["compositions"]
+
+
+class CompositionList(generics.ListAPIView):
+    """Your compositions, and asking for a new one."""
+
+    permission_classes = [SignedIn]
+    serializer_class = serializers.CompositionListSerializer
+    keyset_order = ("-created_at", "-id")
+
+    def get_queryset(self) -> QuerySet[Composition]:
+        return (
+            Composition.objects.filter(owner_id=self.request.user.pk)
+            .select_related("base_model", "task", "owner", "adapter__namespace")
+            .defer("examples", "test_examples", "predictions", "result")
+        )
+
+    @extend_schema(tags=TAG, summary="List your compositions, newest first")
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().get(request, *args, **kwargs)
+
+    @extend_schema(
+        tags=TAG,
+        summary="Compose for a new task",
+        request=serializers.CompositionRequestSerializer,
+        responses={
+            201: serializers.CompositionSerializer,
+            200: OpenApiResponse(
+                serializers.DryRunSerializer, description="With `dry_run`: what would happen."
+            ),
+        },
+    )
+    @idempotent
+    def post(self, request: Request) -> Response:
+        given = serializers.CompositionRequestSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        if given.validated_data["dry_run"]:
+            return Response(_dry_run(given.validated_data, request))
+        wanted = _domain_arguments(given.validated_data, request)
+        composition = jobs.request_composition(owner=request.user, **wanted)
+        answer = _answer(request, composition, status.HTTP_201_CREATED)
+        answer["Location"] = request.build_absolute_uri(f"{request.path}{composition.pk}/")
+        return answer
+
+
+class CompositionDetail(APIView):
+    @extend_schema(
+        tags=TAG, summary="A composition and what it found", responses=serializers.CompositionSerializer
+    )
+    def get(self, request: Request, id: str) -> Response:
+        return _answer(request, jobs.visible_composition(request.user, id))
+
+
+class CompositionCancel(APIView):
+    @extend_schema(
+        tags=TAG,
+        summary="Cancel: at once if it waits, within one evaluation if it runs",
+        request=None,
+        responses=serializers.CompositionSerializer,
+    )
+    def post(self, request: Request, id: str) -> Response:
+        composition = jobs.visible_composition(request.user, id)
+        jobs.cancel(composition, request.user)
+        return _answer(request, composition)
+
+
+class CompositionStop(APIView):
+    @extend_schema(
+        tags=TAG,
+        summary="Stop the search and keep the best mix so far",
+        request=None,
+        responses=serializers.CompositionSerializer,
+    )
+    def post(self, request: Request, id: str) -> Response:
+        composition = jobs.visible_composition(request.user, id)
+        jobs.stop(composition, request.user)
+        return _answer(request, composition)
+
+
+class CompositionPublish(APIView):
+    @extend_schema(
+        tags=TAG,
+        summary="Publish the composed adapter, once",
+        request=serializers.CompositionPublishSerializer,
+        responses={201: serializers.CompositionSerializer},
+    )
+    @idempotent
+    def post(self, request: Request, id: str) -> Response:
+        composition = jobs.visible_composition(request.user, id)
+        jobs.require_owner(composition, request.user)
+        given = serializers.CompositionPublishSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        wanted = dict(given.validated_data)
+        namespace = writable_namespace(request.user, wanted.pop("namespace", request.user.get_username()))
+        publishing.publish_composition(composition, actor=request.user, namespace=namespace, **wanted)
+        published = jobs.visible_composition(request.user, id)
+        return _answer(request, published, status.HTTP_201_CREATED)
+
+
+class CompositionTrials(generics.ListAPIView):
+    """Every evaluated vector of mixing weights."""
+
+    serializer_class = serializers.TrialSerializer
+    keyset_order = ("number",)
+
+    def get_queryset(self) -> QuerySet[Trial]:
+        if getattr(self, "swagger_fake_view", False):
+            return Trial.objects.none()
+        return jobs.visible_composition(self.request.user, self.kwargs["id"]).trials.all()
+
+    @extend_schema(tags=TAG, summary="The trials of a composition, in order")
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        return super().get(request, *args, **kwargs)
+
+
+class CompositionPredictions(APIView):
+    @extend_schema(
+        tags=TAG,
+        summary="What each method wrote for the scored rows; for the owner only",
+        responses=serializers.PredictionsSerializer,
+    )
+    def get(self, request: Request, id: str) -> Response:
+        composition = jobs.visible_composition(request.user, id)
+        jobs.require_owner(composition, request.user)
+        return Response({"results": composition.predictions})
+
+
+class CompositionRecipe(APIView):
+    @extend_schema(
+        tags=TAG,
+        summary="The recipe that makes the same adapter again, byte for byte",
+        responses=OpenApiTypes.OBJECT,
+    )
+    def get(self, request: Request, id: str) -> Response:
+        return Response(recipes.recipe(jobs.visible_composition(request.user, id)))
+
+
+def _dry_run(given: dict[str, Any], request: Request) -> dict[str, Any]:
+    try:
+        answer = jobs.dry_run(owner=request.user, **_domain_arguments(given, request))
+    except DomainError as error:
+        answer = jobs.refused(error)
+    return dict(serializers.DryRunSerializer(answer).data)
+
+
+def _domain_arguments(given: dict[str, Any], request: Request) -> dict[str, Any]:
+    """The keyword arguments of `request_composition`, but for the owner. Raises DomainError."""
+    task = _task(given.get("task"))
+    base_model = _base_model(given.get("base_model"), task)
+    few_shot, test = given["examples"], given["test_examples"]
+    picked = given["candidates"]
+    # Text of another format than its rows is the reader's to refuse; rows need none.
+    text_format = given["format"]
+    return {
+        "base_model": base_model,
+        "task": task,
+        "examples": examples.parse_examples(few_shot, text_format) if few_shot or not task else [],
+        "test_examples": examples.parse_examples(test, text_format, field="test_examples") if test else [],
+        "candidates": None if picked is None else candidates.pick(picked, base_model, request.user),
+        "method": given["method"],
+        "budget": given["budget"],
+        "seed": given["seed"],
+        "title": given["title"],
+    }
+
+
+def _task(slug: str | None) -> Task | None:
+    if slug is None:
+        return None
+    task = Task.objects.select_related("base_model").filter(slug=slug).first()
+    if task is None:
+        raise NotFound(f"There is no task {slug[:100]!r} here.", fields={"task": ["Unknown."]})
+    return task
+
+
+def _base_model(name: str | None, task: Task | None) -> BaseModel:
+    if name is None:
+        if task is None or task.base_model is None:
+            raise BadSetting("base_model", "Say which base model the modules are to be composed for.")
+        return task.base_model
+    base_model = BaseModel.objects.named(name)
+    if base_model is None:
+        message = (
+            f"The base model {name[:100]!r} is not known here. GET /api/v1/base-models/ lists those that are."
+        )
+        raise BadSetting("base_model", message)
+    return base_model
+
+
+def _answer(request: Request, composition: Composition, code: int = status.HTTP_200_OK) -> Response:
+    """A composition as this person may see it."""
+    offered = Adapter.objects.filter(revisions__candidacies__composition=composition)
+    # Lineage outlives a deletion: what was public keeps its name, and the owner composed with what was there.
+    gone = Q(deleted_at__isnull=False)
+    if composition.owner_id != request.user.pk:
+        gone &= Q(visibility=Adapter.Visibility.PUBLIC)
+    seen = Q(pk__in=Adapter.objects.visible_to(request.user).values("pk")) | gone
+    visible = set(offered.filter(seen).values_list("pk", flat=True))
+    found = Composition.objects.select_related("base_model", "task", "owner", "adapter__namespace")
+    row = found.prefetch_related("scores", "candidates__revision__adapter__namespace").get(pk=composition.pk)
+    context = {"request": request, "visible": visible}
+    return Response(serializers.CompositionSerializer(row, context=context).data, status=code)

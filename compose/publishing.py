@@ -1,0 +1,286 @@
+"""A finished composition becomes a composed adapter of the registry, with its card, recipe and lineage."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from django.conf import settings
+from django.db import transaction
+
+from compose import recipes
+from compose.errors import PrivateParents, WrongState
+from compose.jobs import require_owner
+from compose.licences import DerivedLicence, derive_licence
+from compose.models import Candidate, Composition, Score
+from registry import publishing, storage
+from registry.models import Adapter, Namespace, User
+from registry.rights import require_write
+from web.errors import Conflict
+
+logger = logging.getLogger(__name__)
+
+METHOD_NAMES = {
+    "zero_shot": "Base model alone",
+    "in_context": "Base model with the examples in its prompt",
+    "best_single": "Best single module",
+    "uniform": "All modules with equal weights",
+    "lorahub": "LoraHub",
+}
+LORAHUB_CITATION = """@article{huang2023lorahub,
+  title = {LoraHub: Efficient Cross-Task Generalization via Dynamic LoRA Composition},
+  author = {Huang, Chengsong and Liu, Qian and Lin, Bill Yuchen and Pang, Tianyu and Du, Chao and Lin, Min},
+  journal = {arXiv preprint arXiv:2307.13269},
+  year = {2023}
+}"""
+_CLASSES = {"SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM"}
+
+
+def publish_composition(
+    composition: Composition,
+    *,
+    actor: User,
+    namespace: Namespace,
+    name: str,
+    visibility: str = Adapter.Visibility.PRIVATE,
+    description: str = "",
+) -> Adapter:
+    """Publish what a composition made as `namespace/name`, once. Returns the composed adapter.
+
+    Its files are the adapter, a generated card and the recipe; its parents are the candidates, its licence is
+    derived from theirs. Raises WrongState, PrivateParents, Conflict when the name is taken, Forbidden, and what
+    `registry.publishing.publish` raises; then nothing is kept.
+    """
+    require_owner(composition, actor)
+    require_write(actor, namespace)
+    with transaction.atomic():
+        # The row is held, so that a second click waits here and then finds the adapter.
+        composition = _held(composition)
+        _require_publishable(composition)
+        candidates = list(
+            composition.candidates.select_related("revision__adapter__namespace", "revision__author")
+        )
+        if visibility == Adapter.Visibility.PUBLIC:
+            _require_public_parents(candidates)
+        _require_new_name(namespace, name)
+        licence = derive_licence(_licences(candidates))
+        with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="composed-") as folder:
+            adapter = publishing.publish(
+                author=actor,
+                namespace=namespace,
+                name=name,
+                files=_files(composition, candidates, licence, f"{namespace.name}/{name}", Path(folder)),
+                description=description.strip() or _summary(composition, candidates),
+                task=composition.task,
+                base_model=composition.base_model.name,
+                license=licence.license,
+                visibility=visibility,
+                tags=["composed", composition.method],
+                message=f"Composition {composition.pk}",
+                kind=Adapter.Kind.COMPOSED,
+            )
+        score = held_out_score(composition)
+        if score is not None:
+            adapter.best_score = score.value
+            adapter.save(update_fields=["best_score"])
+        composition.adapter = adapter
+        composition.save(update_fields=["adapter"])
+    logger.info("composition %s was published as %s", composition.pk, adapter)
+    return adapter
+
+
+def held_out_score(composition: Composition) -> Score | None:
+    """The composed adapter's own score on rows that the search did not see; None when there were none."""
+    return composition.scores.filter(method=composition.method, split="held_out").first()
+
+
+def parents(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those with a share in the mix, the largest weight first."""
+    used = [candidate for candidate in candidates if candidate.mixing_weight]
+    return sorted(used, key=lambda candidate: -abs(candidate.mixing_weight or 0))
+
+
+# --- What must hold ------------------------------------------------------------------------------------------
+
+
+def _held(composition: Composition) -> Composition:
+    return (
+        Composition.objects.select_for_update(of=("self",))
+        .select_related("base_model", "task", "adapter", "weights_blob", "config_blob", "owner")
+        .get(pk=composition.pk)
+    )
+
+
+def _require_publishable(composition: Composition) -> None:
+    if composition.status != Composition.Status.SUCCEEDED:
+        raise WrongState(
+            f"This composition is {composition.status}; only one that succeeded can be published."
+        )
+    if composition.adapter is not None:
+        raise WrongState(f"This composition is already published, as {composition.adapter.full_name}.")
+
+
+def _require_public_parents(candidates: Sequence[Candidate]) -> None:
+    hidden = [
+        candidate.revision.adapter.full_name
+        for candidate in candidates  # also those of weight 0: the recipe names them
+        if candidate.revision.adapter.is_private
+    ]
+    if hidden:
+        raise PrivateParents(hidden)
+
+
+def _require_new_name(namespace: Namespace, name: str) -> None:
+    """A composition never becomes a revision of something else."""
+    if Adapter.objects.alive().filter(namespace=namespace, name__iexact=name).exists():
+        raise Conflict(
+            f"There is already a LoRA module {namespace.name}/{name}. Choose another name.",
+            fields={"name": ["This name is taken."]},
+        )
+
+
+def _licences(candidates: Sequence[Candidate]) -> list[tuple[str, str]]:
+    offered = parents(candidates) or list(candidates)
+    return [(c.revision.adapter.full_name, c.revision.adapter.license) for c in offered]
+
+
+# --- The files -----------------------------------------------------------------------------------------------
+
+
+def _files(
+    composition: Composition,
+    candidates: Sequence[Candidate],
+    licence: DerivedLicence,
+    full_name: str,
+    folder: Path,
+) -> dict[str, Path]:
+    assert composition.weights_blob is not None
+    assert composition.config_blob is not None
+    card = folder / "README.md"
+    card.write_text(make_card(composition, candidates, licence, full_name), encoding="utf-8")
+    recipe = folder / "recipe.json"
+    recipe.write_text(recipes.as_text(recipes.recipe(composition)), encoding="utf-8")
+    return {
+        "adapter_config.json": storage.local_path(composition.config_blob),
+        "adapter_model.safetensors": storage.local_path(composition.weights_blob),
+        "README.md": card,
+        "recipe.json": recipe,
+    }
+
+
+def _summary(composition: Composition, candidates: Sequence[Candidate]) -> str:
+    what = composition.task.title if composition.task else composition.title
+    return f"Composed from {len(parents(candidates))} LoRA modules: {what}"[:500]
+
+
+def make_card(
+    composition: Composition, candidates: Sequence[Candidate], licence: DerivedLicence, full_name: str
+) -> str:
+    """The README of a composed adapter. It holds nothing of the owner's examples."""
+    sections = [
+        _front_matter(composition, licence),
+        f"# {_plain(full_name)}\n\n{_introduction(composition, candidates)}",
+        f"## How good it is\n\n{_scores(composition)}",
+        f"## What it is made of\n\n{_parents_table(candidates)}",
+        f"## How to use it\n\n{_snippet(composition, full_name)}",
+        f"## Licence\n\n{licence.note}{_base_licence(composition)}",
+        f"## How it was made\n\n{_recipe_lines(composition)}",
+        f"## Citation\n\nPlease cite LoraHub and credit the parents above.\n\n```bibtex\n{LORAHUB_CITATION}\n```",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _front_matter(composition: Composition, licence: DerivedLicence) -> str:
+    # JSON strings are YAML strings, so no name can break out of its line.
+    lines = [
+        f"license: {json.dumps(licence.license)}",
+        f"base_model: {json.dumps(composition.base_model.name)}",
+        "library_name: peft",
+        f"tags: {json.dumps(['lora', 'composed', composition.method])}",
+    ]
+    return "---\n" + "\n".join(lines) + "\n---"
+
+
+def _introduction(composition: Composition, candidates: Sequence[Candidate]) -> str:
+    task = f" for the task *{_plain(composition.task.title)}*" if composition.task else ""
+    return (
+        f"A LoRA adapter for `{composition.base_model.name}`, composed{task} from {len(parents(candidates))} LoRA "
+        f"modules by {METHOD_NAMES.get(composition.method, composition.method)}: {len(composition.examples)} few-shot "
+        "examples, no gradients, no new parameters."
+    )
+
+
+def _scores(composition: Composition) -> str:
+    scores = list(composition.scores.all())
+    verdict = _plain((composition.result or {}).get("verdict", ""))
+    if not scores:
+        return verdict or "It was not scored."
+    where = {
+        "held_out": f"Measured on rows that the search did not see. {composition.split_note}",
+        "leave_one_out": "A leave-one-out estimate on the few-shot examples; there were no rows to score it on.",
+        "few_shot": "Measured on the few-shot examples themselves, which says little about other rows.",
+    }[scores[0].split]
+    rows = [
+        f"| {METHOD_NAMES.get(score.method, score.method)} | {score.value:.3f} | {score.low:.3f} to {score.high:.3f} "
+        f"| {score.n} |"
+        for score in scores
+    ]
+    table = "\n".join(["| Method | Exact match | 95 % interval | Rows |", "| --- | --- | --- | --- |", *rows])
+    return f"{verdict}\n\n{table}\n\n{_plain(where)}"
+
+
+def _parents_table(candidates: Sequence[Candidate]) -> str:
+    rows = [
+        f"| {c.revision.adapter.full_name} | `{c.revision.short_commit}` | {c.mixing_weight:+.4f} | "
+        f"{_plain(c.revision.adapter.license) or 'none stated'} |"
+        for c in parents(candidates)
+    ]
+    if not rows:
+        return "The search kept no module: every mixing weight is 0, so this adapter changes nothing."
+    table = "\n".join(["| Module | Revision | Weight | Licence |", "| --- | --- | --- | --- |", *rows])
+    left = len(candidates) - len(rows)
+    note = f"\n\n{left} more were offered to the search and got the weight 0." if left else ""
+    return table + note
+
+
+def _snippet(composition: Composition, full_name: str) -> str:
+    loader = _CLASSES.get(composition.base_model.task_type, "AutoModelForCausalLM")
+    base = composition.base_model.name
+    return f"""```python
+from peft import PeftModel
+from transformers import {loader}, AutoTokenizer
+
+base = {loader}.from_pretrained("{base}")
+tokenizer = AutoTokenizer.from_pretrained("{base}")
+model = PeftModel.from_pretrained(base, "{full_name}")
+```
+
+With `HF_ENDPOINT` set to the address of the site that you read this on; or give a downloaded folder instead of the name."""
+
+
+def _base_licence(composition: Composition) -> str:
+    licence = composition.base_model.license
+    return f" The base model's own licence is {_plain(licence)}." if licence else ""
+
+
+def _recipe_lines(composition: Composition) -> str:
+    result = composition.result or {}
+    mix = {"paper": "A and B mixed separately, as LoraHub does", "exact": "the exact sum of the modules"}
+    lines = [
+        f"- method `{composition.method}`, {mix.get(result.get('mix', ''), 'mixed')}",
+        f"- {result.get('trials', 0)} trials of a budget of {composition.budget}, seed {composition.seed}",
+        f"- composition `{composition.pk}`",
+    ]
+    return "\n".join(lines) + (
+        "\n\n`recipe.json` beside this card holds every number. `manage.py rebuild_recipe recipe.json OUT` makes these "
+        "weights again from the same revisions, byte for byte."
+    )
+
+
+def _plain(text: str) -> str:
+    """Somebody's text as text: on one line, and with nothing that markdown or HTML would take for markup."""
+    line = " ".join(text.split())
+    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|#&~" else letter for letter in line)

@@ -1,0 +1,192 @@
+"""Recipes: what a composed adapter was made of, exact enough to make it again byte for byte."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from compose.errors import RecipeProblem, WrongState
+from compose.models import Composition
+from registry import storage
+from registry.models import BaseModel, Revision
+
+FORMAT = "lora-commons/recipe"
+FORMAT_VERSION = 1
+OUTPUTS = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def recipe(composition: Composition) -> dict[str, Any]:
+    """The recipe of a finished composition, ready for JSON. The examples are named by their hash only.
+
+    Raises WrongState for one that has no result.
+    """
+    if composition.weights_blob is None or composition.config_blob is None or composition.result is None:
+        raise WrongState("This composition has no result, so there is no recipe of it.")
+    candidates = composition.candidates.select_related("revision__adapter__namespace").prefetch_related(
+        "revision__files__blob"
+    )
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "composition": composition.pk,
+        "base_model": {"name": composition.base_model.name, "commit": composition.base_commit},
+        "method": composition.method,
+        "mix": composition.result["mix"],
+        "seed": composition.seed,
+        "budget": composition.budget,
+        "trials": composition.result["trials"],
+        "examples": {"count": len(composition.examples), "sha256": hash_of(composition.examples)},
+        "modules": [
+            {
+                "adapter": candidate.revision.adapter.full_name,
+                "revision": candidate.revision.commit,
+                "tensor_sha256": candidate.revision.tensor_sha256,
+                "files": {
+                    file.path: file.blob.sha256
+                    for file in candidate.revision.files.all()
+                    if file.path in OUTPUTS
+                },
+                # Python writes the shortest text that reads back as the same float.
+                "mixing_weight": candidate.mixing_weight,
+            }
+            for candidate in candidates
+        ],
+        "versions": composition.result["versions"],
+        "output": {
+            "adapter_config.json": composition.config_blob.sha256,
+            "adapter_model.safetensors": composition.weights_blob.sha256,
+        },
+    }
+
+
+def as_text(recipe: dict[str, Any]) -> str:
+    return json.dumps(recipe, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def hash_of(rows: list[dict[str, str]]) -> str:
+    """sha256 of examples, whatever the order of their keys; the text itself stays private."""
+    return hashlib.sha256(json.dumps(rows, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def rebuild(recipe: dict[str, Any], out: Path) -> None:
+    """Write the adapter of `recipe` into `out`, from revisions and base model of this site. For the worker's machine.
+
+    Raises RecipeProblem if something is missing, is not what the recipe names, or if the result differs from what
+    the recipe promises; then `out` is left as it was.
+    """
+    from compose import fetching, worker
+    from compose.engine import run as engine
+    from compose.engine.errors import EngineError
+
+    base_model = _base_model(recipe)
+    commit = recipe["base_model"]["commit"]
+    with TemporaryDirectory(prefix="recipe-") as name:
+        folder = Path(name)
+        modules = worker.lay_out_modules(_revisions(recipe), folder / "modules")
+        base = (
+            worker.lay_out_hosted(base_model)
+            if base_model.is_hosted
+            else fetching.fetch(base_model.name, commit)
+        )
+        try:
+            engine.export_weights(
+                base,
+                modules,
+                [module["mixing_weight"] for module in recipe["modules"]],
+                recipe["mix"],
+                folder / "out",
+                base_model.name,
+            )
+        except EngineError as error:
+            raise RecipeProblem(error.message) from error
+        _require_same(recipe, folder / "out")
+        out.mkdir(parents=True, exist_ok=True)
+        for output in OUTPUTS:
+            shutil.copyfile(folder / "out" / output, out / output)
+
+
+def read(text: str) -> dict[str, Any]:
+    """A recipe from its JSON. Raises RecipeProblem for anything else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecipeProblem(f"The recipe is not JSON: {error}.") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise RecipeProblem(f"This is not a recipe: its “format” is not {FORMAT!r}.")
+    if found.get("format_version") != FORMAT_VERSION:
+        raise RecipeProblem(
+            f"The recipe has the format version {found.get('format_version')!r}; this program reads {FORMAT_VERSION}."
+        )
+    problem = _shape_problem(found)
+    if problem:
+        raise RecipeProblem(f"The recipe cannot be followed: {problem}.")
+    return found
+
+
+def _shape_problem(recipe: dict[str, Any]) -> str:
+    base, modules, output = (recipe.get(name) for name in ("base_model", "modules", "output"))
+    if not (isinstance(base, dict) and all(isinstance(base.get(key), str) for key in ("name", "commit"))):
+        return "“base_model” needs “name” and “commit”"
+    if recipe.get("mix") not in {"paper", "exact"}:
+        return "“mix” is “paper” or “exact”"
+    if not (isinstance(output, dict) and all(isinstance(output.get(name), str) for name in OUTPUTS)):
+        return "“output” needs the sha256 of both files"
+    if not (isinstance(modules, list) and modules):
+        return "it names no modules"
+    for number, module in enumerate(modules, 1):
+        texts = ("adapter", "revision", "tensor_sha256")
+        if not (isinstance(module, dict) and all(isinstance(module.get(key), str) for key in texts)):
+            return f"module {number} needs {', '.join(f'“{key}”' for key in texts)}"
+        weight = module.get("mixing_weight")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            return f"module {number} needs a number as “mixing_weight”"
+    return ""
+
+
+def _base_model(recipe: dict[str, Any]) -> BaseModel:
+    name, commit = recipe["base_model"]["name"], recipe["base_model"]["commit"]
+    base_model = BaseModel.objects.named(name)
+    if base_model is None:
+        raise RecipeProblem(f"The base model {name} is not known here.")
+    if base_model.is_hosted and base_model.commit != commit:
+        raise RecipeProblem(
+            f"The recipe is for {name} at {commit[:8]}; here it is at {base_model.commit[:8]}."
+        )
+    return base_model
+
+
+def _revisions(recipe: dict[str, Any]) -> list[Revision]:
+    found = []
+    for module in recipe["modules"]:
+        namespace, _, name = module["adapter"].partition("/")
+        revision = (
+            Revision.objects.select_related("adapter__namespace")
+            .filter(
+                adapter__namespace__name__iexact=namespace,
+                adapter__name__iexact=name,
+                commit=module["revision"],
+            )
+            .first()
+        )
+        if revision is None:
+            raise RecipeProblem(f"{module['adapter']} at {module['revision'][:8]} is not here.")
+        if revision.tensor_sha256 != module["tensor_sha256"]:
+            raise RecipeProblem(f"{module['adapter']} at {module['revision'][:8]} has other weights here.")
+        found.append(revision)
+    return found
+
+
+def _require_same(recipe: dict[str, Any], folder: Path) -> None:
+    for name in OUTPUTS:
+        made = storage.digest(folder / name).sha256
+        if made != recipe["output"][name]:
+            versions = ", ".join(f"{key} {value}" for key, value in recipe.get("versions", {}).items())
+            raise RecipeProblem(
+                f"{name} came out different from what the recipe promises ({made[:12]}… instead of "
+                f"{recipe['output'][name][:12]}…). It was made with {versions or 'unknown versions'}; use these."
+            )

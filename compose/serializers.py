@@ -1,0 +1,282 @@
+"""Shapes of the compositions API; rules are the domain's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from compose import jobs
+from compose.examples import FORMATS
+from compose.models import Candidate, Composition, Score, Trial
+from registry.models import Adapter
+
+_ROW = {
+    "type": "object",
+    "required": ["input", "output"],
+    "properties": {"input": {"type": "string"}, "output": {"type": "string"}},
+}
+
+
+@extend_schema_field(
+    {
+        "oneOf": [{"type": "array", "items": _ROW}, {"type": "string"}],
+        "example": [{"input": "Ann has a red ball. Who has it?", "output": "Ann"}],
+    }
+)
+class ExamplesField(serializers.Field):
+    """Rows as a list of objects, or text: JSON lines, a JSON list, CSV or TSV. Read by `compose.examples`."""
+
+    default_error_messages = {"type": "Give a list of rows, or the rows as text."}
+
+    def to_internal_value(self, data: Any) -> list[Any] | str:
+        if not isinstance(data, list | str):
+            self.fail("type")
+        return data
+
+    def to_representation(self, value: Any) -> Any:
+        return value
+
+
+@extend_schema_field(
+    {
+        "oneOf": [{"type": "string", "enum": ["auto"]}, {"type": "array", "items": {"type": "string"}}],
+        "example": "auto",
+    }
+)
+class CandidatesField(serializers.Field):
+    """`"auto"`, or a list of `namespace/name` or `namespace/name@revision`."""
+
+    default_error_messages = {"type": 'Give "auto", or a list of names such as "somebody/some-module".'}
+
+    def to_internal_value(self, data: Any) -> list[str] | None:
+        if data == "auto":
+            return None
+        if not isinstance(data, list) or not all(isinstance(name, str) for name in data):
+            self.fail("type")
+        return data
+
+    def to_representation(self, value: Any) -> Any:
+        return "auto" if value is None else value
+
+
+class CompositionRequestSerializer(serializers.Serializer):
+    """A new composition. Without `examples` the few-shot rows of `task` are used."""
+
+    base_model = serializers.CharField(
+        required=False, help_text="Id or alias. May be left out with a task that has one of its own."
+    )
+    examples = ExamplesField(required=False, default=list, help_text="Few-shot rows, as a list or as text.")
+    test_examples = ExamplesField(
+        required=False,
+        default=list,
+        help_text="Rows to score on. Without them, and without a task with hidden rows, a part is held out.",
+    )
+    format = serializers.ChoiceField(
+        choices=FORMATS, default="auto", help_text="Of rows that are given as text."
+    )
+    candidates = CandidatesField(
+        required=False, default=None, help_text="`auto` (20 drawn by the seed), or names."
+    )
+    task = serializers.SlugField(required=False, help_text="Slug of a task that this is for.")
+    method = serializers.CharField(default=jobs.DEFAULT_METHOD)
+    budget = serializers.IntegerField(default=jobs.DEFAULT_BUDGET, help_text="Trials.")
+    seed = serializers.IntegerField(default=jobs.DEFAULT_SEED)
+    title = serializers.CharField(required=False, allow_blank=True, default="")
+    dry_run = serializers.BooleanField(default=False, help_text="Only say what would happen.")
+
+
+class OfferedSerializer(serializers.Serializer):
+    adapter = serializers.CharField()
+    revision = serializers.CharField()
+    reason = serializers.CharField()
+
+
+class EstimateSerializer(serializers.Serializer):
+    seconds = serializers.FloatField(
+        allow_null=True, help_text="Of worker time; null when nothing is known yet."
+    )
+    based_on = serializers.IntegerField(help_text="Earlier compositions that this is the median of.")
+
+
+class DryRunSerializer(serializers.Serializer):
+    """What a request comes to. With `problems` it would be refused."""
+
+    ok = serializers.BooleanField()
+    problems = serializers.ListField(child=serializers.CharField())
+    warnings = serializers.ListField(child=serializers.CharField())
+    candidates = OfferedSerializer(many=True)
+    candidates_note = serializers.CharField()
+    few_shot = serializers.IntegerField(help_text="Rows that the search sees.")
+    held_out = serializers.IntegerField(help_text="Rows that score the result.")
+    split_note = serializers.CharField()
+    queue_place = serializers.IntegerField(allow_null=True)
+    estimate = EstimateSerializer()
+
+
+class CandidateSerializer(serializers.ModelSerializer):
+    """A module of a composition. `adapter` is null when it is one that you may not see (any more)."""
+
+    adapter = serializers.SerializerMethodField()
+    revision = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Candidate
+        fields = ("adapter", "revision", "mixing_weight", "audition_loss", "attribution", "reason")
+
+    def get_adapter(self, candidate: Candidate) -> str | None:
+        return candidate.revision.adapter.full_name if self._is_visible(candidate) else None
+
+    def get_revision(self, candidate: Candidate) -> str | None:
+        return candidate.revision.commit if self._is_visible(candidate) else None
+
+    def _is_visible(self, candidate: Candidate) -> bool:
+        return candidate.revision.adapter_id in self.context["visible"]
+
+
+class ScoreSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Score
+        fields = ("method", "metric", "split", "value", "low", "high", "n")
+
+
+class ResultSerializer(serializers.Serializer):
+    """What was found. Losses are mean token losses on the few-shot examples."""
+
+    scores = ScoreSerializer(many=True)
+    verdict = serializers.CharField()
+    notes = serializers.ListField(child=serializers.CharField())
+    mix = serializers.ChoiceField(choices=["paper", "exact"])
+    loss = serializers.FloatField()
+    base_loss = serializers.FloatField()
+    trials = serializers.IntegerField()
+    stopped_early = serializers.BooleanField()
+    seconds = serializers.DictField(child=serializers.FloatField())
+    versions = serializers.DictField(child=serializers.CharField())
+
+
+class CompositionListSerializer(serializers.ModelSerializer):
+    """A composition in a list."""
+
+    base_model = serializers.CharField(source="base_model.name")
+    task = serializers.CharField(source="task.slug", allow_null=True, default=None)
+    owner = serializers.CharField(source="owner.username")
+    adapter = serializers.SerializerMethodField()
+    queue_place = serializers.SerializerMethodField()
+    url = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Composition
+        fields: tuple[str, ...] = (
+            "id",
+            "url",
+            "title",
+            "owner",
+            "base_model",
+            "task",
+            "method",
+            "budget",
+            "seed",
+            "status",
+            "wish",
+            "stage",
+            "stage_note",
+            "step",
+            "steps",
+            "queue_place",
+            "created_at",
+            "started_at",
+            "finished_at",
+            "error",
+            "adapter",
+        )
+
+    def get_adapter(self, composition: Composition) -> str | None:
+        """The published adapter; null while there is none that you may see."""
+        adapter: Adapter | None = composition.adapter
+        return adapter.full_name if adapter is not None and adapter.deleted_at is None else None
+
+    def get_queue_place(self, composition: Composition) -> int | None:
+        """1 for the next in line; null for one that does not wait."""
+        if composition.status != Composition.Status.QUEUED:
+            return None
+        if "queue" not in self.context:
+            self.context["queue"] = jobs.queue_order()
+        queue: list[str] = self.context["queue"]
+        return queue.index(composition.pk) + 1 if composition.pk in queue else None
+
+    def get_url(self, composition: Composition) -> str:
+        """Its page."""
+        return self.context["request"].build_absolute_uri(composition.get_absolute_url())
+
+
+class CompositionSerializer(CompositionListSerializer):
+    """A composition with all it measured. The examples themselves are its owner's alone and are not repeated here."""
+
+    few_shot = serializers.SerializerMethodField()
+    held_out = serializers.SerializerMethodField()
+    candidates = CandidateSerializer(many=True)
+    result = serializers.SerializerMethodField()
+
+    class Meta(CompositionListSerializer.Meta):
+        fields = (
+            *CompositionListSerializer.Meta.fields,
+            "few_shot",
+            "held_out",
+            "split_note",
+            "candidates_note",
+            "attempt",
+            "worker",
+            "heartbeat_at",
+            "base_commit",
+            "spec_sha256",
+            "candidates",
+            "result",
+        )
+
+    def get_few_shot(self, composition: Composition) -> int:
+        """Rows that the search sees."""
+        return len(composition.examples)
+
+    def get_held_out(self, composition: Composition) -> int:
+        """Rows that score the result."""
+        return len(composition.test_examples)
+
+    @extend_schema_field(ResultSerializer(allow_null=True))
+    def get_result(self, composition: Composition) -> dict[str, Any] | None:
+        if composition.result is None:
+            return None
+        scores = ScoreSerializer(composition.scores.all(), many=True).data
+        return {"scores": scores, **composition.result}
+
+
+class CompositionPublishSerializer(serializers.Serializer):
+    """Where a composed adapter goes."""
+
+    namespace = serializers.CharField(required=False, help_text="Your own when left out.")
+    name = serializers.CharField()
+    visibility = serializers.ChoiceField(choices=Adapter.Visibility.choices, default="private")
+    description = serializers.CharField(required=False, allow_blank=True, default="", max_length=500)
+
+
+class TrialSerializer(serializers.ModelSerializer):
+    """`mixing_weights` in the order of the composition's candidates."""
+
+    mixing_weights = serializers.ListField(child=serializers.FloatField())
+
+    class Meta:
+        model = Trial
+        fields = ("number", "mixing_weights", "loss", "objective")
+
+
+class PredictionSerializer(serializers.Serializer):
+    """What each method wrote for one row; `outputs` maps the method to its text."""
+
+    input = serializers.CharField()
+    expected = serializers.CharField()
+    outputs = serializers.DictField(child=serializers.CharField())
+
+
+class PredictionsSerializer(serializers.Serializer):
+    results = PredictionSerializer(many=True)

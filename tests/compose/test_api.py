@@ -1,0 +1,253 @@
+"""The compositions API as scripts use it: it works, it refuses strangers, it refuses bad input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rest_framework.test import APIClient
+
+from compose import jobs
+from compose.models import Composition
+from registry.models import Adapter, User
+from tests.compose.factories import finish, make_composition, make_modules, make_trials
+from tests.factories import make_adapter, make_base_model, make_task, make_token, make_user
+
+pytestmark = pytest.mark.django_db
+URL = "/api/v1/compositions/"
+ROWS = [{"input": f"question {n}", "output": f"answer {n}"} for n in range(5)]
+
+
+def client_of(user: User, scope: str = "write") -> APIClient:
+    client = APIClient()
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {make_token(user, scope=scope)}")
+    return client
+
+
+@pytest.fixture
+def owner() -> User:
+    return make_user("ann")
+
+
+@pytest.fixture
+def client(owner) -> APIClient:
+    return client_of(owner)
+
+
+@pytest.fixture
+def base_model():
+    base_model = make_base_model()
+    make_modules(base_model, 3, owner=make_user("maker"))
+    return base_model
+
+
+def post(client: APIClient, **body: Any):
+    return client.post(URL, {"base_model": "demo/tiny-t5", "examples": ROWS, **body})
+
+
+# --- asking
+
+
+def test_a_request_answers_201_with_everything_that_was_decided(client, base_model):
+    answer = post(client, budget=12, seed=5, title="Colours")
+    assert answer.status_code == 201, answer.data
+    body = answer.json()
+    assert answer["Location"] == f"http://testserver{URL}{body['id']}/"
+    assert (body["status"], body["queue_place"], body["budget"], body["step"]) == ("queued", 1, 12, 0)
+    assert [c["adapter"] for c in body["candidates"]] == ["maker/part-0", "maker/part-1", "maker/part-2"]
+    assert all(len(c["revision"]) == 40 and c["mixing_weight"] is None for c in body["candidates"])
+    assert (body["result"], body["adapter"], body["error"]) == (None, None, "")
+    assert body["url"] == f"http://testserver/compositions/{body['id']}"
+    assert "question 1" not in answer.content.decode()
+
+
+def test_examples_may_be_text_and_candidates_may_be_picked(client, base_model):
+    answer = post(client, examples="question;answer\na;b\nc;d\n", candidates=["maker/part-2", "maker/part-0@main"])
+    assert answer.status_code == 201, answer.data
+    assert [c["adapter"] for c in answer.json()["candidates"]] == ["maker/part-2", "maker/part-0"]
+    assert Composition.objects.get().examples == [{"input": "a", "output": "b"}, {"input": "c", "output": "d"}]
+
+
+def test_a_task_is_enough(client, base_model):
+    make_task("who-quoted", rows=5, test_rows=8, base_model=base_model)
+    answer = client.post(URL, {"task": "who-quoted"})
+    assert answer.status_code == 201, answer.data
+    body = answer.json()
+    assert (body["few_shot"], body["held_out"], body["base_model"]) == (5, 8, "demo/tiny-t5")
+    assert body["split_note"] == "Scored on the 8 hidden test rows of the task who-quoted."
+
+
+def test_a_dry_run_answers_200_and_saves_nothing(client, base_model):
+    answer = post(client, dry_run=True)
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["ok"]
+    assert body["queue_place"] == 1
+    assert len(body["candidates"]) == 3
+    assert body["estimate"] == {"seconds": None, "based_on": 0}
+    assert not Composition.objects.exists()
+
+
+def test_a_dry_run_lists_the_problems(client, base_model):
+    answer = post(client, dry_run=True, examples=[{"input": "a", "output": "b"}, {"input": "c"}])
+    assert answer.status_code == 200
+    assert answer.json()["ok"] is False
+    assert answer.json()["problems"] == ["Row 2 has an input and no output."]
+
+
+def test_the_same_key_asks_once(client, base_model):
+    answers = [
+        client.post(URL, {"base_model": "demo/tiny-t5", "examples": ROWS}, headers={"Idempotency-Key": "one"})
+        for _ in range(2)
+    ]
+    assert [answer.status_code for answer in answers] == [201, 201]
+    assert answers[0].json()["id"] == answers[1].json()["id"]
+    assert Composition.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "field", "sentence"),
+    [
+        ({"base_model": "no/such"}, 400, "base_model", "The base model 'no/such' is not known here."),
+        ({"budget": 0}, 400, "budget", "The budget is the number of trials, from 1 to 2,000."),
+        ({"budget": "many"}, 400, "budget", "A valid integer is required."),
+        ({"seed": 2**70}, 400, "seed", "The seed is a whole number from 0"),
+        ({"method": "magic"}, 400, "method", "There is no method 'magic' here"),
+        ({"task": "no-such-task"}, 404, "task", "There is no task 'no-such-task' here."),
+        ({"candidates": "all"}, 400, "candidates", 'Give "auto", or a list of names'),
+        ({"candidates": [3]}, 400, "candidates", 'Give "auto", or a list of names'),
+        ({"candidates": ["no/where"]}, 400, "candidates", "There is no LoRA module 'no/where' here"),
+        ({"examples": 5}, 400, "examples", "Give a list of rows, or the rows as text."),
+        ({"examples": []}, 400, "examples", "There are no examples."),
+        ({"examples": {"input": "a"}}, 400, "examples", "Give a list of rows"),
+        ({"format": "xlsx"}, 400, "format", "is not a valid choice"),
+        ({"test_examples": [{"input": "a"}]}, 400, "test_examples", "Row 1 has an input and no output."),
+    ],
+)
+def test_bad_input_names_the_field_and_leaves_nothing_behind(client, base_model, body, status, field, sentence):
+    answer = post(client, **body)
+    assert answer.status_code == status
+    error = answer.json()
+    assert set(error) == {"code", "message", "fields"}
+    assert sentence in error["message"]
+    assert field in error["fields"]
+    assert not Composition.objects.exists()
+
+
+def test_a_base_model_is_needed(client):
+    answer = client.post(URL, {"examples": ROWS})
+    assert answer.status_code == 400
+    assert answer.json()["message"] == "Say which base model the modules are to be composed for."
+
+
+def test_asking_needs_an_account_and_a_token_that_may_write(owner, base_model):
+    assert post(APIClient()).status_code == 401
+    assert post(client_of(owner, scope="read")).status_code == 403
+    assert APIClient().get(URL).status_code == 401
+    assert not Composition.objects.exists()
+
+
+# --- reading
+
+
+def test_the_list_holds_my_own_newest_first_in_pages(client, owner, base_model):
+    mine = [make_composition(owner=owner, base_model=base_model) for _ in range(3)]
+    make_composition(base_model=base_model)
+    first = client.get(URL, {"limit": 2}).json()
+    assert [row["id"] for row in first["results"]] == [mine[2].pk, mine[1].pk]
+    second = client.get(first["next"]).json()
+    assert [row["id"] for row in second["results"]] == [mine[0].pk]
+    assert second["next"] is None
+
+
+def test_the_list_takes_few_queries(client, owner, base_model, django_assert_max_num_queries):
+    for _ in range(5):
+        make_composition(owner=owner, base_model=base_model)
+    with django_assert_max_num_queries(6):
+        assert len(client.get(URL).json()["results"]) == 5
+
+
+def test_a_finished_one_has_scores_and_weights(client, owner, base_model):
+    composition = finish(make_composition(owner=owner, base_model=base_model))
+    body = client.get(f"{URL}{composition.pk}/").json()
+    assert body["status"] == "succeeded"
+    assert [c["mixing_weight"] for c in body["candidates"]] == [0.1, 1.1, 2.1]
+    assert body["result"]["scores"][1] == {
+        "method": "lorahub",
+        "metric": "exact_match",
+        "split": "held_out",
+        "value": 0.6,
+        "low": 0.4,
+        "high": 0.8,
+        "n": 20,
+    }
+    assert body["result"]["verdict"].startswith("The composed adapter is better")
+    trials = client.get(f"{URL}{composition.pk}/trials/", {"limit": 3}).json()
+    assert [trial["number"] for trial in trials["results"]] == [1, 2, 3]
+    assert len(trials["results"][0]["mixing_weights"]) == 3
+    assert [t["number"] for t in client.get(trials["next"]).json()["results"]] == [4]
+    assert len(client.get(f"{URL}{composition.pk}/predictions/").json()["results"]) == 30
+    assert client.get(f"{URL}{composition.pk}/recipe/").json()["format"] == "lora-commons/recipe"
+
+
+def test_an_unfinished_one_has_no_recipe(client, owner, base_model):
+    composition = make_composition(owner=owner, base_model=base_model)
+    answer = client.get(f"{URL}{composition.pk}/recipe/")
+    assert answer.status_code == 409
+    assert answer.json()["message"] == "This composition has no result, so there is no recipe of it."
+
+
+@pytest.mark.parametrize("path", ["", "trials/", "recipe/", "predictions/"])
+def test_a_stranger_gets_404_as_if_it_were_not_there(base_model, path):
+    composition = finish(make_composition(base_model=base_model))
+    for stranger in (APIClient(), client_of(make_user())):
+        answer = stranger.get(f"{URL}{composition.pk}/{path}")
+        nowhere = stranger.get(f"{URL}nowhere234/{path}")
+        assert (answer.status_code, answer.json()) == (404, nowhere.json())
+
+
+@pytest.mark.parametrize("path", ["cancel/", "stop/", "publish/"])
+def test_a_stranger_can_change_nothing(base_model, path):
+    composition = make_composition(base_model=base_model)
+    answer = client_of(make_user()).post(f"{URL}{composition.pk}/{path}", {"name": "mine"})
+    assert answer.status_code == 404
+    assert APIClient().post(f"{URL}{composition.pk}/{path}").status_code == 401
+    composition.refresh_from_db()
+    assert composition.status == "queued"
+
+
+def test_what_was_published_shows_to_others_without_what_is_private(client, owner, base_model):
+    composition = finish(make_composition(owner=owner, base_model=base_model))
+    published = make_adapter("result", owner=owner, base_model=base_model, kind="composed")
+    Composition.objects.filter(pk=composition.pk).update(adapter=published)
+    Adapter.objects.filter(name="part-1").update(visibility="private")
+    body = client_of(make_user()).get(f"{URL}{composition.pk}/").json()
+    assert body["adapter"] == "ann/result"
+    assert [c["adapter"] for c in body["candidates"]] == ["maker/part-0", None, "maker/part-2"]
+    predictions = client_of(make_user()).get(f"{URL}{composition.pk}/predictions/")
+    assert predictions.status_code == 403
+
+
+# --- cancel and stop
+
+
+def test_cancel_and_stop(client, owner, base_model):
+    composition = make_composition(owner=owner, base_model=base_model)
+    answer = client.post(f"{URL}{composition.pk}/stop/")
+    assert (answer.status_code, answer.json()["code"]) == (409, "wrong_state")
+    claimed = jobs.claim(composition.pk, "worker")
+    jobs.record_trials(claimed, make_trials(2))
+    answer = client.post(f"{URL}{composition.pk}/stop/")
+    assert (answer.status_code, answer.json()["wish"], answer.json()["step"]) == (200, "stop", 2)
+    assert client.post(f"{URL}{composition.pk}/cancel/").json()["wish"] == "cancel"
+    jobs.confirm_cancelled(claimed)
+    answer = client.post(f"{URL}{composition.pk}/cancel/")
+    assert answer.status_code == 409
+    assert "already been cancelled" in answer.json()["message"]
+
+
+def test_too_many_waiting_is_429(client, owner, base_model, settings):
+    settings.MAX_WAITING_JOBS_PER_USER = 1
+    post(client)
+    answer = post(client)
+    assert (answer.status_code, answer.json()["code"]) == (429, "too_many_waiting")
