@@ -196,9 +196,16 @@ class Weighted:
 _SMALLEST_SHOWN = 0.005
 
 
-def weight_chart(modules: Iterable[Weighted]) -> BarChart:
-    """Bars of one shared scale, longest first; modules with weight 0 apart, lowest loss alone first."""
+def weight_chart(modules: Iterable[Weighted], *, is_live: bool = False) -> BarChart:
+    """Bars of one shared scale, longest first; modules with weight 0 apart, lowest loss alone first.
+
+    `is_live`: every module keeps its place and the scale is symmetrical, so that bars move and rows do not.
+    """
     modules = list(modules)
+    if is_live:
+        reach = max([abs(m.weight) for m in modules], default=0.0) or 1.0
+        bars = [_bar(module, -reach, 2 * reach) for module in modules]
+        return BarChart(bars=bars, left_out=[], zero=percent(0.5), has_attribution=False)
     kept = sorted(
         (m for m in modules if abs(m.weight) >= _SMALLEST_SHOWN), key=lambda m: (-abs(m.weight), m.label)
     )

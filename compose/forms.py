@@ -312,13 +312,14 @@ class ComposeForm(forms.Form):
     @classmethod
     def again(cls, composition: Composition, *, person: Person) -> ComposeForm:
         """Filled with what an earlier composition of this person was asked for."""
+        offered = composition.candidates.select_related("revision__adapter__namespace")
         is_of_task = composition.task is not None and composition.task.is_held_out
         tests = [] if is_of_task else few_shot.from_json(composition.test_examples)
         return cls(
             person=person,
             rows=[(row["input"], row["output"]) for row in composition.examples],
             test_text=as_lines(tests),
-            picked=[candidate.revision.adapter.full_name for candidate in composition.candidates.all()],
+            picked=[candidate.revision.adapter.full_name for candidate in offered],
             initial={
                 "task": composition.task.slug if is_of_task and composition.task else "",
                 "title": composition.title,
@@ -360,13 +361,9 @@ class PublishForm(forms.Form):
 
     def refuse(self, error: DomainError) -> None:
         """Put a refusal of the domain beside the input it is about."""
-        placed = False
-        for name, sentences in error.fields.items():
-            if name in self.fields:
-                self.add_error(name, sentences)
-                placed = True
-        if not placed:
-            self.add_error(None, error.message)
+        named = [name for name in error.fields if name in self.fields]
+        # The message is the whole sentence; the fields' own are short, since they were made for scripts.
+        self.add_error(named[0] if named else None, error.message)
 
 
 def writable_namespaces(person: Person) -> QuerySet[Namespace]:

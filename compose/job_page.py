@@ -14,6 +14,7 @@ from typing import Any
 from django.utils import timezone
 
 from compose import charts, jobs
+from compose.licences import DerivedLicence, derive_licence
 from compose.models import Candidate, Composition, Score, Trial
 from registry.models import Adapter
 from registry.rights import Person
@@ -52,6 +53,9 @@ class Word:
 
 @dataclass(frozen=True)
 class Answer:
+    """What a method wrote for one row."""
+
+    method: str
     is_right: bool
     words: list[Word]
 
@@ -120,6 +124,12 @@ class JobPage:
         adapter = self.composition.adapter
         name = adapter.full_name if adapter else "namespace/name"
         return f'from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(\n    base, "{name}"\n)'
+
+    @property
+    def licence(self) -> DerivedLicence | None:
+        """What the parents' licences allow; None when nothing was kept."""
+        kept = [candidate.revision.adapter for candidate in self.candidates if candidate.mixing_weight]
+        return derive_licence([(adapter.full_name, adapter.license) for adapter in kept]) if kept else None
 
     @property
     def ours(self) -> str:
@@ -198,7 +208,7 @@ class JobPage:
     def weights(self) -> charts.BarChart:
         """The final mixing weights, or while it runs those of the best trial so far."""
         best = self.best_trial
-        return charts.weight_chart(
+        modules = [
             charts.Weighted(
                 label=candidate.revision.adapter.full_name,
                 url=candidate.revision.adapter.get_absolute_url()
@@ -210,7 +220,8 @@ class JobPage:
                 reason=candidate.reason,
             )
             for candidate in self.candidates
-        )
+        ]
+        return charts.weight_chart(modules, is_live=self.composition.status == Composition.Status.RUNNING)
 
     def _weight(self, candidate: Candidate, best: Trial | None) -> float:
         if candidate.mixing_weight is not None:
@@ -219,7 +230,8 @@ class JobPage:
 
     @property
     def kept(self) -> int:
-        return sum(bool(candidate.mixing_weight) for candidate in self.candidates)
+        """Modules whose weight is one that prints: the bars of the chart."""
+        return len(self.weights.bars)
 
     # --- predictions --------------------------------------------------------------------------------------------
 
@@ -240,7 +252,7 @@ class JobPage:
                 input=prediction["input"],
                 expected=prediction["expected"],
                 answers=[
-                    compare(prediction["outputs"].get(name, ""), prediction["expected"])
+                    compare(name, prediction["outputs"].get(name, ""), prediction["expected"])
                     for name in self.shown_methods
                 ],
             )
@@ -285,16 +297,16 @@ def _normalised(text: str) -> str:
     return text.strip().lower().replace(".", "")
 
 
-def compare(written: str, expected: str) -> Answer:
+def compare(method: str, written: str, expected: str) -> Answer:
     """An answer in words, those that the expected text does not have at that place marked."""
     if is_right(written, expected):
-        return Answer(is_right=True, words=[Word(written, differs=False)])
+        return Answer(method, is_right=True, words=[Word(written, differs=False)])
     got, wanted = _pieces(written), _pieces(expected)
     words = []
     for kind, start, end, _, _ in difflib.SequenceMatcher(a=got, b=wanted, autojunk=False).get_opcodes():
         if start < end:
             words.append(Word("".join(got[start:end]), differs=kind != "equal"))
-    return Answer(is_right=False, words=words)
+    return Answer(method, is_right=False, words=words)
 
 
 def _pieces(text: str) -> list[str]:

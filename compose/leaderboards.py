@@ -45,6 +45,7 @@ def leaderboard(task: Task, person: Person) -> list[Entry]:
             composition__in=Composition.objects.visible_to(person).filter(
                 task=task, status=Composition.Status.SUCCEEDED
             ),
+            composition__has_hidden_test=True,
             split=HELD_OUT,
             n=hidden,
         )
@@ -105,12 +106,14 @@ def with_best(tasks: QuerySet[Task], person: Person) -> QuerySet[Task]:
     own = Score.objects.filter(
         composition__in=Composition.objects.visible_to(person).filter(status=Composition.Status.SUCCEEDED),
         composition__task=OuterRef("pk"),
+        composition__has_hidden_test=True,
         method=F("composition__method"),
         split=HELD_OUT,
     ).order_by("-value")
     zero_shot = Score.objects.filter(
         composition__in=Composition.objects.visible_to(person).filter(status=Composition.Status.SUCCEEDED),
         composition__task=OuterRef("pk"),
+        composition__has_hidden_test=True,
         method="zero_shot",
         split=HELD_OUT,
     ).order_by("-value")

@@ -17,7 +17,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_POST, require_safe
 
-from compose import candidates, job_page, jobs, leaderboards, status_page
+from compose import candidates, job_page, jobs, leaderboards, publishing, recipes, status_page
 from compose import examples as few_shot
 from compose.forms import ComposeForm, PublishForm, base_models, read_examples, read_test_examples
 from compose.models import Composition
@@ -123,6 +123,7 @@ def _render_form(
         "compose/compose_form.html",
         {
             "form": form,
+            "section": "compose",
             "base_models": models,
             "base_model": base_model,
             "check": check,
@@ -304,8 +305,6 @@ def cancel(request: HttpRequest, composition_id: str) -> HttpResponse:
 @login_required
 @require_POST
 def publish(request: HttpRequest, composition_id: str) -> HttpResponse:
-    from compose import publishing
-
     found = jobs.visible_composition(request.user, composition_id)
     jobs.require_owner(found, request.user)
     form = PublishForm(request.POST, person=request.user)
@@ -323,8 +322,6 @@ def publish(request: HttpRequest, composition_id: str) -> HttpResponse:
 @require_safe
 def recipe(request: HttpRequest, composition_id: str) -> HttpResponse:
     """The JSON that rebuilds the adapter byte for byte from the same revisions."""
-    from compose import recipes
-
     found = jobs.visible_composition(request.user, composition_id)
     text = json.dumps(recipes.recipe(found), indent=2, ensure_ascii=False)
     return _attachment(text, "application/json", f"recipe-{found.pk}.json")
@@ -394,7 +391,7 @@ def tasks(request: HttpRequest) -> HttpResponse:
 @require_safe
 def task(request: HttpRequest, slug: str) -> HttpResponse:
     found = get_object_or_404(Task.objects.select_related("base_model", "owner"), slug=slug)
-    modules = Adapter.objects.visible_to(request.user).filter(task=found)
+    modules = Adapter.objects.visible_to(request.user).filter(task=found, kind=Adapter.Kind.MODULE)
     hidden = found.rows.filter(split=TaskRow.Split.TEST).count()
     return render(
         request,

@@ -40,7 +40,8 @@ def adapter_lineage(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]
         )
         for candidate in candidates
     )
-    return {"composition": composition, "chart": chart, "tried": len(candidates)}
+    scores = [score for score in composition.scores.all() if score.split == "held_out"]
+    return {"composition": composition, "chart": chart, "tried": len(candidates), "scores": scores}
 
 
 @register.inclusion_tag("compose/_used_in.html", takes_context=True)
@@ -54,8 +55,10 @@ def used_in(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
     numbers = kept.aggregate(
         count=Count("composition", distinct=True), weight=Avg("mixing_weight"), attribution=Avg("attribution")
     )
-    latest = kept.select_related("composition__adapter__namespace").order_by(
-        "-composition__finished_at", "-pk"
+    latest = (
+        kept.select_related("composition__adapter__namespace")
+        .defer("composition__examples", "composition__test_examples", "composition__predictions")
+        .order_by("-composition__finished_at", "-pk")
     )
     return {
         "tried": uses.count(),

@@ -1,0 +1,781 @@
+"""The pages about composing: each works, refuses strangers, and refuses bad input with a sentence."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils.html import escape
+
+from compose import job_page, jobs
+from compose.models import Composition
+from registry.models import Adapter, BaseModel, User
+from tests.compose.factories import (
+    finish,
+    make_composition,
+    make_examples,
+    make_modules,
+    make_result,
+    make_trials,
+)
+from tests.factories import make_adapter, make_base_model, make_task, make_user, namespace_of
+
+pytestmark = pytest.mark.django_db
+MOST_QUERIES = 15
+
+
+class Frugal(Client):
+    """A browser that holds every page it asks for to MOST_QUERIES queries."""
+
+    def get(self, path: str, *args: Any, **options: Any) -> Any:
+        with CaptureQueriesContext(connection) as queries:
+            response = super().get(path, *args, **options)
+        assert len(queries) <= MOST_QUERIES, f"{path} took {len(queries)} queries"
+        return response
+
+
+@pytest.fixture
+def client() -> Client:
+    return Frugal()
+
+
+@pytest.fixture
+def base_model() -> BaseModel:
+    model = make_base_model("demo/tiny-t5", kind="hosted")
+    make_modules(model, 3)
+    return model
+
+
+@pytest.fixture
+def owner() -> User:
+    return make_user("ada")
+
+
+@pytest.fixture
+def as_owner(client: Client, owner: User) -> Client:
+    client.force_login(owner)
+    return client
+
+
+@pytest.fixture
+def as_stranger() -> Client:
+    stranger = Frugal()
+    stranger.force_login(make_user("mallory"))
+    return stranger
+
+
+def filled(**changes: Any) -> dict[str, Any]:
+    """A form as a person fills it."""
+    fields = {
+        "example_input": [f"question {number}" for number in range(5)],
+        "example_output": [f"answer {number}" for number in range(5)],
+        "base_model": "demo/tiny-t5",
+        "choice": "auto",
+        "method": "lorahub",
+        "budget": "40",
+        "seed": "1",
+        "action": "compose",
+    }
+    return {**fields, **changes}
+
+
+def text_of(response: Any) -> str:
+    return str(response.content.decode())
+
+
+def says(response: Any, sentence: str) -> bool:
+    return escape(sentence) in text_of(response)
+
+
+def publish_row(composition: Composition, **fields: Any) -> Adapter:
+    """The composition as a published adapter, as rows."""
+    adapter = make_adapter(
+        f"made-{composition.pk}",
+        namespace=namespace_of(composition.owner),
+        base_model=composition.base_model,
+        kind="composed",
+        **fields,
+    )
+    composition.adapter = adapter
+    composition.save(update_fields=["adapter"])
+    return adapter
+
+
+# --- The form ------------------------------------------------------------------------------------------------
+
+
+def test_the_form_is_open_to_everybody(client: Client, base_model: BaseModel):
+    page = client.get("/compose")
+    assert page.status_code == 200
+    assert says(page, "demo/tiny-t5 (3 modules)")
+    assert text_of(page).count('name="example_input"') == 5
+
+
+def test_the_form_works_when_nothing_can_be_composed(client: Client):
+    assert says(client.get("/compose"), "No base model has a module yet that can be composed.")
+
+
+def test_a_task_to_try_fills_the_form(client: Client, base_model: BaseModel):
+    make_task("colour-twice", rows=5, test_rows=20, is_held_out=True, base_model=base_model)
+    page = client.get("/compose?task=colour-twice")
+    assert says(page, "few_shot question 4")
+    assert says(page, "the task has hidden test rows")
+    assert "test question" not in text_of(page)
+
+
+def test_a_task_that_cannot_be_tried_is_not_found(client: Client):
+    make_task("trained-on")
+    assert client.get("/compose?task=trained-on").status_code == 404
+
+
+def test_composing_queues_a_composition_and_shows_it(as_owner: Client, base_model: BaseModel, owner: User):
+    answer = as_owner.post("/compose", filled(title="My task"))
+    composition = Composition.objects.get()
+    assert (answer.status_code, answer.url) == (302, composition.get_absolute_url())
+    assert (composition.owner, composition.title, composition.status) == (owner, "My task", "queued")
+    assert composition.examples[4] == {"input": "question 4", "output": "answer 4"}
+
+
+def test_rows_text_and_file_are_added_together(as_owner: Client, base_model: BaseModel):
+    file = SimpleUploadedFile("more.csv", b"input;output\nfrom file;one\n")
+    as_owner.post("/compose", filled(examples_text="pasted\ttwo", examples_file=file))
+    examples = Composition.objects.get().examples
+    assert len(examples) == 7
+    assert {"input": "pasted", "output": "two"} in examples
+    assert {"input": "from file", "output": "one"} in examples
+
+
+def test_picked_modules_are_the_candidates(as_owner: Client, base_model: BaseModel):
+    picked = [adapter.full_name for adapter in Adapter.objects.select_related("namespace").order_by("pk")[:2]]
+    as_owner.post("/compose", filled(choice="picked", pick=picked))
+    candidates = Composition.objects.get().candidates.all()
+    assert [candidate.revision.adapter.full_name for candidate in candidates] == picked
+
+
+BAD_INPUT = [
+    ({"example_input": [""], "example_output": [""]}, "There are no examples."),
+    ({"example_input": ["only one"], "example_output": ["yes"]}, "needs at least 2 examples; you gave 1."),
+    ({"example_output": ["a", "", "c", "d", "e"]}, "Row 2 has no output."),
+    ({"examples_text": '{"in": "x"}'}, "The pasted text: Row 1 has “in” where"),
+    ({"examples_text": "a\tb\n" * 120}, "at most 100 are used"),
+    ({"test_text": '{"input": "x"}'}, "Row 1 has an input and no output."),
+    ({"base_model": "nobody/knows"}, "We do not know this base model."),
+    ({"base_model": ""}, "Choose the base model"),
+    ({"choice": "picked"}, "Pick at least one LoRA module"),
+    ({"choice": "picked", "pick": ["nobody/nothing"]}, "There is no LoRA module 'nobody/nothing' here"),
+    ({"budget": "0"}, "The search needs at least 1 trial."),
+    ({"budget": "many"}, "The budget is a whole number of trials."),
+    ({"budget": "999999"}, "At most 2000 trials are run"),
+    ({"seed": "-1"}, "The seed is 0 or more."),
+    ({"seed": ""}, "Give a whole number; the same one repeats the same search."),
+    ({"method": "magic"}, "There is no method of this name."),
+    ({"title": "x" * 201}, "at most 200 characters"),
+]
+
+
+@pytest.mark.parametrize(("changes", "sentence"), BAD_INPUT, ids=[sentence[:40] for _, sentence in BAD_INPUT])
+def test_bad_input_is_refused_in_a_sentence_and_nothing_typed_is_lost(
+    as_owner: Client, base_model: BaseModel, changes: dict[str, Any], sentence: str
+):
+    answer = as_owner.post("/compose", filled(**{"title": "Keep me", **changes}))
+    assert 400 <= answer.status_code < 500
+    assert says(answer, sentence)
+    assert Composition.objects.count() == 0
+    if "title" not in changes:
+        assert says(answer, "Keep me")
+    if "example_input" not in changes:
+        assert says(answer, "question 4")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "is not UTF-8 text"),
+        (b"PK\x03\x04rest", "This is a spreadsheet or zip file"),
+        (b"\xef\xbb\xbfinput;output\na;\n", "Row 1 has no output."),
+        (b"a\tb\n" * 100_000, "at most 2,000 are used"),
+        (json.dumps({"input": "x" * 1_000_000, "output": "y"}).encode(), "the input has 1,000,000 bytes"),
+    ],
+    ids=["binary", "spreadsheet", "bom and semicolons", "100 000 rows", "1 MB input"],
+)
+def test_a_bad_file_is_refused_in_a_sentence(
+    as_owner: Client, base_model: BaseModel, content: bytes, sentence: str
+):
+    answer = as_owner.post("/compose", filled(examples_file=SimpleUploadedFile("rows.csv", content)))
+    assert answer.status_code == 422
+    assert says(answer, f"The file: {sentence}"[10:])
+    assert says(answer, "question 4")
+    assert Composition.objects.count() == 0
+
+
+def test_what_was_read_from_a_file_is_kept_as_rows_when_something_else_is_wrong(
+    as_owner: Client, base_model: BaseModel
+):
+    file = SimpleUploadedFile("more.jsonl", b'{"input": "from file", "output": "one"}\n')
+    answer = as_owner.post("/compose", filled(budget="0", examples_file=file))
+    assert re.search(r'name="example_input"[^>]*>from file</textarea>', text_of(answer))
+
+
+def test_test_rows_of_a_file_are_kept_as_text_when_something_else_is_wrong(
+    as_owner: Client, base_model: BaseModel
+):
+    file = SimpleUploadedFile("test.csv", b"input,output\nunseen,seven\n")
+    answer = as_owner.post("/compose", filled(budget="0", test_file=file))
+    assert says(answer, "unseen\tseven")
+
+
+def test_a_refusal_of_the_domain_stands_beside_what_it_is_about(
+    as_owner: Client, base_model: BaseModel, settings: Any
+):
+    settings.MAX_WAITING_JOBS_PER_USER = 0
+    answer = as_owner.post("/compose", filled())
+    assert answer.status_code == 429
+    assert says(answer, "is the most one person may have")
+    assert says(answer, "question 4")
+
+
+def test_signing_in_comes_last_and_keeps_what_was_typed(client: Client, base_model: BaseModel):
+    answer = client.post("/compose", filled(title="Before the sign-in", seed="77"))
+    assert answer.status_code == 302
+    assert answer.url.startswith("/accounts/login/?next=/compose%3Fdraft%3D1")
+    assert Composition.objects.count() == 0
+
+    make_user("late", password="correct horse battery")
+    signed_in = client.post(answer.url, {"login": "late", "password": "correct horse battery"}, follow=True)
+    assert signed_in.redirect_chain[-1][0] == "/compose?draft=1"
+    assert says(signed_in, "Before the sign-in")
+    assert says(signed_in, "question 4")
+    assert 'value="77"' in text_of(signed_in)
+
+
+def test_bad_input_is_told_before_anybody_has_to_sign_in(client: Client, base_model: BaseModel):
+    assert says(client.post("/compose", filled(budget="0")), "The search needs at least 1 trial.")
+
+
+def test_a_draft_too_large_to_keep_is_not_lost_either(
+    client: Client, base_model: BaseModel, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("compose.forms.MAX_DRAFT_BYTES", 10)
+    answer = client.post("/compose", filled())
+    assert answer.status_code == 403
+    assert says(answer, "Sign in first")
+    assert says(answer, "question 4")
+
+
+def test_check_only_says_what_would_happen_and_starts_nothing(as_owner: Client, base_model: BaseModel):
+    answer = as_owner.post("/compose", filled(action="check"))
+    assert says(answer, "This can be composed. Nothing was started.")
+    assert says(answer, "All 3 modules that fit demo/tiny-t5.")
+    assert Composition.objects.count() == 0
+
+
+def test_check_only_lists_what_is_wrong(as_owner: Client, base_model: BaseModel, settings: Any):
+    settings.MAX_WAITING_JOBS_PER_USER = 0
+    assert says(as_owner.post("/compose", filled(action="check")), "This cannot be composed yet.")
+
+
+def test_another_base_model_can_be_chosen_without_scripts(client: Client, base_model: BaseModel):
+    other = make_base_model("demo/other")
+    make_adapter("elsewhere", base_model=other)
+    answer = client.post("/compose", filled(action="refresh", base_model="demo/other", choice="picked"))
+    assert answer.status_code == 200
+    assert says(answer, "/elsewhere")
+    assert says(answer, "question 4")
+
+
+def test_run_again_fills_the_form_with_the_earlier_request(
+    as_owner: Client, base_model: BaseModel, owner: User
+):
+    earlier = make_composition(owner=owner, base_model=base_model, budget=77, seed=5)
+    page = as_owner.get(f"/compose?again={earlier.pk}")
+    assert says(page, "question 4")
+    assert 'value="77"' in text_of(page)
+
+
+def test_run_again_never_shows_the_examples_of_somebody_else(as_stranger: Client, base_model: BaseModel):
+    earlier = finish(make_composition(base_model=base_model))
+    publish_row(earlier)
+    answer = as_stranger.get(f"/compose?again={earlier.pk}")
+    assert answer.status_code == 403
+    assert not says(answer, "question 4")
+
+
+# --- Live parts of the form ----------------------------------------------------------------------------------
+
+
+def test_the_live_check_counts_and_names_mistakes(client: Client, base_model: BaseModel):
+    rows = {"example_input": ["a", "a", "b"], "example_output": ["x", "x", ""]}
+    answer = client.post("/compose/check", filled(**rows))
+    assert says(answer, "2 examples")
+    assert says(answer, "Row 3 has no output.")
+    assert says(answer, "Rows 1, 2 are duplicates")
+
+
+def test_the_live_check_says_the_split(client: Client, base_model: BaseModel):
+    rows = {"example_input": [f"q{n}" for n in range(20)], "example_output": ["yes", "no"] * 10}
+    answer = client.post("/compose/check", filled(**rows))
+    assert says(answer, "are held out for scoring")
+    assert says(answer, "closed set of answers: no, yes")
+
+
+def test_the_live_check_wants_a_token_against_forgery(base_model: BaseModel):
+    assert Client(enforce_csrf_checks=True).post("/compose/check", filled()).status_code == 403
+
+
+def test_the_modules_to_pick_from_are_those_that_fit_and_may_be_seen(client: Client, base_model: BaseModel):
+    make_adapter("hidden", base_model=base_model, visibility="private")
+    make_adapter("other-base", base_model=make_base_model("demo/other"))
+    answer = client.get("/compose/candidates?base_model=demo/tiny-t5")
+    assert says(answer, "part-1")
+    assert "hidden" not in text_of(answer).replace("visually-hidden", "")
+    assert not says(answer, "other-base")
+
+
+def test_a_picked_module_stays_when_the_filter_hides_it(client: Client, base_model: BaseModel):
+    adapter = Adapter.objects.select_related("namespace").get(name="part-2")
+    answer = client.get(
+        "/compose/candidates", {"base_model": "demo/tiny-t5", "filter": "part-1", "pick": adapter.full_name}
+    )
+    assert re.search(rf'value="{adapter.full_name}" checked', text_of(answer))
+    assert says(answer, "part-1")
+    assert not says(answer, "part-0")
+
+
+# --- One composition -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def queued(owner: User, base_model: BaseModel) -> Composition:
+    return make_composition(owner=owner, base_model=base_model, title="Colours")
+
+
+@pytest.fixture
+def running(queued: Composition) -> Composition:
+    claimed = jobs.claim(queued.pk, "worker-7")
+    assert claimed is not None
+    jobs.set_stage(claimed, "search", "lorahub", step=0, steps=40)
+    jobs.record_trials(claimed, make_trials(17))
+    return Composition.objects.get(pk=queued.pk)
+
+
+@pytest.fixture
+def succeeded(queued: Composition) -> Composition:
+    return finish(queued)
+
+
+def test_a_queued_composition_shows_its_place(as_owner: Client, queued: Composition):
+    page = as_owner.get(queued.get_absolute_url())
+    assert says(page, "Next in line")
+    assert "<title>Queued, place 1: Colours" in text_of(page)
+    assert says(page, "Cancel")
+
+
+def test_a_running_composition_shows_step_curve_worker_and_heartbeat(as_owner: Client, running: Composition):
+    page = as_owner.get(running.get_absolute_url())
+    assert "step 17/40" in text_of(page)
+    assert "<title>Search 17/40: Colours" in text_of(page)
+    assert says(page, "worker-7")
+    assert says(page, "Heartbeat")
+    assert "search-best" in text_of(page)
+    assert says(page, "Stop and keep best")
+
+
+def test_only_an_unfinished_composition_asks_for_itself_again(as_owner: Client, queued: Composition):
+    assert "hx-get" in text_of(as_owner.get(f"{queued.get_absolute_url()}/progress"))
+
+
+def test_a_finished_composition_does_not_poll(as_owner: Client, succeeded: Composition):
+    for address in (succeeded.get_absolute_url(), f"{succeeded.get_absolute_url()}/progress"):
+        assert "hx-trigger" not in text_of(as_owner.get(address))
+
+
+def test_the_fragment_brings_the_title_with_it(as_owner: Client, running: Composition):
+    assert (
+        text_of(as_owner.get(f"{running.get_absolute_url()}/progress"))
+        .lstrip()
+        .startswith("<title>Search 17/40")
+    )
+
+
+@pytest.mark.parametrize("path", ["", "/progress", "/recipe.json", "/trials.json", "/predictions.csv"])
+def test_a_stranger_does_not_learn_that_a_composition_exists(
+    as_stranger: Client, succeeded: Composition, path: str
+):
+    assert as_stranger.get(f"{succeeded.get_absolute_url()}{path}").status_code == 404
+    assert Client().get(f"{succeeded.get_absolute_url()}{path}").status_code == 404
+
+
+@pytest.mark.parametrize("action", ["stop", "cancel", "publish"])
+def test_a_stranger_cannot_act_on_a_composition(as_stranger: Client, running: Composition, action: str):
+    assert as_stranger.post(f"{running.get_absolute_url()}/{action}").status_code == 404
+    assert Client().post(f"{running.get_absolute_url()}/{action}").status_code == 302
+    running.refresh_from_db()
+    assert (running.status, running.wish) == ("running", "")
+
+
+def test_acting_needs_a_post(as_owner: Client, running: Composition):
+    for action in ("stop", "cancel", "publish"):
+        assert as_owner.get(f"{running.get_absolute_url()}/{action}").status_code == 405
+
+
+def test_stop_keeps_the_best_and_cancel_ends_it(as_owner: Client, running: Composition):
+    as_owner.post(f"{running.get_absolute_url()}/stop")
+    running.refresh_from_db()
+    assert running.wish == "stop"
+    assert says(as_owner.get(running.get_absolute_url()), "stopping, the best so far is kept")
+    as_owner.post(f"{running.get_absolute_url()}/cancel")
+    running.refresh_from_db()
+    assert running.wish == "cancel"
+
+
+def test_what_cannot_be_done_any_more_is_said(as_owner: Client, succeeded: Composition):
+    answer = as_owner.post(f"{succeeded.get_absolute_url()}/cancel")
+    assert answer.status_code == 409
+    assert says(answer, "This composition has already finished; there is nothing to cancel.")
+
+
+def test_a_failed_composition_says_why_and_what_next(as_owner: Client, running: Composition):
+    jobs.fail(running, "Example 3 has 612 tokens; at most 512 fit. Shorten it.")
+    page = as_owner.get(running.get_absolute_url())
+    assert says(page, "Example 3 has 612 tokens; at most 512 fit. Shorten it.")
+    assert says(page, "The composition failed while looking for mixing weights")
+    assert says(page, "Change something and run again")
+
+
+def test_a_cancelled_composition_says_so(as_owner: Client, queued: Composition, owner: User):
+    jobs.cancel(queued, owner)
+    assert says(as_owner.get(queued.get_absolute_url()), "Cancelled before it began")
+
+
+def test_the_result_opens_with_the_finding(as_owner: Client, succeeded: Composition):
+    page = as_owner.get(succeeded.get_absolute_url())
+    assert says(page, "The composed adapter is better than the base model.")
+    assert says(page, "What it is made of")
+    assert says(page, "+2.10")
+    assert says(page, "Publish")
+    assert says(page, "All parents have the licence mit.")
+
+
+def test_the_owner_sees_twenty_predictions_and_all_when_asked(as_owner: Client, succeeded: Composition):
+    page = text_of(as_owner.get(succeeded.get_absolute_url()))
+    assert page.count('data-label="Expected"') == 20
+    assert "Show all 30" in page
+    assert (
+        text_of(as_owner.get(f"{succeeded.get_absolute_url()}?show=all")).count('data-label="Expected"') == 30
+    )
+
+
+def test_an_estimate_is_called_one(as_owner: Client, queued: Composition):
+    scores = [
+        score.__class__(**{**score.__dict__, "split": "leave_one_out"}) for score in make_result().scores
+    ]
+    finish(queued, scores=scores)
+    assert says(as_owner.get(queued.get_absolute_url()), "An estimate, not a score")
+
+
+def test_a_result_without_scores_says_that_it_is_unscored(as_owner: Client, queued: Composition):
+    finish(
+        queued,
+        scores=[],
+        predictions=[],
+        verdict="Not scored: one example cannot be both shown and held out.",
+    )
+    page = as_owner.get(queued.get_absolute_url())
+    assert says(page, "Not scored: one example")
+    assert says(page, "Unscored.")
+
+
+def test_a_published_result_is_open_but_the_examples_are_not(as_stranger: Client, succeeded: Composition):
+    publish_row(succeeded)
+    page = as_stranger.get(succeeded.get_absolute_url())
+    assert page.status_code == 200
+    assert says(page, "The composed adapter is better than the base model.")
+    for private in ("question 1", "answer 1", "Predictions", "Run again"):
+        assert not says(page, private)
+    assert as_stranger.get(f"{succeeded.get_absolute_url()}/predictions.csv").status_code == 403
+    assert as_stranger.get(f"{succeeded.get_absolute_url()}/trials.json").status_code == 200
+
+
+def test_a_private_module_is_not_linked_for_those_who_may_not_see_it(
+    as_stranger: Client, succeeded: Composition
+):
+    publish_row(succeeded)
+    hidden = succeeded.candidates.get(position=2).revision.adapter
+    Adapter.objects.filter(pk=hidden.pk).update(visibility="private")
+    assert f'href="{hidden.get_absolute_url()}"' not in text_of(as_stranger.get(succeeded.get_absolute_url()))
+
+
+def test_predictions_as_csv_cannot_run_formulas(as_owner: Client, queued: Composition):
+    from compose.engine.types import Prediction
+
+    rows = [Prediction('=HYPERLINK("x")', "@SUM(1)", {"lorahub": "+1", "zero_shot": "plain"})]
+    finish(queued, predictions=rows)
+    answer = as_owner.get(f"{queued.get_absolute_url()}/predictions.csv")
+    assert answer["Content-Disposition"] == f'attachment; filename="predictions-{queued.pk}.csv"'
+    assert text_of(answer).splitlines() == [
+        "input,expected,lorahub,zero_shot",
+        '"\'=HYPERLINK(""x"")",\'@SUM(1),\'+1,plain',
+    ]
+
+
+def test_the_recipe_and_the_trials_are_json(as_owner: Client, succeeded: Composition):
+    recipe = as_owner.get(f"{succeeded.get_absolute_url()}/recipe.json")
+    assert recipe.json()["composition"] == succeeded.pk
+    trials = as_owner.get(f"{succeeded.get_absolute_url()}/trials.json").json()
+    assert len(trials["trials"]) == 4
+    assert len(trials["adapters"]) == 3
+
+
+def test_an_unfinished_composition_has_no_recipe(as_owner: Client, queued: Composition):
+    answer = as_owner.get(f"{queued.get_absolute_url()}/recipe.json")
+    assert answer.status_code == 409
+    assert says(answer, "This composition has no result, so there is no recipe of it.")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected", "right"),
+    [("Red.", "red", True), (" red ", "red", True), ("red car", "red", False), ("", "red", False)],
+)
+def test_the_page_and_the_engine_agree_on_what_is_right(written: str, expected: str, right: bool):
+    from compose.engine import evaluation
+
+    assert job_page.is_right(written, expected) is right
+    assert evaluation.matches(written, expected) is right
+
+
+def test_words_that_differ_from_the_expected_are_marked():
+    answer = job_page.compare("lorahub", "the red car", "the blue car")
+    assert [(word.text, word.differs) for word in answer.words] == [
+        ("the ", False),
+        ("red", True),
+        (" car", False),
+    ]
+
+
+# --- Publishing ----------------------------------------------------------------------------------------------
+
+
+def test_publishing_goes_to_the_adapter(
+    as_owner: Client, succeeded: Composition, owner: User, monkeypatch: pytest.MonkeyPatch
+):
+    given: dict[str, Any] = {}
+
+    def publish(composition: Composition, **options: Any) -> Adapter:
+        given.update(options)
+        return publish_row(composition)
+
+    monkeypatch.setattr("compose.publishing.publish_composition", publish)
+    form = {"namespace": "ada", "name": "colours", "visibility": "private", "description": "Mine."}
+    answer = as_owner.post(f"{succeeded.get_absolute_url()}/publish", form)
+    assert answer.status_code == 302
+    assert given == {
+        "actor": owner,
+        "namespace": namespace_of(owner),
+        "name": "colours",
+        "visibility": "private",
+        "description": "Mine.",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"name": ""}, "Give it a name."),
+        ({"name": "no spaces"}, "only letters A-Z"),
+        ({"namespace": "somebody-else"}, "Select a valid choice."),
+        ({"visibility": "secret"}, "Select a valid choice."),
+    ],
+)
+def test_a_bad_publish_form_is_refused_and_keeps_what_was_typed(
+    as_owner: Client, succeeded: Composition, changes: dict[str, str], sentence: str
+):
+    form = {"namespace": "ada", "name": "colours", "visibility": "private", "description": "Keep me."}
+    answer = as_owner.post(f"{succeeded.get_absolute_url()}/publish", {**form, **changes})
+    assert answer.status_code == 422
+    assert says(answer, sentence)
+    assert says(answer, "Keep me.")
+    succeeded.refresh_from_db()
+    assert succeeded.adapter is None
+
+
+def test_a_published_composition_has_no_publish_form(as_owner: Client, succeeded: Composition):
+    publish_row(succeeded)
+    page = as_owner.get(succeeded.get_absolute_url())
+    assert 'id="publish"' not in text_of(page)
+    assert says(page, "See the adapter")
+
+
+# --- Lists ---------------------------------------------------------------------------------------------------
+
+
+def test_my_compositions_are_mine(as_owner: Client, succeeded: Composition, base_model: BaseModel):
+    make_composition(base_model=base_model, title="Not mine")
+    page = as_owner.get("/compositions")
+    assert says(page, "Colours")
+    assert not says(page, "Not mine")
+
+
+def test_my_compositions_ask_strangers_to_sign_in(client: Client):
+    assert client.get("/compositions").url == "/accounts/login/?next=/compositions"
+
+
+def test_many_compositions_cost_no_more_queries(
+    as_owner: Client, base_model: BaseModel, owner: User, settings: Any
+):
+    settings.MAX_WAITING_JOBS_PER_USER = 50
+    for _ in range(35):
+        make_composition(owner=owner, base_model=base_model)
+    page = as_owner.get("/compositions")
+    assert 'rel="next"' in text_of(page)
+
+
+def test_a_bad_cursor_is_refused(as_owner: Client):
+    assert as_owner.get("/compositions?cursor=nonsense").status_code == 400
+
+
+# --- Home, tasks, status -------------------------------------------------------------------------------------
+
+
+def test_home_works_empty(client: Client):
+    page = client.get("/")
+    assert page.status_code == 200
+    assert says(page, "Nothing composed is published yet.")
+
+
+def test_home_shows_modules_gains_and_tasks(client: Client, succeeded: Composition, base_model: BaseModel):
+    publish_row(succeeded)
+    make_task("held", rows=5, is_held_out=True, title="Colour, twice")
+    page = client.get("/")
+    assert says(page, "part-2")
+    assert says(page, "+0.40")
+    assert says(page, "Colour, twice")
+
+
+def test_home_keeps_private_things_to_itself(client: Client, succeeded: Composition):
+    adapter = publish_row(succeeded, visibility="private")
+    assert not says(client.get("/"), adapter.name)
+
+
+def held_out_task(base_model: BaseModel, slug: str = "colour-twice"):
+    return make_task(slug, rows=5, test_rows=20, is_held_out=True, base_model=base_model)
+
+
+def test_tasks_lists_those_to_compose_for_and_those_trained_on(client: Client, base_model: BaseModel):
+    held_out_task(base_model)
+    make_task("trained", title="Trained on this")
+    assert says(client.get("/tasks"), "Colour twice")
+    assert not says(client.get("/tasks"), "Trained on this")
+    assert says(client.get("/tasks?kind=trained"), "Trained on this")
+
+
+def test_tasks_can_be_filtered_and_say_when_nothing_matches(client: Client, base_model: BaseModel):
+    held_out_task(base_model)
+    assert says(client.get("/tasks?q=twice"), "Colour twice")
+    assert says(client.get("/tasks?q=nothing"), "No task matches “nothing”")
+
+
+def test_a_task_shows_examples_and_hides_its_test_rows(client: Client, base_model: BaseModel):
+    held_out_task(base_model)
+    page = client.get("/tasks/colour-twice")
+    assert says(page, "few_shot question 3")
+    assert not says(page, "test question")
+    assert says(page, "20 hidden test rows")
+    assert says(page, "Nobody has composed for this task yet.")
+
+
+def test_an_unknown_task_is_not_found(client: Client):
+    assert client.get("/tasks/nothing").status_code == 404
+
+
+def board(client: Client) -> list[str]:
+    """Rank and name of every line of the leaderboard, from its CSV."""
+    lines = text_of(client.get("/tasks/colour-twice/leaderboard.csv")).splitlines()[1:]
+    return [",".join(line.split(",")[:2]) for line in lines]
+
+
+def score(value: float, method: str = "lorahub", n: int = 20):
+    from compose.engine import types
+
+    return types.Score(
+        method, "exact_match", value, max(0.0, value - 0.1), min(1.0, value + 0.1), n, "held_out"
+    )
+
+
+def test_a_leaderboard_ranks_composed_adapters_and_places_baselines_between(
+    client: Client, base_model: BaseModel
+):
+    task = held_out_task(base_model)
+    for name, value in (("low", 0.3), ("high", 0.9), ("tie", 0.3)):
+        made = finish(
+            make_composition(owner=make_user(name), base_model=base_model, task=task, examples=()),
+            scores=[score(0.5, "zero_shot"), score(value)],
+        )
+        adapter = publish_row(made)
+        Adapter.objects.filter(pk=adapter.pk).update(name=name)
+    assert board(client) == ["1,high/high", ",Zero-shot", "2,low/low", "2,tie/tie"]
+    page = client.get("/tasks/colour-twice")
+    assert says(page, "verified")
+    assert says(page, "Beat this")
+
+
+def test_a_leaderboard_counts_only_scores_on_all_hidden_rows(client: Client, base_model: BaseModel):
+    task = held_out_task(base_model)
+    own_rows = make_composition(
+        owner=make_user("own"), base_model=base_model, task=task, test_examples=make_examples(20, start=100)
+    )
+    publish_row(finish(own_rows, scores=[score(1.0)]))
+    few = make_composition(owner=make_user("few"), base_model=base_model, task=task)
+    publish_row(finish(few, scores=[score(1.0, n=7)]))
+    assert board(client) == []
+
+
+def test_an_unpublished_score_is_on_its_owners_leaderboard_only(
+    as_owner: Client, client: Client, base_model: BaseModel, owner: User
+):
+    task = held_out_task(base_model)
+    finish(make_composition(owner=owner, base_model=base_model, task=task, examples=()), scores=[score(0.4)])
+    assert len(board(as_owner)) == 1
+    assert board(Client()) == []
+
+
+def test_status_is_public_and_tells_no_secrets(client: Client, running: Composition, base_model: BaseModel):
+    failing = make_composition(owner=make_user("eve"), base_model=base_model, title="Secret title")
+    claimed = jobs.claim(failing.pk, "worker-8")
+    assert claimed is not None
+    jobs.fail(claimed, "Example 1, “secret text”, is too long.")
+    page = client.get("/status")
+    assert says(page, "worker-7")
+    assert says(page, "Working: 1 running, 0 waiting.")
+    assert says(page, "demo/tiny-t5")
+    for private in ("Secret title", "secret text", "Colours", "ada", "eve"):
+        assert not re.search(rf"\b{private}\b", text_of(page))
+
+
+def test_status_works_empty(client: Client):
+    page = client.get("/status")
+    assert says(page, "Idle: nothing is running and nothing waits.")
+
+
+def test_no_page_has_a_style_attribute_or_an_inline_script(
+    as_owner: Client, succeeded: Composition, base_model: BaseModel
+):
+    held_out_task(base_model)
+    for address in (
+        "/",
+        "/compose",
+        "/compositions",
+        succeeded.get_absolute_url(),
+        "/tasks",
+        "/tasks/colour-twice",
+        "/status",
+    ):
+        html = text_of(as_owner.get(address))
+        assert "style=" not in html, address
+        assert not re.search(r"<script(?![^>]*\bsrc=)", html), address
+        assert not re.search(r"\son\w+=", html), address
