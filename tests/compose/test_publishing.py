@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rest_framework.test import APIClient
+
+from compose import publishing, recipes
+from compose.errors import NoSuchComposition, PrivateParents, WrongState
+from compose.models import Candidate, Composition
+from registry import storage
+from registry.cards import split_card
+from registry.models import Adapter
+from registry.names import InvalidName
+from tests.compose.factories import finish, make_composition, make_modules
+from tests.factories import make_base_model, make_organisation, make_task, make_token, make_user, namespace_of
+from tests.fake_adapters import make_adapter as make_folder
+from web.errors import Conflict, Forbidden
+
+pytestmark = pytest.mark.django_db
+
+
+def finished(tmp_path: Path, **options) -> Composition:
+    """A finished composition whose weights are a valid adapter for the base."""
+    composition = finish(make_composition(**options))
+    folder = make_folder(tmp_path / f"made-{composition.pk}")
+    composition.weights_blob = storage.store_file(folder / "adapter_model.safetensors")
+    composition.config_blob = storage.store_file(folder / "adapter_config.json")
+    composition.save()
+    return composition
+
+
+def publish(composition: Composition, **options) -> Adapter:
+    options = {"namespace": namespace_of(composition.owner), "name": "mixed", **options}
+    return publishing.publish_composition(composition, actor=composition.owner, **options)
+
+
+def text_of(adapter: Adapter, path: str) -> str:
+    file = adapter.head.files.get(path=path)
+    return storage.open_blob(file.blob).read().decode()
+
+
+def test_the_composed_adapter_has_its_files_its_lineage_and_its_score(tmp_path):
+    task = make_task("colours", rows=5, test_rows=20)
+    composition = finished(tmp_path, task=task, examples=[])
+    adapter = publish(composition, visibility="public", description="Says the colour.")
+    adapter.refresh_from_db()
+    composition.refresh_from_db()
+    assert composition.adapter == adapter
+    assert (adapter.kind, adapter.visibility, adapter.task) == ("composed", "public", task)
+    assert (adapter.description, adapter.best_score) == ("Says the colour.", 0.6)
+    assert adapter.base_model == composition.base_model
+    assert adapter.is_composable, adapter.head.composable_reason
+    assert sorted(adapter.head.files.values_list("path", flat=True)) == [
+        "README.md",
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "recipe.json",
+    ]
+    assert adapter.head.files.get(path="adapter_model.safetensors").blob == composition.weights_blob
+    assert recipes.read(text_of(adapter, "recipe.json")) == recipes.recipe(composition)
+
+
+def test_the_card_says_what_it_is_how_good_and_made_of_what(tmp_path):
+    composition = finished(tmp_path)
+    full_name = f"{composition.owner.username}/mixed"
+    front, text = split_card(text_of(publish(composition), "README.md"))
+    assert front["license"] == "mit"
+    assert front["base_model"] == "demo/tiny-t5"
+    assert "| LoraHub | 0.600 | 0.400 to 0.800 | 20 |" in text
+    assert "The composed adapter is better than the base model." in text
+    assert "Measured on rows that the search did not see." in text
+    parents = [line for line in text.splitlines() if "/part-" in line]
+    assert [line.split("|")[3].strip() for line in parents] == ["+2.1000", "+1.1000", "+0.1000"]
+    assert "All parents have the licence mit." in text
+    assert f'PeftModel.from_pretrained(base, "{full_name}")' in text
+    assert "AutoModelForSeq2SeqLM" in text
+    assert "huang2023lorahub" in text
+
+
+def test_nothing_of_the_examples_is_published(tmp_path):
+    composition = finished(tmp_path)
+    adapter = publish(composition, visibility="public")
+    for path in ("README.md", "recipe.json"):
+        text = text_of(adapter, path)
+        assert "question 1" not in text
+        assert "answer 1" not in text
+    assert "question" not in composition.title
+
+
+def test_a_title_with_markup_stays_text(tmp_path):
+    task = make_task("x", rows=5, title="<script>alert(1)</script> | *bold* `x`")
+    adapter = publish(finished(tmp_path, task=task))
+    text = text_of(adapter, "README.md")
+    assert "<script>" not in text
+    assert r"\<script\>alert(1)\</script\> \| \*bold\* \`x\`" in text
+
+
+def test_it_is_private_unless_said_otherwise(tmp_path):
+    adapter = publish(finished(tmp_path))
+    assert adapter.is_private
+    assert not Adapter.objects.visible_to(make_user()).filter(pk=adapter.pk).exists()
+
+
+def test_an_unscored_one_says_so_and_has_no_score(tmp_path):
+    composition = finished(tmp_path)
+    composition.scores.update(split="leave_one_out")
+    adapter = publish(composition)
+    assert adapter.best_score is None
+    assert "A leave-one-out estimate" in text_of(adapter, "README.md")
+
+
+def test_it_is_published_once(tmp_path):
+    composition = finished(tmp_path)
+    publish(composition)
+    with pytest.raises(WrongState, match="already published, as"):
+        publish(composition, name="again")
+    assert Adapter.objects.filter(kind="composed").count() == 1
+
+
+@pytest.mark.parametrize("status", ["queued", "running", "failed", "cancelled"])
+def test_only_a_success_is_published(status):
+    composition = make_composition()
+    composition.status = status
+    with pytest.raises(WrongState, match="only one that succeeded"):
+        publishing._require_publishable(composition)
+
+
+def test_a_name_that_is_taken_stays_what_it_is(tmp_path):
+    owner = make_user()
+    base_model = make_base_model()
+    [module] = make_modules(base_model, 1, owner=owner)
+    composition = finished(tmp_path, owner=owner, base_model=base_model)
+    before = module.head
+    with pytest.raises(Conflict, match="There is already a LoRA module"):
+        publish(composition, name="PART-0")
+    module.refresh_from_db()
+    assert module.head == before
+    composition.refresh_from_db()
+    assert composition.adapter is None
+
+
+def test_strangers_and_foreign_namespaces_are_refused(tmp_path):
+    composition = finished(tmp_path)
+    stranger = make_user()
+    with pytest.raises(NoSuchComposition):
+        publishing.publish_composition(
+            composition, actor=stranger, namespace=namespace_of(stranger), name="mine"
+        )
+    with pytest.raises(Forbidden):
+        publish(composition, namespace=make_organisation())
+    with pytest.raises(InvalidName):
+        publish(composition, name="../up")
+    assert not Adapter.objects.filter(kind="composed").exists()
+
+
+def test_private_candidates_are_not_named_in_public(tmp_path):
+    owner = make_user()
+    base_model = make_base_model()
+    make_modules(base_model, 3, owner=owner)
+    composition = finished(tmp_path, owner=owner, base_model=base_model)
+    Adapter.objects.filter(name="part-1").update(visibility="private")
+    Candidate.objects.filter(revision__adapter__name="part-1").update(mixing_weight=0.0)
+    with pytest.raises(PrivateParents, match=r"of its candidates these are private: .*/part-1\."):
+        publish(composition, visibility="public")
+    assert publish(composition, visibility="private").is_private
+
+
+def test_publishing_by_the_api(tmp_path):
+    composition = finished(tmp_path)
+    client = APIClient()
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {make_token(composition.owner)}")
+    address = f"/api/v1/compositions/{composition.pk}/publish/"
+    assert client.post(address, {}).json()["fields"] == {"name": ["This field is required."]}
+    answer = client.post(address, {"name": "mixed", "visibility": "public"})
+    assert answer.status_code == 201, answer.data
+    assert answer.json()["adapter"] == f"{composition.owner.username}/mixed"
+    again = client.post(address, {"name": "mixed2"})
+    assert (again.status_code, again.json()["code"]) == (409, "wrong_state")
+    stranger = APIClient().get(f"/api/v1/compositions/{composition.pk}/")
+    assert stranger.status_code == 200
+    assert "question" not in stranger.content.decode()

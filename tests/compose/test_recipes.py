@@ -1,0 +1,184 @@
+"""Recipes: what they hold, what is refused, and with the real engine that they give the same bytes again."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from compose import jobs, publishing, recipes, worker
+from compose.engine.types import Example
+from compose.errors import RecipeProblem
+from registry import storage
+from registry.models import BaseModel, BaseModelFile, Revision, User
+from tests.compose.factories import finish, make_composition
+from tests.factories import make_base_model, make_user, namespace_of
+from tests.fake_adapters import files_of
+
+
+def without(recipe: dict, *path: str) -> dict:
+    copy = json.loads(json.dumps(recipe))
+    place = copy
+    for name in path[:-1]:
+        place = place[int(name)] if isinstance(place, list) else place[name]
+    del place[path[-1]]
+    return copy
+
+
+@pytest.mark.django_db
+def test_a_recipe_names_everything_and_its_numbers_survive_json():
+    composition = finish(make_composition())
+    recipe = recipes.recipe(composition)
+    assert recipes.read(recipes.as_text(recipe)) == recipe
+    assert recipe["base_model"]["name"] == "demo/tiny-t5"
+    assert [module["mixing_weight"] for module in recipe["modules"]] == [
+        c.mixing_weight for c in composition.candidates.all()
+    ]
+    assert all(len(module["files"]["adapter_model.safetensors"]) == 64 for module in recipe["modules"])
+    assert recipe["output"]["adapter_model.safetensors"] == composition.weights_blob.sha256
+    assert "question" not in recipes.as_text(recipe)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda recipe: "{", "The recipe is not JSON"),
+        (lambda recipe: "[" * 100_000, "The recipe is not JSON"),
+        (lambda recipe: "[1]", "This is not a recipe"),
+        (lambda recipe: recipe | {"format_version": 9}, "has the format version 9; this program reads 1"),
+        (lambda recipe: without(recipe, "base_model", "commit"), "“base_model” needs “name” and “commit”"),
+        (lambda recipe: recipe | {"mix": "cat"}, "“mix” is “paper” or “exact”"),
+        (lambda recipe: recipe | {"modules": []}, "it names no modules"),
+        (lambda recipe: without(recipe, "modules", "0", "mixing_weight"), "module 1 needs a number"),
+        (lambda recipe: without(recipe, "output", "adapter_config.json"), "“output” needs the sha256"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_says_why(change, sentence):
+    changed = change(recipes.recipe(finish(make_composition())))
+    with pytest.raises(RecipeProblem) as refusal:
+        recipes.read(changed if isinstance(changed, str) else json.dumps(changed))
+    assert sentence in refusal.value.message
+
+
+# --- with the real engine
+
+
+@pytest.fixture(scope="session")
+def tiny_folders(tmp_path_factory) -> tuple[Path, list[Path], dict[str, list[int]]]:
+    """A random T5 base, three modules for it, and the sizes of its matrices."""
+    from tests.compose.engine.tiny import new_model, save_collection
+
+    base, modules = save_collection(tmp_path_factory.mktemp("tiny"), "t5", 3)
+    sizes = {
+        path: [matrix.in_features, matrix.out_features]
+        for path, matrix in new_model("t5").named_modules()
+        if hasattr(matrix, "in_features")
+    }
+    return base, [module.path for module in modules], sizes
+
+
+@pytest.fixture
+def tiny(tiny_folders, transactional_db) -> tuple[BaseModel, User]:
+    """The same in the registry, the modules under their publisher's name."""
+    from registry.publishing import publish
+
+    base, modules, sizes = tiny_folders
+    # Not by host_base_model: it works out the sizes in a process of its own, which takes many seconds.
+    base_model = make_base_model("tiny/t5", kind="hosted", commit="a" * 40, matrices=sizes)
+    BaseModelFile.objects.bulk_create(
+        BaseModelFile(base_model=base_model, path=path, blob=storage.store_file(file))
+        for path, file in files_of(base).items()
+    )
+    maker = make_user("maker")
+    for path in modules:
+        adapter = publish(
+            author=maker,
+            namespace=namespace_of(maker),
+            name=path.name,
+            files=files_of(path),
+            base_model="tiny/t5",
+            license="mit",
+        )
+        assert adapter.is_composable, adapter.head.composable_reason
+    return base_model, maker
+
+
+ROWS = [
+    Example("the red cat sat on the box who", "cat"),
+    Example("the dog ran under a tree where", "under a tree"),
+    Example("a green dog sat on a red box", "the green dog"),
+]
+
+
+def compose(base_model: BaseModel, owner: User, **options):
+    composition = jobs.request_composition(
+        owner=owner, base_model=base_model, examples=ROWS, budget=6, **options
+    )
+    assert worker.run_next("worker")
+    composition.refresh_from_db()
+    assert composition.status == "succeeded", composition.error
+    return composition
+
+
+def test_the_whole_way_with_the_real_engine(tiny, tmp_path):
+    base_model, _ = tiny
+    owner = make_user("ann")
+    composition = compose(base_model, owner, test_examples=ROWS[:2])
+    assert composition.trials.count() == 6
+    assert {"zero_shot", "best_single", "uniform", "lorahub"} <= {s.method for s in composition.scores.all()}
+    loads = dict(worker.warm_cache().loads)
+    again = compose(base_model, owner, test_examples=ROWS[:2])
+    assert dict(worker.warm_cache().loads) == loads, "the second job loads nothing again"
+    assert again.weights_blob == composition.weights_blob
+
+    adapter = publishing.publish_composition(
+        composition, actor=owner, namespace=namespace_of(owner), name="mixed", visibility="public"
+    )
+    assert adapter.is_composable, adapter.head.composable_reason
+    recipe = tmp_path / "recipe.json"
+    recipe.write_bytes(storage.open_blob(adapter.head.files.get(path="recipe.json").blob).read())
+    call_command("rebuild_recipe", recipe, tmp_path / "out", stdout=io.StringIO())
+    for name in recipes.OUTPUTS:
+        published = storage.open_blob(adapter.head.files.get(path=name).blob).read()
+        assert (tmp_path / "out" / name).read_bytes() == published
+    loads_in_peft(base_model, tmp_path)
+
+
+def loads_in_peft(base_model: BaseModel, folder: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForSeq2SeqLM
+
+    base = AutoModelForSeq2SeqLM.from_pretrained(worker.lay_out_hosted(base_model))
+    assert PeftModel.from_pretrained(base, folder / "out").peft_config["default"].r == 4
+
+
+def test_a_recipe_whose_parts_are_gone_or_changed_is_not_followed(tiny, tmp_path):
+    base_model, _ = tiny
+    recipe = recipes.recipe(compose(base_model, make_user("ann")))
+
+    def refusal(changed: dict) -> str:
+        with pytest.raises(RecipeProblem) as found:
+            recipes.rebuild(changed, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+        return found.value.message
+
+    wrong = json.loads(json.dumps(recipe))
+    wrong["modules"][0]["mixing_weight"] += 0.25
+    assert "came out different from what the recipe promises" in refusal(wrong)
+    assert "The base model no/such is not known here." in refusal(
+        recipe | {"base_model": {"name": "no/such", "commit": ""}}
+    )
+    Revision.objects.filter(commit=recipe["modules"][1]["revision"]).update(tensor_sha256="0" * 64)
+    assert "has other weights here" in refusal(recipe)
+    missing = json.loads(json.dumps(recipe))
+    missing["modules"][2]["revision"] = "0" * 40
+    missing["modules"][1]["tensor_sha256"] = "0" * 64
+    assert "at 00000000 is not here." in refusal(missing)
+    path = tmp_path / "broken.json"
+    path.write_text("{")
+    with pytest.raises(CommandError, match="not JSON"):
+        call_command("rebuild_recipe", path, tmp_path / "out")
