@@ -296,6 +296,11 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {
+        "AdapterKind": "registry.models.Adapter.Kind",
+        "BaseModelKind": "registry.models.BaseModel.Kind",
+        "NamespaceKind": "registry.models.Namespace.Kind",
+    },
 }
 
 # --- Browser policy ---------------------------------------------------------------------------------------------------

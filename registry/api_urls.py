@@ -1,3 +1,25 @@
-from django.urls import URLPattern
+from django.urls import path, re_path
 
-urlpatterns: list[URLPattern] = []
+from registry import api
+
+urlpatterns = [
+    path("adapters/", api.AdapterList.as_view(), name="api_adapters"),
+    path("adapters/validate/", api.AdapterValidate.as_view(), name="api_validate"),
+    path("adapters/<str:namespace>/<str:name>/", api.AdapterDetail.as_view(), name="api_adapter"),
+    path("adapters/<str:namespace>/<str:name>/revisions/", api.RevisionList.as_view(), name="api_revisions"),
+    path("adapters/<str:namespace>/<str:name>/files/", api.FileList.as_view(), name="api_files"),
+    path(
+        "adapters/<str:namespace>/<str:name>/files/<path:path>", api.FileDownload.as_view(), name="api_file"
+    ),
+    path("adapters/<str:namespace>/<str:name>/archive", api.Archive.as_view(), name="api_archive"),
+    path("base-models/", api.BaseModelList.as_view(), name="api_base_models"),
+    re_path(
+        r"^base-models/(?P<name>[^/]+(?:/[^/]+)?)/files/(?P<path>.+)$",
+        api.BaseModelFileDownload.as_view(),
+        name="api_base_model_file",
+    ),
+    path("base-models/<path:name>/", api.BaseModelDetail.as_view(), name="api_base_model"),
+    path("tasks/", api.TaskList.as_view(), name="api_tasks"),
+    path("tasks/<slug:slug>/", api.TaskDetail.as_view(), name="api_task"),
+    path("whoami/", api.WhoAmI.as_view(), name="api_whoami"),
+]

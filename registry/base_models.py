@@ -88,7 +88,8 @@ def ensure_base_model(
 ) -> tuple[BaseModel, bool]:
     """A base model with these columns, made or brought up to date, and whether anything changed.
 
-    `matrices` may be folded. For the catalogue and other sources whose sizes are known to be right.
+    `matrices` may be folded. For the catalogue and other sources whose sizes are known to be right. One that is
+    hosted here is left as its files say.
     """
     columns: dict[str, Any] = {
         "architecture": architecture,
@@ -101,6 +102,8 @@ def ensure_base_model(
     }
     with transaction.atomic():
         base_model, is_changed = BaseModel.objects.get_or_create(name=name, defaults=columns)
+        if base_model.is_hosted and kind != BaseModel.Kind.HOSTED:
+            return base_model, False
         if not is_changed and (
             other := {key: value for key, value in columns.items() if getattr(base_model, key) != value}
         ):

@@ -417,7 +417,7 @@ def _commit(
         author=author,
         message=message,
         created_at=now,
-        facts={**found.facts, "not_plain": found.composable_reason},
+        facts={**found.facts, "not_plain": _why_not_plain(prepared)},
         warnings=found.warnings,
         is_composable=not prepared.composable_reason,
         composable_reason=prepared.composable_reason[:500],
@@ -437,6 +437,14 @@ def _commit(
     adapter.base_model_label = prepared.base_model_label
     _repeat_facts(adapter, revision)
     return revision
+
+
+def _why_not_plain(prepared: _Prepared) -> str:
+    """Why these weights cannot be composed whatever the base model: a reason that comes from this base is no such."""
+    reason = prepared.found.composable_reason
+    base = prepared.base_model
+    of_this_base = _compare_facts(prepared.found.facts, base, base.sizes() or None if base else None)[1]
+    return "" if base and reason == of_this_base else reason
 
 
 def _commit_id(
@@ -507,7 +515,9 @@ def _compare_facts(
     ]
     problems = weights_check.Problems()
     weights = weights_check.sort_tensors(tensors, weights_check.Problems())
-    all_compared, without_head = weights_check.check_against_base(weights, matrices, problems)
+    all_compared, without_head = weights_check.check_against_base(
+        weights, matrices, facts.get("task_type"), problems
+    )
     if problems:
         return Revision.BaseFit.DIFFERS, problems[0].message
     fit = Revision.BaseFit.FITS if all_compared else Revision.BaseFit.UNCHECKED

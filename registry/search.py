@@ -26,7 +26,7 @@ from django.db.models.functions import Cast, Coalesce
 from django.http import QueryDict
 
 from registry.adapter_config import MAX_RANK
-from registry.models import Adapter, BaseModel, Namespace, Task
+from registry.models import Adapter, BaseModel, Task
 from registry.rights import Person
 from web.errors import DomainError
 from web.pagination import page_size
@@ -93,7 +93,7 @@ class AdapterQuery:
             q=_words(_text(params, "q")),
             task=_text(params, "task"),
             base=_text(params, "base"),
-            composable=_yes_or_no("composable", _text(params, "composable")),
+            composable=yes_or_no("composable", _text(params, "composable")),
             rank_min=rank_min,
             rank_max=rank_max,
             license=_text(params, "license"),
@@ -325,7 +325,8 @@ def _words(text: str) -> str:
     return " ".join(words)
 
 
-def _yes_or_no(name: str, text: str) -> bool | None:
+def yes_or_no(name: str, text: str) -> bool | None:
+    """A yes/no parameter; None for "". Raises BadParameter."""
     answers = {"": None, "yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
     if text.lower() not in answers:
         raise BadParameter(name, f"{name!r} is yes or no, not {text[:40]!r}.")
@@ -361,7 +362,3 @@ def tasks_shown_to(person: Person) -> QuerySet[Task]:
     """Tasks with rows, tasks of nobody in particular, and those of some adapter that this person may see."""
     visible = Adapter.objects.visible_to(person).filter(task__isnull=False).order_by().values("task_id")
     return Task.objects.filter(Q(is_held_out=True) | Q(owner=None) | Q(pk__in=visible))
-
-
-def namespaces_shown_to(person: Person) -> QuerySet[Namespace]:
-    return Namespace.objects.all()

@@ -27,7 +27,8 @@ class Blob(models.Model):
     size_bytes = models.BigIntegerField()
     created_at = models.DateTimeField(auto_now_add=True)
     last_stored_at = models.DateTimeField(
-        default=timezone.now, help_text="When somebody last sent these bytes; the sweep waits a day from then."
+        default=timezone.now,
+        help_text="When somebody last sent these bytes; the sweep waits a day from then.",
     )
 
     def __str__(self) -> str:

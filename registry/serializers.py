@@ -1,0 +1,326 @@
+"""The shapes of the registry's API. Rules are the domain functions' business."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from registry.models import Adapter, BaseModel, Namespace, Revision, RevisionFile, Task, Token
+from registry.publishing import Report
+
+
+class StrictSerializer(serializers.Serializer):
+    """Refuses names that it does not know: a mistyped field must not be silently ignored."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if hasattr(data, "keys"):
+            unknown = [name for name in data.keys() if name not in self.fields]  # noqa: SIM118 - a QueryDict
+            if unknown:
+                allowed = ", ".join(self.fields)
+                raise serializers.ValidationError(
+                    {
+                        str(name)[:100]: [f"There is no such field; there are: {allowed}."]
+                        for name in unknown[:10]
+                    }
+                )
+        return super().to_internal_value(data)
+
+
+# --- Adapters ----------------------------------------------------------------------------------------------
+
+
+class TaskNameSerializer(serializers.ModelSerializer[Task]):
+    class Meta:
+        model = Task
+        fields = ["slug", "title"]
+
+
+class AdapterSerializer(serializers.ModelSerializer[Adapter]):
+    """An adapter in a list."""
+
+    id = serializers.CharField(source="full_name", read_only=True, help_text="namespace/name")
+    namespace = serializers.CharField(source="namespace.name", read_only=True)
+    task = TaskNameSerializer(read_only=True, allow_null=True)
+    base_model = serializers.CharField(
+        source="base_model.name",
+        read_only=True,
+        allow_null=True,
+        default=None,
+        help_text="null: not known here.",
+    )
+    base_fit = serializers.SerializerMethodField(help_text="fits, unchecked or differs.")
+    composable = serializers.BooleanField(source="is_composable", read_only=True)
+    composable_reason = serializers.SerializerMethodField(help_text="Why not, when it is not.")
+    composes_with = serializers.SerializerMethodField(help_text="Other adapters it can be composed with.")
+    revision = serializers.SerializerMethodField(help_text="Commit of the newest revision.")
+    tags = serializers.ListField(child=serializers.CharField(), read_only=True)
+    url = serializers.SerializerMethodField(help_text="Its page.")
+
+    class Meta:
+        model = Adapter
+        fields = [
+            "id", "namespace", "name", "kind", "visibility", "description", "license", "language", "tags", "task",
+            "base_model", "base_model_label", "base_fit", "composable", "composable_reason", "composes_with", "rank",
+            "size_bytes", "best_score", "downloads", "revision", "created_at", "updated_at", "url",
+        ]  # fmt: skip
+        read_only_fields = fields
+
+    def get_base_fit(self, adapter: Adapter) -> str:
+        return adapter.head.base_fit if adapter.head else Revision.BaseFit.UNCHECKED
+
+    def get_composable_reason(self, adapter: Adapter) -> str:
+        return adapter.head.composable_reason if adapter.head else ""
+
+    def get_composes_with(self, adapter: Adapter) -> int:
+        return getattr(adapter, "composes_with", 0)
+
+    def get_revision(self, adapter: Adapter) -> str | None:
+        return adapter.head.commit if adapter.head else None
+
+    def get_url(self, adapter: Adapter) -> str:
+        return self.context["request"].build_absolute_uri(adapter.get_absolute_url())
+
+
+class FileSerializer(serializers.ModelSerializer[RevisionFile]):
+    size_bytes = serializers.IntegerField(source="blob.size_bytes", read_only=True)
+    sha256 = serializers.CharField(source="blob.sha256", read_only=True)
+    git_sha1 = serializers.CharField(source="blob.git_sha1", read_only=True, help_text="git's blob id.")
+    url = serializers.SerializerMethodField(help_text="Where its bytes are, of this very revision.")
+
+    class Meta:
+        model = RevisionFile
+        fields = ["path", "size_bytes", "sha256", "git_sha1", "url"]
+
+    def get_url(self, file: RevisionFile) -> str:
+        return self.context["file_url"](file)
+
+
+class FileListSerializer(serializers.Serializer):
+    revision = serializers.CharField(help_text="Commit that these files belong to.")
+    results = FileSerializer(many=True)
+
+
+class AdapterDetailSerializer(AdapterSerializer):
+    """An adapter with everything known about its newest revision."""
+
+    facts = serializers.SerializerMethodField(help_text="What was read from config and tensor header.")
+    warnings = serializers.SerializerMethodField()
+    files = serializers.SerializerMethodField()
+
+    class Meta(AdapterSerializer.Meta):
+        fields = [*AdapterSerializer.Meta.fields, "facts", "warnings", "files"]
+        read_only_fields = fields
+
+    def get_facts(self, adapter: Adapter) -> dict[str, Any]:
+        return adapter.head.facts if adapter.head else {}
+
+    def get_warnings(self, adapter: Adapter) -> list[str]:
+        return adapter.head.warnings if adapter.head else []
+
+    def get_files(self, adapter: Adapter) -> FileSerializer(many=True):  # type: ignore[valid-type]
+        if adapter.head is None:
+            return []
+        files = adapter.head.files.select_related("blob")
+        return FileSerializer(files, many=True, context=self.context).data
+
+
+class RevisionSerializer(serializers.ModelSerializer[Revision]):
+    parent = serializers.CharField(source="parent.commit", read_only=True, allow_null=True, default=None)
+    author = serializers.CharField(source="author.username", read_only=True, allow_null=True, default=None)
+    composable = serializers.BooleanField(source="is_composable", read_only=True)
+    warnings = serializers.ListField(child=serializers.CharField(), read_only=True)
+
+    class Meta:
+        model = Revision
+        fields = [
+            "commit", "parent", "author", "message", "created_at", "base_fit", "composable", "composable_reason",
+            "tensor_sha256", "size_bytes", "warnings",
+        ]  # fmt: skip
+
+
+_TEXT: dict[str, Any] = {"required": False, "allow_blank": True, "default": ""}
+
+
+class UploadSerializer(StrictSerializer):
+    """The files of an adapter as multipart/form-data. A file name may be a path; a folder around all is taken off."""
+
+    files = serializers.ListField(
+        child=serializers.FileField(allow_empty_file=True),
+        allow_empty=False,
+        help_text="Repeated: adapter_config.json, adapter_model.safetensors, README.md, ...",
+        error_messages={"required": "Send the adapter's files, each as a field named files."},
+    )
+    base_model = serializers.CharField(**_TEXT, help_text="Its id or another name; else the config says.")
+
+
+class PublishSerializer(UploadSerializer):
+    """An upload and what is said about it. What is left out comes from the card, or stays as it was."""
+
+    name = serializers.CharField()
+    namespace = serializers.CharField(**_TEXT, help_text="Yours unless given.")
+    task = serializers.CharField(**_TEXT, help_text="Slug or title of what it was trained on.")
+    license = serializers.CharField(**_TEXT)
+    description = serializers.CharField(**_TEXT)
+    language = serializers.CharField(**_TEXT)
+    visibility = serializers.ChoiceField(
+        choices=Adapter.Visibility.choices, required=False, allow_blank=True, default=""
+    )
+    tags = serializers.ListField(
+        child=serializers.CharField(), required=False, default=list, help_text="Repeated, or with commas."
+    )
+    message = serializers.CharField(**_TEXT, help_text="What is new in this revision.")
+
+
+class AdapterChangesSerializer(StrictSerializer):
+    description = serializers.CharField(required=False, allow_blank=True)
+    license = serializers.CharField(required=False, allow_blank=True)
+    language = serializers.CharField(required=False, allow_blank=True)
+    visibility = serializers.ChoiceField(choices=Adapter.Visibility.choices, required=False)
+    tags = serializers.ListField(child=serializers.CharField(), required=False)
+    task = serializers.CharField(required=False, allow_blank=True, help_text="Slug or title; empty for none.")
+    base_model = serializers.CharField(
+        required=False, help_text="Compared with the weights before it is kept."
+    )
+
+
+class ProblemSerializer(serializers.Serializer):
+    file = serializers.CharField()
+    message = serializers.CharField()
+    where = serializers.CharField(help_text="Key or tensor.")
+    found = serializers.CharField()
+    expected = serializers.CharField()
+
+
+class LeftOutSerializer(serializers.Serializer):
+    path = serializers.CharField()
+    why = serializers.CharField()
+
+
+class SizedFileSerializer(serializers.Serializer):
+    path = serializers.CharField()
+    size_bytes = serializers.IntegerField()
+
+
+class ReportSerializer(serializers.Serializer[Report]):
+    """What publishing these files would do."""
+
+    publishable = serializers.BooleanField(source="is_publishable")
+    problems = ProblemSerializer(many=True)
+    warnings = serializers.ListField(child=serializers.CharField())
+    left_out = LeftOutSerializer(many=True)
+    files = SizedFileSerializer(many=True, help_text="What would be kept.")
+    facts = serializers.DictField()
+    composable = serializers.BooleanField(source="is_composable")
+    composable_reason = serializers.CharField()
+    base_model = serializers.CharField(source="base_model.name", allow_null=True, default=None)
+    base_model_label = serializers.CharField()
+    base_fit = serializers.CharField()
+    composes_with = serializers.IntegerField()
+    defaults = serializers.DictField(help_text="Licence, language and tags as the card gives them.")
+
+
+# --- Base models, tasks, people -----------------------------------------------------------------------------
+
+
+class BaseModelSerializer(serializers.ModelSerializer[BaseModel]):
+    aliases = serializers.SerializerMethodField()
+    adapters = serializers.SerializerMethodField(help_text="How many you can see that were made for it.")
+    url = serializers.SerializerMethodField()
+
+    class Meta:
+        model = BaseModel
+        fields = [
+            "name", "kind", "architecture", "task_type", "license", "parameters", "aliases", "adapters", "url",
+        ]  # fmt: skip
+
+    def get_aliases(self, base_model: BaseModel) -> list[str]:
+        return [alias.text for alias in base_model.aliases.all()]
+
+    def get_adapters(self, base_model: BaseModel) -> int:
+        return getattr(base_model, "visible_adapters", 0)
+
+    def get_url(self, base_model: BaseModel) -> str:
+        return self.context["request"].build_absolute_uri(base_model.get_absolute_url())
+
+
+class BaseModelFileSerializer(serializers.Serializer):
+    path = serializers.CharField()
+    size_bytes = serializers.IntegerField(source="blob.size_bytes")
+    sha256 = serializers.CharField(source="blob.sha256")
+    url = serializers.SerializerMethodField()
+
+    def get_url(self, file: Any) -> str:
+        return self.context["file_url"](file)
+
+
+class BaseModelDetailSerializer(BaseModelSerializer):
+    matrices = serializers.DictField(
+        child=serializers.ListField(child=serializers.IntegerField()),
+        read_only=True,
+        help_text="Path of a linear matrix, layer numbers as {first..last} -> [in, out].",
+    )
+    config = serializers.DictField(read_only=True)
+    files = BaseModelFileSerializer(many=True, read_only=True, help_text="Of one that is hosted here.")
+
+    class Meta(BaseModelSerializer.Meta):
+        fields = [*BaseModelSerializer.Meta.fields, "matrices", "config", "files"]
+
+
+class NewBaseModelSerializer(StrictSerializer):
+    name = serializers.CharField(help_text="Its id on the hub, such as google/flan-t5-large.")
+    config = serializers.DictField(help_text="The content of its config.json.")
+    aliases = serializers.ListField(child=serializers.CharField(), required=False, default=list)
+    license = serializers.CharField(**_TEXT)
+
+
+class ExampleSerializer(serializers.Serializer):
+    input = serializers.CharField()
+    output = serializers.CharField()
+
+
+class TaskSerializer(serializers.ModelSerializer[Task]):
+    """A task. Its test rows are never given."""
+
+    base_model = serializers.CharField(
+        source="base_model.name", read_only=True, allow_null=True, default=None
+    )
+    held_out = serializers.BooleanField(source="is_held_out", read_only=True)
+    tags = serializers.ListField(child=serializers.CharField(), read_only=True)
+    examples = serializers.SerializerMethodField(help_text="Few-shot rows, where it has them.")
+    test_rows = serializers.SerializerMethodField(help_text="How many hidden rows it is scored on.")
+    url = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Task
+        fields = [
+            "slug", "title", "description", "metric", "tags", "base_model", "held_out", "examples", "test_rows",
+            "created_at", "url",
+        ]  # fmt: skip
+
+    def get_examples(self, task: Task) -> ExampleSerializer(many=True):  # type: ignore[valid-type]
+        return [{"input": row.input, "output": row.output} for row in getattr(task, "shown_rows", [])]
+
+    def get_test_rows(self, task: Task) -> int:
+        return getattr(task, "hidden_rows", 0)
+
+    def get_url(self, task: Task) -> str:
+        return self.context["request"].build_absolute_uri(task.get_absolute_url())
+
+
+class NamespaceRoleSerializer(serializers.Serializer):
+    name = serializers.CharField(source="namespace.name")
+    kind = serializers.ChoiceField(source="namespace.kind", choices=Namespace.Kind.choices)
+    role = serializers.CharField()
+
+
+class TokenSerializer(serializers.ModelSerializer[Token]):
+    class Meta:
+        model = Token
+        fields = ["name", "scope", "hint", "created_at", "expires_at"]
+
+
+class WhoAmISerializer(serializers.Serializer):
+    username = serializers.CharField()
+    namespaces = NamespaceRoleSerializer(many=True)
+    token = TokenSerializer(allow_null=True)

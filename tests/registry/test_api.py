@@ -1,0 +1,454 @@
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from registry import shapes, storage
+from registry.models import Adapter, BaseModel, Blob, Revision
+from tests.factories import (
+    make_adapter,
+    make_base_model,
+    make_organisation,
+    make_task,
+    make_token,
+    make_user,
+    publish_fake,
+)
+from tests.fake_adapters import TINY_MATRICES, files_of
+from tests.fake_adapters import make_adapter as make_folder
+
+pytestmark = pytest.mark.django_db
+BOUNDARY = "lora-commons-test-boundary"
+
+
+class Script:
+    """A script with a token, or without one."""
+
+    def __init__(self, token: str = "") -> None:
+        self.client = Client(raise_request_exception=True)
+        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def get(self, path: str, **headers: str) -> Any:
+        return self.client.get(f"/api/v1/{path}", headers={**self.headers, **headers})
+
+    def head(self, path: str, **headers: str) -> Any:
+        return self.client.head(f"/api/v1/{path}", headers={**self.headers, **headers})
+
+    def send(self, method: str, path: str, data: object, **headers: str) -> Any:
+        return self.client.generic(
+            method,
+            f"/api/v1/{path}",
+            data if isinstance(data, bytes) else json.dumps(data).encode(),
+            content_type="application/json",
+            headers={**self.headers, **headers},
+        )
+
+    def upload(
+        self, path: str, files: dict[str, bytes], fields: dict[str, Any] | None = None, **headers: str
+    ) -> Any:
+        return self.client.generic(
+            "POST",
+            f"/api/v1/{path}",
+            multipart(files, fields or {}),
+            content_type=f"multipart/form-data; boundary={BOUNDARY}",
+            headers={**self.headers, **headers},
+        )
+
+
+def multipart(files: dict[str, bytes], fields: dict[str, Any]) -> bytes:
+    """A form as curl sends it: file names as they are, paths included."""
+    out = io.BytesIO()
+    for name, values in fields.items():
+        for value in values if isinstance(values, list) else [values]:
+            out.write(
+                f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+            )
+    for name, content in files.items():
+        disposition = f'form-data; name="files"; filename="{name}"'
+        out.write(f"--{BOUNDARY}\r\nContent-Disposition: {disposition}\r\n\r\n".encode() + content + b"\r\n")
+    out.write(f"--{BOUNDARY}--\r\n".encode())
+    return out.getvalue()
+
+
+def adapter_files(folder: Path, prefix: str = "", **options: Any) -> dict[str, bytes]:
+    return {
+        prefix + name: path.read_bytes() for name, path in files_of(make_folder(folder, **options)).items()
+    }
+
+
+def assert_refused(response: Any, status: int, field: str = "") -> dict[str, Any]:
+    body = response.json()
+    assert response.status_code == status, body
+    assert set(body) == {"code", "message", "fields"}
+    assert body["message"]
+    if field:
+        assert field in body["fields"], body
+    return body
+
+
+def nothing_is_left() -> bool:
+    left = [path for path in settings.UPLOAD_TMP_DIR.rglob("*") if path.is_file()]
+    stored = [path for path in Path(storage.storages["blobs"].location).rglob("*") if path.is_file()]
+    return not (left or stored or Blob.objects.exists() or Adapter.objects.exists())
+
+
+# --- Publishing ----------------------------------------------------------------------------------------------
+
+
+def test_a_script_publishes_finds_and_downloads_an_adapter(tmp_path):
+    make_base_model()
+    make_task("who", title="Who did it")
+    script = Script(make_token(make_user("ada")))
+    files = adapter_files(tmp_path / "a", rank=4, card="---\nlicense: mit\n---\n# Who\n")
+    said = {"name": "who-plain", "task": "who", "description": "Says who.", "tags": ["x,y", "z"]}
+    answer = script.upload("adapters/", files, said)
+    body = answer.json()
+    assert answer.status_code == 201, body
+    assert answer["Location"] == "/api/v1/adapters/ada/who-plain/"
+    assert body["id"] == "ada/who-plain"
+    assert (body["rank"], body["composable"], body["base_fit"], body["license"]) == (4, True, "fits", "mit")
+    assert (body["task"]["slug"], body["tags"], body["base_model"]) == (
+        "who",
+        ["x", "y", "z"],
+        "demo/tiny-t5",
+    )
+    assert body["facts"]["target_matrices"] == 4
+
+    found = Script().get("adapters/?q=who&composable=yes").json()
+    assert [row["id"] for row in found["results"]] == ["ada/who-plain"]
+    listed = Script().get("adapters/ada/who-plain/files/").json()
+    assert {file["path"] for file in listed["results"]} == set(files)
+    for file in listed["results"]:
+        assert Script().client.get(file["url"]).getvalue() == files[file["path"]]
+
+
+def test_a_dropped_folder_loses_the_folder_around_it(tmp_path):
+    files = adapter_files(tmp_path / "a", prefix="my adapter/", card="# Hello\n")
+    files["my adapter/pictures/plot.txt"] = b"a plot"
+    answer = Script(make_token(make_user())).upload("adapters/", files, {"name": "m"})
+    assert answer.status_code == 201, answer.json()
+    assert {file["path"] for file in answer.json()["files"]} == {
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "pictures/plot.txt",
+    }  # fmt: skip
+
+
+def test_the_same_upload_again_is_200_and_other_files_are_a_new_revision(tmp_path):
+    script = Script(make_token(make_user("ada")))
+    first = adapter_files(tmp_path / "a")
+    assert script.upload("adapters/", first, {"name": "m"}).status_code == 201
+    assert script.upload("adapters/", first, {"name": "m"}).status_code == 200
+    second = script.upload(
+        "adapters/", adapter_files(tmp_path / "b", seed=1), {"name": "m", "message": "Better"}
+    )
+    assert second.status_code == 201
+    revisions = script.get("adapters/ada/m/revisions/").json()["results"]
+    assert [revision["message"] for revision in revisions] == ["Better", "Upload"]
+    assert revisions[0]["parent"] == revisions[1]["commit"]
+    old = script.get(f"adapters/ada/m/files/adapter_model.safetensors?revision={revisions[1]['commit'][:10]}")
+    assert old.getvalue() == first["adapter_model.safetensors"]
+
+
+def test_strangers_readers_and_read_tokens_publish_nothing(tmp_path):
+    files = adapter_files(tmp_path / "a")
+    user, reader = make_user(), make_user()
+    make_organisation("lab", members={user: "admin", reader: "read"})
+    assert_refused(Script().upload("adapters/", files, {"name": "m"}), 401)
+    assert_refused(Script("lr_wrong").upload("adapters/", files, {"name": "m"}), 401)
+    assert_refused(Script(make_token(user, "read")).upload("adapters/", files, {"name": "m"}), 403)
+    body = {"name": "m", "namespace": "lab"}
+    assert_refused(Script(make_token(reader)).upload("adapters/", files, body), 403)
+    assert_refused(Script(make_token(make_user())).upload("adapters/", files, body), 403)
+    assert_refused(
+        Script(make_token(user)).upload("adapters/", files, {"name": "m", "namespace": "no"}),
+        404,
+        "namespace",
+    )
+    assert nothing_is_left()
+    assert Script(make_token(user)).upload("adapters/", files, body).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({}, "name"),
+        ({"name": ""}, "name"),
+        ({"name": "a/b"}, "name"),
+        ({"name": "m", "visibility": "hidden"}, "visibility"),
+        ({"name": "m", "licence": "mit"}, "licence"),
+        ({"name": "m", "description": "x" * 501}, "description"),
+        ({"name": "m", "description": "nul\x00"}, "description"),
+        ({"name": "m", "tags": ["y" * 51]}, "tags"),
+        ({"name": "m", "base_model": "x" * 501}, "base_model"),
+    ],
+)
+def test_fields_that_cannot_be_used_are_refused_by_name(tmp_path, fields, field):
+    answer = Script(make_token(make_user())).upload("adapters/", adapter_files(tmp_path / "a"), fields)
+    assert_refused(answer, 400, field)
+    assert nothing_is_left()
+
+
+def test_files_that_break_a_rule_are_refused_by_file_and_leave_nothing(tmp_path):
+    script = Script(make_token(make_user()))
+    good = adapter_files(tmp_path / "a")
+    cases = {
+        "adapter_config.json": {**good, "adapter_config.json": b"{not json"},
+        "adapter_model.safetensors": {**good, "adapter_model.safetensors": b"\x80\x02pickle"},
+        "files": {},
+        "..\\evil": {**good, "..\\evil": b"x"},
+        "../evil": {**good, "../evil": b"x"},
+    }
+    for field, files in cases.items():
+        assert_refused(script.upload("adapters/", files, {"name": "m"}), 400, field)
+    assert nothing_is_left()
+
+
+def test_odd_multipart_bodies_are_refused_not_stumbled_over():
+    script = Script(make_token(make_user()))
+    kind = f"multipart/form-data; boundary={BOUNDARY}"
+    for body, content_type in (
+        (b"", kind),
+        (b"garbage", kind),
+        (b"x", "multipart/form-data"),
+        (b"x", "multipart/form-data; boundary=" + "b" * 150),
+        (multipart({"a\x00b": b"x", "c" * 300: b"y"}, {}), kind),
+        (multipart({"a.txt": b"x"}, {"name": "m"})[:-20], kind),
+    ):
+        answer = script.client.generic(
+            "POST", "/api/v1/adapters/", body, content_type=content_type, headers=script.headers
+        )
+        assert_refused(answer, 400)
+    assert_refused(script.send("POST", "adapters/", {"name": "m"}), 415)
+    many = {f"{number}.txt": b"" for number in range(250)}
+    assert_refused(script.upload("adapters/", many, {"name": "m"}), 400, "files")
+    assert nothing_is_left()
+
+
+def test_an_upload_that_is_too_large_or_finds_no_space_is_refused_early(tmp_path, settings):
+    script = Script(make_token(make_user()))
+    files = adapter_files(tmp_path / "a")
+    settings.MAX_FILE_BYTES = 100
+    assert_refused(script.upload("adapters/", files, {"name": "m"}), 413, "files")
+    settings.MAX_FILE_BYTES, settings.MIN_FREE_DISK_BYTES = 2**31, 2**60
+    assert "space" in assert_refused(script.upload("adapters/", files, {"name": "m"}), 507)["message"]
+    settings.MIN_FREE_DISK_BYTES, settings.MAX_ADAPTER_BYTES = 0, -(5 * 2**20)
+    assert_refused(script.upload("adapters/", files, {"name": "m"}), 413)
+    assert nothing_is_left()
+
+
+def test_validating_says_what_publishing_would_and_keeps_nothing(tmp_path):
+    make_base_model()
+    script = Script(make_token(make_user()))
+    good = script.upload("adapters/validate/", adapter_files(tmp_path / "a")).json()
+    assert (good["publishable"], good["composable"], good["base_model"]) == (True, True, "demo/tiny-t5")
+    bad = script.upload("adapters/validate/", adapter_files(tmp_path / "b", lora_alpha=-1)).json()
+    assert not bad["publishable"]
+    assert bad["problems"][0]["where"] == "lora_alpha"
+    assert nothing_is_left()
+    assert_refused(Script().upload("adapters/validate/", adapter_files(tmp_path / "c")), 401)
+    assert_refused(script.upload("adapters/validate/", {}, {"name": "m"}), 400, "name")
+
+
+# --- Reading ---------------------------------------------------------------------------------------------------
+
+
+def test_a_private_adapter_is_404_to_everybody_else_at_every_address(tmp_path):
+    owner = make_user("ada")
+    publish_fake(tmp_path, "secret", owner=owner, visibility="private")
+    paths = [
+        "adapters/ada/secret/",
+        "adapters/ada/secret/revisions/",
+        "adapters/ada/secret/files/",
+        "adapters/ada/secret/files/adapter_config.json",
+        "adapters/ada/secret/archive",
+    ]
+    for stranger in (Script(), Script(make_token(make_user()))):
+        for path in paths:
+            assert_refused(stranger.get(path), 404)
+        assert stranger.get("adapters/").json()["results"] == []
+    other = Script(make_token(make_user()))
+    assert_refused(other.send("PATCH", "adapters/ada/secret/", {"description": "x"}), 404)
+    assert_refused(other.send("DELETE", "adapters/ada/secret/", {}), 404)
+    mine = Script(make_token(owner))
+    assert all(mine.get(path).status_code == 200 for path in paths)
+
+
+def test_details_are_changed_and_adapters_deleted_by_their_members(tmp_path):
+    owner = make_user("ada")
+    publish_fake(tmp_path, "m", owner=owner)
+    mine, other = Script(make_token(owner)), Script(make_token(make_user()))
+    changed = mine.send(
+        "PATCH", "adapters/ada/m/", {"description": "New", "tags": ["A"], "task": "Telling time"}
+    )
+    assert changed.status_code == 200
+    assert (changed.json()["description"], changed.json()["tags"]) == ("New", ["a"])
+    assert changed.json()["task"]["slug"] == "telling-time"
+    assert_refused(other.send("PATCH", "adapters/ada/m/", {"description": "x"}), 403)
+    assert_refused(Script().send("PATCH", "adapters/ada/m/", {"description": "x"}), 401)
+    assert_refused(mine.send("PATCH", "adapters/ada/m/", {"rank": 3}), 400, "rank")
+    assert_refused(mine.send("PATCH", "adapters/ada/m/", {"description": 5 * ["x"]}), 400, "description")
+    assert_refused(mine.send("PATCH", "adapters/ada/m/", ["list"]), 400)
+    assert_refused(mine.send("PATCH", "adapters/ada/m/", b'{"description": "\\u0000"}'), 400)
+    assert_refused(other.send("DELETE", "adapters/ada/m/", {}), 403)
+    assert mine.send("DELETE", "adapters/ada/m/", {}).status_code == 204
+    assert_refused(mine.get("adapters/ada/m/"), 404)
+    assert Revision.objects.exists()
+    again = mine.upload("adapters/", adapter_files(tmp_path / "again"), {"name": "m"})
+    assert_refused(again, 409, "name")
+
+
+def test_lists_go_on_by_cursor_and_count_their_queries():
+    user = make_user()
+    base = make_base_model()
+    for number in range(25):
+        make_adapter(f"m{number}", owner=user, base_model=base)
+    seen: list[str] = []
+    path = "adapters/?limit=10&sort=downloads"
+    while path:
+        with CaptureQueriesContext(
+            connection,
+        ) as queries:
+            page = Script().get(path).json()
+        assert len(queries) <= 6
+        seen += [row["name"] for row in page["results"]]
+        assert all(row["composes_with"] == 24 for row in page["results"])
+        path = page["next"].partition("/api/v1/")[2] if page["next"] else ""
+    assert len(seen) == len(set(seen)) == 25
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["nonsense=1", "sort=best", "rank=big", "composable=maybe", "limit=0", "limit=x", "cursor=abc", "q=a&q=b", "q=%00", "kind=x"],
+)  # fmt: skip
+def test_a_parameter_that_cannot_be_used_is_refused_by_name(query):
+    assert_refused(Script().get(f"adapters/?{query}"), 400, query.partition("=")[0])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "adapters/ada/m/?x=1",
+        "adapters/ada/m/files/?revision=a&revision=b",
+        "adapters/ada/m/revisions/?sort=new",
+        "adapters/ada/m/archive?x=1",
+        "base-models/?x=1",
+        "base-models/?kind=odd",
+        "tasks/?held_out=perhaps",
+        "tasks/?q=%00",
+    ],
+)
+def test_no_list_or_file_ignores_a_parameter(tmp_path, path):
+    publish_fake(tmp_path, "m", owner=make_user("ada"))
+    assert_refused(Script().get(path), 400)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "adapters/nobody/nothing/",
+        "adapters/%00/m/",
+        "adapters/ada/m/files/none.txt",
+        "adapters/ada/m/files/%00",
+        "adapters/ada/m/files/adapter_config.json?revision=none",
+        "adapters/ada/m/files/adapter_config.json?revision=deadbeef",
+        "base-models/none/",
+        "base-models/%00/",
+        "base-models/none/files/config.json",
+        "tasks/none/",
+        "nothing/",
+    ],
+)
+def test_what_is_not_there_is_404_in_the_one_shape(tmp_path, path):
+    publish_fake(tmp_path, "m", owner=make_user("ada"))
+    assert_refused(Script().get(path), 404)
+
+
+# --- Base models, tasks, people ---------------------------------------------------------------------------------
+
+
+def test_a_base_model_is_added_from_its_config_and_waiting_adapters_are_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        shapes,
+        "compute_shapes",
+        lambda config: shapes.BaseShapes(
+            "T5ForConditionalGeneration", "SEQ_2_SEQ_LM", dict(TINY_MATRICES), parameters=9
+        ),
+    )
+    waiting = publish_fake(tmp_path)
+    script = Script(make_token(make_user()))
+    said = {"name": "demo/tiny-t5", "config": {"model_type": "t5"}, "aliases": ["tiny"], "license": "mit"}
+    added = script.send("POST", "base-models/", said)
+    assert added.status_code == 201, added.json()
+    assert added.json()["adapters"] == 1
+    waiting.refresh_from_db()
+    assert waiting.is_composable
+    assert Script().get("base-models/TINY/").json()["name"] == "demo/tiny-t5"
+    assert Script().get("base-models/?q=tin").json()["results"][0]["aliases"] == ["tiny"]
+    assert_refused(script.send("POST", "base-models/", said), 409, "name")
+    assert_refused(script.send("POST", "base-models/", {**said, "name": "other"}), 409)
+    assert_refused(Script().send("POST", "base-models/", said), 401)
+    bad = [
+        {"name": "a/b/c"},
+        {"name": ""},
+        {"config": "x"},
+        {"name": "new", "config": {}},
+        {"name": "new", "config": {"x": 1}},
+        {"odd": 1},
+    ]
+    for change in bad:
+        assert_refused(script.send("POST", "base-models/", {**said, "aliases": [], **change}), 400)
+
+
+def test_files_of_a_hosted_base_model_are_served():
+    base = make_base_model(kind=BaseModel.Kind.HOSTED)
+    base.files.create(path="config.json", blob=storage.store_stream([b'{"model_type": "t5"}']))
+    files = Script().get("base-models/demo/tiny-t5/").json()["files"]
+    assert [file["path"] for file in files] == ["config.json"]
+    answer = Script().client.get(files[0]["url"])
+    assert answer.getvalue() == b'{"model_type": "t5"}'
+
+
+def test_a_held_out_task_gives_its_examples_and_never_its_test_rows():
+    make_task("who-twice", rows=5, test_rows=20, is_held_out=True)
+    make_task("plain")
+    task = Script().get("tasks/who-twice/").json()
+    assert (task["held_out"], len(task["examples"]), task["test_rows"]) == (True, 5, 20)
+    assert set(task["examples"][0]) == {"input", "output"}
+    assert "test question" not in json.dumps(task)
+    held_out = Script().get("tasks/?held_out=yes")
+    assert [row["slug"] for row in held_out.json()["results"]] == ["who-twice"]
+    assert "test question" not in held_out.content.decode()
+
+
+def test_a_task_of_a_private_adapter_alone_is_not_shown(tmp_path):
+    owner = make_user()
+    publish_fake(tmp_path, owner=owner, visibility="private", task_title="My secret plan")
+    assert Script().get("tasks/").json()["results"] == []
+    assert_refused(Script().get("tasks/my-secret-plan/"), 404)
+    assert Script(make_token(owner)).get("tasks/my-secret-plan/").status_code == 200
+
+
+def test_whoami_says_whose_token_it_is_and_where_it_may_publish():
+    user = make_user("ada")
+    make_organisation("lab", members={user: "read"})
+    said = Script(make_token(user, "read", name="laptop")).get("whoami/").json()
+    assert said["username"] == "ada"
+    assert {(place["name"], place["role"]) for place in said["namespaces"]} == {
+        ("ada", "admin"),
+        ("lab", "read"),
+    }
+    assert (said["token"]["name"], said["token"]["scope"]) == ("laptop", "read")
+    assert_refused(Script().get("whoami/"), 401)
+
+
+def test_every_wrong_method_is_405_in_the_one_shape():
+    script = Script(make_token(make_user()))
+    for path in ("adapters/", "tasks/", "base-models/", "whoami/"):
+        assert_refused(script.send("PUT", path, {}), 405)
