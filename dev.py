@@ -319,7 +319,7 @@ def free_port() -> int:
 
 def up(*, port: int, data: Path) -> None:
     """Install, prepare the data, start everything, show the way in, and tend it until told to stop."""
-    data.mkdir(parents=True, exist_ok=True)
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)  # private modules and the login lie in it
     with only_one(data):
         port = port or free_port()
         check_port(port)

@@ -4,6 +4,7 @@ SQLite and files below `var/`, the broker that `dev.py up` starts, debug off.
 `docs/configuration.md` lists the variables for people.
 """
 
+import logging
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
@@ -318,12 +319,21 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
+
 # --- Logs ---------------------------------------------------------------------------------------------------------------
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """All but the coming and going of a sweep, every five seconds."""
+    return record.levelno > logging.INFO or "sweep" not in record.getMessage() or "celery" not in record.name
+
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {"worth_a_line": {"()": "django.utils.log.CallbackFilter", "callback": _is_worth_a_line}},
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["worth_a_line"]}
+    },
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", "INFO")},
     "loggers": {
         "django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False},

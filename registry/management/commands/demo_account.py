@@ -30,7 +30,7 @@ class Command(BaseCommand):
         account = local_account(username=username, kept=kept)
         if account != kept:
             write_privately(file, json.dumps(account))
-        self.stdout.write(json.dumps(account))
+        self.stdout.write(f"Login and token of {username} are in {file}.")  # not here: this goes to logs
 
 
 @transaction.atomic
