@@ -247,8 +247,8 @@ def why_not_composable(config: AdapterConfig, weights: Weights) -> str:
         (weights.embeddings, "It changes embeddings."),
         (config.trainable_token_indices, "It trains single token embeddings."),
         (weights.others, "It brings along tensors that are no LoRA matrices."),
-        (weights.has_convolutions, "It changes convolutions, not only linear matrices."),
         (config.enable_lora, "It is of an old kind that changes parts of joined matrices (“enable_lora”)."),
+        (weights.has_convolutions, "It changes convolutions, not only linear matrices."),
         (config.use_qalora, "It uses QALoRA, whose A works on groups of inputs."),
         (config.use_bdlora, "It uses block-diagonal LoRA."),
         (

@@ -89,7 +89,7 @@ def run_module(module: str, *arguments: str, stdin: bytes = b"", limits: Limits 
 def _command(module: str, arguments: tuple[str, ...], limits: Limits) -> list[str]:
     numbers = (limits.cpu_s, limits.memory_bytes, limits.file_bytes)
     return [
-        sys.executable, "-s", "-E", "-B", "-m", "registry.jail",
+        sys.executable, "-s", "-E", "-m", "registry.jail",
         *(str(int(number)) for number in numbers), module, *arguments,
     ]  # fmt: skip
 
