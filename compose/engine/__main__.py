@@ -78,8 +78,6 @@ def _say(line: str) -> None:
 
 
 def _compose(options: argparse.Namespace) -> dict[str, Any]:
-    from compose.engine import run  # torch takes seconds to import; --help should not wait for it
-
     request = Request(
         base=options.base,
         modules=_modules(options.modules),
@@ -92,6 +90,10 @@ def _compose(options: argparse.Namespace) -> dict[str, Any]:
         device=options.device,
         dtype=options.dtype,
     )
+    from compose.engine import (
+        run,
+    )  # torch takes seconds to import; what is refused before should not wait for it
+
     return _as_json(run.compose(request, observer=_Progress()))
 
 
@@ -121,13 +123,15 @@ def _as_json(result: Result) -> dict[str, Any]:
 
 
 def _score(options: argparse.Namespace) -> dict[str, Any]:
+    modules, examples = _modules(options.modules), read_examples(options.examples)
+    weights = _read_weights(options.weights)
     from compose.engine import run
 
     losses = run.score(
         options.base,
-        _modules(options.modules),
-        read_examples(options.examples),
-        _read_weights(options.weights),
+        modules,
+        examples,
+        weights,
         options.mix,
         device=options.device,
         dtype=options.dtype,

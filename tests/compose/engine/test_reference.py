@@ -24,7 +24,12 @@ def result(t5: Collection, tmp_path_factory: pytest.TempPathFactory):
     out = tmp_path_factory.mktemp("reference")
     examples = tuple(Example(**row) for row in RECORD["examples"])
     request = Request(
-        base=t5.base, modules=t5.modules, examples=examples, budget=RECORD["budget"], seed=RECORD["seed"], out=out
+        base=t5.base,
+        modules=t5.modules,
+        examples=examples,
+        budget=RECORD["budget"],
+        seed=RECORD["seed"],
+        out=out,
     )
     return run.compose(request), out
 

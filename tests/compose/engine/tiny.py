@@ -84,7 +84,7 @@ def auto_class(family: str) -> Any:
 
 
 def save_module(
-    base: Path, family: str, folder: Path, *, seed: int, strength: float = 0.3, **options: Any
+    base: Path, family: str, folder: Path, *, seed: int, strength: float = 0.15, **options: Any
 ) -> Module:
     """A random LoRA on the base, with B of the same size as A so that it really changes the model."""
     settings: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": TARGETS[family]} | options

@@ -1,0 +1,132 @@
+"""`python -m compose.engine`: one JSON object on stdout, progress on stderr, sentences for what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from compose.engine import run
+from compose.engine.__main__ import main
+from compose.engine.types import Example
+from tests.compose.engine import tiny
+from tests.compose.engine.conftest import Collection
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def engine_process(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "compose.engine", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def engine(capfd: pytest.CaptureFixture[str]):
+    """The command without a new process, which would import torch again for every test."""
+
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        capfd.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as exit_:
+            code = exit_.code
+        printed = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, code, printed.out, printed.err)
+
+    return call
+
+
+def write_rows(path: Path, rows: tuple[Example, ...]) -> Path:
+    path.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def arguments(t5: Collection, tmp_path: Path) -> list[object]:
+    examples = write_rows(tmp_path / "examples.jsonl", tiny.EXAMPLES)
+    folders = [module.path for module in t5.modules]
+    return ["--base", t5.base, "--modules", *folders, "--examples", examples]
+
+
+def test_compose_prints_one_json_object_and_writes_the_adapter(arguments: list, tmp_path: Path):
+    test = write_rows(tmp_path / "test.jsonl", tiny.EXAMPLES[:2])
+    done = engine(
+        "compose", *arguments, "--test", test, "--budget", 3, "--seed", 1, "--out", tmp_path / "out"
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["modules"] == [f"t5-module-{i}" for i in range(6)]
+    assert len(answer["mixing_weights"]) == 6
+    assert [set(trial) for trial in answer["trials"]] == [{"weights", "loss", "objective"}] * 3
+    scores = answer["result"]["scores"]
+    assert [s["method"] for s in scores] == ["zero_shot", "best_single", "uniform", "lorahub", "in_context"]
+    assert {"method", "metric", "value", "low", "high", "n"} <= set(scores[0])
+    assert set(answer["seconds"]) == {"load", "search", "evaluate", "export"}
+    assert "trial 3: loss" in done.stderr
+    assert (tmp_path / "out" / "adapter_config.json").is_file()
+
+
+def test_score_prints_one_loss_for_each_weight_vector(
+    engine, arguments: list, tmp_path: Path, t5: Collection
+):
+    weights = [[0.0] * 6, [0.5] * 6]
+    (tmp_path / "weights.json").write_text(json.dumps(weights))
+    done = engine("score", *arguments, "--weights", tmp_path / "weights.json", "--mix", "exact")
+    assert done.returncode == 0, done.stderr
+    expected = run.score(t5.base, t5.modules, tiny.EXAMPLES, weights, "exact")
+    assert json.loads(done.stdout)["losses"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"", "holds no examples."),
+        (b"{\n", "Line 1 of {path} is not JSON."),
+        (b'{"input": "a"}\n', 'Line 1 of {path} is not an object with the texts "input" and "output".'),
+        (b"\xff\xfe\x00", "{path} is not a UTF-8 text file."),
+    ],
+)
+def test_bad_example_files_end_with_one_sentence_and_code_1(
+    engine, arguments: list, tmp_path: Path, text: bytes, sentence: str
+):
+    path = tmp_path / "examples.jsonl"
+    path.write_bytes(text)
+    done = engine("compose", *arguments)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.strip().endswith(sentence.replace("{path}", str(path)))
+    assert "Traceback" not in done.stderr
+
+
+def test_an_engine_error_ends_with_its_sentence_and_code_1(engine, arguments: list):
+    done = engine("compose", *arguments, "--method", "magic")
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("There is no method 'magic'")
+
+
+def test_wrong_usage_ends_with_code_2(engine, arguments: list):
+    assert engine("compose").returncode == 2
+    assert engine("score", *arguments, "--mix", "linear").returncode == 2
+    assert engine().returncode == 2
+
+
+def test_the_engine_imports_no_django():
+    code = (
+        "import sys, compose.engine.run, compose.engine.__main__; "
+        "print(sorted(name for name in sys.modules if name.split('.')[0] in ('django', 'celery', 'rest_framework')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_engines_types_and_errors_import_no_torch():
+    code = (
+        "import sys, compose.engine.types, compose.engine.errors; "
+        "print(sorted(set(sys.modules) & {'torch', 'numpy', 'transformers', 'peft'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

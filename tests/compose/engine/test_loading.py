@@ -1,0 +1,187 @@
+"""What the engine refuses to load, each with its sentence."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from compose.engine import loading
+from compose.engine.errors import IncompatibleModule, UnusableBase
+from compose.engine.loading import check_fit, load_module
+from compose.engine.types import Module
+from tests.compose.engine import tiny
+from tests.compose.engine.conftest import Collection
+
+
+@pytest.fixture
+def module(t5: Collection, tmp_path: Path) -> Module:
+    """A copy of a sound module, to be spoilt."""
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / name).write_bytes((t5.modules[0].path / name).read_bytes())
+    return Module("spoilt", tmp_path)
+
+
+def change_config(module: Module, **fields: object) -> None:
+    path = module.path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+def change_tensors(module: Module, change) -> None:
+    path = module.path / "adapter_model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+
+
+def refusal(module: Module) -> str:
+    with pytest.raises(IncompatibleModule) as caught:
+        load_module(module)
+    assert caught.value.message.startswith("The module spoilt cannot be composed: ")
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"peft_type": "IA3"}, "it is of the kind IA3"),
+        ({"use_dora": True}, "DoRA"),
+        ({"lora_bias": True}, "trained biases"),
+        ({"modules_to_save": ["lm_head"]}, "replaces whole layers"),
+        ({"trainable_token_indices": [1, 2]}, "trains token embeddings"),
+        ({"layer_replication": [[0, 1], [0, 1]]}, "repeats layers"),
+        ({"target_parameters": ["w"]}, "bare parameters"),
+        ({"alora_invocation_tokens": [1]}, "activated LoRA"),
+        ({"init_lora_weights": "pissa_niter_4"}, "initialised with pissa_niter_4"),
+        ({"r": 8}, "its config says rank 8"),
+        ({"lora_alpha": None}, "no usable lora_alpha"),
+    ],
+)
+def test_a_config_that_is_more_than_plain_lora_is_refused_with_its_reason(
+    module: Module, fields: dict, reason: str
+):
+    change_config(module, **fields)
+    assert reason in refusal(module)
+
+
+def first(tensors: dict[str, torch.Tensor], side: str = "A") -> str:
+    return next(key for key in sorted(tensors) if f"lora_{side}" in key)
+
+
+def add_magnitude(tensors):
+    tensors[first(tensors).replace("lora_A.weight", "lora_magnitude_vector")] = torch.ones(16)
+
+
+def add_bias(tensors):
+    tensors["base_model.model.encoder.block.0.layer.0.SelfAttention.q.bias"] = torch.ones(16)
+
+
+def add_embedding(tensors):
+    tensors["base_model.model.shared.lora_embedding_A"] = torch.ones(4, 24)
+
+
+def drop_a_side(tensors):
+    del tensors[first(tensors)]
+
+
+def make_a_convolution(tensors):
+    for side in "AB":
+        tensors[first(tensors, side)] = tensors[first(tensors, side)][:, :, None, None].contiguous()
+
+
+def put_in_a_nan(tensors):
+    tensors[first(tensors)][0, 0] = float("nan")
+
+
+def disagree_on_the_rank(tensors):
+    tensors[first(tensors, "B")] = torch.ones(16, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (add_magnitude, "DoRA"),
+        (add_bias, "carries a trained bias"),
+        (add_embedding, "adapts token embeddings"),
+        (drop_a_side, "is missing"),
+        (make_a_convolution, "is a convolution"),
+        (put_in_a_nan, "numbers that are not finite"),
+        (disagree_on_the_rank, "disagree on the rank"),
+        (dict.clear, "holds no LoRA matrices"),
+    ],
+)
+def test_tensors_that_are_more_than_plain_lora_are_refused_with_their_reason(
+    module: Module, change, reason: str
+):
+    change_tensors(module, change)
+    assert reason in refusal(module)
+
+
+def test_missing_and_damaged_files_are_refused(module: Module):
+    (module.path / "adapter_model.safetensors").write_bytes(b"no tensors")
+    assert "is damaged" in refusal(module)
+    (module.path / "adapter_model.safetensors").unlink()
+    assert "has no adapter_model.safetensors" in refusal(module)
+    (module.path / "adapter_config.json").write_text("{")
+    assert "not readable JSON" in refusal(module)
+    (module.path / "adapter_config.json").write_text("[]")
+    assert "not a JSON object" in refusal(module)
+    (module.path / "adapter_config.json").unlink()
+    assert "has no adapter_config.json" in refusal(module)
+
+
+def test_a_module_for_another_base_is_refused_naming_the_matrix(t5: Collection, llama: Collection):
+    base = loading.load_base(t5.base, device=torch.device("cpu"))
+    with pytest.raises(IncompatibleModule, match=r"llama-module-0 does not fit .* it adapts model\.layers"):
+        check_fit(load_module(llama.modules[0]), base)
+
+
+def test_a_module_of_another_size_is_refused_with_both_sizes(t5: Collection, module: Module):
+    change_tensors(module, lambda tensors: tensors.update({first(tensors): torch.ones(4, 12)}))
+    base = loading.load_base(t5.base, device=torch.device("cpu"))
+    with pytest.raises(IncompatibleModule, match=r"is 12 by 16, the base's is 16 by 16"):
+        check_fit(load_module(module), base)
+
+
+def test_a_folder_without_a_base_is_refused(tmp_path: Path):
+    with pytest.raises(UnusableBase, match=r"no config\.json"):
+        loading.load_base(tmp_path, device=torch.device("cpu"))
+
+
+def test_a_base_without_weights_is_refused(t5: Collection, tmp_path: Path):
+    (tmp_path / "config.json").write_bytes((t5.base / "config.json").read_bytes())
+    with pytest.raises(UnusableBase, match="cannot be loaded"):
+        loading.load_base(tmp_path, device=torch.device("cpu"))
+
+
+def test_an_encoder_is_refused_since_it_generates_no_text(tmp_path: Path):
+    config = {"model_type": "bert", "architectures": ["BertForMaskedLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnusableBase, match="BertForMaskedLM, which does not generate text"):
+        loading.load_base(tmp_path, device=torch.device("cpu"))
+
+
+def test_a_device_that_is_not_there_is_refused():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UnusableBase, match="no usable GPU"):
+        loading.resolve_device("cuda")
+
+
+def test_the_name_of_the_adapter_inside_the_keys_does_not_matter(t5: Collection, module: Module):
+    def rename(tensors):
+        for key in list(tensors):
+            tensors[key.replace(".weight", ".default.weight").removeprefix("base_model.model.")] = (
+                tensors.pop(key)
+            )
+
+    change_tensors(module, rename)
+    assert set(load_module(module).factors) == set(load_module(t5.modules[0]).factors)
+
+
+def test_tiny_words_are_all_in_the_vocabulary():
+    ids = tiny.tokenizer("t5")(" ".join(e.input + " " + e.output for e in tiny.EXAMPLES))["input_ids"]
+    assert 2 not in ids

@@ -1,0 +1,340 @@
+"""A whole composition: what it reports, how it is watched, stopped, cancelled and resumed, what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from compose.engine import errors, run, scoring
+from compose.engine.types import Example, Observer, Request, Trial
+from compose.engine.warm import WarmCache
+from tests.compose.engine import tiny
+from tests.compose.engine.conftest import Collection
+
+TEST_ROWS = tuple(
+    Example(f"the {colour} {animal} sat on the box who", animal)
+    for colour in ("red", "green", "blue")
+    for animal in ("cat", "dog", "bird")
+)
+
+
+def request_for(collection: Collection, **options: object) -> Request:
+    settings = {"modules": collection.modules, "examples": tiny.EXAMPLES, "test": TEST_ROWS, "budget": 12}
+    return Request(base=collection.base, **(settings | options))
+
+
+class Recorder(Observer):
+    """Keeps what it is told, and changes its wish once so many trials are in."""
+
+    def __init__(self, wish: str = "go", after_trials: int = 0) -> None:
+        self.stages: list[str] = []
+        self.trials: list[Trial] = []
+        self.progress: list[tuple[int, int]] = []
+        self.wish, self.after_trials = wish, after_trials
+
+    def on_stage(self, stage: str, message: str = "") -> None:
+        self.stages.append(stage)
+
+    def on_trial(self, trial: Trial) -> None:
+        self.trials.append(trial)
+
+    def on_progress(self, done: int, total: int) -> None:
+        self.progress.append((done, total))
+
+    def wanted(self) -> str:
+        return self.wish if len(self.trials) >= self.after_trials else "go"
+
+
+def test_a_composition_reports_trials_scores_and_predictions(collection: Collection, tmp_path: Path):
+    observer = Recorder()
+    result = run.compose(request_for(collection, out=tmp_path), observer=observer)
+    assert observer.stages == ["load", "audition", "search", "evaluate", "export"]
+    assert observer.trials == result.trials
+    assert [trial.number for trial in result.trials] == list(range(1, 13))
+    assert observer.progress[-1][0] == observer.progress[-1][1] > 0
+    best = min(result.trials, key=lambda trial: trial.objective)
+    assert tuple(result.mixing_weights) == best.mixing_weights
+    assert result.loss == best.loss
+    assert result.base_loss == pytest.approx(result.trials[0].loss, rel=1e-5)  # LoraHub starts at 0
+    methods = ["zero_shot", "best_single", "uniform", "lorahub"]
+    if collection.family == "t5":
+        methods.append("in_context")
+    assert [score.method for score in result.scores] == methods
+    assert {(score.split, score.n, score.metric) for score in result.scores} == {
+        ("held_out", 9, "exact_match")
+    }
+    assert all(0 <= score.low <= score.value <= score.high <= 1 for score in result.scores)
+    assert [prediction.expected for prediction in result.predictions] == [row.output for row in TEST_ROWS]
+    assert all(set(prediction.outputs) == set(methods) for prediction in result.predictions)
+    assert set(result.seconds) == {"load", "search", "evaluate", "export"}
+    assert set(result.versions) == {"torch", "peft", "transformers", "nevergrad", "numpy", "scipy"}
+    assert (tmp_path / "adapter_model.safetensors").is_file()
+    assert result.verdict.endswith(".")
+
+
+def test_in_context_is_left_out_with_a_note_where_it_does_not_fit(llama: Collection):
+    result = run.compose(request_for(llama, budget=1))
+    assert "in_context" not in {score.method for score in result.scores}
+    assert any(note.startswith("In-context was not measured") and "takes 64" in note for note in result.notes)
+
+
+def test_in_context_is_measured_where_it_fits(llama: Collection):
+    result = run.compose(request_for(llama, budget=1, examples=tiny.EXAMPLES[:2]))
+    assert "in_context" in {score.method for score in result.scores}
+
+
+def test_the_same_request_gives_the_same_result_and_the_same_bytes(t5: Collection, tmp_path: Path):
+    first = run.compose(request_for(t5, out=tmp_path / "first"))
+    second = run.compose(request_for(t5, out=tmp_path / "second"))
+    assert first.trials == second.trials
+    assert first.scores == second.scores
+    assert first.predictions == second.predictions
+    name = "adapter_model.safetensors"
+    assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+    run.export_weights(t5.base, t5.modules, first.mixing_weights, first.mix, tmp_path / "third")
+    assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "third" / name).read_bytes()
+
+
+@pytest.mark.parametrize("recorded", [1, 7, 12])
+def test_a_resumed_search_gives_the_result_of_an_undisturbed_one(t5: Collection, recorded: int):
+    undisturbed = run.compose(request_for(t5))
+    observer = Recorder()
+    resumed = run.compose(request_for(t5), observer=observer, recorded=undisturbed.trials[:recorded])
+    assert resumed.trials == undisturbed.trials
+    assert resumed.mixing_weights == undisturbed.mixing_weights
+    assert resumed.scores == undisturbed.scores
+    assert [trial.number for trial in observer.trials] == list(range(recorded + 1, 13))
+
+
+def test_a_replayed_trial_is_not_scored_again(t5: Collection, monkeypatch: pytest.MonkeyPatch):
+    request = request_for(t5)
+    trials = run.compose(request).trials
+    scored: list[int] = []
+    losses = scoring.Scorer.losses
+    monkeypatch.setattr(
+        scoring.Scorer, "losses", lambda self, mixes: scored.append(len(mixes)) or losses(self, mixes)
+    )
+    run.compose(request, recorded=trials[:9])
+    assert scored[:3] == [1, 1, 1]
+    assert len(scored) == 4  # three trials, and the attribution
+
+
+def test_records_of_another_search_are_given_up(t5: Collection):
+    strange = [Trial(1, (9.0,) * 6, 0.0, 0.0)]
+    assert run.compose(request_for(t5), recorded=strange).trials == run.compose(request_for(t5)).trials
+
+
+def test_stopping_keeps_the_best_trial_so_far_and_finishes(t5: Collection, tmp_path: Path):
+    whole = run.compose(request_for(t5))
+    stopped = run.compose(request_for(t5, out=tmp_path), observer=Recorder("stop", after_trials=5))
+    assert stopped.stopped_early
+    assert not whole.stopped_early
+    assert stopped.trials == whole.trials[:5]
+    best = min(whole.trials[:5], key=lambda trial: trial.objective)
+    assert tuple(stopped.mixing_weights) == best.mixing_weights
+    assert stopped.scores
+    assert (tmp_path / "adapter_model.safetensors").is_file()
+
+
+def test_stopping_before_the_first_trial_keeps_the_base(t5: Collection):
+    result = run.compose(request_for(t5), observer=Recorder("stop"))
+    assert result.trials == []
+    assert result.mixing_weights == [0.0] * 6
+
+
+@pytest.mark.parametrize("after", [0, 1, 5])
+def test_cancelling_takes_effect_within_one_evaluation(t5: Collection, tmp_path: Path, after: int):
+    observer = Recorder("cancel", after_trials=after)
+    with pytest.raises(errors.Cancelled):
+        run.compose(request_for(t5, out=tmp_path / "out"), observer=observer)
+    assert len(observer.trials) == after
+    assert not (tmp_path / "out").exists()
+
+
+def test_cancelling_takes_effect_between_batches_of_answers(t5: Collection, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(run.evaluation._ROWS_AT_ONCE, "cpu", 4)
+    observer = Recorder()
+    observer.wanted = lambda: "cancel" if observer.progress else "go"
+    with pytest.raises(errors.Cancelled):
+        run.compose(request_for(t5), observer=observer)
+    assert len(observer.progress) == 1
+
+
+def test_answers_do_not_depend_on_how_rows_are_batched(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+):
+    together = run.compose(request_for(collection)).predictions
+    monkeypatch.setitem(run.evaluation._ROWS_AT_ONCE, "cpu", 1)
+    assert run.compose(request_for(collection)).predictions == together
+
+
+def test_without_test_rows_every_example_is_predicted_by_a_mix_found_without_it(collection: Collection):
+    result = run.compose(request_for(collection, test=(), budget=8))
+    assert {(score.split, score.n) for score in result.scores} == {("leave_one_out", 4)}
+    assert result.verdict.startswith("Not scored on held-out rows")
+    assert [p.expected for p in result.predictions] == [example.output for example in tiny.EXAMPLES]
+
+
+def test_the_leave_one_out_mix_is_the_one_a_search_without_that_example_finds(t5: Collection):
+    left_out = run.compose(request_for(t5, test=(), budget=8))
+    rest = run.compose(request_for(t5, examples=tiny.EXAMPLES[1:], test=tiny.EXAMPLES[:1], budget=8))
+    ours, theirs = left_out.predictions[0].outputs, rest.predictions[0].outputs
+    # The longest expected answer limits how far either writes on.
+    assert set(ours) == set(theirs)
+    assert all(ours[method].startswith(theirs[method]) for method in ours)
+
+
+def test_many_examples_are_left_out_in_five_parts_and_that_is_said(t5: Collection):
+    examples = tuple(Example(row.input + " " + row.output, row.output) for row in TEST_ROWS) + tiny.EXAMPLES
+    result = run.compose(request_for(t5, examples=examples, test=(), budget=2))
+    assert {score.n for score in result.scores} == {13}
+    assert any("leaves the examples out in 5 parts" in note for note in result.notes)
+
+
+def test_a_single_example_without_test_rows_is_not_scored(t5: Collection):
+    result = run.compose(request_for(t5, examples=tiny.EXAMPLES[:1], test=(), budget=2))
+    assert result.scores == []
+    assert result.verdict.startswith("Not scored: one example")
+
+
+def test_attribution_is_the_rise_of_the_loss_without_a_module(t5: Collection):
+    result = run.compose(request_for(t5))
+    index = max(range(6), key=lambda i: abs(result.mixing_weights[i]))
+    without = [0.0 if i == index else weight for i, weight in enumerate(result.mixing_weights)]
+    loss = run.score(t5.base, t5.modules, tiny.EXAMPLES, [without], "paper")[0]
+    assert result.attribution[index] == pytest.approx(loss - result.loss, abs=1e-4)
+    assert all(
+        rise == 0
+        for rise, weight in zip(result.attribution, result.mixing_weights, strict=True)
+        if not weight
+    )
+
+
+def test_the_audition_is_every_module_alone(t5: Collection):
+    result = run.compose(request_for(t5, budget=1))
+    alone = [[float(i == j) for j in range(6)] for i in range(6)]
+    assert result.audition == pytest.approx(
+        run.score(t5.base, t5.modules, tiny.EXAMPLES, alone, "exact"), rel=1e-5
+    )
+
+
+def test_a_second_job_on_the_same_base_loads_nothing_again(t5: Collection):
+    warm = WarmCache()
+    run.compose(request_for(t5, budget=1), warm=warm)
+    loads = dict(warm.loads)
+    assert loads == {"base": 1, "module": 6, "bank": 1}
+    second = run.compose(request_for(t5, budget=1, examples=tiny.EXAMPLES[:2]), warm=warm)
+    assert dict(warm.loads) == loads
+    assert second.seconds["load"] < 0.2
+
+
+def test_a_changed_module_is_loaded_again(t5: Collection, tmp_path: Path):
+    module = tiny.save_module(t5.base, "t5", tmp_path / "module", seed=1)
+    warm = WarmCache()
+    first = run.score(t5.base, [module], tiny.EXAMPLES, [[1.0]], "exact", warm=warm)
+    tiny.save_module(t5.base, "t5", tmp_path / "module", seed=2)
+    assert run.score(t5.base, [module], tiny.EXAMPLES, [[1.0]], "exact", warm=warm) != first
+    assert warm.loads["module"] == 2
+    assert warm.loads["base"] == 1
+
+
+def test_the_warm_cache_keeps_to_its_limit(t5: Collection):
+    probe = WarmCache()
+    run.score(t5.base, t5.modules, tiny.EXAMPLES, [[0.0] * 6], "exact", warm=probe)
+    warm = WarmCache(limit_bytes=probe.size_bytes // 2)
+    run.score(t5.base, t5.modules, tiny.EXAMPLES, [[0.0] * 6], "exact", warm=warm)
+    assert 0 < warm.size_bytes <= warm.limit_bytes
+    nothing = WarmCache(limit_bytes=0)
+    run.score(t5.base, t5.modules, tiny.EXAMPLES, [[0.0] * 6], "exact", warm=nothing)
+    assert nothing.size_bytes == 0
+
+
+def refusal(request: Request, error: type[errors.EngineError]) -> str:
+    with pytest.raises(error) as caught:
+        run.compose(request)
+    assert caught.value.message.endswith(".")
+    return caught.value.message
+
+
+def test_requests_without_modules_examples_budget_or_method_are_refused(t5: Collection):
+    assert "no modules" in refusal(request_for(t5, modules=()), errors.NoModules)
+    assert "no few-shot examples" in refusal(request_for(t5, examples=()), errors.NoExamples)
+    assert "budget is 0" in refusal(request_for(t5, budget=0), errors.BadInput)
+    assert "no method 'magic'; choose one of: " in refusal(request_for(t5, method="magic"), errors.BadInput)
+    assert "no float type 'int8'" in refusal(request_for(t5, dtype="int8"), errors.BadInput)
+    twice = (t5.modules[0], t5.modules[0])
+    assert "t5-module-0 was given twice" in refusal(request_for(t5, modules=twice), errors.BadInput)
+
+
+@pytest.mark.parametrize(
+    ("given", "part"), [(Example("", "cat"), "input"), (Example("the cat", "  "), "output")]
+)
+def test_an_example_without_tokens_is_refused_by_its_number(
+    collection: Collection, given: Example, part: str
+):
+    examples = (*tiny.EXAMPLES, given)
+    message = refusal(request_for(collection, examples=examples), errors.EmptyExample)
+    assert message.startswith(f"The example 5 has an {part} without any token")
+
+
+def test_an_example_longer_than_the_context_is_refused_with_both_lengths(t5: Collection, llama: Collection):
+    long = Example("cat " * 3000, "dog")
+    message = refusal(request_for(t5, examples=(long,)), errors.ExamplesTooLong)
+    assert message == "The example 1 has 3001 tokens; the base model takes 2048. Shorten it or leave it out."
+    message = refusal(request_for(llama, examples=(Example("cat " * 63, "dog"),)), errors.ExamplesTooLong)
+    assert "has 65 tokens; the base model takes 64" in message
+    message = refusal(request_for(t5, test=(TEST_ROWS[0], long)), errors.ExamplesTooLong)
+    assert message.startswith("The test row 2 has 3001 tokens")
+
+
+def test_unlike_modules_are_refused_by_lorahub(t5: Collection, tmp_path: Path):
+    other = tiny.save_module(t5.base, "t5", tmp_path / "rank-2", seed=1, r=2)
+    message = refusal(request_for(t5, modules=(t5.modules[0], other)), errors.IncompatibleModule)
+    assert "t5-module-0 has rank 4 at" in message
+    assert "rank-2 has rank 2" in message
+
+
+def test_a_module_whose_loss_is_not_a_number_is_named(t5: Collection, tmp_path: Path):
+    huge = tiny.save_module(t5.base, "t5", tmp_path / "huge", seed=1, strength=1e30)
+    message = refusal(request_for(t5, modules=(t5.modules[0], huge)), errors.LossNotFinite)
+    assert message == "With the module huge the loss is not a number; leave it out."
+
+
+def test_a_trial_whose_loss_is_not_a_number_is_named(t5: Collection, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(scoring.Scorer, "losses", lambda self, mixes: [float("nan")] * len(mixes))
+    message = refusal(request_for(t5), errors.LossNotFinite)
+    assert message.startswith("The loss of trial 1 is not a number")
+
+
+def test_a_base_whose_own_loss_is_not_a_number_is_refused(t5: Collection, tmp_path: Path):
+    model = tiny.new_model("t5")
+    model.shared.weight.data[:] = float("nan")
+    model.save_pretrained(tmp_path)
+    tiny.tokenizer("t5").save_pretrained(tmp_path)
+    message = refusal(replace(request_for(t5), base=tmp_path), errors.LossNotFinite)
+    assert message.startswith("The base model's own loss")
+
+
+def test_running_out_of_memory_at_a_single_row_has_its_sentence(
+    t5: Collection, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_args: object, **_options: object):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(scoring.Scorer, "_logits", full)
+    assert "needs more memory than the worker has" in refusal(request_for(t5), errors.OutOfMemory)
+    monkeypatch.undo()
+    monkeypatch.setattr(run.evaluation, "_generate", full)
+    assert "Generating an answer for one row" in refusal(request_for(t5), errors.OutOfMemory)
+
+
+def test_weights_that_do_not_match_the_modules_are_refused(t5: Collection, tmp_path: Path):
+    with pytest.raises(errors.BadInput, match="Weight vector 2 has 1 numbers for 6 modules"):
+        run.score(t5.base, t5.modules, tiny.EXAMPLES, [[0.0] * 6, [1.0]], "paper")
+    with pytest.raises(errors.BadInput, match="not a finite number"):
+        run.export_weights(t5.base, t5.modules, [float("nan")] * 6, "paper", tmp_path)
+    with pytest.raises(errors.BadInput, match="no mix 'linear'"):
+        run.score(t5.base, t5.modules, tiny.EXAMPLES, [[0.0] * 6], "linear")
