@@ -31,6 +31,7 @@ OUTPUT_NAMES = ("output", "outputs", "answer", "y", "target", "targets", "comple
 FORMATS = ("auto", "rows", "jsonl", "json", "csv", "tsv")
 MIN_ROWS_TO_SPLIT = 15
 HELD_OUT_SHARE = 3  # one row in three
+NO_EXAMPLES = "There are no examples. Give some rows, each with an input and an output."
 _DELIMITERS = ("\t", ";", ",")
 _NAMES = {"\t": "tab", ";": "semicolon", ",": "comma"}
 _KINDS = {dict: "an object", list: "a list", bool: "true or false", type(None): "empty (null)"}
@@ -131,7 +132,7 @@ def _rows(data: str | bytes | Sequence[Any], format: str) -> list[Any]:
         return list(data)
     text = _decode(data)
     if not text.strip():
-        raise FewShotProblem("There are no examples. Give some rows, each with an input and an output.")
+        raise FewShotProblem(NO_EXAMPLES)
     if format in {"json", "jsonl", "rows"}:
         return _json_rows(text)
     if format in {"csv", "tsv"}:
@@ -229,6 +230,8 @@ def _table_rows(text: str, delimiter: str | None) -> list[Any]:
             "Row 1 has an input and no output. Separate the two by a tab, a comma or a semicolon, or give JSON lines."
         )
     records = _records(text, chosen)
+    if not records:  # nothing but separators
+        raise FewShotProblem(NO_EXAMPLES)
     header = [cell.strip().lower() for cell in records[0]]
     input_column = _column(header, INPUT_NAMES)
     output_column = _column(header, OUTPUT_NAMES)
@@ -250,9 +253,11 @@ def _find_delimiter(text: str) -> str | None:
     first = {}
     for delimiter in _DELIMITERS:
         try:
-            first[delimiter] = _records(text, delimiter, limit=50)
+            records = _records(text, delimiter, limit=50)
         except FewShotProblem:
             continue
+        if records:
+            first[delimiter] = records
     for delimiter, records in first.items():
         header = [cell.strip().lower() for cell in records[0]]
         if len(header) > 1 and (
@@ -399,9 +404,7 @@ def _check_count(count: int, field: str) -> None:
     most = settings.MAX_TEST_EXAMPLES if is_test else settings.MAX_FEW_SHOT_EXAMPLES
     least = 1 if is_test else settings.MIN_FEW_SHOT_EXAMPLES
     if not count:
-        raise FewShotProblem(
-            "There are no examples. Give some rows, each with an input and an output.", field=field
-        )
+        raise FewShotProblem(NO_EXAMPLES, field=field)
     if count < least:
         raise FewShotProblem(f"A composition needs at least {least} examples; you gave {count}.", field=field)
     if count > most:
