@@ -6,10 +6,10 @@ Only what this server answers today is offered.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import quote
 
 from django.urls import reverse
 
+from registry.filenames import WEIGHTS
 from registry.models import Adapter, BaseModel, Revision
 
 _AUTO_CLASSES = {
@@ -44,7 +44,15 @@ def snippets_for(adapter: Adapter, revision: Revision, *, site: str) -> list[Sni
 
 
 def archive_address(adapter: Adapter, revision: Revision, site: str) -> str:
-    return site + reverse("adapter_archive", args=[adapter.namespace.name, adapter.name, revision.commit])
+    """Where a script fetches all files of a revision; it may send a token."""
+    address = reverse("api_archive", args=[adapter.namespace.name, adapter.name])
+    return f"{site}{address}?revision={revision.short_commit}"
+
+
+def file_address(adapter: Adapter, revision: Revision, path: str, site: str) -> str:
+    """Where a script fetches one file of a revision."""
+    address = reverse("api_file", args=[adapter.namespace.name, adapter.name, path])
+    return f"{site}{address}?revision={revision.short_commit}"
 
 
 def _auto_class(adapter: Adapter, revision: Revision) -> str:
@@ -54,26 +62,24 @@ def _auto_class(adapter: Adapter, revision: Revision) -> str:
 
 def _fetching(adapter: Adapter, revision: Revision, site: str) -> list[str]:
     """Python lines that fetch the adapter, and a base model that is hosted here, as folders."""
-    lines = ["import io, urllib.request, zipfile"]
-    address = archive_address(adapter, revision, site)
+    wanted = {adapter.name: archive_address(adapter, revision, site)}
+    if adapter.base_model and adapter.base_model.is_hosted:
+        wanted[adapter.base_model.short_name] = f"{site}{_base_archive(adapter.base_model)}"
+    lines = ["from shutil import unpack_archive"]
     if adapter.is_private:
-        lines = [
-            "import io, os, urllib.request, zipfile",
+        lines += [
+            "import os",
+            "from urllib.request import build_opener, install_opener, urlretrieve",
             "",
-            'token = os.environ["LORA_COMMONS_TOKEN"]  # from Settings, Access tokens',
-            "def fetch(address):",
-            '    request = urllib.request.Request(address, headers={"Authorization": f"Bearer {token}"})',
-            "    zipfile.ZipFile(io.BytesIO(urllib.request.urlopen(request).read())).extractall()",
+            "opener = build_opener()",
+            'token = os.environ["LORA_COMMONS_TOKEN"]',
+            'opener.addheaders = [("Authorization", f"Bearer {token}")]',
+            "install_opener(opener)",
         ]
     else:
-        lines += [
-            "",
-            "def fetch(address):",
-            "    zipfile.ZipFile(io.BytesIO(urllib.request.urlopen(address).read())).extractall()",
-        ]
-    lines += ["", f'fetch("{address}")']
-    if adapter.base_model and adapter.base_model.is_hosted:
-        lines.append(f'fetch("{site}{_base_archive(adapter.base_model)}")')
+        lines += ["from urllib.request import urlretrieve"]
+    for name, address in wanted.items():
+        lines += ["", f'urlretrieve("{address}", "{name}.zip")', f'unpack_archive("{name}.zip")']
     return lines
 
 
@@ -130,12 +136,12 @@ def _curl(adapter: Adapter, revision: Revision, site: str) -> Snippet:
     lines = [
         "# the whole adapter",
         f"curl -fL{header} -o {adapter.name}.zip \\",
-        f"  {archive_address(adapter, revision, site)}",
+        f"  '{archive_address(adapter, revision, site)}'",
         f"unzip {adapter.name}.zip",
         "",
         "# one file; a broken download goes on where it stopped",
-        f"curl -fL{header} -C - -O \\",
-        f"  {site}{file_address(adapter, revision, 'adapter_model.safetensors')}",
+        f"curl -fL{header} -C - -o {WEIGHTS} \\",
+        f"  '{file_address(adapter, revision, WEIGHTS, site)}'",
     ]
     return Snippet("curl", "curl", "\n".join(lines))
 
@@ -144,7 +150,7 @@ def _vllm(adapter: Adapter, revision: Revision, site: str) -> Snippet:
     base = _base_argument(adapter)
     lines = [
         f"curl -fL -o {adapter.name}.zip \\",
-        f"  {archive_address(adapter, revision, site)}",
+        f"  '{archive_address(adapter, revision, site)}'",
         f"unzip {adapter.name}.zip",
     ]
     if adapter.base_model and adapter.base_model.is_hosted:
@@ -168,14 +174,3 @@ def base_model_snippet(base_model: BaseModel, *, site: str) -> str:
 def _vllm_rank(rank: int) -> int:
     """The smallest of the ranks that vLLM offers which holds this one."""
     return next((size for size in (8, 16, 32, 64, 128, 256, 320, 512) if size >= rank), 512)
-
-
-def file_address(adapter: Adapter, revision: Revision, path: str) -> str:
-    """Where one file of a revision is downloaded."""
-    return reverse("adapter_file", args=[adapter.namespace.name, adapter.name, revision.commit, path])
-
-
-def folder_address(adapter: Adapter, revision: Revision) -> str:
-    """What stands before every file's path; for the relative links of a card."""
-    names = "/".join(quote(part) for part in (adapter.namespace.name, adapter.name))
-    return f"/{names}/download/{revision.commit}/"

@@ -10,10 +10,10 @@ from django.core.cache import cache
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from registry import cards, downloads, publishing, search, snippets, storage
-from registry.authentication import BearerAuthentication
 from registry.filenames import CARD
 from registry.forms import AdapterForm, LicenceFields
 from registry.models import Adapter, BaseModel, Revision, RevisionFile, Task
@@ -39,7 +39,7 @@ def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -
         "revision": revision,
         "is_newest": revision.pk == shown.head_id,
         "files": [_file_row(shown, revision, file) for file in files],
-        "archive_url": snippets.archive_address(shown, revision, ""),
+        "archive_url": reverse("adapter_archive", args=[shown.namespace.name, shown.name, revision.commit]),
         "card_html": _card_html(shown, revision, files),
         "tensors": revision.fact("tensors", [])[:TENSORS_SHOWN],
         "tensor_count": len(revision.fact("tensors", [])),
@@ -64,8 +64,8 @@ def versions(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
 
 @require_safe
 def adapter_file(request: HttpRequest, namespace: str, name: str, commit: str, path: str) -> HttpResponseBase:
-    """One file of a version. Scripts may send a token instead of a session."""
-    shown = visible_adapter(_person(request), namespace, name)
+    """One file of a version; scripts that have a token fetch it from the API."""
+    shown = visible_adapter(request.user, namespace, name)  # type: ignore[arg-type]
     revision = downloads.revision_called(shown, commit)
     file = downloads.file_called(revision, path)
     if file.is_lfs and request.method == "GET":
@@ -76,7 +76,7 @@ def adapter_file(request: HttpRequest, namespace: str, name: str, commit: str, p
 @require_safe
 def adapter_archive(request: HttpRequest, namespace: str, name: str, commit: str) -> HttpResponseBase:
     """All files of a version as a zip."""
-    shown = visible_adapter(_person(request), namespace, name)
+    shown = visible_adapter(request.user, namespace, name)  # type: ignore[arg-type]
     revision = downloads.revision_called(shown, commit)
     if request.method == "GET":
         downloads.count_download(request, revision)
@@ -119,23 +119,14 @@ def adapter_delete(request: HttpRequest, namespace: str, name: str) -> HttpRespo
     return redirect(shown.namespace)
 
 
-def _person(request: HttpRequest) -> Any:
-    """Who asks: by session, or by the token of a script."""
-    if request.user.is_authenticated or "Authorization" not in request.headers:
-        return request.user
-    found = BearerAuthentication().authenticate(request)  # type: ignore[arg-type]
-    if found is None:
-        return request.user
-    request.user = found[0]
-    return request.user
-
-
 def _file_row(adapter: Adapter, revision: Revision, file: RevisionFile) -> dict[str, Any]:
     return {
         "path": file.path,
         "size_bytes": file.blob.size_bytes,
         "sha256": file.blob.sha256,
-        "url": snippets.file_address(adapter, revision, file.path),
+        "url": reverse(
+            "adapter_file", args=[adapter.namespace.name, adapter.name, revision.commit, file.path]
+        ),
     }
 
 
@@ -149,9 +140,15 @@ def _card_html(adapter: Adapter, revision: Revision, files: list[RevisionFile]) 
     if html is None:
         with storage.open_blob(file.blob) as stream:
             text = stream.read(cards.MAX_CARD_BYTES + 1).decode("utf-8-sig", "replace")
-        html = cards.render_card(text, file_address=snippets.folder_address(adapter, revision)).html
+        html = cards.render_card(text, file_address=_folder_address(adapter, revision)).html
         cache.set(key, html, CARD_KEPT_S)
     return html
+
+
+def _folder_address(adapter: Adapter, revision: Revision) -> str:
+    """What stands before every file's path; for the relative links and pictures of a card."""
+    card = reverse("adapter_file", args=[adapter.namespace.name, adapter.name, revision.commit, CARD])
+    return card.removesuffix(CARD)
 
 
 def _said(adapter: Adapter) -> dict[str, Any]:

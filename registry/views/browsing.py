@@ -69,6 +69,7 @@ def _listing(request: HttpRequest, query: AdapterQuery, *, with_facets: bool = T
         "page": page,
         "count": search.count(query, person=request.user),  # type: ignore[arg-type]
         "facets": [_for_page(facet, query) for facet in facets],
+        "has_facets": any(facet.values for facet in facets),
         "filters": _filters(query, facets),
         "sorts": [
             (words, query.url_with(sort=name), name == query.sort) for name, words in SORT_WORDS.items()

@@ -9,9 +9,9 @@ from typing import Any
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
+from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_POST
 
 from registry import early_check, filenames, publishing
@@ -19,12 +19,25 @@ from registry.errors import InspectionRefused, Problem
 from registry.forms import UploadForm
 from registry.models import Adapter, BaseModel, Task
 from registry.rights import writable_namespace
+from registry.uploads import HashingUploadHandler, collect
 from web.errors import DomainError
 
 
+@csrf_exempt  # checked in _upload: the check reads the form, and the handler must be there before
 @login_required
 def upload(request: HttpRequest) -> HttpResponse:
     """The form, and what it sends: to a script as JSON, to a browser without one as a page."""
+    request.upload_handlers = [HashingUploadHandler(request)]
+    try:
+        return _upload(request)
+    except DomainError as error:
+        if not _wants_json(request):
+            raise
+        return JsonResponse(_problem_answer([Problem(file="", message=error.message)]), status=error.status)
+
+
+@csrf_protect
+def _upload(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         form = UploadForm(user=request.user, initial=_asked_for(request))
         return render(request, "registry/upload.html", _context(form))
@@ -107,19 +120,16 @@ def _publish(request: HttpRequest, data: dict[str, Any]) -> Adapter:
 
 
 def _files(request: HttpRequest) -> dict[str, Path]:
-    """Name inside the adapter -> temporary file. `paths` names them when a script sent a folder. Raises BadDetail."""
-    uploads = [*request.FILES.getlist("files"), *request.FILES.getlist("folder")]
+    """Name inside the adapter -> temporary file. `paths` names them when a script sent a folder. Raises InspectionRefused."""
+    sent = request.FILES.getlist("files")
     paths = request.POST.getlist("paths")
-    if len(paths) != len(uploads):
-        paths = [str(upload.name) for upload in uploads]
-    if not any(upload.size for upload in uploads):
+    if len(paths) == len(sent):
+        for file, path in zip(sent, paths, strict=True):
+            file.path_in_folder = path  # type: ignore[attr-defined]
+    if not any(file.size for file in sent):
         message = "Choose the files of the adapter: adapter_config.json and adapter_model.safetensors."
         raise InspectionRefused([Problem(file="", message=message, found="no files")])
-    return {path: _temporary_path(upload) for path, upload in zip(paths, uploads, strict=True)}
-
-
-def _temporary_path(upload: UploadedFile) -> Path:
-    return Path(upload.temporary_file_path())  # type: ignore[attr-defined]
+    return collect(sent)
 
 
 def _asked_for(request: HttpRequest) -> dict[str, str]:
@@ -154,5 +164,9 @@ def _wants_json(request: HttpRequest) -> bool:
 
 def _refusal(form: UploadForm, problems: list[Problem]) -> dict[str, Any]:
     fields = {name: list(errors) for name, errors in form.errors.items() if name != "__all__"}
-    general = [Problem(file="", message=str(message)).as_dict() for message in form.non_field_errors()]
-    return {"problems": general + [problem.as_dict() for problem in problems], "fields": fields}
+    general = [Problem(file="", message=str(message)) for message in form.non_field_errors()]
+    return _problem_answer(general + problems, fields)
+
+
+def _problem_answer(problems: list[Problem], fields: dict[str, list[str]] | None = None) -> dict[str, Any]:
+    return {"problems": [problem.as_dict() for problem in problems], "fields": fields or {}}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 from django import template
+from django.template.loader import render_to_string
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
 
@@ -42,3 +44,9 @@ def code(text: str, label: str = "Copy", wrap: bool = False) -> dict[str, Any]:
 def copy_button(text: str, label: str = "Copy", face: str = "") -> dict[str, Any]:
     """A button that copies `text`; `label` is its accessible name, `face` the visible word, if any."""
     return {"text": text, "label": label, "face": face}
+
+
+@register.simple_block_tag(end_name="end_code_lines")
+def code_lines(content: str, label: str = "Copy") -> SafeString:
+    """`{% code_lines "Copy the command" %}…{% end_code_lines %}`: what stands between, as a block to copy."""
+    return render_to_string("web/_code.html", code(html.unescape(content), label))

@@ -1,0 +1,616 @@
+"""The registry's pages: each works, refuses strangers, refuses bad input, and asks the database little."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.staticfiles import finders
+from django.test import Client
+
+from registry import snippets
+from registry.models import Adapter, BaseModel, Membership, Token, User
+from tests.factories import (
+    make_adapter,
+    make_base_model,
+    make_organisation,
+    make_task,
+    make_token,
+    make_user,
+    publish_fake,
+)
+from tests.fake_adapters import make_adapter as make_adapter_folder
+
+pytestmark = pytest.mark.django_db
+
+MAX_QUERIES = 15
+
+
+@pytest.fixture
+def alice() -> User:
+    return make_user("alice")
+
+
+@pytest.fixture
+def signed_in(alice: User) -> Client:
+    client = Client()
+    client.force_login(alice, backend="django.contrib.auth.backends.ModelBackend")
+    return client
+
+
+@pytest.fixture
+def module(tmp_path: Path, alice: User) -> Adapter:
+    """alice/colour, composable, public."""
+    make_base_model()
+    return publish_fake(
+        tmp_path,
+        "colour",
+        owner=alice,
+        base_model="demo/tiny-t5",
+        description="Names the colour",
+        license="mit",
+        task_title="Colour of a thing",
+    )
+
+
+def text(response: Any) -> str:
+    return response.content.decode()
+
+
+# --- Every page ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/modules", "/modules?q=colour&composable=yes&sort=downloads&rank=1-8", "/alice", "/alice/colour",
+        "/alice/colour?use=curl", "/alice/colour/versions", "/alice/colour/settings", "/upload", "/base-models",
+        "/base-models?q=tiny", "/base-models/demo/tiny-t5", "/base-models/new", "/settings", "/settings/tokens",
+        "/docs", "/docs/composing", "/docs/uploading", "/docs/api", "/docs/limits",
+    ],
+)  # fmt: skip
+def test_a_page_is_shown_within_its_queries_and_without_inline_code(
+    signed_in: Client, module: Adapter, address: str, django_assert_max_num_queries: Any
+):
+    with django_assert_max_num_queries(MAX_QUERIES):
+        response = signed_in.get(address)
+    assert response.status_code == 200
+    html = text(response)
+    assert not re.search(r"<[^>]+\sstyle=|<style|<script(?![^>]+src=)|\son[a-z]+=\"", html)
+    assert not re.search(r'(src|href)="(https?:)?//', html)
+
+
+@pytest.mark.parametrize("address", ["/accounts/login/", "/accounts/signup/", "/accounts/password/reset/"])
+def test_an_account_page_has_our_look(client: Client, address: str):
+    html = text(client.get(address))
+    assert 'class="site-nav"' in html
+    assert "css/base" in html
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["/upload", "/settings", "/settings/tokens", "/base-models/new", "/alice/colour/settings"],
+)
+def test_a_page_for_members_sends_a_stranger_to_sign_in(client: Client, module: Adapter, address: str):
+    response = client.get(address)
+    assert response.status_code == 302
+    assert response["Location"] == f"/accounts/login/?next={address}"
+
+
+@pytest.mark.parametrize(
+    "address", ["/nobody", "/alice/nothing", "/base-models/no/model", "/docs/nothing", "/a/b/c/d"]
+)
+def test_what_is_not_there_is_a_404_in_words(client: Client, module: Adapter, address: str):
+    response = client.get(address)
+    assert response.status_code == 404
+    assert "Browse LoRA modules" in text(response)
+
+
+def test_crawlers_are_told_what_is_not_for_them(client: Client):
+    assert "Disallow: /api/" in text(client.get("/robots.txt"))
+
+
+def test_the_stylesheets_load_nothing_from_elsewhere():
+    for name in ("css/base.css", "css/docs.css", "css/registry/upload.css", "css/registry/adapter.css"):
+        found = finders.find(name)
+        assert isinstance(found, str)
+        assert "url(" not in Path(found).read_text()
+        assert "@import" not in Path(found).read_text()
+
+
+# --- Browsing --------------------------------------------------------------------------------------------
+
+
+def test_the_list_shows_what_decides(client: Client, module: Adapter):
+    html = text(client.get("/modules"))
+    for expected in ("colour", "Names the colour", "demo/tiny-t5", "composes with 0", "Colour of a thing"):
+        assert expected in html
+
+
+def test_a_filter_narrows_the_list_and_a_chip_takes_it_away(client: Client, module: Adapter):
+    make_adapter("other", license="apache-2.0")
+    html = text(client.get("/modules?license=mit&sort=downloads"))
+    assert "alice/colour" in html
+    assert "/other" not in html
+    assert 'aria-label="Remove the filter mit"' in html
+    assert 'href="?sort=downloads"' in html
+
+
+def test_the_copied_api_call_asks_for_the_same_list(client: Client, module: Adapter):
+    html = text(client.get("/modules?base=demo/tiny-t5&composable=yes"))
+    assert "/api/v1/adapters/?base=demo%2Ftiny-t5&amp;composable=yes" in html
+
+
+def test_an_unknown_parameter_is_refused_in_words(client: Client):
+    response = client.get("/modules?colour=red")
+    assert response.status_code == 400
+    assert "is no parameter of this list" in text(response)
+
+
+def test_a_list_without_matches_names_the_filters_to_remove(client: Client, module: Adapter):
+    html = text(client.get("/modules?q=zebra&license=mit"))
+    assert "Nothing matches all of this" in html
+    assert "Remove “zebra”" in html
+
+
+def test_an_empty_registry_says_what_to_do(client: Client):
+    assert "No modules yet" in text(client.get("/modules"))
+
+
+def test_pages_of_the_list_neither_repeat_nor_lose(client: Client, alice: User):
+    names = {make_adapter(f"module-{number}", owner=alice).name for number in range(5)}
+    address, seen = "/modules?limit=2", []
+    while address:
+        html = text(client.get(address))
+        seen += re.findall(r'<a href="/alice/([\w-]+)">', html)
+        found = re.search(r'rel="next" href="([^"]+)"', html)
+        address = "/modules" + found[1].replace("&amp;", "&") if found else ""
+    assert sorted(seen) == sorted(names)
+
+
+def test_a_namespace_page_lists_its_modules_only(client: Client, module: Adapter):
+    make_adapter("other")
+    html = text(client.get("/alice"))
+    assert "/alice/colour" in html
+    assert "other" not in html
+
+
+def test_an_organisation_page_names_its_members(client: Client, alice: User):
+    make_organisation("story-lab", members={alice: Membership.Role.ADMIN})
+    assert 'href="/alice"' in text(client.get("/story-lab"))
+
+
+# --- The adapter page ------------------------------------------------------------------------------------
+
+
+def test_the_adapter_page_says_what_it_is_and_how_to_use_it(client: Client, module: Adapter):
+    html = text(client.get("/alice/colour"))
+    for expected in (
+        "Names the colour",
+        "PeftModel.from_pretrained",
+        "adapter_model.safetensors",
+        "Composes with",
+    ):
+        assert expected in html
+    assert "Edit</a>" not in html
+
+
+def test_the_owner_finds_the_way_to_edit(signed_in: Client, module: Adapter):
+    assert "/alice/colour/settings" in text(signed_in.get("/alice/colour"))
+
+
+def test_a_name_in_another_case_finds_the_same_adapter(client: Client, module: Adapter):
+    assert client.get("/Alice/COLOUR").status_code == 200
+
+
+def test_a_private_adapter_is_a_404_for_strangers_everywhere(
+    client: Client, signed_in: Client, module: Adapter
+):
+    Adapter.objects.filter(pk=module.pk).update(visibility="private")
+    assert module.head is not None
+    commit = module.head.commit
+    addresses = [
+        "/alice/colour", "/alice/colour/versions", f"/alice/colour/revisions/{commit}",
+        f"/alice/colour/download/{commit}.zip", f"/alice/colour/download/{commit}/adapter_config.json",
+    ]  # fmt: skip
+    stranger = Client()
+    stranger.force_login(make_user("mallory"), backend="django.contrib.auth.backends.ModelBackend")
+    for address in addresses:
+        assert client.get(address).status_code == 404
+        assert stranger.get(address).status_code == 404
+        assert signed_in.get(address).status_code == 200
+    assert stranger.get("/alice/colour/settings").status_code == 404
+    assert "colour" not in text(stranger.get("/modules"))
+    assert "colour" not in text(stranger.get("/alice"))
+
+
+def test_the_snippets_of_a_private_adapter_fetch_it_with_a_token(
+    client: Client, alice: User, module: Adapter
+):
+    Adapter.objects.filter(pk=module.pk).update(visibility="private")
+    module.refresh_from_db()
+    assert module.head is not None
+    header = {"Authorization": f"Bearer {make_token(alice, 'read')}"}
+    for address in (
+        snippets.archive_address(module, module.head, ""),
+        snippets.file_address(module, module.head, "adapter_config.json", ""),
+    ):
+        assert client.get(address, headers=header).status_code == 200
+        assert client.get(address).status_code == 404
+    ways = snippets.snippets_for(module, module.head, site="http://here")
+    assert all("LORA_COMMONS_TOKEN" in way.text for way in ways)
+
+
+def test_a_card_is_shown_without_its_scripts(client: Client, tmp_path: Path, alice: User):
+    folder = tmp_path / "with-card"
+    make_adapter_folder(folder)
+    (folder / "README.md").write_text(
+        "# Hello\n\n<script>alert(1)</script>\n\n![x](https://elsewhere.example/a.png)"
+    )
+    _publish(alice, folder, "carded")
+    html = text(client.get("/alice/carded"))
+    assert "<h1>Hello</h1>" in html
+    assert "alert(1)" not in html
+    assert "elsewhere" not in html
+
+
+def _publish(author: User, folder: Path, name: str) -> Adapter:
+    from registry.publishing import publish
+    from tests.factories import namespace_of
+    from tests.fake_adapters import files_of
+
+    return publish(author=author, namespace=namespace_of(author), name=name, files=files_of(folder))
+
+
+def test_an_old_version_is_shown_as_one(client: Client, module: Adapter, tmp_path: Path, alice: User):
+    assert module.head is not None
+    first = module.head.commit
+    folder = tmp_path / "second"
+    make_adapter_folder(folder)
+    (folder / "README.md").write_text("Second version")
+    _publish(alice, folder, "colour")
+    html = text(client.get(f"/alice/colour/revisions/{first}"))
+    assert "You are looking at version" in html
+    assert "Second version" not in html
+    assert client.get("/alice/colour/revisions/ffffffff").status_code == 404
+
+
+def test_files_and_the_whole_adapter_can_be_downloaded(client: Client, module: Adapter):
+    assert module.head is not None
+    address = f"/alice/colour/download/{module.head.commit}"
+    one = client.get(f"{address}/adapter_config.json")
+    config = json.loads(b"".join(one.streaming_content))  # type: ignore[attr-defined]
+    assert config["peft_type"] == "LORA"
+    assert one["Content-Disposition"].startswith("attachment")
+    whole = b"".join(client.get(f"{address}.zip").streaming_content)  # type: ignore[attr-defined]
+    names = zipfile.ZipFile(io.BytesIO(whole)).namelist()
+    assert "colour/adapter_model.safetensors" in names
+    assert client.get(f"{address}/nothing.json").status_code == 404
+    assert client.post(f"{address}.zip").status_code == 405
+
+
+def test_a_part_of_a_file_can_be_downloaded(client: Client, module: Adapter):
+    assert module.head is not None
+    address = f"/alice/colour/download/{module.head.commit}/adapter_config.json"
+    response = client.get(address, headers={"Range": "bytes=0-0"})
+    assert response.status_code == 206
+    assert b"".join(response.streaming_content) == b"{"  # type: ignore[attr-defined]
+
+
+# --- Editing and deleting --------------------------------------------------------------------------------
+
+
+def _details(**changes: str) -> dict[str, str]:
+    return {
+        "description": "",
+        "task": "",
+        "base_model": "demo/tiny-t5",
+        "license": "",
+        "visibility": "public",
+        **changes,
+    }
+
+
+def test_the_owner_changes_what_is_said_about_an_adapter(signed_in: Client, module: Adapter):
+    changes = _details(
+        description="Better words",
+        license="other",
+        license_other="my-licence",
+        tags="red, blue",
+        visibility="private",
+    )
+    response = signed_in.post("/alice/colour/settings", changes)
+    assert response.status_code == 302
+    module.refresh_from_db()
+    assert module.description == "Better words"
+    assert module.license == "my-licence"
+    assert module.tags == ["red", "blue"]
+    assert module.is_private
+    assert module.is_composable
+
+
+def test_a_refused_change_keeps_what_was_typed(signed_in: Client, module: Adapter):
+    response = signed_in.post("/alice/colour/settings", _details(description="good", tags="x" * 60))
+    assert response.status_code == 400
+    assert 'value="good"' in text(response)
+    assert "has 60 characters" in text(response)
+
+
+def test_a_member_who_may_only_read_changes_nothing(module: Adapter, alice: User):
+    reader = make_user("reader")
+    Membership.objects.create(namespace=module.namespace, user=reader, role=Membership.Role.READ)
+    client = Client()
+    client.force_login(reader, backend="django.contrib.auth.backends.ModelBackend")
+    assert client.post("/alice/colour/settings", _details()).status_code == 403
+    assert client.post("/alice/colour/delete", {"confirm": "colour"}).status_code == 403
+
+
+def test_deleting_needs_the_name_typed(signed_in: Client, module: Adapter):
+    refused = signed_in.post("/alice/colour/delete", {"confirm": "color"})
+    assert refused.status_code == 400
+    assert "Type colour to delete it" in text(refused)
+    assert signed_in.post("/alice/colour/delete", {"confirm": "colour"}).status_code == 302
+    assert signed_in.get("/alice/colour").status_code == 404
+
+
+# --- Uploading -------------------------------------------------------------------------------------------
+
+
+def _upload(folder: Path, *names: str, **fields: Any) -> dict[str, Any]:
+    make_adapter_folder(folder)
+    names = names or ("adapter_config.json", "adapter_model.safetensors")
+    said = {"namespace": "alice", "name": "colour", "visibility": "public", **fields}
+    return {**said, "files": [io.BytesIO((folder / name).read_bytes()) for name in names]} | {
+        "paths": list(names)
+    }
+
+
+def test_an_upload_becomes_an_adapter(signed_in: Client, tmp_path: Path):
+    make_base_model()
+    sent = _upload(
+        tmp_path / "a",
+        base_model="demo/tiny-t5",
+        task="Colour",
+        license="mit",
+        card="# Mine",
+        description="Colours",
+    )
+    response = signed_in.post("/upload", sent)
+    assert response.status_code == 302
+    assert response["Location"] == "/alice/colour"
+    adapter = Adapter.objects.get(name="colour")
+    assert adapter.is_composable
+    assert adapter.task is not None
+    assert adapter.task.title == "Colour"
+    assert "<h1>Mine</h1>" in text(signed_in.get("/alice/colour"))
+
+
+def test_a_folder_keeps_its_paths(signed_in: Client, tmp_path: Path):
+    sent = _upload(tmp_path / "a")
+    (tmp_path / "a" / "notes.md").write_text("Notes")
+    sent["files"].append((tmp_path / "a" / "notes.md").open("rb"))
+    sent["paths"] = ["adapter_config.json", "adapter_model.safetensors", "docs/notes.md"]
+    signed_in.post("/upload", sent)
+    head = Adapter.objects.get(name="colour").head
+    assert head is not None
+    assert head.files.filter(path="docs/notes.md").exists()
+
+
+def test_a_script_gets_the_address_of_the_new_adapter(signed_in: Client, tmp_path: Path):
+    response = signed_in.post("/upload", _upload(tmp_path / "a"), headers={"Accept": "application/json"})
+    assert response.status_code == 201
+    assert response.json() == {"url": "/alice/colour"}
+
+
+def test_a_refused_upload_keeps_what_was_typed_and_says_what_is_wrong(signed_in: Client, tmp_path: Path):
+    sent = _upload(tmp_path / "a", "adapter_config.json", description="Names the colour")
+    response = signed_in.post("/upload", sent)
+    assert response.status_code == 400
+    assert "adapter_model.safetensors is missing" in text(response)
+    assert 'value="Names the colour"' in text(response)
+    assert not Adapter.objects.exists()
+
+
+def test_a_refused_upload_tells_a_script_every_problem(signed_in: Client, tmp_path: Path):
+    sent = _upload(tmp_path / "a", "adapter_config.json")
+    response = signed_in.post("/upload", sent, headers={"Accept": "application/json"})
+    assert response.status_code == 400
+    assert [problem["file"] for problem in response.json()["problems"]] == ["adapter_model.safetensors"]
+
+
+def test_a_bad_name_is_said_beside_the_field(signed_in: Client, tmp_path: Path):
+    response = signed_in.post(
+        "/upload", _upload(tmp_path / "a", name="no spaces"), headers={"Accept": "application/json"}
+    )
+    assert response.status_code == 400
+    assert "only letters" in response.json()["fields"]["name"][0]
+
+
+def test_an_upload_without_files_is_refused_in_words(signed_in: Client):
+    sent = {"namespace": "alice", "name": "colour", "visibility": "public"}
+    assert "Choose the files of the adapter" in text(signed_in.post("/upload", sent))
+
+
+def test_nobody_uploads_into_a_namespace_of_others(signed_in: Client, tmp_path: Path):
+    make_user("bob")
+    response = signed_in.post("/upload", _upload(tmp_path / "a", namespace="bob"))
+    assert response.status_code == 400
+    assert not Adapter.objects.exists()
+
+
+def test_an_upload_from_another_site_is_refused(alice: User, tmp_path: Path):
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(alice, backend="django.contrib.auth.backends.ModelBackend")
+    assert client.post("/upload", _upload(tmp_path / "a")).status_code == 403
+    assert not Adapter.objects.exists()
+
+
+def test_too_large_an_upload_is_refused_before_it_is_read(signed_in: Client, tmp_path: Path, settings: Any):
+    settings.MAX_ADAPTER_BYTES = settings.MAX_FILE_BYTES = 100
+    response = signed_in.post("/upload", _upload(tmp_path / "a"), headers={"Accept": "application/json"})
+    assert response.status_code == 413
+    assert "is larger than 100 bytes" in response.json()["problems"][0]["message"]
+
+
+def _parts(folder: Path) -> dict[str, Any]:
+    """What the page sends for the early check: no weights, only the header of their file."""
+    make_adapter_folder(folder)
+    raw = (folder / "adapter_model.safetensors").read_bytes()
+    header = raw[: 8 + int.from_bytes(raw[:8], "little")]
+    return {
+        "config": io.BytesIO((folder / "adapter_config.json").read_bytes()),
+        "header": io.BytesIO(header),
+        "weights_size": str(len(raw)),
+    }
+
+
+def test_the_early_check_judges_an_adapter_by_its_header(signed_in: Client, tmp_path: Path):
+    make_base_model()
+    report = signed_in.post("/upload/check", {**_parts(tmp_path / "a"), "base_model": "demo/tiny-t5"}).json()
+    assert report["problems"] == []
+    assert report["is_composable"] is True
+    assert report["base_fit"] == "fits"
+    assert not any("Untrained" in warning for warning in report["warnings"])
+
+
+def test_the_early_check_finds_a_base_model_that_does_not_fit(signed_in: Client, tmp_path: Path):
+    make_base_model("demo/other", matrices={"encoder.block.0.layer.0.SelfAttention.q": [9, 9]})
+    report = signed_in.post("/upload/check", {**_parts(tmp_path / "a"), "base_model": "demo/other"}).json()
+    assert report["problems"]
+
+
+def test_the_early_check_says_what_is_missing(signed_in: Client, tmp_path: Path):
+    config = _parts(tmp_path / "a")["config"]
+    report = signed_in.post("/upload/check", {"config": config}).json()
+    assert "is missing" in report["problems"][0]["message"]
+
+
+def test_the_early_check_leaves_weights_that_come_later_alone(signed_in: Client, tmp_path: Path):
+    config = _parts(tmp_path / "a")["config"]
+    assert signed_in.post("/upload/check", {"config": config, "weights": "later"}).json()["problems"] == []
+
+
+@pytest.mark.parametrize("size", ["-1", "x", "99999999999999999999", "1"])
+def test_the_early_check_refuses_an_impossible_size(signed_in: Client, tmp_path: Path, size: str):
+    response = signed_in.post("/upload/check", {**_parts(tmp_path / "a"), "weights_size": size})
+    assert response.status_code < 500
+    assert "size" in text(response)
+
+
+def test_a_stranger_gets_no_early_check(client: Client):
+    assert client.post("/upload/check").status_code == 302
+
+
+# --- Base models -----------------------------------------------------------------------------------------
+
+
+def test_a_base_model_page_lists_its_modules(client: Client, module: Adapter):
+    html = text(client.get("/base-models/demo/tiny-t5"))
+    assert "alice /" in html
+    assert "T5ForConditionalGeneration" in html
+
+
+def test_an_alias_leads_to_the_base_model(client: Client):
+    make_base_model().aliases.create(text="mirror/tiny")
+    assert client.get("/base-models/mirror/tiny")["Location"] == "/base-models/demo/tiny-t5"
+
+
+def test_a_base_model_is_added_by_pasting_its_config(signed_in: Client, monkeypatch: pytest.MonkeyPatch):
+    given: dict[str, Any] = {}
+
+    def add(**what: Any) -> BaseModel:
+        given.update(what)
+        return make_base_model("me/mine")
+
+    monkeypatch.setattr("registry.views.base_models.add_base_model", add)
+    sent = {"name": "me/mine", "aliases": "a\n\nb\n", "config_text": '{"model_type": "t5"}'}
+    response = signed_in.post("/base-models/new", sent)
+    assert response["Location"] == "/base-models/me/mine"
+    assert given == {"name": "me/mine", "aliases": ["a", "b"], "config": b'{"model_type": "t5"}'}
+
+
+def test_a_config_that_is_none_is_refused_and_kept(signed_in: Client):
+    response = signed_in.post("/base-models/new", {"name": "me/mine", "config_text": "not json"})
+    assert response.status_code == 400
+    assert "not json" in text(response)
+    assert not BaseModel.objects.exists()
+
+
+def test_a_base_model_needs_a_config(signed_in: Client):
+    assert "Choose the config.json" in text(signed_in.post("/base-models/new", {"name": "me/mine"}))
+
+
+def test_a_base_model_that_is_only_referenced_has_no_download(client: Client):
+    make_base_model()
+    assert client.get("/base-models/demo/tiny-t5/download.zip").status_code == 404
+    assert client.get("/base-models/demo/tiny-t5/download/config.json").status_code == 404
+
+
+# --- Settings --------------------------------------------------------------------------------------------
+
+
+def test_a_new_token_is_shown_once(signed_in: Client, alice: User):
+    made = text(signed_in.post("/settings/tokens", {"name": "laptop", "scope": "write", "days": "30"}))
+    token = Token.objects.get(user=alice)
+    found = re.search(r"lr_[0-9a-f]{40}", made)
+    assert found
+    assert Token.digest(found[0]) == token.secret_sha256
+    assert found[0] not in text(signed_in.get("/settings/tokens"))
+
+
+def test_a_token_without_a_name_is_refused(signed_in: Client):
+    response = signed_in.post("/settings/tokens", {"name": "", "scope": "read"})
+    assert response.status_code == 400
+    assert not Token.objects.exists()
+
+
+def test_a_revoked_token_no_longer_works(signed_in: Client, alice: User):
+    make_token(alice)
+    token = Token.objects.get()
+    assert signed_in.post(f"/settings/tokens/{token.pk}/revoke").status_code == 302
+    token.refresh_from_db()
+    assert not token.is_usable
+
+
+def test_nobody_revokes_the_token_of_another(signed_in: Client):
+    make_token(make_user("bob"))
+    token = Token.objects.get()
+    assert signed_in.post(f"/settings/tokens/{token.pk}/revoke").status_code == 404
+    assert signed_in.get(f"/settings/tokens/{token.pk}/revoke").status_code == 405
+
+
+def test_a_name_to_show_appears_on_the_persons_page(signed_in: Client, client: Client):
+    signed_in.post("/settings", {"full_name": "Alice Liddell", "email": ""})
+    assert "Alice Liddell" in text(client.get("/alice"))
+
+
+# --- Snippets --------------------------------------------------------------------------------------------
+
+
+def test_the_snippets_name_the_base_model_and_its_class(module: Adapter):
+    assert module.head is not None
+    ways = {way.name: way.text for way in snippets.snippets_for(module, module.head, site="http://here")}
+    assert set(ways) == {"peft", "transformers", "curl"}
+    assert 'AutoModelForSeq2SeqLM.from_pretrained("demo/tiny-t5")' in ways["peft"]
+    compile(ways["peft"], "peft", "exec")
+    compile(ways["transformers"], "transformers", "exec")
+
+
+def test_only_a_causal_base_is_offered_for_vllm(tmp_path: Path, alice: User):
+    make_base_model("gpt2", task_type="CAUSAL_LM", matrices=make_base_model().matrices)
+    adapter = publish_fake(
+        tmp_path, "causal", owner=alice, base_model="gpt2", config={"task_type": "CAUSAL_LM"}
+    )
+    assert adapter.head is not None
+    ways = {way.name: way.text for way in snippets.snippets_for(adapter, adapter.head, site="http://here")}
+    assert "vllm serve gpt2" in ways["vllm"]
+
+
+def test_a_task_is_offered_on_the_upload_page(signed_in: Client):
+    make_task(title="Counting things")
+    assert "Counting things" in text(signed_in.get("/upload"))
