@@ -1,4 +1,8 @@
-"""A real worker process with the fake engine, for tests that kill it: `python -m tests.compose.worker_process`."""
+"""A real worker process with the fake engine, for tests that kill it.
+
+`python -m tests.compose.worker_process` looks at the queue itself; with `celery` as first argument it is a Celery
+worker that waits for messages.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,13 @@ if __name__ == "__main__":
 
     engine.run = engine.warm = fakes  # type: ignore[attr-defined]
     sys.modules["compose.engine.run"] = sys.modules["compose.engine.warm"] = fakes
-    from django.core.management import execute_from_command_line
+    if sys.argv[1:2] == ["celery"]:
+        from config.celery import app
 
-    execute_from_command_line(["manage.py", "work_compositions", "--every", "0.2", *sys.argv[1:]])
+        app.worker_main(
+            ["worker", "--pool", "threads", "-c", "1", "-Q", "compositions", "-n", "tested@%h", "-l", "INFO"]
+        )
+    else:
+        from django.core.management import execute_from_command_line
+
+        execute_from_command_line(["manage.py", "work_compositions", "--every", "0.2", *sys.argv[1:]])

@@ -1,0 +1,224 @@
+"""Workers that die, freeze or are told to go in the middle of a search: real processes, the fake engine.
+
+Whatever happens, a composition finishes once, and with the weights of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from compose import jobs
+from compose.engine import types
+from compose.models import Composition
+from registry import storage
+from registry.models import BaseModel, BaseModelFile, User
+from tests import fakes
+from tests.compose.factories import make_composition, make_modules
+from tests.conftest import ROOT, clean_environment, wait_for
+from tests.factories import make_base_model, make_user
+
+pytestmark = pytest.mark.django_db(transaction=True)
+BUDGET = 40
+Worker = subprocess.Popen
+Start = Callable[..., Worker]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Starts workers; those that are left at the end of the test are killed."""
+    workers: list[Worker] = []
+
+    def start(*arguments: str, trial_s: float = 0.05, **environment: str) -> Worker:
+        env = {
+            **clean_environment(),
+            "DATABASE_URL": database_url(),
+            "SECRET_KEY": "only-for-tests " * 5,
+            "LORA_DATA_DIR": str(settings.DATA_DIR),
+            "JOB_LEASE_S": "2",
+            "JOB_HEARTBEAT_S": "1",
+            "JOB_RING_AGAIN_S": "1",
+            "FAKE_TRIAL_S": str(trial_s),
+            "REDIS_URL": "",
+            "OMP_NUM_THREADS": "1",
+            **environment,
+        }
+        log = (settings.DATA_DIR / f"worker-{len(workers)}.log").open("w")
+        command = [sys.executable, "-m", "tests.compose.worker_process", *arguments]
+        workers.append(subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        if worker.poll() is None:
+            worker.send_signal(signal.SIGCONT)
+            worker.kill()
+        worker.wait()
+
+
+def database_url() -> str:
+    """Of the test database, for another process."""
+    values = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{values['NAME']}"
+    login = quote(values["USER"] or "", safe="")
+    if values["PASSWORD"]:
+        login += f":{quote(values['PASSWORD'], safe='')}"
+    host = quote(values["HOST"] or "localhost", safe="")
+    return f"postgres://{login}@{host}:{values['PORT'] or 5432}/{values['NAME']}"
+
+
+@pytest.fixture
+def base_model() -> BaseModel:
+    base_model = make_base_model(kind="hosted", commit="a" * 40)
+    blob = storage.store_stream([b"{}"])
+    BaseModelFile.objects.create(base_model=base_model, path="config.json", blob=blob)
+    make_modules(base_model, 3)
+    return base_model
+
+
+def queue(base_model: BaseModel, *, owner: User | None = None, seed: int = 1) -> Composition:
+    return make_composition(owner=owner or make_user(), base_model=base_model, budget=BUDGET, seed=seed)
+
+
+def undisturbed_weights(composition: Composition, folder: Path) -> list[float]:
+    """What the search finds when nothing happens to it."""
+    modules = []
+    for number in range(composition.candidates.count()):
+        place = folder / f"undisturbed-{number}"
+        place.mkdir(exist_ok=True)
+        (place / "adapter_config.json").touch()
+        modules.append(types.Module(str(number), place))
+    request = types.Request(
+        base=folder,
+        modules=tuple(modules),
+        examples=(types.Example("a", "b"),),
+        budget=BUDGET,
+        seed=composition.seed,
+    )
+    return fakes.compose(request).mixing_weights
+
+
+def now(composition: Composition) -> Composition:
+    return Composition.objects.get(pk=composition.pk)
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 40) -> None:
+    wait_for(condition, seconds=seconds, what=what)
+
+
+def wait_for_trials(composition: Composition, count: int) -> None:
+    wait_until(lambda: composition.trials.count() >= count, f"trial {count}")
+
+
+def wait_for_status(composition: Composition, status: str) -> Composition:
+    wait_until(lambda: now(composition).status == status, f"status {status}")
+    return now(composition)
+
+
+def assert_finished_once(composition: Composition, folder: Path) -> None:
+    done = now(composition)
+    assert (done.status, done.error) == ("succeeded", "")
+    assert [c.mixing_weight for c in done.candidates.all()] == undisturbed_weights(done, folder)
+    assert [trial.number for trial in done.trials.all()] == list(range(1, BUDGET + 1))
+    assert done.scores.count() == 3
+
+
+def test_a_worker_killed_in_mid_search_is_replaced_and_the_weights_are_the_same(start, base_model, tmp_path):
+    composition = queue(base_model)
+    first = start()
+    wait_for_trials(composition, 5)
+    first.kill()
+    first.wait()
+    assert now(composition).status == "running"
+    start()
+    done = wait_for_status(composition, "succeeded")
+    assert (done.attempt, done.losses) == (2, 1)
+    assert_finished_once(composition, tmp_path)
+
+
+def test_a_worker_frozen_longer_than_its_lease_wakes_up_and_changes_nothing(start, base_model, tmp_path):
+    composition = queue(base_model)
+    frozen = start()
+    wait_for_trials(composition, 5)
+    frozen.send_signal(signal.SIGSTOP)
+    start()
+    done = wait_for_status(composition, "succeeded")
+    assert done.attempt == 2
+    frozen.send_signal(signal.SIGCONT)
+    log = settings.DATA_DIR / "worker-0.log"
+    wait_until(lambda: "is no longer ours" in log.read_text(), "giving up")
+    after = now(composition)
+    assert (after.finished_at, after.attempt, after.weights_blob_id) == (
+        done.finished_at,
+        2,
+        done.weights_blob_id,
+    )
+    assert_finished_once(composition, tmp_path)
+
+
+def test_a_worker_that_is_told_to_go_hands_over_at_once(start, base_model, tmp_path):
+    composition = queue(base_model)
+    going = start()
+    wait_for_trials(composition, 5)
+    going.terminate()
+    assert going.wait(timeout=15) == 0
+    back = now(composition)
+    assert (back.status, back.losses) == ("queued", 0)
+    start()
+    wait_for_status(composition, "succeeded")
+    assert_finished_once(composition, tmp_path)
+
+
+def test_cancel_takes_effect_within_one_evaluation(start, base_model):
+    composition = queue(base_model)
+    start(trial_s=0.5)
+    wait_for_trials(composition, 2)
+    jobs.cancel(composition, composition.owner)
+    began = time.monotonic()
+    done = wait_for_status(composition, "cancelled")
+    assert time.monotonic() - began < 3, "one evaluation takes half a second; the rest is a busy machine's"
+    assert done.trials.count() <= 5
+    assert done.finished_at
+
+
+def test_many_jobs_and_workers_that_keep_dying_all_finish_once(start, base_model, tmp_path):
+    people = [make_user() for _ in range(3)]
+    compositions = [queue(base_model, owner=people[n % 3], seed=n) for n in range(6)]
+    workers = [start(trial_s=0.02), start(trial_s=0.02)]
+    for round_ in range(2):
+        total = sum(c.trials.count() for c in compositions)
+        wait_until(lambda before=total: sum(c.trials.count() for c in compositions) > before + 15, "progress")
+        workers[round_].kill()
+        workers.append(start(trial_s=0.02))
+    for composition in compositions:
+        wait_for_status(composition, "succeeded")
+        assert_finished_once(composition, tmp_path)
+    assert sum(now(c).losses for c in compositions) >= 1
+
+
+@pytest.mark.services
+def test_a_celery_worker_hears_the_bell_and_hands_over_on_sigterm(start, base_model, tmp_path, redis_url):
+    from celery import Celery
+
+    composition = queue(base_model)
+    going = start("celery", REDIS_URL=redis_url)
+    bell = Celery(broker=redis_url)
+    bell.send_task("compose.tasks.run_composition", args=[composition.pk], queue="compositions")
+    wait_for_trials(composition, 5)
+    going.terminate()
+    assert going.wait(timeout=30) == 0
+    # Giving it back rang again, so the next worker needs no sweep.
+    assert now(composition).status == "queued"
+    start("celery", REDIS_URL=redis_url)
+    wait_for_status(composition, "succeeded")
+    assert_finished_once(composition, tmp_path)
