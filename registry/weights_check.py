@@ -17,7 +17,7 @@ from registry.adapter_config import AdapterConfig
 from registry.errors import Problem
 from registry.filenames import WEIGHTS
 from registry.safetensors_header import TensorInfo
-from registry.targets import PatternRefused, Target, holds_module, resolve_targets
+from registry.targets import PatternRefused, Target, resolve_targets
 
 if TYPE_CHECKING:
     import numpy as np
@@ -345,7 +345,8 @@ def _is_declared(tensor: TensorInfo, weights: Weights, config: AdapterConfig) ->
     name = tensor.name.removeprefix(PREFIX)
     module = _module_of(tensor)
     saved = [*(config.modules_to_save or []), *TASK_HEADS.get(config.task_type or "", ())]
-    if any(holds_module(module, name_of) for name_of in saved):
+    # peft compares the ends of module paths as plain texts, so "norm" also saves input_layernorm.
+    if any(name_of and f"{name_of}." in f"{module}." for name_of in saved):
         return True
     if name.endswith(".bias") and config.bias == "all":
         return True

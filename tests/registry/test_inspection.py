@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def refusals(folder: Path, base=TINY_MATRICES) -> list[str]:
     return [problem.message for problem in caught.value.problems]
 
 
-def with_tensors(folder: Path, changes: dict[str, np.ndarray | None], **config) -> Path:
+def with_tensors(folder: Path, changes: Mapping[str, np.ndarray | None], **config) -> Path:
     """An adapter whose tensors are changed: a value of None takes one away."""
     make_adapter(folder, **config)
     tensors = {**fake_tensors(), **changes}
