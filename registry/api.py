@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from django.db.models import Count, IntegerField, OuterRef, Prefetch, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
@@ -105,10 +105,8 @@ class AnyType(BaseContentNegotiation):
 # --- Adapters ----------------------------------------------------------------------------------------------
 
 
-class AdapterContext:
-    """Where the files of a revision are, for serializers."""
-
-    request: Request
+class AdapterContext(APIView):
+    """A view whose serializers are told where the files of a revision are."""
 
     def get_serializer_context(self) -> dict[str, Any]:
         return {"request": self.request, "file_url": _file_url(self.request)}
@@ -210,7 +208,7 @@ class AdapterValidate(APIView):
         return Response(ReportSerializer(report).data)
 
 
-class AdapterDetail(AdapterContext, APIView):
+class AdapterDetail(AdapterContext):
     @extend_schema(
         operation_id="adapters_read", responses={200: AdapterDetailSerializer, **refusals(400, 401, 404)}
     )
@@ -263,7 +261,7 @@ class RevisionList(generics.ListAPIView[Revision]):
         return super().get(request, *args, **kwargs)
 
 
-class FileList(AdapterContext, APIView):
+class FileList(AdapterContext):
     @extend_schema(
         operation_id="adapters_files",
         parameters=[REVISION],
@@ -511,7 +509,7 @@ class TaskDetail(APIView):
 
 
 class WhoAmI(APIView):
-    permission_classes: ClassVar = [SignedIn]
+    permission_classes = [SignedIn]
 
     @extend_schema(operation_id="whoami", responses={200: WhoAmISerializer, **refusals(401)})
     def get(self, request: Request) -> Response:

@@ -251,7 +251,7 @@ class _Collector(io.RawIOBase):
 
 def _zip(files: Sequence[RevisionFile | BaseModelFile], folder: str) -> Iterator[bytes]:
     collector = _Collector()
-    with zipfile.ZipFile(collector, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[arg-type]
+    with zipfile.ZipFile(collector, "w", zipfile.ZIP_STORED) as archive:
         for file in files:
             entry = zipfile.ZipInfo(f"{folder}/{file.path}", date_time=_ZIP_DATE)
             entry.external_attr = 0o644 << 16

@@ -22,7 +22,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from registry.models import IdempotentAnswer
+from registry.models import IdempotentAnswer, User
 from web.errors import Conflict, DomainError
 
 HEADER = "Idempotency-Key"
@@ -72,10 +72,10 @@ def idempotent(post: Post) -> Post:
     @functools.wraps(post)
     def answer(view: APIView, request: Request, *args: Any, **kwargs: Any) -> Response:
         key = request.headers.get(HEADER)
-        if key is None or not request.user.is_authenticated:
+        if key is None or not isinstance(request.user, User):
             return post(view, request, *args, **kwargs)
         _check_key(key)
-        row = _claim(request, key)
+        row = _claim(request, request.user, key)
         if row.status is not None:
             return Response(row.body, status=row.status, headers={"Idempotent-Replayed": "true"})
         try:
@@ -103,16 +103,16 @@ def _check_key(key: str) -> None:
         raise BadKey
 
 
-def _claim(request: Request, key: str) -> IdempotentAnswer:
+def _claim(request: Request, user: User, key: str) -> IdempotentAnswer:
     """The key's row: with the old answer, or without one and ours to fill. Raises KeyReused or StillRunning."""
     wanted = request_digest(request)
     now = timezone.now()
     with transaction.atomic():
-        stale = IdempotentAnswer.objects.filter(user_id=request.user.pk, key=key)
+        stale = IdempotentAnswer.objects.filter(user=user, key=key)
         stale.filter(created_at__lt=now - KEPT).delete()
         stale.filter(status=None, created_at__lt=now - GIVEN_UP).delete()
         row, is_new = IdempotentAnswer.objects.get_or_create(
-            user_id=request.user.pk, key=key, defaults={"request_sha256": wanted}
+            user=user, key=key, defaults={"request_sha256": wanted}
         )
     if row.request_sha256 != wanted:
         raise KeyReused

@@ -144,7 +144,7 @@ class AdapterQuery:
     def without(self, parameter: str) -> AdapterQuery:
         """This query with one parameter left open."""
         names = {"rank": ("rank_min", "rank_max")}.get(parameter, (parameter,))
-        defaults = {item.name: item.default for item in fields(self) if item.name in names}
+        defaults: dict[str, Any] = {item.name: item.default for item in fields(self) if item.name in names}
         return replace(self, **defaults)
 
 

@@ -126,7 +126,9 @@ class AdapterDetailSerializer(AdapterSerializer):
 
 
 class RevisionSerializer(serializers.ModelSerializer[Revision]):
-    parent = serializers.CharField(source="parent.commit", read_only=True, allow_null=True, default=None)
+    parent = serializers.CharField(  # type: ignore[assignment]
+        source="parent.commit", read_only=True, allow_null=True, default=None
+    )
     author = serializers.CharField(source="author.username", read_only=True, allow_null=True, default=None)
     composable = serializers.BooleanField(source="is_composable", read_only=True)
     warnings = serializers.ListField(child=serializers.CharField(), read_only=True)

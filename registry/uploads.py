@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import SuspiciousOperation, TooManyFilesSent
@@ -50,7 +50,7 @@ class HashingUploadHandler(TemporaryFileUploadHandler):
         input_data: Any,
         META: dict[str, Any],
         content_length: int,
-        boundary: bytes,
+        boundary: str,
         encoding: str | None = None,
     ) -> None:
         if content_length > settings.MAX_ADAPTER_BYTES + FORM_ALLOWANCE_BYTES:
@@ -72,10 +72,10 @@ class HashingUploadHandler(TemporaryFileUploadHandler):
         with storage.full_disk_in_words():
             self.file.write(raw_data)
 
-    def file_complete(self, file_size: int) -> TemporaryUploadedFile:
+    def file_complete(self, file_size: int) -> UploadedFile | None:
         file = super().file_complete(file_size)
-        file.path_in_folder = self.path_in_folder
-        file.sha256 = self.digest.hexdigest()
+        file.path_in_folder = self.path_in_folder  # type: ignore[union-attr]
+        file.sha256 = self.digest.hexdigest()  # type: ignore[union-attr]
         return file
 
 
@@ -94,7 +94,7 @@ class UploadParser(MultiPartParser):
 
     def parse(
         self,
-        stream: IO[bytes],
+        stream: Any,
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> DataAndFiles:

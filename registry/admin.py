@@ -1,0 +1,249 @@
+"""The registry's tables for the people who run the site. What only code may write is shown and not editable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest
+from django.template.defaultfilters import filesizeformat
+from django.utils import timezone
+
+from registry.models import (
+    Adapter,
+    BaseModel,
+    BaseModelAlias,
+    BaseModelFile,
+    Blob,
+    Download,
+    IdempotentAnswer,
+    Membership,
+    Namespace,
+    Ref,
+    Revision,
+    RevisionFile,
+    Task,
+    TaskRow,
+    Token,
+    User,
+)
+from registry.storage import unreferenced
+
+admin.site.site_header = "LoRA Commons"
+admin.site.site_title = "LoRA Commons"
+admin.site.register(User, UserAdmin)
+
+
+class ReadOnly:
+    """Rows that are facts: looked at, never typed."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class MembershipInline(admin.TabularInline):
+    model = Membership
+    extra = 0
+    autocomplete_fields = ("user",)
+
+
+@admin.register(Namespace)
+class NamespaceAdmin(admin.ModelAdmin):
+    list_display = ("name", "kind", "full_name", "adapter_count", "created_at")
+    list_filter = ("kind",)
+    search_fields = ("name", "full_name")
+    inlines = (MembershipInline,)
+    ordering = ("name",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Namespace]:
+        return super().get_queryset(request).annotate(adapter_count=Count("adapters"))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Namespace | None = None) -> tuple[str, ...]:
+        return ("name", "kind", "created_at") if obj else ()
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # a name is never handed out twice
+
+    @admin.display(description="Adapters", ordering="adapter_count")
+    def adapter_count(self, namespace: Any) -> int:
+        return int(namespace.adapter_count)
+
+
+@admin.register(Token)
+class TokenAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("name", "user", "scope", "hint", "created_at", "last_used_at", "expires_at", "revoked_at")
+    list_filter = ("scope",)
+    search_fields = ("name", "user__username", "hint")
+    list_select_related = ("user",)
+    exclude = ("secret_sha256",)
+    actions = ("revoke",)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return obj is None  # the list, for its actions
+
+    @admin.action(description="Revoke the chosen tokens")
+    def revoke(self, request: HttpRequest, tokens: QuerySet[Token]) -> None:
+        count = tokens.filter(revoked_at=None).update(revoked_at=timezone.now())
+        self.message_user(request, f"Revoked {count} tokens.")
+
+
+class RevisionInline(ReadOnly, admin.TabularInline):
+    model = Revision
+    fields = ("short_commit", "message", "author", "created_at", "base_fit", "is_composable", "size_bytes")
+    readonly_fields = fields
+    show_change_link = True
+    extra = 0
+
+
+class RefInline(ReadOnly, admin.TabularInline):
+    model = Ref
+    fields = ("kind", "name", "revision")
+    extra = 0
+
+
+@admin.register(Adapter)
+class AdapterAdmin(admin.ModelAdmin):
+    list_display = (
+        "full_name", "kind", "visibility", "base_model", "rank", "is_composable", "downloads", "created_at", "state",
+    )  # fmt: skip
+    list_filter = ("kind", "visibility", "is_composable", ("quarantined_at", admin.EmptyFieldListFilter))
+    search_fields = ("name", "namespace__name", "description", "base_model__name")
+    list_select_related = ("namespace", "base_model")
+    date_hierarchy = "created_at"
+    inlines = (RevisionInline, RefInline)
+    autocomplete_fields = ("task",)
+    readonly_fields = (
+        "namespace", "name", "kind", "base_model", "base_model_label", "head", "rank", "size_bytes", "is_composable",
+        "best_score", "downloads", "likes", "created_by", "created_at", "updated_at", "deleted_at", "quarantined_at",
+    )  # fmt: skip
+    actions = ("quarantine", "release")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False  # lineage never breaks; its page withdraws an adapter
+
+    @admin.display(description="State")
+    def state(self, adapter: Adapter) -> str:
+        if adapter.deleted_at:
+            return "deleted"
+        return "quarantined" if adapter.quarantined_at else "shown"
+
+    @admin.action(description="Quarantine: hide from everybody but its members")
+    def quarantine(self, request: HttpRequest, adapters: QuerySet[Adapter]) -> None:
+        count = adapters.filter(quarantined_at=None).update(quarantined_at=timezone.now())
+        self.message_user(request, f"Quarantined {count} adapters.")
+
+    @admin.action(description="Release from quarantine")
+    def release(self, request: HttpRequest, adapters: QuerySet[Adapter]) -> None:
+        count = adapters.exclude(quarantined_at=None).update(quarantined_at=None)
+        self.message_user(request, f"Released {count} adapters.")
+
+
+class RevisionFileInline(ReadOnly, admin.TabularInline):
+    model = RevisionFile
+    fields = ("path", "blob", "is_lfs")
+    extra = 0
+
+
+@admin.register(Revision)
+class RevisionAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("adapter", "short_commit", "message", "author", "created_at", "base_fit", "is_composable")
+    list_filter = ("base_fit", "is_composable")
+    search_fields = ("commit", "adapter__name", "adapter__namespace__name", "tensor_sha256")
+    list_select_related = ("adapter__namespace", "author")
+    inlines = (RevisionFileInline,)
+
+
+class ReferencedFilter(admin.SimpleListFilter):
+    title = "use"
+    parameter_name = "use"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("no", "Nothing refers to it")]
+
+    def queryset(self, request: HttpRequest, blobs: QuerySet[Blob]) -> QuerySet[Blob]:
+        return blobs.filter(pk__in=unreferenced().values("pk")) if self.value() == "no" else blobs
+
+
+@admin.register(Blob)
+class BlobAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("sha256", "size", "created_at", "last_stored_at")
+    list_filter = (ReferencedFilter,)
+    search_fields = ("sha256", "git_sha1")
+
+    @admin.display(description="Size", ordering="size_bytes")
+    def size(self, blob: Blob) -> str:
+        return filesizeformat(blob.size_bytes)
+
+
+class AliasInline(admin.TabularInline):
+    model = BaseModelAlias
+    extra = 0
+
+
+class BaseModelFileInline(ReadOnly, admin.TabularInline):
+    model = BaseModelFile
+    fields = ("path", "blob")
+    extra = 0
+
+
+@admin.register(BaseModel)
+class BaseModelAdmin(admin.ModelAdmin):
+    list_display = ("name", "kind", "architecture", "task_type", "parameters", "license")
+    list_filter = ("kind", "task_type", "architecture")
+    search_fields = ("name", "aliases__text")
+    readonly_fields = (
+        "name", "kind", "architecture", "task_type", "parameters", "config", "matrices", "commit", "created_at",
+    )  # fmt: skip
+    inlines = (AliasInline, BaseModelFileInline)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False  # added from a config.json, by page, API or command
+
+
+@admin.register(Task)
+class TaskAdmin(admin.ModelAdmin):
+    list_display = ("slug", "title", "metric", "base_model", "is_held_out", "row_count", "created_at")
+    list_filter = ("is_held_out", "metric")
+    search_fields = ("slug", "title")
+    list_select_related = ("base_model",)
+    autocomplete_fields = ("base_model", "owner")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Task]:
+        return super().get_queryset(request).annotate(row_count=Count("rows"))
+
+    @admin.display(description="Rows", ordering="row_count")
+    def row_count(self, task: Any) -> int:
+        return int(task.row_count)
+
+
+@admin.register(TaskRow)
+class TaskRowAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("task", "split", "position", "input", "output")
+    list_filter = ("split",)
+    search_fields = ("task__slug", "input")
+    list_select_related = ("task",)
+
+
+@admin.register(Download)
+class DownloadAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("revision", "day")
+    date_hierarchy = "day"
+    list_select_related = ("revision",)
+
+
+@admin.register(IdempotentAnswer)
+class IdempotentAnswerAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("key", "user", "status", "created_at")
+    list_select_related = ("user",)
+    exclude = ("body",)
