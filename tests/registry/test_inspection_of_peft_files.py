@@ -142,10 +142,10 @@ PATHS = [
 )
 def test_targets_ranks_and_alphas_are_those_of_peft(options):
     ours = check_config(fake_config(**options))
-    theirs = LoraConfig(r=ours.r, lora_alpha=ours.lora_alpha, **options)
+    theirs: Any = LoraConfig(r=ours.r, lora_alpha=int(ours.lora_alpha), **options)
     for path, target in resolve_targets(ours, PATHS).items():
         assert target.is_targeted == bool(check_target_module_exists(theirs, path)), path
-        rank_key = get_pattern_key(theirs.rank_pattern.keys(), path)
-        alpha_key = get_pattern_key(theirs.alpha_pattern.keys(), path)
+        rank_key = get_pattern_key(list(theirs.rank_pattern), path)
+        alpha_key = get_pattern_key(list(theirs.alpha_pattern), path)
         assert target.rank == theirs.rank_pattern.get(rank_key, ours.r), path
         assert target.alpha == theirs.alpha_pattern.get(alpha_key, ours.lora_alpha), path
