@@ -78,7 +78,7 @@ def build_base(out: Path, base: Base) -> str:
     folder = out / base.id
     if (folder / "model.safetensors").exists():
         return f"{base.id}: kept"
-    _prepare_process()
+    prepare_process()
     words = tokenizer.build(architecture=base.architecture)
     schedule = BASE_SCHEDULES[base.architecture]
     model = new_base(architecture=base.architecture, tokenizer=words, seed=seed_of(base.id))
@@ -105,7 +105,7 @@ def build_module(out: Path, base: Base, pair: Pair) -> str:
     label = f"{folder.parent.name}/{folder.name}"
     if (folder / "adapter_model.safetensors").exists():
         return f"{label}: kept"
-    _prepare_process()
+    prepare_process()
     model, words = load_base(out, base)
     seed = f"{base.id}/{pair.key}"
     adapted = with_lora(model, architecture=base.architecture, name=base.name, seed=seed_of(seed))
@@ -176,7 +176,7 @@ def held_out_rows(base: Base, pair: Pair) -> tuple[list[Row], list[Row]]:
 # --- small things --------------------------------------------------------------------------------------------------
 
 
-def _prepare_process() -> None:
+def prepare_process() -> None:
     """One thread, whatever the machine has: sums in another order would give other bytes."""
     torch.set_num_threads(1)
     disable_progress_bar()

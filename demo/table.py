@@ -10,29 +10,30 @@ import json
 import random
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
 
 import cma  # type: ignore[import-untyped]  # nevergrad brings it along
 import numpy as np
-import torch
 from peft import PeftModel
-from transformers.utils.logging import disable_progress_bar
 
 from compose.engine import run
 from compose.engine.types import Example, Module, Request, Result
 from compose.engine.warm import WarmCache
 from demo import build
+from demo.build import prepare_process
 from demo.collection import FOLDER, T5, Base
 from demo.stories import Pair, Row, distinct_rows, telling_rows
-from demo.training import Schedule, exact_match, train, with_lora
+from demo.training import exact_match, train, with_lora
 
 POOL = 20
 CMA_EVALUATIONS, CMA_START, CMA_STEP, CMA_PENALTY = 800, 0.05, 0.15, 0.5
-CEILING_ROWS, CEILING_SCHEDULE = 2000, Schedule(300, 32, 5e-3)
+CEILING_ROWS, CEILING_SCHEDULE = 2000, build.MODULE_SCHEDULE
 METHODS = (
     "zero-shot",
     "best single",
@@ -54,6 +55,10 @@ class Case:
     few_shot: tuple[Example, ...]
     test: tuple[Example, ...]
 
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.pair.key, self.draw
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m demo.table", description="Measure the demo collection.")
@@ -66,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--record", type=Path, help="JSON lines of what is measured; an interrupted run goes on here"
     )
-    parser.add_argument("--threads", type=int, default=2, help="torch threads (default: 2)")
+    parser.add_argument(
+        "--processes", type=int, default=2, help="cases side by side, one thread each (default: 2)"
+    )
     parser.add_argument(
         "--print",
         dest="only_print",
@@ -74,11 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="print the table and leave demo/README.md alone",
     )
     options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    disable_progress_bar()
     pairs = T5.held_out[: options.tasks]
-    cases = [case(T5, pair, draw) for pair in pairs for draw in range(1, options.draws + 1)]
-    found = measure_all(cases, options.record)
+    cases = [case(T5, pair, draw) for draw in range(1, options.draws + 1) for pair in pairs]
+    found = measure_all(cases, options.record, processes=options.processes)
     text = table(pairs, found, draws=options.draws)
     if options.only_print:
         print(text)
@@ -94,28 +99,35 @@ def case(base: Base, pair: Pair, draw: int) -> Case:
     return Case(base, pair, draw, _examples(few_shot), _examples(test))
 
 
-def measure_all(cases: Sequence[Case], record: Path | None) -> dict[tuple[str, int], dict[str, float]]:
-    """Exact match (0-1) of every row of the table for every case, by task key and draw."""
-    found: dict[tuple[str, int], dict[str, float]] = {}
-    if record is not None and record.exists():
-        for line in record.read_text(encoding="utf-8").splitlines():
-            one = json.loads(line)
-            found[one["task"], one["draw"]] = one["scores"]
-    warm = WarmCache()
-    for number, one in enumerate(cases, start=1):
-        key = (one.pair.key, one.draw)
-        if key not in found:
-            found[key] = measure(one, warm)
+def measure_all(
+    cases: Sequence[Case], record: Path | None, *, processes: int
+) -> dict[tuple[str, int], dict[str, float]]:
+    """Exact match (0-1) of every column of the table for every case, by task key and draw."""
+    found = _recorded(record)
+    missing = [one for one in cases if one.key not in found]
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=prepare_process) as pool:
+        running = {pool.submit(measure, one): one.key for one in missing}
+        for number, done in enumerate(as_completed(running), start=1):
+            key, scores = running[done], done.result()
+            found[key] = scores
             if record is not None:
                 with record.open("a", encoding="utf-8") as lines:
-                    lines.write(json.dumps({"task": key[0], "draw": key[1], "scores": found[key]}) + "\n")
-        scores = ", ".join(f"{method} {score:.2f}" for method, score in found[key].items())
-        _say(f"{number} of {len(cases)}: {key[0]}, draw {key[1]}: {scores}")
+                    lines.write(json.dumps({"task": key[0], "draw": key[1], "scores": scores}) + "\n")
+            said = ", ".join(f"{method} {score:.2f}" for method, score in scores.items())
+            _say(f"{number} of {len(missing)}: {key[0]}, draw {key[1]}: {said}")
     return found
 
 
-def measure(one: Case, warm: WarmCache) -> dict[str, float]:
-    """Exact match of every row of the table on the case's test rows."""
+def _recorded(record: Path | None) -> dict[tuple[str, int], dict[str, float]]:
+    if record is None or not record.exists():
+        return {}
+    lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()]
+    return {(line["task"], line["draw"]): line["scores"] for line in lines}
+
+
+def measure(one: Case) -> dict[str, float]:
+    """Exact match of every column of the table on the case's test rows."""
+    warm = WarmCache()
     hub = _by_method(lorahub(one, 40, warm))
     scores = {
         "zero-shot": hub["zero_shot"],
