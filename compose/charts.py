@@ -13,6 +13,8 @@ from typing import Protocol
 
 from web.templatetags.formatting import signed
 
+MAX_OPEN_BARS = 12
+MAX_LIVE_BARS = 30  # of a larger mix the live page shows the largest weights
 MAX_DRAWN_TRIALS = 300  # more dots than this are one smear, and cost the page 30 KB
 
 METHOD_LABELS = {
@@ -178,6 +180,20 @@ class BarChart:
     left_out: list[Bar]
     zero: str
     has_attribution: bool
+    is_live: bool = False
+
+    @property
+    def first_bars(self) -> list[Bar]:
+        return self.bars[:MAX_OPEN_BARS] if self.folds else self.bars
+
+    @property
+    def folded_bars(self) -> list[Bar]:
+        return self.bars[MAX_OPEN_BARS:] if self.folds else []
+
+    @property
+    def folds(self) -> bool:
+        # A fold around one or two bars would be longer than they are.
+        return not self.is_live and len(self.bars) > MAX_OPEN_BARS + 2
 
 
 @dataclass(frozen=True)
@@ -204,8 +220,10 @@ def weight_chart(modules: Iterable[Weighted], *, is_live: bool = False) -> BarCh
     modules = list(modules)
     if is_live:
         reach = max([abs(m.weight) for m in modules], default=0.0) or 1.0
-        bars = [_bar(module, -reach, 2 * reach) for module in modules]
-        return BarChart(bars=bars, left_out=[], zero=percent(0.5), has_attribution=False)
+        largest = sorted(modules, key=lambda m: -abs(m.weight))[:MAX_LIVE_BARS]
+        shown = [module for module in modules if module in largest]
+        bars = [_bar(module, -reach, 2 * reach) for module in shown]
+        return BarChart(bars=bars, left_out=[], zero=percent(0.5), has_attribution=False, is_live=True)
     kept = sorted(
         (m for m in modules if abs(m.weight) >= _SMALLEST_SHOWN), key=lambda m: (-abs(m.weight), m.label)
     )

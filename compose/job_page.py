@@ -240,8 +240,8 @@ class JobPage:
         """Ours, then the two most telling baselines: the best one and the bare model."""
         scores = {score.method: score.value for score in self.shown_scores}
         baselines = sorted((name for name in scores if name != self.ours), key=lambda name: -scores[name])
-        wanted = [self.ours, *baselines[:1], "zero_shot"]
-        return [name for name in dict.fromkeys(wanted) if name in scores]
+        wanted = [self.ours, *baselines[:1], "zero_shot", *baselines]
+        return [name for name in dict.fromkeys(wanted) if name in scores][:3]
 
     @property
     def prediction_rows(self) -> list[PredictionRow]:
@@ -303,7 +303,10 @@ def compare(method: str, written: str, expected: str) -> Answer:
         return Answer(method, is_right=True, words=[Word(written, differs=False)])
     got, wanted = _pieces(written), _pieces(expected)
     words = []
-    for kind, start, end, _, _ in difflib.SequenceMatcher(a=got, b=wanted, autojunk=False).get_opcodes():
+    steps = difflib.SequenceMatcher(a=got, b=wanted, autojunk=False).get_opcodes()
+    if all(kind != "equal" for kind, *_ in steps):  # nothing in common: marking every word tells nothing
+        return Answer(method, is_right=False, words=[Word(written, differs=False)] if written else [])
+    for kind, start, end, _, _ in steps:
         if start < end:
             words.append(Word("".join(got[start:end]), differs=kind != "equal"))
     return Answer(method, is_right=False, words=words)

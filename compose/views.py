@@ -19,7 +19,7 @@ from django.views.decorators.http import require_GET, require_POST, require_safe
 
 from compose import candidates, job_page, jobs, leaderboards, publishing, recipes, status_page
 from compose import examples as few_shot
-from compose.forms import ComposeForm, PublishForm, base_models, read_examples, read_test_examples
+from compose.forms import PICKED, ComposeForm, PublishForm, base_models, read_examples, read_test_examples
 from compose.models import Composition
 from registry.models import Adapter, BaseModel, Task, TaskRow
 from web.errors import DomainError
@@ -93,7 +93,24 @@ def _fresh_form(request: HttpRequest) -> ComposeForm:
     if request.GET.get("task"):
         task = get_object_or_404(Task.objects.held_out(), slug=request.GET["task"])
         return ComposeForm.for_task(task, person=request.user, **initial)
-    return ComposeForm(person=request.user, initial=initial)
+    picked = request.GET.getlist("pick")
+    if picked:
+        initial["choice"] = PICKED
+        picked = _with_others(request, picked)
+    return ComposeForm(person=request.user, initial=initial, picked=picked)
+
+
+def _with_others(request: HttpRequest, wanted: list[str]) -> list[str]:
+    """The modules somebody came with, and the automatic choice around them: one alone is no composition."""
+    base_model = BaseModel.objects.named(request.GET.get("base_model", ""))
+    if base_model is None:
+        return wanted
+    try:
+        chosen = candidates.choose(base_model, request.user, jobs.DEFAULT_SEED)
+    except DomainError:
+        return wanted
+    names = [*wanted, *(revision.adapter.full_name for revision, _ in chosen)]
+    return list(dict.fromkeys(names))[: max(len(wanted), candidates.AUTOMATIC_LIMIT)]
 
 
 def _unchecked(form: ComposeForm) -> ComposeForm:

@@ -167,3 +167,16 @@ def test_a_sparkline_draws_the_largest_weights_only():
     spark = charts.weight_sparkline([0.1 * number for number in range(-10, 11)])
     assert len(spark.bars) == charts.MAX_SPARKS
     assert charts.weight_sparkline([]).bars == []
+
+
+def test_a_long_mix_folds_its_smaller_weights():
+    chart = charts.weight_chart([Weighted(f"m{number}", 1 - number / 100) for number in range(30)])
+    assert len(chart.first_bars) == charts.MAX_OPEN_BARS
+    assert len(chart.first_bars + chart.folded_bars) == 30
+    assert "18 more with smaller weights" in render("{% weight_chart chart %}", chart=chart)
+
+
+def test_the_live_chart_of_a_large_mix_shows_the_largest_in_their_places():
+    modules = [Weighted(f"m{number}", number / 100) for number in range(200)]
+    chart = charts.weight_chart(modules, is_live=True)
+    assert [bar.label for bar in chart.first_bars] == [f"m{number}" for number in range(170, 200)]

@@ -129,6 +129,13 @@ def test_a_task_to_try_fills_the_form(client: Client, base_model: BaseModel):
     assert "test question" not in text_of(page)
 
 
+def test_composing_with_a_module_picks_it_and_others_that_fit(client: Client, base_model: BaseModel):
+    wanted = Adapter.objects.select_related("namespace").get(name="part-2").full_name
+    page = text_of(client.get("/compose", {"base_model": "demo/tiny-t5", "pick": wanted}))
+    assert re.search(rf'value="{wanted}" checked', page)
+    assert len(re.findall(r'name="pick" value="[^"]+" checked', page)) == 3
+
+
 def test_a_task_that_cannot_be_tried_is_not_found(client: Client):
     make_task("trained-on")
     assert client.get("/compose?task=trained-on").status_code == 404
@@ -645,7 +652,7 @@ def test_a_bad_cursor_is_refused(as_owner: Client):
 def test_home_works_empty(client: Client):
     page = client.get("/")
     assert page.status_code == 200
-    assert says(page, "Nothing composed is published yet.")
+    assert says(page, "There are no tasks with examples here yet.")
 
 
 def test_home_shows_modules_gains_and_tasks(client: Client, succeeded: Composition, base_model: BaseModel):

@@ -1,0 +1,364 @@
+"""In real Chromium: the main job from end to end on the demo collection, and the compose pages with and without scripts.
+
+Each story leaves its pictures in `screenshots/`, to flip through.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import expect
+
+from compose import jobs
+from compose.models import Composition
+from registry.models import BaseModel, User
+from tests.compose.factories import finish, make_composition, make_modules, make_trials
+from tests.conftest import ROOT, Site
+from tests.factories import make_adapter, make_base_model, make_task, make_user, namespace_of
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = pytest.mark.browser
+SCREENSHOTS = ROOT / "screenshots"
+PASSWORD = "correct horse battery"
+# A drop as the upload page sees it: files made from base64, and the event that a drop fires.
+DROP = """(files) => {
+  const transfer = new DataTransfer();
+  for (const [path, content] of files) {
+    const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+    transfer.items.add(new File([bytes], path));
+  }
+  document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
+}"""
+
+
+def picture(page: Page, name: str) -> None:
+    """The whole page at 1280 and at 390, which has to hold it without scrolling sideways."""
+    SCREENSHOTS.mkdir(exist_ok=True)
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.screenshot(path=SCREENSHOTS / f"{name}-{width}.png", full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, (
+            f"{name} is too wide at {width}"
+        )
+    page.set_viewport_size({"width": 1280, "height": 900})
+
+
+def sign_in(page: Page, address: str, username: str, password: str) -> None:
+    page.goto(f"{address}/accounts/login/")
+    page.fill("input[name=login]", username)
+    page.fill("input[name=password]", password)
+    page.click("main button:has-text('Sign in')")
+    page.wait_for_url(f"{address}/")
+
+
+def drop(page: Page, folder: Path) -> None:
+    files = [
+        [path.relative_to(folder).as_posix(), base64.b64encode(path.read_bytes()).decode()]
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
+    page.evaluate(DROP, files)
+
+
+# --- The main job ----------------------------------------------------------------------------------------------
+
+
+def own_module(folder: Path) -> Path:
+    """A module of one's own: one of the demo's with its B matrices scaled, so that its weights are new."""
+    from safetensors.numpy import load_file, save_file
+
+    source = ROOT / "demo/modules/plain-tools/who-plain"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_bytes((source / "adapter_config.json").read_bytes())
+    tensors = load_file(source / "adapter_model.safetensors")
+    scaled = {name: tensor * 0.9 if "lora_B" in name else tensor for name, tensor in tensors.items()}
+    save_file(scaled, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def answer_with_peft(adapter: Path, question: str) -> str:
+    """What the downloaded adapter writes, with peft and transformers alone."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+    base = ROOT / "demo/story-t5"
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained(base), adapter).eval()
+    with torch.inference_mode():
+        tokens = model.generate(
+            **tokenizer(question, return_tensors="pt"), max_new_tokens=32, do_sample=False
+        )
+    return str(tokenizer.decode(tokens[0], skip_special_tokens=True)).strip()
+
+
+@pytest.mark.slow
+def test_a_newcomer_uploads_finds_composes_reads_publishes_downloads_and_loads(
+    page: Page, running_site: Site, tmp_path: Path
+):
+    site = running_site.address
+    sign_in(page, site, running_site.username, running_site.password)
+    picture(page, "1-home")
+
+    # Upload a module by dropping its files.
+    page.goto(f"{site}/upload")
+    drop(page, own_module(tmp_path / "who-mine"))
+    page.wait_for_selector("#verdict .notice.good")
+    page.fill("input[name=name]", "who-mine")
+    page.fill("input[name=description]", "Who the story is about, a little quieter")
+    page.select_option("select[name=license]", "apache-2.0")
+    picture(page, "2-upload")
+    page.click("#publish")
+    page.wait_for_url(f"{site}/{running_site.username}/who-mine")
+
+    # Find it.
+    page.goto(f"{site}/modules")
+    page.fill("#site-search", "quieter")
+    page.press("#site-search", "Enter")
+    page.wait_for_url("**/modules?q=quieter*")
+    assert page.locator("article.row", has_text="who-mine").count() == 1
+    picture(page, "3-find")
+
+    # Compose for a held-out task, from the examples that the form offers.
+    page.goto(f"{site}/compose")
+    page.click(".task-picks a:has-text('Which colour, in brackets')")
+    page.wait_for_url("**/compose?task=colour-in-brackets")
+    assert page.locator("textarea[name=example_input]").first.input_value()
+    page.locator("textarea[name=example_output]").first.press("End")
+    page.keyboard.type(" ")
+    expect(page.locator("#examples-check b")).to_have_text("5 examples")
+    picture(page, "4-compose")
+    page.click("button[value=check]")
+    page.wait_for_selector("#check.good")
+    picture(page, "5-check")
+    page.click("button[value=compose]")
+    page.wait_for_url("**/compositions/*")
+    composition = page.url
+
+    # Watch progress move, without touching the page.
+    expect(page).to_have_title(re.compile(r"^Search [1-9]"), timeout=180_000)
+    first = page.title()
+    picture(page, "6-search")
+    expect(page).not_to_have_title(first, timeout=60_000)
+    page.wait_for_selector("#finding", timeout=240_000)
+
+    # Read the result block.
+    assert page.url == composition
+    finding = page.inner_text("#finding")
+    assert re.search(r"\d+ of 200 rows right", finding), finding
+    methods = page.locator(".dots-label").all_inner_texts()
+    assert [text.split("\n")[0].split(" best baseline")[0] for text in methods] == [
+        "Zero-shot",
+        "Best single module",
+        "Uniform average",
+        "In context",
+        "Composed here",
+    ]
+    assert page.locator(".search-best").count() == 1
+    assert page.locator(".weights .bar-adds, .weights .bar-takes").count() > 1
+    row = page.locator(".predictions tbody tr").first
+    question = row.locator("td").nth(0).inner_text()
+    composed = row.locator("td").nth(2).inner_text()
+    composed = re.sub(r"^(right|wrong):\s*", "", composed.strip())
+    picture(page, "7-result")
+    assert page.locator("[hx-trigger]").count() == 0, "a finished composition still polls"
+
+    # Publish.
+    page.fill("#id_name", "colour-in-brackets-composed")
+    page.click("#publish button:has-text('Publish')")
+    page.wait_for_url(f"{site}/{running_site.username}/colour-in-brackets-composed")
+    assert "What it is made of" in page.inner_text("main")
+    picture(page, "8-published")
+
+    # Download, and load with peft: it writes what the page said it would.
+    with page.expect_download() as started:
+        page.click("a.btn:has-text('Download')")
+    zipfile.ZipFile(started.value.path()).extractall(tmp_path / "download")
+    (folder,) = (tmp_path / "download").iterdir()
+    assert {"adapter_config.json", "adapter_model.safetensors", "README.md", "recipe.json"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert answer_with_peft(folder, question) == composed
+
+    # It is ranked.
+    page.goto(f"{site}/tasks/colour-in-brackets")
+    assert page.locator(".board tbody tr", has_text="colour-in-brackets-composed").count() == 1
+    picture(page, "9-task")
+    page.goto(f"{site}/status")
+    picture(page, "10-status")
+
+
+# --- Pages on a site with made-up results ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def _playwright_beside_django() -> Iterator[None]:
+    """Playwright's sync API runs an event loop in this thread, where Django would refuse to touch the database."""
+    before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
+    yield
+    if before is None:
+        del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+@pytest.fixture
+def ada(_playwright_beside_django: None, transactional_db: None, rung: list[Any]) -> User:
+    return make_user("ada", password=PASSWORD)
+
+
+@pytest.fixture
+def base_model(ada: User) -> BaseModel:
+    model = make_base_model("demo/tiny-t5", kind="hosted")
+    make_modules(model, 3)
+    make_task("colour-twice", rows=5, test_rows=20, is_held_out=True, base_model=model)
+    return model
+
+
+@pytest.mark.django_db(transaction=True)
+def test_rows_are_added_pasted_checked_and_removed_while_typing(
+    page: Page, live_server: Any, base_model: BaseModel
+):
+    page.goto(f"{live_server.url}/compose")
+    inputs = page.locator("textarea[name=example_input]")
+    page.evaluate(
+        """() => {
+          const data = new DataTransfer();
+          data.setData("text/plain", "one\\tI\\ntwo\\tII\\nthree\\tIII\\nfour\\tIV\\nfive\\tV\\nsix\\tVI\\n");
+          document.querySelector("textarea[name=example_input]").dispatchEvent(
+            new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+        }"""
+    )
+    assert inputs.nth(5).input_value() == "six"
+    page.wait_for_selector("#examples-check b:has-text('6 examples')")
+    page.click("[aria-label='Remove row 2']")
+    page.wait_for_selector("#examples-check b:has-text('5 examples')")
+    assert inputs.nth(1).input_value() == "three"
+    page.locator("textarea[name=example_output]").nth(0).fill("")
+    page.wait_for_selector("#examples-check .errorlist:has-text('Row 1 has no output.')")
+    rows = inputs.count()
+    page.click("#add-row")
+    assert inputs.count() == rows + 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_modules_are_picked_and_filtered(page: Page, live_server: Any, base_model: BaseModel):
+    page.goto(f"{live_server.url}/compose")
+    assert not page.is_visible(".picker")
+    page.check("#choice-picked")
+    page.check("[name=pick] >> nth=2")
+    page.type("[name=filter]", "part-0")
+    expect(page.locator("[name=pick]")).to_have_count(2)
+    assert page.locator("[name=pick]:checked").count() == 1
+    page.click("[data-pick=none]")
+    assert page.locator("[name=pick]:checked").count() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_page_follows_a_composition_to_its_end_by_itself(
+    page: Page, live_server: Any, base_model: BaseModel, ada: User
+):
+    composition = make_composition(owner=ada, base_model=base_model, title="Colours")
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    page.goto(f"{live_server.url}{composition.get_absolute_url()}")
+    page.wait_for_selector("h2:has-text('Next in line')")
+    claimed = jobs.claim(composition.pk, "worker-1")
+    assert claimed is not None
+    jobs.set_stage(claimed, "search", "lorahub", steps=40)
+    jobs.record_trials(claimed, make_trials(7))
+    expect(page).to_have_title(re.compile("^Search 7/40"))
+    assert page.inner_text("#said") == "Search: looking for mixing weights"
+    page.focus("#cancel")
+    jobs.record_trials(claimed, make_trials(2, start=8))
+    expect(page).to_have_title(re.compile("^Search 9/40"))
+    assert page.evaluate("document.activeElement.id") == "cancel", "the page took the focus away"
+    page.click("#stop")
+    page.wait_for_selector("h2:has-text('the best so far is kept')")
+    Composition.objects.filter(pk=composition.pk).update(status="queued", lease_until=None, wish="")
+    finish(composition)
+    page.wait_for_selector("#finding")
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.wait_for_timeout(2500)
+    assert requests == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_everything_works_without_scripts(browser: Browser, live_server: Any, base_model: BaseModel):
+    context = browser.new_context(java_script_enabled=False, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    try:
+        sign_in(page, live_server.url, "ada", PASSWORD)
+        page.goto(f"{live_server.url}/compose?task=colour-twice")
+        page.check("#choice-picked")
+        page.click("button:has-text('Show the modules of this base model')")
+        page.check("[name=pick] >> nth=0")
+        page.check("[name=pick] >> nth=1")
+        page.fill("[name=budget]", "0")
+        page.click("button[value=compose]")
+        page.wait_for_selector("text=The search needs at least 1 trial.")
+        assert page.locator("[name=pick]:checked").count() == 2
+        page.fill("[name=budget]", "7")
+        page.click("button[value=compose]")
+        page.wait_for_url("**/compositions/*")
+        composition = Composition.objects.get()
+        assert (composition.budget, composition.candidates.count()) == (7, 2)
+        page.wait_for_selector("a:has-text('Load it again')")
+        finish(composition)
+        page.click("a:has-text('Load it again')")
+        page.wait_for_selector("#finding")
+        page.click("summary:has-text('As a table') >> nth=0")
+        page.wait_for_selector("text=The base model alone.")
+    finally:
+        context.close()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_about_composing_is_wider_than_the_screen(
+    page: Page, live_server: Any, base_model: BaseModel, ada: User, scheme: Any
+):
+    long = "a-rather-long-name-that-somebody-gave-to-it-without-a-thought"
+    task = make_task(long, rows=5, test_rows=20, is_held_out=True, base_model=base_model)
+    done = finish(make_composition(owner=ada, base_model=base_model, task=task, examples=(), title=long * 3))
+    done.adapter = make_adapter(
+        long, namespace=namespace_of(ada), base_model=base_model, kind="composed", task=task
+    )
+    done.save(update_fields=["adapter"])
+    running = make_composition(owner=ada, base_model=base_model, title="Running")
+    claimed = jobs.claim(running.pk, "worker-1@a-host-with-a-name-that-does-not-end")
+    assert claimed is not None
+    jobs.set_stage(claimed, "search", steps=40)
+    jobs.record_trials(claimed, make_trials(7))
+    waiting = make_composition(owner=ada, base_model=base_model)
+    failed = jobs.claim(make_composition(owner=ada, base_model=base_model).pk, "worker-2")
+    assert failed is not None
+    jobs.fail(failed, f"Example 1 says {'x' * 200}.")
+    page.emulate_media(color_scheme=scheme)
+    errors: list[str] = []
+    page.on("console", lambda line: line.type == "error" and errors.append(line.text))
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    addresses = [
+        "/",
+        "/compose",
+        f"/compose?task={long}",
+        "/compositions",
+        "/tasks",
+        f"/tasks/{long}",
+        "/status",
+    ]
+    addresses += [c.get_absolute_url() for c in (done, running, waiting, failed)]
+    for width in (1280, 768, 360):
+        page.set_viewport_size({"width": width, "height": 900})
+        for address in addresses:
+            page.goto(f"{live_server.url}{address}")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{address} at {width}"
+    assert errors == []
