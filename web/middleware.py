@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 
+from web import views
 from web.errors import DomainError
 
 Handler = Callable[[HttpRequest], HttpResponse]
@@ -24,6 +25,27 @@ class RequestIdMiddleware:
         response = self.get_response(request)
         response["X-Request-Id"] = request.id  # type: ignore[attr-defined]
         return response
+
+
+class NulMiddleware:
+    """Refuses addresses that hold a NUL character: no text here may, and Postgres fails on it in any lookup."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        if "\x00" in request.path:
+            return views.page_not_found(request, Http404())
+        for name, values in request.GET.lists():
+            if "\x00" in name or any("\x00" in value for value in values):
+                shown = name.replace("\x00", "")[:100]
+                message = f"{shown!r} holds a NUL character, which no text here may."
+                return views.answer_error(request, BadAddress(message, fields={shown: [message]}))
+        return self.get_response(request)
+
+
+class BadAddress(DomainError):
+    code = "bad_parameter"
 
 
 class DomainErrorMiddleware:

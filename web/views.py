@@ -66,19 +66,19 @@ def favicon(request: HttpRequest) -> HttpResponse:
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _answer(request, NotFound("There is nothing at this address, or you may not see it."))
+    return answer_error(request, NotFound("There is nothing at this address, or you may not see it."))
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _answer(request, Forbidden("You may not do this."))
+    return answer_error(request, Forbidden("You may not do this."))
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return _answer(request, DomainError("The request could not be read."))
+    return answer_error(request, DomainError("The request could not be read."))
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    return _answer(
+    return answer_error(
         request,
         Forbidden("This form was too old or came from another site. Load the page again and repeat it."),
     )
@@ -87,10 +87,11 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 def server_error(request: HttpRequest) -> HttpResponse:
     error = DomainError("Something broke on our side. It has been logged; try again in a moment.")
     error.code, error.status = "server_error", 500
-    return _answer(request, error)
+    return answer_error(request, error)
 
 
-def _answer(request: HttpRequest, error: DomainError) -> HttpResponse:
+def answer_error(request: HttpRequest, error: DomainError) -> HttpResponse:
+    """A refusal as a page, or in the API's shape below /api/."""
     if request.path.startswith("/api/"):
         return api_errors.json_error(error)
     return render(request, "error.html", {"error": error}, status=error.status)
