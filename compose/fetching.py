@@ -71,7 +71,6 @@ def fetch(name: str, commit: str) -> Path:
 
 @contextmanager
 def _failures_in_words(name: str) -> Iterator[None]:
-    import httpx
     from huggingface_hub import errors
 
     try:
@@ -83,7 +82,7 @@ def _failures_in_words(name: str) -> Iterator[None]:
         ) from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise BaseUnavailable(f"The hub has no model {name}, or not at this revision.") from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+    except (errors.HTTPError, errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
         raise BaseUnavailable(
             f"The files of {name} could not be fetched from its hub. Try again in some minutes."
         ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.utils.functional import cached_property
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -201,10 +202,12 @@ class CompositionListSerializer(serializers.ModelSerializer):
         """1 for the next in line; null for one that does not wait."""
         if composition.status != Composition.Status.QUEUED:
             return None
-        if "queue" not in self.context:
-            self.context["queue"] = jobs.queue_order()
-        queue: list[str] = self.context["queue"]
-        return queue.index(composition.pk) + 1 if composition.pk in queue else None
+        return self._places.get(composition.pk)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        # Once for a whole page: in a list one serializer serves all rows.
+        return {pk: place for place, pk in enumerate(jobs.queue_order(), 1)}
 
     def get_url(self, composition: Composition) -> str:
         """Its page."""

@@ -62,10 +62,15 @@ def test_a_request_answers_201_with_everything_that_was_decided(client, base_mod
 
 
 def test_examples_may_be_text_and_candidates_may_be_picked(client, base_model):
-    answer = post(client, examples="question;answer\na;b\nc;d\n", candidates=["maker/part-2", "maker/part-0@main"])
+    answer = post(
+        client, examples="question;answer\na;b\nc;d\n", candidates=["maker/part-2", "maker/part-0@main"]
+    )
     assert answer.status_code == 201, answer.data
     assert [c["adapter"] for c in answer.json()["candidates"]] == ["maker/part-2", "maker/part-0"]
-    assert Composition.objects.get().examples == [{"input": "a", "output": "b"}, {"input": "c", "output": "d"}]
+    assert Composition.objects.get().examples == [
+        {"input": "a", "output": "b"},
+        {"input": "c", "output": "d"},
+    ]
 
 
 def test_a_task_is_enough(client, base_model):
@@ -124,7 +129,9 @@ def test_the_same_key_asks_once(client, base_model):
         ({"test_examples": [{"input": "a"}]}, 400, "test_examples", "Row 1 has an input and no output."),
     ],
 )
-def test_bad_input_names_the_field_and_leaves_nothing_behind(client, base_model, body, status, field, sentence):
+def test_bad_input_names_the_field_and_leaves_nothing_behind(
+    client, base_model, body, status, field, sentence
+):
     answer = post(client, **body)
     assert answer.status_code == status
     error = answer.json()
@@ -236,6 +243,7 @@ def test_cancel_and_stop(client, owner, base_model):
     answer = client.post(f"{URL}{composition.pk}/stop/")
     assert (answer.status_code, answer.json()["code"]) == (409, "wrong_state")
     claimed = jobs.claim(composition.pk, "worker")
+    assert claimed
     jobs.record_trials(claimed, make_trials(2))
     answer = client.post(f"{URL}{composition.pk}/stop/")
     assert (answer.status_code, answer.json()["wish"], answer.json()["step"]) == (200, "stop", 2)

@@ -95,6 +95,7 @@ def test_picked_names_may_carry_a_revision():
     base_model = make_base_model()
     adapter = make_adapter("one", base_model=base_model)
     old = adapter.head
+    assert old
     make_revision(adapter)
     Ref.objects.create(adapter=adapter, kind="tag", name="v1", revision=old)
     person = make_user()
@@ -129,7 +130,7 @@ def test_what_does_not_fit_or_compose_is_refused_with_the_reason():
     base_model = make_base_model()
     other = make_adapter("other", base_model=make_base_model("demo/other"))
     odd = make_adapter("odd", base_model=base_model, is_composable=False)
-    Revision.objects.filter(pk=odd.head_id).update(composable_reason="it uses DoRA.")
+    Revision.objects.filter(adapter=odd).update(composable_reason="it uses DoRA.")
     assert problems(other.full_name, odd.full_name, base_model=base_model) == [
         f"{other.full_name} was made for demo/other, not for demo/tiny-t5.",
         f"{odd.full_name} cannot be composed: it uses DoRA.",

@@ -174,6 +174,7 @@ def test_a_composition_is_claimed_once():
     composition = make_composition()
     claimed = claim(composition)
     assert (claimed.status, claimed.attempt, claimed.worker) == ("running", 1, "worker-1")
+    assert claimed.lease_until
     assert claimed.lease_until > timezone.now()
     assert jobs.claim(composition.pk, "worker-2") is None
 
@@ -212,6 +213,7 @@ def test_a_beat_renews_the_lease_and_tells_the_wish():
     Composition.objects.filter(pk=claimed.pk).update(wish="stop", lease_until=timezone.now())
     assert jobs.beat(claimed) == "stop"
     claimed.refresh_from_db()
+    assert claimed.lease_until
     assert claimed.lease_until > timezone.now()
 
 
@@ -237,6 +239,7 @@ def test_finishing_writes_everything_at_once():
     jobs.finish(claimed, make_result(), **store_outputs())
     done = Composition.objects.get(pk=claimed.pk)
     assert (done.status, done.step, done.lease_until) == ("succeeded", 4, None)
+    assert done.result
     assert done.result["verdict"].startswith("The composed adapter is better")
     assert [c.mixing_weight for c in done.candidates.all()] == [0.1, 1.1, 2.1]
     assert [s.method for s in done.scores.all()] == ["zero_shot", "lorahub"]

@@ -36,6 +36,7 @@ def publish(composition: Composition, **options) -> Adapter:
 
 
 def text_of(adapter: Adapter, path: str) -> str:
+    assert adapter.head
     file = adapter.head.files.get(path=path)
     return storage.open_blob(file.blob).read().decode()
 
@@ -50,7 +51,8 @@ def test_the_composed_adapter_has_its_files_its_lineage_and_its_score(tmp_path):
     assert (adapter.kind, adapter.visibility, adapter.task) == ("composed", "public", task)
     assert (adapter.description, adapter.best_score) == ("Says the colour.", 0.6)
     assert adapter.base_model == composition.base_model
-    assert adapter.is_composable, adapter.head.composable_reason
+    assert adapter.is_composable
+    assert adapter.head
     assert sorted(adapter.head.files.values_list("path", flat=True)) == [
         "README.md",
         "adapter_config.json",

@@ -38,6 +38,7 @@ def test_a_recipe_names_everything_and_its_numbers_survive_json():
         c.mixing_weight for c in composition.candidates.all()
     ]
     assert all(len(module["files"]["adapter_model.safetensors"]) == 64 for module in recipe["modules"])
+    assert composition.weights_blob
     assert recipe["output"]["adapter_model.safetensors"] == composition.weights_blob.sha256
     assert "question" not in recipes.as_text(recipe)
 
@@ -103,7 +104,7 @@ def tiny(tiny_folders, transactional_db) -> tuple[BaseModel, User]:
             base_model="tiny/t5",
             license="mit",
         )
-        assert adapter.is_composable, adapter.head.composable_reason
+        assert adapter.is_composable
     return base_model, maker
 
 
@@ -112,6 +113,14 @@ ROWS = [
     Example("the dog ran under a tree where", "under a tree"),
     Example("a green dog sat on a red box", "the green dog"),
 ]
+
+
+def loads_so_far() -> dict[str, int]:
+    from compose.engine.warm import WarmCache
+
+    cache = worker.warm_cache()
+    assert isinstance(cache, WarmCache)
+    return dict(cache.loads)
 
 
 def compose(base_model: BaseModel, owner: User, **options):
@@ -130,15 +139,16 @@ def test_the_whole_way_with_the_real_engine(tiny, tmp_path):
     composition = compose(base_model, owner, test_examples=ROWS[:2])
     assert composition.trials.count() == 6
     assert {"zero_shot", "best_single", "uniform", "lorahub"} <= {s.method for s in composition.scores.all()}
-    loads = dict(worker.warm_cache().loads)
+    loads = loads_so_far()
     again = compose(base_model, owner, test_examples=ROWS[:2])
-    assert dict(worker.warm_cache().loads) == loads, "the second job loads nothing again"
+    assert loads_so_far() == loads, "the second job loads nothing again"
     assert again.weights_blob == composition.weights_blob
 
     adapter = publishing.publish_composition(
         composition, actor=owner, namespace=namespace_of(owner), name="mixed", visibility="public"
     )
-    assert adapter.is_composable, adapter.head.composable_reason
+    assert adapter.is_composable
+    assert adapter.head
     recipe = tmp_path / "recipe.json"
     recipe.write_bytes(storage.open_blob(adapter.head.files.get(path="recipe.json").blob).read())
     call_command("rebuild_recipe", recipe, tmp_path / "out", stdout=io.StringIO())
@@ -153,7 +163,8 @@ def loads_in_peft(base_model: BaseModel, folder: Path) -> None:
     from transformers import AutoModelForSeq2SeqLM
 
     base = AutoModelForSeq2SeqLM.from_pretrained(worker.lay_out_hosted(base_model))
-    assert PeftModel.from_pretrained(base, folder / "out").peft_config["default"].r == 4
+    model = PeftModel.from_pretrained(base, folder / "out")
+    assert model.peft_config["default"].to_dict()["r"] == 4
 
 
 def test_a_recipe_whose_parts_are_gone_or_changed_is_not_followed(tiny, tmp_path):

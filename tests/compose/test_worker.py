@@ -37,6 +37,12 @@ def queue(**options) -> Composition:
     return make_composition(base_model=base_model, **options)
 
 
+def claim(composition: Composition, name: str = "worker") -> Composition:
+    claimed = jobs.claim(composition.pk, name)
+    assert claimed is not None
+    return claimed
+
+
 def work(composition: Composition) -> Composition:
     assert worker.run_next("worker")
     composition.refresh_from_db()
@@ -48,7 +54,9 @@ def test_a_composition_goes_from_claim_to_result(settings):
     assert composition.status == "succeeded", composition.error
     assert composition.trials.count() == 10
     assert [score.method for score in composition.scores.all()] == ["zero_shot", "best_single", "lorahub"]
-    assert composition.scores.first().split == "held_out"
+    assert {score.split for score in composition.scores.all()} == {"held_out"}
+    assert composition.weights_blob
+    assert composition.config_blob
     assert storage.open_blob(composition.weights_blob).read().startswith(b"[")
     assert b"demo/tiny-t5" in storage.open_blob(composition.config_blob).read()
     assert list((settings.WORKER_CACHE_DIR / "jobs").iterdir()) == []
@@ -70,14 +78,16 @@ def test_a_second_job_on_the_same_base_loads_nothing_again():
     base_model = hosted_base()
     work(queue(base_model=base_model))
     work(queue(base_model=base_model))
-    assert worker.warm_cache().loads["base"] == 1
+    cache = worker.warm_cache()
+    assert isinstance(cache, fakes.WarmCache)
+    assert cache.loads["base"] == 1
 
 
 def test_recorded_trials_are_replayed_and_the_result_is_that_of_an_undisturbed_run():
     base_model = hosted_base()
     undisturbed = work(queue(base_model=base_model, budget=12))
     disturbed = queue(base_model=base_model, budget=12)
-    first = jobs.claim(disturbed.pk, "lost")
+    first = claim(disturbed, "lost")
     jobs.record_trials(first, jobs.recorded_trials(undisturbed)[:7])
     jobs.release(first)
     work(disturbed)
@@ -139,6 +149,7 @@ def test_stop_keeps_the_best_and_finishes(monkeypatch):
     work(composition)
     assert composition.status == "succeeded"
     assert composition.trials.count() == 5
+    assert composition.result
     assert composition.result["stopped_early"]
 
 
@@ -156,7 +167,12 @@ def test_an_attempt_that_lost_its_lease_stops_and_writes_nothing(monkeypatch):
 
 def test_a_worker_that_is_told_to_go_gives_its_work_back(monkeypatch):
     composition = queue(budget=40)
-    AtTrial(monkeypatch, 5, lambda: (worker._draining.set(), jobs.release_all("worker")))
+
+    def go() -> None:
+        worker._draining.set()
+        jobs.release_all("worker")
+
+    AtTrial(monkeypatch, 5, go)
     work(composition)
     assert (composition.status, composition.losses) == ("queued", 0)
     assert not worker.run_next("worker"), "a draining worker takes nothing"
@@ -164,10 +180,10 @@ def test_a_worker_that_is_told_to_go_gives_its_work_back(monkeypatch):
 
 def test_the_heart_renews_the_lease_and_notices_its_loss(settings):
     settings.JOB_HEARTBEAT_S = 0.05
-    composition = jobs.claim(queue().pk, "worker")
+    composition = claim(queue())
     before = composition.lease_until
     with worker.Heart(composition) as heart:
-        wait(lambda: Composition.objects.get(pk=composition.pk).lease_until > before)
+        wait(Composition.objects.filter(pk=composition.pk, lease_until__gt=before).exists)
         Composition.objects.filter(pk=composition.pk).update(attempt=9)
         wait(heart.lost.is_set)
         with pytest.raises(LeaseLost):
@@ -183,7 +199,12 @@ def wait(condition) -> None:
 def test_trials_are_written_in_groups_and_none_is_forgotten(monkeypatch):
     writes = []
     record = jobs.record_trials
-    monkeypatch.setattr(jobs, "record_trials", lambda c, t: (writes.append(len(t)), record(c, t))[1])
+
+    def count_and_record(composition, trials):
+        writes.append(len(trials))
+        record(composition, trials)
+
+    monkeypatch.setattr(jobs, "record_trials", count_and_record)
     done = work(queue(budget=200))
     assert done.trials.count() == 200
     assert len([count for count in writes if count]) < 50
@@ -212,6 +233,7 @@ def test_two_revisions_of_one_adapter_have_two_names(tmp_path):
 
     adapter = make_adapter("twice")
     first = adapter.head
+    assert first
     second = make_revision(adapter)
     names = [module.name for module in worker.lay_out_modules([first, second], tmp_path)]
     assert names[0] == adapter.full_name
