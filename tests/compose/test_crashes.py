@@ -5,11 +5,14 @@ Whatever happens, a composition finishes once, and with the weights of an undist
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -30,40 +33,86 @@ from tests.factories import make_base_model, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
 BUDGET = 40
-Worker = subprocess.Popen
+
+
+class Worker:
+    """A process of the nursery's."""
+
+    def __init__(self, pid: int, log: Path) -> None:
+        self.pid = pid
+        self.log = log
+
+    def send(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    @property
+    def is_gone(self) -> bool:
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    def wait(self, seconds: float = 20) -> None:
+        wait_for(lambda: self.is_gone, seconds=seconds, what="the end of the worker")
+
+
 Start = Callable[..., Worker]
 
 
+@pytest.fixture(scope="module")
+def nursery(django_db_setup: None) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.compose.worker_nursery"],
+        cwd=ROOT,
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.kill()
+    process.wait()
+
+
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(nursery: subprocess.Popen[str], data_dir: Path) -> Iterator[Start]:
     """Starts workers; those that are left at the end of the test are killed."""
     workers: list[Worker] = []
 
-    def start(*arguments: str, trial_s: float = 0.05, **environment: str) -> Worker:
-        env = {
-            **clean_environment(),
-            "DATABASE_URL": database_url(),
-            "SECRET_KEY": "only-for-tests " * 5,
-            "LORA_DATA_DIR": str(settings.DATA_DIR),
-            "JOB_LEASE_S": "2",
-            "JOB_HEARTBEAT_S": "1",
-            "JOB_RING_AGAIN_S": "1",
-            "FAKE_TRIAL_S": str(trial_s),
-            "REDIS_URL": "",
-            "OMP_NUM_THREADS": "1",
-            **environment,
-        }
-        log = (settings.DATA_DIR / f"worker-{len(workers)}.log").open("w")
-        command = [sys.executable, "-m", "tests.compose.worker_process", *arguments]
-        workers.append(subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log))
+    def start(trial_s: float = 0.05) -> Worker:
+        log = data_dir / f"worker-{len(workers)}.log"
+        assert nursery.stdin
+        assert nursery.stdout
+        wanted = {"data_dir": str(data_dir), "trial_s": trial_s, "log": str(log)}
+        nursery.stdin.write(json.dumps(wanted) + "\n")
+        nursery.stdin.flush()
+        workers.append(Worker(int(nursery.stdout.readline()), log))
         return workers[-1]
 
     yield start
     for worker in workers:
-        if worker.poll() is None:
-            worker.send_signal(signal.SIGCONT)
-            worker.kill()
+        worker.send(signal.SIGKILL)
+    for worker in workers:
         worker.wait()
+
+
+def environment(**more: str) -> dict[str, str]:
+    """For another process on the same test database, with leases that run out quickly."""
+    return {
+        **clean_environment(),
+        "DATABASE_URL": database_url(),
+        "SECRET_KEY": "only-for-tests " * 5,
+        "LORA_DATA_DIR": str(settings.DATA_DIR),
+        "JOB_LEASE_S": "2",
+        "JOB_HEARTBEAT_S": "1",
+        "JOB_RING_AGAIN_S": "1",
+        "FAKE_TRIAL_S": "0.05",
+        "REDIS_URL": "",
+        "OMP_NUM_THREADS": "1",
+        **more,
+    }
 
 
 def database_url() -> str:
@@ -138,7 +187,7 @@ def test_a_worker_killed_in_mid_search_is_replaced_and_the_weights_are_the_same(
     composition = queue(base_model)
     first = start()
     wait_for_trials(composition, 5)
-    first.kill()
+    first.send(signal.SIGKILL)
     first.wait()
     assert now(composition).status == "running"
     start()
@@ -151,13 +200,12 @@ def test_a_worker_frozen_longer_than_its_lease_wakes_up_and_changes_nothing(star
     composition = queue(base_model)
     frozen = start()
     wait_for_trials(composition, 5)
-    frozen.send_signal(signal.SIGSTOP)
+    frozen.send(signal.SIGSTOP)
     start()
     done = wait_for_status(composition, "succeeded")
     assert done.attempt == 2
-    frozen.send_signal(signal.SIGCONT)
-    log = settings.DATA_DIR / "worker-0.log"
-    wait_until(lambda: "is no longer ours" in log.read_text(), "giving up")
+    frozen.send(signal.SIGCONT)
+    wait_until(lambda: "is no longer ours" in frozen.log.read_text(), "giving up")
     after = now(composition)
     assert (after.finished_at, after.attempt, after.weights_blob_id) == (
         done.finished_at,
@@ -171,8 +219,8 @@ def test_a_worker_that_is_told_to_go_hands_over_at_once(start, base_model, tmp_p
     composition = queue(base_model)
     going = start()
     wait_for_trials(composition, 5)
-    going.terminate()
-    assert going.wait(timeout=15) == 0
+    going.send(signal.SIGTERM)
+    going.wait()
     back = now(composition)
     assert (back.status, back.losses) == ("queued", 0)
     start()
@@ -203,7 +251,7 @@ def test_many_jobs_and_workers_that_keep_dying_all_finish_once(start, base_model
     for round_ in range(2):
         wanted = Trial.objects.count() + 15
         wait_until(partial(has_trials, wanted), "progress")
-        workers[round_].kill()
+        workers[round_].send(signal.SIGKILL)
         workers.append(start(trial_s=0.02))
     for composition in compositions:
         wait_for_status(composition, "succeeded")
@@ -214,16 +262,23 @@ def test_many_jobs_and_workers_that_keep_dying_all_finish_once(start, base_model
 @pytest.mark.services
 def test_a_celery_worker_hears_the_bell_and_hands_over_on_sigterm(start, base_model, tmp_path, redis_url):
     from celery import Celery
+    from redis import Redis
 
     composition = queue(base_model)
-    going = start("celery", REDIS_URL=redis_url)
-    bell = Celery(broker=redis_url)
-    bell.send_task("compose.tasks.run_composition", args=[composition.pk], queue="compositions")
-    wait_for_trials(composition, 5)
-    going.terminate()
-    assert going.wait(timeout=30) == 0
-    # Giving it back rang again, so the next worker needs no sweep.
+    command = [sys.executable, "-m", "tests.compose.worker_nursery", "celery"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment(REDIS_URL=redis_url)) as going:
+        try:
+            Celery(broker=redis_url).send_task(
+                "compose.tasks.run_composition", args=[composition.pk], queue="compositions"
+            )
+            wait_for_trials(composition, 5)
+            going.terminate()
+            assert going.wait(timeout=30) == 0
+        finally:
+            going.kill()
     assert now(composition).status == "queued"
-    start("celery", REDIS_URL=redis_url)
+    # It was put back, and rang: the next worker would need no sweep.
+    assert Redis.from_url(redis_url).llen("compositions") == 1
+    start()
     wait_for_status(composition, "succeeded")
     assert_finished_once(composition, tmp_path)

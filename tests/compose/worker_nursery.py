@@ -1,0 +1,74 @@
+"""Real worker processes with the fake engine, for tests that kill them.
+
+Starting Python with Django takes seconds. So one process, `python -m tests.compose.worker_nursery`, starts once and
+forks: each line on its stdin is a worker to be, {"settings", "trial_s", "log"}, and it answers with the process id. With
+`celery` as argument it is a Celery worker itself, that waits for messages.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def use_the_fake_engine() -> None:
+    from compose import engine
+    from tests import fakes
+
+    engine.run = engine.warm = fakes  # type: ignore[attr-defined]
+    sys.modules["compose.engine.run"] = sys.modules["compose.engine.warm"] = fakes
+
+
+def fork_workers() -> None:
+    import django
+
+    django.setup()
+    from compose import jobs, worker
+    from compose.management.commands import work_compositions
+
+    assert jobs
+    assert worker
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them here
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            be_a_worker(json.loads(line), work_compositions.Command())
+        print(pid, flush=True)
+
+
+def be_a_worker(wanted: dict[str, Any], command: Any) -> None:
+    """Runs in the fork until it is told to go."""
+    from django.conf import settings
+
+    log = os.open(wanted["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ["FAKE_TRIAL_S"] = str(wanted["trial_s"])
+    folder = Path(wanted["data_dir"])
+    settings.DATA_DIR = folder
+    settings.UPLOAD_TMP_DIR = folder / "tmp"
+    settings.WORKER_CACHE_DIR = folder / "worker-cache"
+    settings.STORAGES["blobs"]["OPTIONS"]["location"] = str(folder / "blobs")
+    code = 1
+    try:
+        command.handle(until_empty=False, every=0.1)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    use_the_fake_engine()
+    if sys.argv[1:] == ["celery"]:
+        from config.celery import app
+
+        app.worker_main(
+            ["worker", "--pool", "threads", "-c", "1", "-Q", "compositions", "-n", "tested@%h", "-l", "INFO"]
+        )
+    else:
+        fork_workers()
