@@ -222,6 +222,7 @@ def _as_attachment(response: HttpResponseBase, filename: str) -> HttpResponseBas
     plain = re.sub(r'[^\x20-\x7e]|["\\]', "_", name)
     response["Content-Disposition"] = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"
     response["X-Content-Type-Options"] = "nosniff"
+    response["Cache-Control"] = "private, no-cache"  # what is public today may be private tomorrow
     response["Content-Security-Policy"] = "sandbox; default-src 'none'"
     return response
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from django.conf import settings
+from django.core.exceptions import BadRequest
 from django.core.files import File
 from django.core.files.storage import FileSystemStorage, Storage, storages
 from django.db import transaction
@@ -38,7 +39,9 @@ TEMP_FILES_KEPT = timedelta(hours=1)
 UNREFERENCED_BLOBS_KEPT = timedelta(days=1)
 
 
-class StorageFull(DomainError):
+class StorageFull(DomainError, BadRequest):
+    """Also a BadRequest: where Django itself reads a form, only that gets through to the error page."""
+
     code = "storage_full"
     status = 507
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.exceptions import SuspiciousOperation, TooManyFilesSent
+from django.core.exceptions import BadRequest, SuspiciousOperation, TooManyFilesSent
 from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
 from django.core.files.uploadhandler import TemporaryFileUploadHandler
 from django.http.multipartparser import MultiPartParser as DjangoMultiPartParser
@@ -24,7 +24,9 @@ from web.errors import DomainError
 FORM_ALLOWANCE_BYTES = 4 * 1024 * 1024  # boundaries and the text fields
 
 
-class UploadTooLarge(DomainError):
+class UploadTooLarge(DomainError, BadRequest):
+    """Also a BadRequest: where Django itself reads a form, only that gets through to the error page."""
+
     code = "too_large"
     status = 413
 
@@ -40,7 +42,9 @@ class BadUpload(DomainError):
 
 
 class HashingUploadHandler(TemporaryFileUploadHandler):
-    """Writes each file to UPLOAD_TMP_DIR while its sha256 is taken. Raises UploadTooLarge or StorageFull early.
+    """Writes each file to UPLOAD_TMP_DIR while its sha256 is taken.
+
+    Raises UploadTooLarge or StorageFull, before anything is read where the length says it.
 
     A finished file has `path_in_folder`, the name as it was sent, and `sha256`.
     """
@@ -74,6 +78,7 @@ class HashingUploadHandler(TemporaryFileUploadHandler):
 
     def file_complete(self, file_size: int) -> UploadedFile | None:
         file = super().file_complete(file_size)
+        file.name = self.path_in_folder  # type: ignore[union-attr]
         file.path_in_folder = self.path_in_folder  # type: ignore[union-attr]
         file.sha256 = self.digest.hexdigest()  # type: ignore[union-attr]
         return file

@@ -74,7 +74,9 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return answer_error(request, DomainError("The request could not be read."))
+    """A request that could not be read, in the words of the refusal where the exception is one."""
+    error = exception if isinstance(exception, DomainError) else DomainError("The request could not be read.")
+    return answer_error(request, error)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

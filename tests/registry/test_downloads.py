@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import urllib.request
 import zipfile
 
 import pytest
@@ -158,3 +159,19 @@ def test_a_revision_is_found_by_branch_commit_and_part_of_it(adapter):
     assert downloads.revision_called(adapter, "main") == second
     assert downloads.revision_called(adapter, first.commit) == first
     assert downloads.revision_called(adapter, first.commit[:8]) == first
+
+
+@pytest.mark.services
+def test_from_an_object_store_files_ranges_and_archives_are_streamed_or_handed_over(s3_storage, settings):
+    make_adapter("m", owner=make_user("ada"), files=FILES)
+    assert fetch().getvalue() == CONTENT
+    part = fetch(Range="bytes=10-19")
+    assert (part.status_code, part.getvalue()) == (206, CONTENT[10:20])
+    with zipfile.ZipFile(io.BytesIO(Client().get("/api/v1/adapters/ada/m/archive").getvalue())) as archive:
+        assert archive.read("m/adapter_model.safetensors") == CONTENT
+    settings.S3_SIGNED_DOWNLOADS = True
+    answer = fetch(Range="bytes=10-19")
+    assert answer.status_code == 302
+    with urllib.request.urlopen(answer["Location"]) as signed:
+        assert signed.read() == CONTENT
+        assert signed.headers["Content-Disposition"].startswith("attachment")

@@ -204,30 +204,8 @@ def test_eight_uploads_of_the_same_bytes_at_once_make_one_blob(data_dir):
     assert len(stored_files(data_dir)) == 1
 
 
-@pytest.fixture
-def blobs_on_s3(settings):
-    """The blob storage on moto's S3, with a bucket made for the test."""
-    boto3 = pytest.importorskip("boto3")
-    moto = pytest.importorskip("moto")
-    with moto.mock_aws():
-        options = {
-            "bucket_name": "blobs",
-            "region_name": "us-east-1",
-            "access_key": "test",
-            "secret_key": "test",
-            "signature_version": "s3v4",
-            "file_overwrite": True,
-            "querystring_expire": 3600,
-        }
-        on_s3 = {"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options}
-        settings.STORAGES = {**settings.STORAGES, "blobs": on_s3}
-        boto3.client(
-            "s3", region_name="us-east-1", aws_access_key_id="test", aws_secret_access_key="test"
-        ).create_bucket(Bucket="blobs")
-        yield
-
-
-def test_on_s3_blobs_are_stored_read_in_ranges_fetched_once_and_swept(blobs_on_s3, tmp_path):
+@pytest.mark.services
+def test_on_s3_blobs_are_stored_read_in_ranges_fetched_once_and_swept(s3_storage, tmp_path):
     blob = storage.store_stream([b"0123456789"])
     assert storages["blobs"].exists(storage.key(blob.sha256))
     assert list((django_settings.UPLOAD_TMP_DIR).iterdir()) == []

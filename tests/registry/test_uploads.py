@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from django.test import Client
+
+from registry.errors import InspectionRefused
+from registry.uploads import collect, without_common_folder
+from tests.factories import make_user
+from tests.fake_adapters import files_of, make_adapter
+
+
+@pytest.mark.parametrize(
+    ("names", "left"),
+    [
+        (["a/x", "a/y"], ["x", "y"]),
+        (["a/b/x", "a/b/y"], ["x", "y"]),
+        (["a/x", "b/y"], ["a/x", "b/y"]),
+        (["x", "a/y"], ["x", "a/y"]),
+        (["../x", "../y"], ["../x", "../y"]),
+        (["/x"], ["/x"]),
+        (["x"], ["x"]),
+        ([], []),
+    ],
+)
+def test_a_folder_around_all_files_is_taken_off_and_nothing_else(names, left):
+    assert list(without_common_folder({name: Path(name) for name in names})) == left
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    from django.core.files.uploadedfile import SimpleUploadedFile
+
+    with pytest.raises(InspectionRefused, match="two files named"):
+        collect([SimpleUploadedFile("a.txt", b"1"), SimpleUploadedFile("a.txt", b"2")])
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("address", ["/upload", "/accounts/login/"])
+@pytest.mark.parametrize(
+    ("setting", "value", "status"), [("MIN_FREE_DISK_BYTES", 2**60, 507), ("MAX_FILE_BYTES", 100, 413)]
+)
+def test_whatever_page_is_sent_files_refuses_early_and_in_words(
+    tmp_path, settings, address, setting, value, status
+):
+    setattr(settings, setting, value)
+    client = Client(enforce_csrf_checks=True)
+    if address == "/upload":
+        client.force_login(make_user())
+    client.get(address)  # for the cookie, without which the form is not even read
+    files = files_of(make_adapter(tmp_path / "a"))
+    answer = client.post(address, {"name": "m", "files": [path.open("rb") for path in files.values()]})
+    assert answer.status_code == status
+    assert "Nothing was kept" in answer.content.decode()
+    assert not any(settings.UPLOAD_TMP_DIR.iterdir())
