@@ -1,0 +1,96 @@
+"""The code that the adapter page offers runs as it stands, on the demo collection, against a real server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry import snippets
+from registry.base_models import host_base_model
+from registry.filenames import WEIGHTS
+from registry.models import Adapter
+from registry.publishing import publish
+from tests.conftest import clean_environment
+from tests.factories import make_token, make_user, namespace_of
+from tests.fake_adapters import files_of
+
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
+
+DEMO = Path(__file__).parents[2] / "demo"
+TRY_IT = """
+inputs = tokenizer("anna put two red books in the park .", return_tensors="pt")
+print("ANSWER", tokenizer.decode(model.generate(**inputs, max_new_tokens=8)[0]))
+"""
+
+
+def publish_demo_module(architecture: str) -> Adapter:
+    """A module of the demo collection, on a base of this architecture, both served here."""
+    collection = json.loads((DEMO / "collection.json").read_text())
+    folders = {base["id"]: DEMO / base["path"] for base in collection["base_models"]}
+    name = next((name for name, folder in folders.items() if _architecture(folder) == architecture), None)
+    if name is None:
+        pytest.skip(f"The demo collection has no {architecture}.")
+    entry = next(entry for entry in collection["modules"] if entry["base_model"] == name)
+    host_base_model(name=name, folder=folders[name])
+    alice = make_user("alice")
+    return publish(
+        author=alice,
+        namespace=namespace_of(alice),
+        name="colour",
+        files=files_of(DEMO / entry["path"]),
+        base_model=name,
+    )
+
+
+def _architecture(folder: Path) -> str:
+    return json.loads((folder / "config.json").read_text())["architectures"][0]
+
+
+def run(command: list[str], folder: Path, **variables: str) -> str:
+    """What the command prints, run in `folder` with a home of its own and no network but ours."""
+    environment = {
+        **clean_environment(),
+        "HOME": str(folder),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        **variables,
+    }
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def ways(adapter: Adapter, site: str) -> dict[str, str]:
+    assert adapter.head is not None
+    return {way.name: way.text for way in snippets.snippets_for(adapter, adapter.head, site=site)}
+
+
+@pytest.mark.parametrize("architecture", ["T5ForConditionalGeneration", "LlamaForCausalLM"])
+def test_peft_and_transformers_load_the_module_and_answer_the_same(
+    architecture: str, live_server: Any, tmp_path: Path
+):
+    offered = ways(publish_demo_module(architecture), live_server.url)
+    lines = [offered["peft"], TRY_IT, offered["transformers"], TRY_IT]
+    (tmp_path / "snippets.py").write_text("\n".join(lines))
+    _, by_peft, by_transformers = run([sys.executable, "snippets.py"], tmp_path).split("ANSWER")
+    assert by_peft == by_transformers
+
+
+def test_a_private_module_is_fetched_with_a_token_by_curl_and_by_python(live_server: Any, tmp_path: Path):
+    adapter = publish_demo_module("T5ForConditionalGeneration")
+    adapter.visibility = "private"
+    adapter.save(update_fields=["visibility"])
+    assert adapter.created_by is not None
+    token = make_token(adapter.created_by, "read")
+    offered = ways(adapter, live_server.url)
+    fetching = offered["peft"].split("from peft")[0]
+    (tmp_path / "python").mkdir()
+    run([sys.executable, "-c", fetching], tmp_path / "python", LORA_COMMONS_TOKEN=token)
+    run(["bash", "-e", "-c", offered["curl"]], tmp_path, LORA_COMMONS_TOKEN=token)
+    files = [tmp_path / "python/colour/" / WEIGHTS, tmp_path / "colour" / WEIGHTS, tmp_path / WEIGHTS]
+    assert len({file.read_bytes() for file in files}) == 1
