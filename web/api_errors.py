@@ -48,7 +48,8 @@ def _of_drf(exception: exceptions.APIException) -> ErrorBody:
     if isinstance(exception, exceptions.NotFound):
         return body("not_found", "There is nothing at this address, or you may not see it.")
     if isinstance(exception, exceptions.Throttled):
-        wait = f" Try again in {exception.wait:.0f} seconds." if exception.wait else ""
+        seconds = getattr(exception, "wait", None)
+        wait = f" Try again in {seconds:.0f} seconds." if seconds else ""
         return body("too_many_requests", f"Too many requests.{wait}")
     code = exception.get_codes()
     return body(code if isinstance(code, str) else "invalid", str(exception.detail))

@@ -64,7 +64,7 @@ def paginate(queryset: QuerySet[M], *, order: tuple[str, ...], cursor: str | Non
 def page_size(given: str | None) -> int:
     """The `limit` parameter as a number of rows. Raises BadPageSize."""
     if given in (None, ""):
-        return int(settings.REST_FRAMEWORK["PAGE_SIZE"])
+        return int(str(settings.REST_FRAMEWORK["PAGE_SIZE"]))
     if not (given.isascii() and given.isdigit() and len(given) < 4 and 1 <= int(given) <= MAX_PAGE_SIZE):
         raise BadPageSize(given)
     return int(given)
@@ -121,7 +121,7 @@ class KeysetPagination(BasePagination):
     A view names its order in `keyset_order` or by a method `get_keyset_order()`.
     """
 
-    def paginate_queryset(self, queryset: QuerySet[M], request: Request, view: Any = None) -> list[M]:
+    def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
         order = view.get_keyset_order() if hasattr(view, "get_keyset_order") else view.keyset_order
         self.request = request
         self.page: Page[Any] = paginate(

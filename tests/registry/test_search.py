@@ -16,6 +16,7 @@ from tests.factories import (
     make_user,
     namespace_of,
 )
+from web.errors import DomainError
 from web.pagination import paginate
 
 pytestmark = pytest.mark.django_db
@@ -113,7 +114,7 @@ def test_a_parameter_that_is_unknown_or_unusable_is_refused_by_name(query, param
     if not parameter:
         AdapterQuery.parse(QueryDict(query))
         return
-    with pytest.raises(Exception) as caught:
+    with pytest.raises(DomainError) as caught:
         AdapterQuery.parse(QueryDict(query))
     assert parameter in caught.value.fields
 
@@ -132,7 +133,7 @@ def test_composes_with_counts_the_others_of_the_family_that_one_may_see(shelf):
 
     def counts(person: object) -> dict[str, int]:
         rows, _ = search.find(AdapterQuery(), person=person)  # type: ignore[arg-type]
-        return {row.name: row.composes_with for row in rows}
+        return {row.name: row.composes_with for row in rows}  # type: ignore[attr-defined]
 
     assert counts(None) == {"who-plain": 1, "who-twice": 1, "where": 0, "odd": 0, "dora": 0}
     assert counts(owner)["who-plain"] == 2
