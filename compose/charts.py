@@ -167,7 +167,7 @@ class Bar:
 
     @property
     def signed_weight(self) -> str:
-        return signed(self.weight)
+        return _signed_weight(self.weight)
 
     @property
     def signed_attribution(self) -> str:
@@ -208,10 +208,6 @@ class Weighted:
     reason: str = ""
 
 
-# Two decimals are printed; a weight that prints as 0.00 has no bar and counts as left out.
-_SMALLEST_SHOWN = 0.005
-
-
 def weight_chart(modules: Iterable[Weighted], *, is_live: bool = False) -> BarChart:
     """Bars of one shared scale, longest first; modules with weight 0 apart, lowest loss alone first.
 
@@ -224,11 +220,9 @@ def weight_chart(modules: Iterable[Weighted], *, is_live: bool = False) -> BarCh
         shown = [module for module in modules if module in largest]
         bars = [_bar(module, -reach, 2 * reach) for module in shown]
         return BarChart(bars=bars, left_out=[], zero=percent(0.5), has_attribution=False, is_live=True)
-    kept = sorted(
-        (m for m in modules if abs(m.weight) >= _SMALLEST_SHOWN), key=lambda m: (-abs(m.weight), m.label)
-    )
+    kept = sorted((m for m in modules if m.weight), key=lambda m: (-abs(m.weight), m.label))
     left_out = sorted(
-        (m for m in modules if abs(m.weight) < _SMALLEST_SHOWN),
+        (m for m in modules if not m.weight),
         key=lambda m: (math.inf if m.audition_loss is None else m.audition_loss, m.label),
     )
     low = min([0.0, *(m.weight for m in kept)])
@@ -240,6 +234,14 @@ def weight_chart(modules: Iterable[Weighted], *, is_live: bool = False) -> BarCh
         zero=percent(-low / span),
         has_attribution=any(module.attribution is not None for module in kept),
     )
+
+
+def _signed_weight(weight: float) -> str:
+    """Two decimals, and as many as it takes for one that is small and not zero."""
+    digits = 2
+    while weight and round(abs(weight), digits) == 0 and digits < 6:
+        digits += 1
+    return signed(weight, digits)
 
 
 def _bar(module: Weighted, low: float, span: float) -> Bar:
@@ -434,7 +436,7 @@ MAX_SPARKS = 12
 
 def weight_sparkline(weights: Sequence[float]) -> Sparkline:
     """The largest weights of a composition in the size of a word."""
-    kept = sorted((w for w in weights if abs(w) >= _SMALLEST_SHOWN), key=lambda w: -abs(w))
+    kept = sorted((w for w in weights if w), key=lambda w: -abs(w))
     drawn = sorted(kept[:MAX_SPARKS], reverse=True)
     high = max([0.0, *drawn])
     low = min([0.0, *drawn])

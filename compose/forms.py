@@ -11,8 +11,10 @@ from typing import Any
 
 from django import forms
 from django.conf import settings
+from django.core.files.uploadedfile import UploadedFile
 from django.db.models import QuerySet
 from django.http import QueryDict
+from django.utils.datastructures import MultiValueDict
 
 from compose import candidates, jobs
 from compose import examples as few_shot
@@ -176,7 +178,7 @@ class ComposeForm(forms.Form):
     def __init__(
         self,
         data: QueryDict | None = None,
-        files: Mapping[str, Any] | None = None,
+        files: MultiValueDict[str, UploadedFile] | None = None,
         *,
         person: Person,
         rows: Iterable[tuple[str, str]] = (),

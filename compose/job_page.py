@@ -230,8 +230,7 @@ class JobPage:
 
     @property
     def kept(self) -> int:
-        """Modules whose weight is one that prints: the bars of the chart."""
-        return len(self.weights.bars)
+        return sum(bool(candidate.mixing_weight) for candidate in self.candidates)
 
     # --- predictions --------------------------------------------------------------------------------------------
 

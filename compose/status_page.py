@@ -84,8 +84,8 @@ def site_status() -> SiteStatus:
         .order_by("-finished_at")
         .values_list("created_at", "started_at", "finished_at")[:LAST_WAITS]
     )
-    waits = [(started - created).total_seconds() for created, started, _ in done]
-    runs = [(finished - started).total_seconds() for _, started, finished in done if finished]
+    waits = [(started - created).total_seconds() for created, started, _ in done if started]
+    runs = [(finished - started).total_seconds() for _, started, finished in done if started and finished]
     failures = (
         Composition.objects.filter(status=Composition.Status.FAILED)
         .order_by("-finished_at")

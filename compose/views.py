@@ -11,7 +11,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import redirect_to_login
-from django.db.models import Count, Q
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -21,7 +21,7 @@ from compose import candidates, job_page, jobs, leaderboards, publishing, recipe
 from compose import examples as few_shot
 from compose.forms import PICKED, ComposeForm, PublishForm, base_models, read_examples, read_test_examples
 from compose.models import Composition
-from registry.models import Adapter, BaseModel, Task, TaskRow
+from registry.models import Adapter, BaseModel, Task, TaskRow, User
 from web.errors import DomainError
 from web.pagination import paginate
 
@@ -256,7 +256,7 @@ def _pickable(request: HttpRequest, base_model: BaseModel | None, picked: list[s
 def compositions(request: HttpRequest) -> HttpResponse:
     """My own, newest first."""
     mine = (
-        Composition.objects.filter(owner=request.user)
+        Composition.objects.filter(owner_id=request.user.pk)
         .select_related("base_model", "task", "adapter__namespace")
         .prefetch_related("scores", "candidates")
         .defer("examples", "test_examples", "predictions", "result")
@@ -324,10 +324,11 @@ def cancel(request: HttpRequest, composition_id: str) -> HttpResponse:
 def publish(request: HttpRequest, composition_id: str) -> HttpResponse:
     found = jobs.visible_composition(request.user, composition_id)
     jobs.require_owner(found, request.user)
-    form = PublishForm(request.POST, person=request.user)
+    actor: User = request.user  # type: ignore[assignment]
+    form = PublishForm(request.POST, person=actor)
     if form.is_valid():
         try:
-            adapter = publishing.publish_composition(found, actor=request.user, **form.cleaned_data)
+            adapter = publishing.publish_composition(found, actor=actor, **form.cleaned_data)
         except DomainError as error:
             form.refuse(error)
         else:
@@ -379,7 +380,7 @@ def tasks(request: HttpRequest) -> HttpResponse:
     """Tasks to compose for, or those that modules were trained on."""
     trained = request.GET.get("kind") == "trained"
     text = request.GET.get("q", "").strip()[:100]
-    found = Task.objects.select_related("base_model").filter(is_held_out=not trained)
+    found: QuerySet[Task] = Task.objects.select_related("base_model").filter(is_held_out=not trained)
     for word in text.split():
         found = found.filter(
             Q(title__icontains=word) | Q(slug__icontains=word) | Q(description__icontains=word)

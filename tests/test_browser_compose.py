@@ -344,7 +344,7 @@ def test_no_page_about_composing_is_wider_than_the_screen(
     jobs.fail(failed, f"Example 1 says {'x' * 200}.")
     page.emulate_media(color_scheme=scheme)
     errors: list[str] = []
-    page.on("console", lambda line: line.type == "error" and errors.append(line.text))
+    page.on("console", lambda line: errors.extend([line.text] if line.type == "error" else []))
     sign_in(page, live_server.url, "ada", PASSWORD)
     addresses = [
         "/",

@@ -71,9 +71,9 @@ def test_weights_start_at_zero_to_the_right_when_they_add_and_end_there_when_the
     assert (adds.signed_weight, takes.signed_weight) == ("+1.00", "−0.50")
 
 
-def test_weights_are_sorted_by_size_and_those_that_print_as_zero_are_left_out():
+def test_weights_are_sorted_by_size_and_only_those_of_zero_are_left_out():
     chart = charts.weight_chart(
-        [Weighted("a", 0.1), Weighted("b", -0.9), Weighted("c", 0.004, audition_loss=2.0)]
+        [Weighted("a", 0.1), Weighted("b", -0.9), Weighted("c", 0.0, audition_loss=2.0)]
     )
     assert [bar.label for bar in chart.bars] == ["b", "a"]
     assert [bar.label for bar in chart.left_out] == ["c"]
@@ -180,3 +180,8 @@ def test_the_live_chart_of_a_large_mix_shows_the_largest_in_their_places():
     modules = [Weighted(f"m{number}", number / 100) for number in range(200)]
     chart = charts.weight_chart(modules, is_live=True)
     assert [bar.label for bar in chart.first_bars] == [f"m{number}" for number in range(170, 200)]
+
+
+def test_a_small_weight_is_printed_with_the_digits_it_needs():
+    bars = charts.weight_chart([Weighted("a", 0.5), Weighted("b", -0.0004)]).bars
+    assert [bar.signed_weight for bar in bars] == ["+0.50", "−0.0004"]

@@ -33,7 +33,7 @@ MOST_QUERIES = 15
 class Frugal(Client):
     """A browser that holds every page it asks for to MOST_QUERIES queries."""
 
-    def get(self, path: str, *args: Any, **options: Any) -> Any:
+    def get(self, path: Any, *args: Any, **options: Any) -> Any:
         with CaptureQueriesContext(connection) as queries:
             response = super().get(path, *args, **options)
         assert len(queries) <= MOST_QUERIES, f"{path} took {len(queries)} queries"
@@ -144,7 +144,7 @@ def test_a_task_that_cannot_be_tried_is_not_found(client: Client):
 def test_composing_queues_a_composition_and_shows_it(as_owner: Client, base_model: BaseModel, owner: User):
     answer = as_owner.post("/compose", filled(title="My task"))
     composition = Composition.objects.get()
-    assert (answer.status_code, answer.url) == (302, composition.get_absolute_url())
+    assert (answer.status_code, answer["Location"]) == (302, composition.get_absolute_url())
     assert (composition.owner, composition.title, composition.status) == (owner, "My task", "queued")
     assert composition.examples[4] == {"input": "question 4", "output": "answer 4"}
 
@@ -250,11 +250,13 @@ def test_a_refusal_of_the_domain_stands_beside_what_it_is_about(
 def test_signing_in_comes_last_and_keeps_what_was_typed(client: Client, base_model: BaseModel):
     answer = client.post("/compose", filled(title="Before the sign-in", seed="77"))
     assert answer.status_code == 302
-    assert answer.url.startswith("/accounts/login/?next=/compose%3Fdraft%3D1")
+    assert answer["Location"].startswith("/accounts/login/?next=/compose%3Fdraft%3D1")
     assert Composition.objects.count() == 0
 
     make_user("late", password="correct horse battery")
-    signed_in = client.post(answer.url, {"login": "late", "password": "correct horse battery"}, follow=True)
+    signed_in = client.post(
+        answer["Location"], {"login": "late", "password": "correct horse battery"}, follow=True
+    )
     assert signed_in.redirect_chain[-1][0] == "/compose?draft=1"
     assert says(signed_in, "Before the sign-in")
     assert says(signed_in, "question 4")
@@ -629,7 +631,7 @@ def test_my_compositions_are_mine(as_owner: Client, succeeded: Composition, base
 
 
 def test_my_compositions_ask_strangers_to_sign_in(client: Client):
-    assert client.get("/compositions").url == "/accounts/login/?next=/compositions"
+    assert client.get("/compositions")["Location"] == "/accounts/login/?next=/compositions"
 
 
 def test_many_compositions_cost_no_more_queries(
