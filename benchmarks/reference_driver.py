@@ -36,7 +36,7 @@ def main(request_file: str, out_file: str) -> None:
 
         objective = score(weights, *args, get_loss=recorded_loss, **keywords)
         trials.append(
-            {"weights": [float(w) for w in weights], "loss": seen[0], "objective": float(objective)}
+            {"weights": rounded(weights), "loss": round(seen[0], 8), "objective": round(float(objective), 8)}
         )
         return objective
 
@@ -58,7 +58,7 @@ def main(request_file: str, out_file: str) -> None:
         "budget": request["budget"],
         "seed": request["seed"],
         "trials": trials,
-        "mixing_weights": [float(w) for w in weights],
+        "mixing_weights": rounded(weights),
         "logits": first_logits(model.eval(), tokenizer, inputs, outputs),
         "seconds": round(seconds, 3),
         "versions": {
@@ -67,6 +67,11 @@ def main(request_file: str, out_file: str) -> None:
         },
     }
     Path(out_file).write_text(json.dumps(record) + "\n")
+
+
+def rounded(weights) -> list[float]:
+    """Short enough for a file in the repository, far closer than anything is compared."""
+    return [round(float(weight), 8) for weight in weights]
 
 
 def first_logits(model, tokenizer, inputs: list[str], outputs: list[str]) -> list[list[float]]:

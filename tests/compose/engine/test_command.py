@@ -54,7 +54,7 @@ def arguments(t5: Collection, tmp_path: Path) -> list[object]:
 
 def test_compose_prints_one_json_object_and_writes_the_adapter(arguments: list, tmp_path: Path):
     test = write_rows(tmp_path / "test.jsonl", tiny.EXAMPLES[:2])
-    done = engine(
+    done = engine_process(
         "compose", *arguments, "--test", test, "--budget", 3, "--seed", 1, "--out", tmp_path / "out"
     )
     assert done.returncode == 0, done.stderr
