@@ -46,6 +46,11 @@ def docs(request: HttpRequest, page: str = "") -> HttpResponse:
     return render(request, f"docs/{page or 'start'}.html", context)
 
 
+def api_reference(request: HttpRequest) -> HttpResponse:
+    """The API's schema as a page; nothing on it comes from another host or stands inline."""
+    return render(request, "docs/api_reference.html", {"section": "docs"})
+
+
 def _rate_in_words(rate: str) -> str:
     """`500/5m` -> `500 requests in 5 minutes`."""
     requests, window = rate.split("/")

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_safe
 from registry import cards, downloads, publishing, search, snippets, storage
 from registry.filenames import CARD
 from registry.forms import AdapterForm, LicenceFields
-from registry.models import Adapter, BaseModel, Revision, RevisionFile, Task
+from registry.models import Adapter, BaseModel, Revision, RevisionFile
 from registry.rights import may_write, visible_adapter, writable_adapter
 from web.errors import DomainError
 
@@ -101,7 +101,9 @@ def adapter_settings(request: HttpRequest, namespace: str, name: str) -> HttpRes
             messages.success(request, "Saved.")
             return redirect(shown)
     status = 400 if form.errors else 200
-    return render(request, "registry/adapter_settings.html", _settings_context(shown, form), status=status)
+    return render(
+        request, "registry/adapter_settings.html", _settings_context(request, shown, form), status=status
+    )
 
 
 @login_required
@@ -111,7 +113,7 @@ def adapter_delete(request: HttpRequest, namespace: str, name: str) -> HttpRespo
     if request.method != "POST":
         return redirect("adapter_settings", namespace=shown.namespace.name, name=shown.name)
     if request.POST.get("confirm", "").strip() != shown.name:
-        context = _settings_context(shown, AdapterForm(initial=_said(shown)))
+        context = _settings_context(request, shown, AdapterForm(initial=_said(shown)))
         context["delete_error"] = f"Type {shown.name} to delete it."
         return render(request, "registry/adapter_settings.html", context, status=400)
     publishing.withdraw(shown, actor=request.user)  # type: ignore[arg-type]
@@ -163,11 +165,11 @@ def _said(adapter: Adapter) -> dict[str, Any]:
     }
 
 
-def _settings_context(adapter: Adapter, form: AdapterForm) -> dict[str, Any]:
+def _settings_context(request: HttpRequest, adapter: Adapter, form: AdapterForm) -> dict[str, Any]:
     return {
         "section": "modules",
         "adapter": adapter,
         "form": form,
         "base_models": BaseModel.objects.values_list("name", flat=True),
-        "tasks": Task.objects.order_by("title").values_list("title", flat=True)[:500],
+        "tasks": search.tasks_shown_to(request.user).order_by("title").values_list("title", flat=True)[:500],
     }

@@ -17,8 +17,9 @@ from django.views.decorators.http import require_POST
 from registry import early_check, filenames, publishing
 from registry.errors import InspectionRefused, Problem
 from registry.forms import UploadForm
-from registry.models import Adapter, BaseModel, Task
+from registry.models import Adapter, BaseModel
 from registry.rights import writable_namespace
+from registry.search import tasks_shown_to
 from registry.uploads import HashingUploadHandler, collect
 from web.errors import DomainError
 
@@ -40,7 +41,7 @@ def upload(request: HttpRequest) -> HttpResponse:
 def _upload(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         form = UploadForm(user=request.user, initial=_asked_for(request))
-        return render(request, "registry/upload.html", _context(form))
+        return render(request, "registry/upload.html", _context(request, form))
     form = UploadForm(request.POST, user=request.user)
     problems: list[Problem] = []
     if form.is_valid():
@@ -57,7 +58,7 @@ def _upload(request: HttpRequest) -> HttpResponse:
             return redirect(adapter)
     if _wants_json(request):
         return JsonResponse(_refusal(form, problems), status=400)
-    return render(request, "registry/upload.html", _context(form, problems), status=400)
+    return render(request, "registry/upload.html", _context(request, form, problems), status=400)
 
 
 @login_required
@@ -139,12 +140,12 @@ def _asked_for(request: HttpRequest) -> dict[str, str]:
     }
 
 
-def _context(form: UploadForm, problems: list[Problem] | None = None) -> dict[str, Any]:
+def _context(request: HttpRequest, form: UploadForm, problems: list[Problem] | None = None) -> dict[str, Any]:
     return {
         "form": form,
         "problems": problems or [],
         "base_models": BaseModel.objects.values_list("name", flat=True),
-        "tasks": Task.objects.order_by("title").values_list("title", flat=True)[:500],
+        "tasks": tasks_shown_to(request.user).order_by("title").values_list("title", flat=True)[:500],
         "max_bytes": settings.MAX_ADAPTER_BYTES,
         "max_files": settings.MAX_FILES_PER_ADAPTER,
         "kept_suffixes": " ".join(sorted(filenames.TEXT_SUFFIXES | set(filenames.PICTURE_MAGIC))),

@@ -22,6 +22,7 @@ from tests.factories import (
     make_task,
     make_token,
     make_user,
+    namespace_of,
     publish_fake,
 )
 from tests.fake_adapters import make_adapter as make_adapter_folder
@@ -71,7 +72,7 @@ def text(response: Any) -> str:
         "/modules", "/modules?q=colour&composable=yes&sort=downloads&rank=1-8", "/alice", "/alice/colour",
         "/alice/colour?use=curl", "/alice/colour/versions", "/alice/colour/settings", "/upload", "/base-models",
         "/base-models?q=tiny", "/base-models/demo/tiny-t5", "/base-models/new", "/settings", "/settings/tokens",
-        "/docs", "/docs/composing", "/docs/uploading", "/docs/api", "/docs/limits",
+        "/docs", "/docs/composing", "/docs/uploading", "/docs/api", "/docs/limits", "/api/docs/",
     ],
 )  # fmt: skip
 def test_a_page_is_shown_within_its_queries_and_without_inline_code(
@@ -109,6 +110,22 @@ def test_what_is_not_there_is_a_404_in_words(client: Client, module: Adapter, ad
     response = client.get(address)
     assert response.status_code == 404
     assert "Browse LoRA modules" in text(response)
+
+
+def test_the_page_of_our_own_mistakes_asks_the_database_nothing(rf: Any, django_assert_num_queries: Any):
+    from django.contrib.auth.middleware import AuthenticationMiddleware
+    from django.contrib.messages.middleware import MessageMiddleware
+    from django.contrib.sessions.middleware import SessionMiddleware
+
+    from web.views import server_error
+
+    request = rf.get("/modules")
+    request.COOKIES["sessionid"] = "some-session"
+    answer = SessionMiddleware(AuthenticationMiddleware(MessageMiddleware(server_error)))
+    with django_assert_num_queries(0):
+        response = answer(request)
+    assert response.status_code == 500
+    assert "Something broke on our side" in text(response)
 
 
 def test_crawlers_are_told_what_is_not_for_them(client: Client):
@@ -261,7 +278,6 @@ def test_a_card_is_shown_without_its_scripts(client: Client, tmp_path: Path, ali
 
 def _publish(author: User, folder: Path, name: str) -> Adapter:
     from registry.publishing import publish
-    from tests.factories import namespace_of
     from tests.fake_adapters import files_of
 
     return publish(author=author, namespace=namespace_of(author), name=name, files=files_of(folder))
@@ -611,6 +627,11 @@ def test_only_a_causal_base_is_offered_for_vllm(tmp_path: Path, alice: User):
     assert "vllm serve gpt2" in ways["vllm"]
 
 
-def test_a_task_is_offered_on_the_upload_page(signed_in: Client):
+def test_a_task_is_offered_on_the_upload_page_unless_it_is_only_of_what_is_private(signed_in: Client):
+    bob = make_user("bob")
     make_task(title="Counting things")
-    assert "Counting things" in text(signed_in.get("/upload"))
+    hidden = make_task(title="Secret things", owner=namespace_of(bob))
+    make_adapter("secret", owner=bob, visibility="private", task=hidden)
+    html = text(signed_in.get("/upload"))
+    assert "Counting things" in html
+    assert "Secret things" not in html
