@@ -11,7 +11,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import redirect_to_login
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -22,6 +22,7 @@ from compose import examples as few_shot
 from compose.forms import PICKED, ComposeForm, PublishForm, base_models, read_examples, read_test_examples
 from compose.models import Composition
 from registry.models import Adapter, BaseModel, Task, TaskRow, User
+from registry.search import tasks_shown_to
 from web.errors import DomainError
 from web.pagination import paginate
 
@@ -188,7 +189,7 @@ def check_examples(request: HttpRequest) -> HttpResponse:
     """The live line under the examples: counts, mistakes, the split, the estimate."""
     given = read_examples(request.POST, request.FILES)
     tests = read_test_examples(request.POST, request.FILES)
-    base_model = BaseModel.objects.named(request.POST.get("base_model", ""))
+    base_model = BaseModel.objects.named(request.POST.get("base_model", "").replace("\x00", ""))
     return render(
         request,
         "compose/_examples_check.html",
@@ -216,7 +217,7 @@ def pick_candidates(request: HttpRequest) -> HttpResponse:
 
 
 def _pickable(request: HttpRequest, base_model: BaseModel | None, picked: list[str]) -> dict[str, object]:
-    text = (request.POST.get("filter") or request.GET.get("filter") or "").strip()[:100]
+    text = (request.POST.get("filter") or request.GET.get("filter") or "").replace("\x00", " ").strip()[:100]
     if base_model is None:
         return {"pickable": [], "pickable_count": 0, "filter": text}
     fitting = candidates.fitting(base_model, request.user)
@@ -279,7 +280,8 @@ def composition(request: HttpRequest, composition_id: str) -> HttpResponse:
 @require_safe
 def progress(request: HttpRequest, composition_id: str) -> HttpResponse:
     """The fragment that an unfinished composition's page asks for again and again."""
-    found = jobs.visible_composition(request.user, composition_id)
+    # Asked for every second, so what may be large and is not shown stays in the database.
+    found = jobs.visible_composition(request.user, composition_id, without=("test_examples", "predictions"))
     return render(request, "compose/_composition.html", _detail(request, found) | {"is_poll": True})
 
 
@@ -380,7 +382,7 @@ def tasks(request: HttpRequest) -> HttpResponse:
     """Tasks to compose for, or those that modules were trained on."""
     trained = request.GET.get("kind") == "trained"
     text = request.GET.get("q", "").strip()[:100]
-    found: QuerySet[Task] = Task.objects.select_related("base_model").filter(is_held_out=not trained)
+    found = tasks_shown_to(request.user).select_related("base_model").filter(is_held_out=not trained)
     for word in text.split():
         found = found.filter(
             Q(title__icontains=word) | Q(slug__icontains=word) | Q(description__icontains=word)
@@ -408,7 +410,7 @@ def tasks(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def task(request: HttpRequest, slug: str) -> HttpResponse:
-    found = get_object_or_404(Task.objects.select_related("base_model", "owner"), slug=slug)
+    found = get_object_or_404(tasks_shown_to(request.user).select_related("base_model", "owner"), slug=slug)
     modules = Adapter.objects.visible_to(request.user).filter(task=found, kind=Adapter.Kind.MODULE)
     hidden = found.rows.filter(split=TaskRow.Split.TEST).count()
     return render(

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1024 * 1024
 TEMP_FILES_KEPT = timedelta(hours=1)
+CACHED_BLOBS_KEPT = timedelta(days=7)
 UNREFERENCED_BLOBS_KEPT = timedelta(days=1)
 
 
@@ -274,6 +275,8 @@ def local_path(blob: Blob) -> Path:
         return Path(storage.path(key(blob.sha256)))
     place = settings.WORKER_CACHE_DIR / "blobs" / key(blob.sha256)
     if place.exists() and place.stat().st_size == blob.size_bytes:
+        # Its use is noted where the sweep looks, in the time of access: the time of change names its content.
+        os.utime(place, ns=(time.time_ns(), place.stat().st_mtime_ns))
         return cast(Path, place)
     place.parent.mkdir(parents=True, exist_ok=True)
     beside = place.with_name(f"{place.name}.{secrets.token_hex(8)}.part")
@@ -322,7 +325,7 @@ def _storage() -> Storage:
 def sweep_storage() -> tuple[int, int]:
     """Remove temporary files older than an hour and blobs that nothing refers to and nobody stored for a day.
 
-    Returns how many of each.
+    Also copies of blobs in this machine's cache that were not used for a week. Returns how many files and blobs.
     """
     temp_files = _sweep_temp_files()
     cutoff = timezone.now() - UNREFERENCED_BLOBS_KEPT
@@ -357,6 +360,17 @@ def _remove(pk: int, *, stored_until: object) -> bool:
     return True
 
 
+def _sweep_cache() -> int:
+    """Copies of blobs that this machine fetched from S3 and has not used for a week."""
+    limit = time.time() - CACHED_BLOBS_KEPT.total_seconds()
+    count = 0
+    for path in (settings.WORKER_CACHE_DIR / "blobs").glob("*/*/*"):
+        if path.stat().st_atime < limit:
+            path.unlink(missing_ok=True)
+            count += 1
+    return count
+
+
 def _sweep_temp_files() -> int:
     """Old files in UPLOAD_TMP_DIR, and half-written ones beside the blobs and in the worker's cache."""
     limit = time.time() - TEMP_FILES_KEPT.total_seconds()
@@ -364,7 +378,7 @@ def _sweep_temp_files() -> int:
     storage = _storage()
     if isinstance(storage, FileSystemStorage):
         places.append((Path(storage.location), "*/*/*.part"))
-    count = 0
+    count = _sweep_cache()
     for folder, pattern in places:
         for path in folder.glob(pattern):
             try:

@@ -432,6 +432,8 @@ def test_a_task_of_a_private_adapter_alone_is_not_shown(tmp_path):
     publish_fake(tmp_path, owner=owner, visibility="private", task_title="My secret plan")
     assert Script().get("tasks/").json()["results"] == []
     assert_refused(Script().get("tasks/my-secret-plan/"), 404)
+    assert Client().get("/tasks/my-secret-plan").status_code == 404
+    assert "secret plan" not in Client().get("/tasks?kind=trained").content.decode()
     assert Script(make_token(owner)).get("tasks/my-secret-plan/").status_code == 200
 
 

@@ -222,3 +222,15 @@ def test_on_s3_blobs_are_stored_read_in_ranges_fetched_once_and_swept(s3_storage
     make_old(blob)
     assert storage.sweep_storage() == (0, 1)
     assert not storages["blobs"].exists(storage.key(blob.sha256))
+
+
+@pytest.mark.services
+def test_copies_of_blobs_are_dropped_after_a_week_without_use(s3_storage):
+    used, unused = storage.store_stream([b"used"]), storage.store_stream([b"unused"])
+    for blob in (used, unused):
+        path = storage.local_path(blob)
+        os.utime(path, times=(time.time() - 8 * 86_400, path.stat().st_mtime))
+    kept = storage.local_path(used)
+    assert storage.sweep_storage() == (1, 0)
+    assert kept.exists()
+    assert storage.local_path(unused).read_bytes() == b"unused"
