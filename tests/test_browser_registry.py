@@ -110,6 +110,20 @@ def test_a_contributor_drops_files_and_a_stranger_finds_and_downloads_the_module
     ]
 
 
+def test_a_chosen_folder_is_searched_for_the_adapter_and_names_it(
+    page: Page, live_server: Any, alice: User, tmp_path: Path
+):
+    make_adapter_folder(tmp_path / "run-7" / "colour v2")
+    (tmp_path / "run-7" / "trainer_state.json").write_text("{}")
+    sign_in(page, live_server)
+    page.goto(f"{live_server.url}/upload")
+    page.set_input_files("#pick-folder", tmp_path / "run-7")
+    page.wait_for_selector("#verdict .notice")
+    assert page.input_value("input[name=name]") == "colour-v2"
+    assert page.locator("#chosen-files tr:not(.out)").count() == 2
+    assert "outside the adapter’s folder" in page.inner_text("#chosen-files tr.out")
+
+
 def test_a_refused_upload_says_what_is_wrong_and_keeps_files_and_words(
     page: Page, live_server: Any, alice: User, tmp_path: Path
 ):

@@ -18,6 +18,7 @@ from registry.filenames import CARD
 from registry.forms import AdapterForm, LicenceFields
 from registry.models import Adapter, BaseModel, Revision, RevisionFile
 from registry.rights import may_write, visible_adapter, writable_adapter
+from registry.views.people import signed_in
 from web.errors import DomainError
 
 VERSIONS_SHOWN = 10
@@ -27,7 +28,7 @@ CARD_KEPT_S = 3600
 
 def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -> HttpResponse:
     """What an adapter is and how to use it; with `commit`, one of its older versions."""
-    shown = visible_adapter(request.user, namespace, name)  # type: ignore[arg-type]
+    shown = visible_adapter(request.user, namespace, name)
     revision = downloads.revision_called(shown, commit)
     files = list(revision.files.select_related("blob"))
     site = request.build_absolute_uri("/").rstrip("/")
@@ -43,19 +44,19 @@ def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -
         "card_html": _card_html(shown, revision, files),
         "tensors": revision.fact("tensors", [])[:TENSORS_SHOWN],
         "tensor_count": len(revision.fact("tensors", [])),
-        "composes_with": search.composes_with(shown, person=request.user).count(),  # type: ignore[arg-type]
+        "composes_with": search.composes_with(shown, person=request.user).count(),
         "ways": ways,
         "way": next((way for way in ways if way.name == request.GET.get("use")), ways[0]),
         "versions": versions[:VERSIONS_SHOWN],
         "has_more_versions": len(versions) > VERSIONS_SHOWN,
-        "may_write": may_write(request.user, shown.namespace),  # type: ignore[arg-type]
+        "may_write": may_write(request.user, shown.namespace),
     }
     return render(request, "registry/adapter.html", context)
 
 
 def versions(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
     """Every version of an adapter."""
-    shown = visible_adapter(request.user, namespace, name)  # type: ignore[arg-type]
+    shown = visible_adapter(request.user, namespace, name)
     all_versions = shown.revisions.select_related("author")[:1000]
     return render(
         request, "registry/versions.html", {"section": "modules", "adapter": shown, "versions": all_versions}
@@ -65,7 +66,7 @@ def versions(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
 @require_safe
 def adapter_file(request: HttpRequest, namespace: str, name: str, commit: str, path: str) -> HttpResponseBase:
     """One file of a version; scripts that have a token fetch it from the API."""
-    shown = visible_adapter(request.user, namespace, name)  # type: ignore[arg-type]
+    shown = visible_adapter(request.user, namespace, name)
     revision = downloads.revision_called(shown, commit)
     file = downloads.file_called(revision, path)
     if file.is_lfs and request.method == "GET":
@@ -76,7 +77,7 @@ def adapter_file(request: HttpRequest, namespace: str, name: str, commit: str, p
 @require_safe
 def adapter_archive(request: HttpRequest, namespace: str, name: str, commit: str) -> HttpResponseBase:
     """All files of a version as a zip."""
-    shown = visible_adapter(request.user, namespace, name)  # type: ignore[arg-type]
+    shown = visible_adapter(request.user, namespace, name)
     revision = downloads.revision_called(shown, commit)
     if request.method == "GET":
         downloads.count_download(request, revision)
@@ -86,7 +87,7 @@ def adapter_archive(request: HttpRequest, namespace: str, name: str, commit: str
 @login_required
 def adapter_settings(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
     """Change what is said about an adapter, or delete it."""
-    shown = writable_adapter(request.user, namespace, name)  # type: ignore[arg-type]
+    shown = writable_adapter(request.user, namespace, name)
     form = AdapterForm(request.POST or None, initial=_said(shown))
     if request.method == "POST" and form.is_valid():
         changes = {key: value for key, value in form.cleaned_data.items() if key != "base_model"}
@@ -94,7 +95,7 @@ def adapter_settings(request: HttpRequest, namespace: str, name: str) -> HttpRes
         if base_model != _said(shown)["base_model"]:
             changes["base_model"] = base_model
         try:
-            publishing.update_adapter(shown, actor=request.user, **changes)  # type: ignore[arg-type]
+            publishing.update_adapter(shown, actor=signed_in(request), **changes)
         except DomainError as error:
             form.add_error(next((key for key in error.fields if key in form.fields), None), error.message)
         else:
@@ -109,14 +110,14 @@ def adapter_settings(request: HttpRequest, namespace: str, name: str) -> HttpRes
 @login_required
 def adapter_delete(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
     """Delete an adapter, once its name has been typed."""
-    shown = writable_adapter(request.user, namespace, name)  # type: ignore[arg-type]
+    shown = writable_adapter(request.user, namespace, name)
     if request.method != "POST":
         return redirect("adapter_settings", namespace=shown.namespace.name, name=shown.name)
     if request.POST.get("confirm", "").strip() != shown.name:
         context = _settings_context(request, shown, AdapterForm(initial=_said(shown)))
         context["delete_error"] = f"Type {shown.name} to delete it."
         return render(request, "registry/adapter_settings.html", context, status=400)
-    publishing.withdraw(shown, actor=request.user)  # type: ignore[arg-type]
+    publishing.withdraw(shown, actor=signed_in(request))
     messages.success(request, f"{shown.full_name} is deleted.")
     return redirect(shown.namespace)
 

@@ -24,7 +24,7 @@ MATRICES_SHOWN = 200
 
 def base_models(request: HttpRequest) -> HttpResponse:
     """Every base model that is known here, those with modules first."""
-    visible = Adapter.objects.visible_to(request.user).values("pk")  # type: ignore[arg-type]
+    visible = Adapter.objects.visible_to(request.user).values("pk")
     seen = Q(adapters__in=visible)
     rows = BaseModel.objects.annotate(
         module_count=Count("adapters", filter=seen),
@@ -34,7 +34,7 @@ def base_models(request: HttpRequest) -> HttpResponse:
     if words:
         rows = rows.filter(Q(name__icontains=words) | Q(architecture__icontains=words)).distinct()
     unknown = (
-        Adapter.objects.visible_to(request.user)  # type: ignore[arg-type]
+        Adapter.objects.visible_to(request.user)
         .filter(base_model=None)
         .exclude(base_model_label="")
         .values("base_model_label")
@@ -58,9 +58,9 @@ def base_model(request: HttpRequest, name: str) -> HttpResponse:
     shown = base_model_called(name)
     if shown.name != name:
         return redirect(shown)
-    family = Adapter.objects.visible_to(request.user).filter(base_model=shown)  # type: ignore[arg-type]
+    family = Adapter.objects.visible_to(request.user).filter(base_model=shown)
     counts = family.aggregate(all=Count("pk"), composable=Count("pk", filter=Q(is_composable=True)))
-    rows, order = search.find(search.AdapterQuery(base=shown.name, sort="downloads"), person=request.user)  # type: ignore[arg-type]
+    rows, order = search.find(search.AdapterQuery(base=shown.name, sort="downloads"), person=request.user)
     context = {
         "section": "base_models",
         "base_model": shown,

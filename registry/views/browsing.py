@@ -46,7 +46,7 @@ def namespace(request: HttpRequest, namespace: str) -> HttpResponse:
         raise NotFound(f"There is nobody called {namespace!r} here.")
     query = AdapterQuery.parse(request.GET)
     query = replace(query, namespace=owner.name)
-    visible = Adapter.objects.visible_to(request.user).filter(namespace=owner)  # type: ignore[arg-type]
+    visible = Adapter.objects.visible_to(request.user).filter(namespace=owner)
     sums = visible.aggregate(downloads=Sum("downloads"), modules=Count("pk"))
     context = {
         "owner": owner,
@@ -54,20 +54,20 @@ def namespace(request: HttpRequest, namespace: str) -> HttpResponse:
         "members": User.objects.filter(memberships__namespace=owner).order_by("username")[:50]
         if owner.kind == Namespace.Kind.ORGANISATION
         else [],
-        "may_write": may_write(request.user, owner),  # type: ignore[arg-type]
+        "may_write": may_write(request.user, owner),
         **_listing(request, query, with_facets=False),
     }
     return render(request, "registry/namespace.html", context)
 
 
 def _listing(request: HttpRequest, query: AdapterQuery, *, with_facets: bool = True) -> dict[str, Any]:
-    rows, order = search.find(query, person=request.user)  # type: ignore[arg-type]
+    rows, order = search.find(query, person=request.user)
     page = paginate(rows, order=order, cursor=query.cursor or None, size=query.limit)
-    facets = search.facets(query, person=request.user) if with_facets else []  # type: ignore[arg-type]
+    facets = search.facets(query, person=request.user) if with_facets else []
     return {
         "query": query,
         "page": page,
-        "count": search.count(query, person=request.user),  # type: ignore[arg-type]
+        "count": search.count(query, person=request.user),
         "facets": [_for_page(facet, query) for facet in facets],
         "has_facets": any(facet.values for facet in facets),
         "filters": _filters(query, facets),

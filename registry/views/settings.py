@@ -11,14 +11,15 @@ from django.views.decorators.http import require_POST
 
 from registry import tokens
 from registry.forms import ProfileForm, TokenForm
-from registry.models import Namespace, User
+from registry.models import Namespace
+from registry.views.people import signed_in
 from web.errors import DomainError
 
 
 @login_required
 def profile(request: HttpRequest) -> HttpResponse:
     """Name to show and e-mail."""
-    user: User = request.user  # type: ignore[assignment]
+    user = signed_in(request)
     own = Namespace.objects.filter(name=user.username).first()
     said = {"full_name": own.full_name if own else "", "email": user.email}
     form = ProfileForm(request.POST or None, initial=said)
@@ -37,7 +38,7 @@ def profile(request: HttpRequest) -> HttpResponse:
 @never_cache
 def access_tokens(request: HttpRequest) -> HttpResponse:
     """A person's tokens. A new one's secret is on the answer to the form, and nowhere else again."""
-    user: User = request.user  # type: ignore[assignment]
+    user = signed_in(request)
     form = TokenForm(request.POST or None)
     secret = ""
     if request.method == "POST" and form.is_valid():
@@ -59,6 +60,6 @@ def access_tokens(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_POST
 def token_revoke(request: HttpRequest, token_id: int) -> HttpResponse:
-    token = tokens.revoke_token(user=request.user, token_id=token_id)  # type: ignore[arg-type]
+    token = tokens.revoke_token(user=signed_in(request), token_id=token_id)
     messages.success(request, f"The token “{token.name}” no longer works.")
     return redirect("tokens")

@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
@@ -21,6 +22,7 @@ from registry.models import Adapter, BaseModel
 from registry.rights import writable_namespace
 from registry.search import tasks_shown_to
 from registry.uploads import HashingUploadHandler, collect
+from registry.views.people import signed_in
 from web.errors import DomainError
 
 
@@ -40,9 +42,9 @@ def upload(request: HttpRequest) -> HttpResponse:
 @csrf_protect
 def _upload(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
-        form = UploadForm(user=request.user, initial=_asked_for(request))
+        form = UploadForm(user=signed_in(request), initial=_asked_for(request))
         return render(request, "registry/upload.html", _context(request, form))
-    form = UploadForm(request.POST, user=request.user)
+    form = UploadForm(request.POST, user=signed_in(request))
     problems: list[Problem] = []
     if form.is_valid():
         try:
@@ -73,10 +75,10 @@ def upload_check(request: HttpRequest) -> JsonResponse:
         raise early_check.BadCheck("The size of the weight file is no number.")
     try:
         report = early_check.check_early(
-            author=request.user,  # type: ignore[arg-type]
-            config=sent.get("config", b""),
-            header=sent.get("header", b""),
-            card=sent.get("card", b""),
+            author=signed_in(request),
+            config=sent["config"],
+            header=sent["header"],
+            card=sent["card"],
             weights_size=int(weights_size),
             weights_come_later=request.POST.get("weights") == "later",
             base_model=request.POST.get("base_model", ""),
@@ -99,6 +101,12 @@ def upload_check(request: HttpRequest) -> JsonResponse:
     )
 
 
+def _beginning(request: HttpRequest, name: str) -> bytes:
+    """As much of a file as an early check can use; nothing if it was not sent."""
+    file = request.FILES.get(name)
+    return file.read(early_check.MAX_HEADER_BYTES + 1) if isinstance(file, UploadedFile) else b""
+
+
 def _publish(request: HttpRequest, data: dict[str, Any]) -> Adapter:
     namespace = writable_namespace(request.user, data["namespace"])
     with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="page-") as folder:
@@ -108,7 +116,7 @@ def _publish(request: HttpRequest, data: dict[str, Any]) -> Adapter:
             card.write_text(data["card"].replace("\r\n", "\n"), encoding="utf-8")
             files[filenames.CARD] = card
         return publishing.publish(
-            author=request.user,  # type: ignore[arg-type]
+            author=signed_in(request),
             namespace=namespace,
             name=data["name"].strip(),
             files=files,
@@ -164,7 +172,9 @@ def _wants_json(request: HttpRequest) -> bool:
 
 
 def _refusal(form: UploadForm, problems: list[Problem]) -> dict[str, Any]:
-    fields = {name: list(errors) for name, errors in form.errors.items() if name != "__all__"}
+    fields = {
+        name: [str(error) for error in errors] for name, errors in form.errors.items() if name != "__all__"
+    }
     general = [Problem(file="", message=str(message)) for message in form.non_field_errors()]
     return _problem_answer(general + problems, fields)
 
