@@ -267,6 +267,10 @@ class Site:
         """The process id of "web process", "worker", "chores worker", "clock" or "broker", as of now."""
         return int(json.loads((self.data_dir / "processes.json").read_text())[name])
 
+    def log(self, name: str) -> str:
+        """What is in logs/`name`.log: web, worker, chores, clock, broker or setup."""
+        return (self.data_dir / "logs" / f"{name}.log").read_text()
+
     @property
     def worker_pid(self) -> int:
         """Of the worker that runs compositions."""
