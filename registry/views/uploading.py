@@ -67,9 +67,7 @@ def _upload(request: HttpRequest) -> HttpResponse:
 @require_POST
 def upload_check(request: HttpRequest) -> JsonResponse:
     """What publishing would say, from the small parts of the files that the page sends before all of them."""
-    sent = {
-        name: request.FILES[name].read() for name in ("config", "header", "card") if name in request.FILES
-    }
+    sent = {name: _beginning(request, name) for name in ("config", "header", "card")}
     weights_size = request.POST.get("weights_size", "0")
     if not (weights_size.isascii() and weights_size.isdigit()):
         raise early_check.BadCheck("The size of the weight file is no number.")
