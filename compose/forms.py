@@ -130,7 +130,10 @@ class ComposeForm(forms.Form):
     """The compose page. Bound, it also has `examples`, `test_examples` and `candidates` for the domain function."""
 
     task = forms.ModelChoiceField(
-        queryset=Task.objects.held_out(), to_field_name="slug", required=False, widget=forms.HiddenInput
+        queryset=Task.objects.held_out(),
+        to_field_name="slug",
+        required=False,
+        error_messages={"invalid_choice": "There is no such task to compose for any more. Go on without it."},
     )
     title = forms.CharField(max_length=200, required=False, label="Name of the task")
     base_model = forms.ModelChoiceField(
@@ -195,7 +198,8 @@ class ComposeForm(forms.Form):
         if data is not None:
             self.given = read_examples(data, files or {})
             self.test_given = read_test_examples(data, files or {})
-            self.picked = list(dict.fromkeys(data.getlist("pick")))
+            # No name holds a NUL, and Postgres would stumble over one in a lookup.
+            self.picked = list(dict.fromkeys(name for name in data.getlist("pick") if "\x00" not in name))
         self.fields["base_model"].queryset = base_models()  # type: ignore[attr-defined]
         self.fields["method"].choices = Composition.Method.choices  # type: ignore[attr-defined]
 
@@ -263,7 +267,8 @@ class ComposeForm(forms.Form):
 
     @property
     def other_errors(self) -> list[str]:
-        return self._errors_about(None)
+        about_task = list(self.errors.get("task", [])) if self.is_bound else []
+        return [*about_task, *self._errors_about(None)]
 
     def _errors_about(self, code: str | None) -> list[str]:
         if not self.is_bound:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from django.utils import timezone
@@ -189,11 +190,11 @@ class JobPage:
 
     # --- charts -----------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def best_trial(self) -> Trial | None:
         return min(self.trials, key=lambda trial: (trial.objective, trial.number), default=None)
 
-    @property
+    @cached_property
     def search(self) -> charts.SearchChart:
         result = self.composition.result or {}
         alone = [c.audition_loss for c in self.candidates if c.audition_loss is not None]
@@ -204,7 +205,7 @@ class JobPage:
             best_single=min(alone, default=None),
         )
 
-    @property
+    @cached_property
     def weights(self) -> charts.BarChart:
         """The final mixing weights, or while it runs those of the best trial so far."""
         best = self.best_trial
@@ -275,7 +276,8 @@ def job_page(composition: Composition, person: Person, *, shows_all: bool = Fals
         composition=composition,
         is_owner=is_owner,
         candidates=candidates,
-        trials=list(composition.trials.all()),
+        # Thousands of vectors, of which the page shows one: the best trial fetches its own.
+        trials=list(composition.trials.defer("mixing_weights")),
         scores=list(composition.scores.all()),
         visible_adapters=set(
             Adapter.objects.visible_to(person)

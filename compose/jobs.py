@@ -558,11 +558,15 @@ def _keep_weights(composition: Composition, result: types.Result) -> None:
 # --- The owner's part ----------------------------------------------------------------------------------------
 
 
-def visible_composition(person: Person, composition_id: str) -> Composition:
-    """Raises NoSuchComposition for what is not there and for what this person may not see."""
+def visible_composition(person: Person, composition_id: str, *, without: Sequence[str] = ()) -> Composition:
+    """Raises NoSuchComposition for what is not there and for what this person may not see.
+
+    `without` names large fields that are fetched only if somebody asks for them.
+    """
     composition = (
         Composition.objects.visible_to(person)
         .select_related("owner", "base_model", "task", "adapter", "adapter__namespace")
+        .defer(*without)
         .filter(pk=composition_id)
         .first()
     )

@@ -136,6 +136,7 @@ def _render_form(
     models = list(base_models().annotate(modules=Count("adapters", filter=Q(adapters__is_composable=True))))
     chosen = form["base_model"].value() or (models[0].name if models else "")
     base_model = next((model for model in models if model.name == str(chosen)), models[0] if models else None)
+    to_try = list(Task.objects.held_out().select_related("base_model").order_by("slug"))
     return render(
         request,
         "compose/compose_form.html",
@@ -146,7 +147,8 @@ def _render_form(
             "base_model": base_model,
             "check": check,
             "summary": _summary(form.given.examples or _as_examples(form), form.given.problems),
-            "tasks": Task.objects.held_out().select_related("base_model").order_by("slug"),
+            "tasks": to_try,
+            "chosen_task": next((task for task in to_try if task.slug == form["task"].value()), None),
             "limits": settings,
             "split_at": few_shot.MIN_ROWS_TO_SPLIT,
             "estimate": _estimate(base_model, form["method"].value(), form["budget"].value()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import RequestDataTooBig
 from django.db import connection
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
@@ -80,8 +81,14 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """A request that could not be read, in the words of the refusal where the exception is one."""
-    error = exception if isinstance(exception, DomainError) else DomainError("The request could not be read.")
-    return answer_error(request, error)
+    if isinstance(exception, DomainError):
+        return answer_error(request, exception)
+    if isinstance(exception, RequestDataTooBig):
+        most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE // 1024**2
+        too_big = DomainError(f"The text in this form is larger than {most} MB. Give it as a file instead.")
+        too_big.code, too_big.status = "too_large", 413
+        return answer_error(request, too_big)
+    return answer_error(request, DomainError("The request could not be read."))
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

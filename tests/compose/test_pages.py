@@ -182,6 +182,7 @@ BAD_INPUT = [
     ({"seed": "-1"}, "The seed is 0 or more."),
     ({"seed": ""}, "Give a whole number; the same one repeats the same search."),
     ({"method": "magic"}, "There is no method of this name."),
+    ({"task": "no such task"}, "There is no such task to compose for any more."),
     ({"title": "x" * 201}, "at most 200 characters"),
 ]
 
@@ -218,6 +219,25 @@ def test_a_bad_file_is_refused_in_a_sentence(
     assert answer.status_code == 422
     assert says(answer, f"The file: {sentence}"[10:])
     assert says(answer, "question 4")
+    assert Composition.objects.count() == 0
+
+
+def test_a_form_too_large_to_read_says_what_to_do(as_owner: Client, base_model: BaseModel):
+    answer = as_owner.post("/compose", filled(examples_text="x" * 5_000_000))
+    assert answer.status_code == 413
+    assert says(answer, "The text in this form is larger than 4 MB. Give it as a file instead.")
+
+
+@pytest.mark.parametrize(
+    "field", ["title", "base_model", "choice", "pick", "filter", "method", "examples_text", "task"]
+)
+@pytest.mark.parametrize("action", ["compose", "refresh", "check"])
+def test_a_nul_is_refused_wherever_it_stands(
+    as_owner: Client, base_model: BaseModel, field: str, action: str
+):
+    changes = {"choice": "picked", field: "a\x00b", "action": action}
+    assert as_owner.post("/compose", filled(**changes)).status_code in {200, 422}
+    assert as_owner.post("/compose/check", filled(**changes)).status_code == 200
     assert Composition.objects.count() == 0
 
 
@@ -393,6 +413,17 @@ def test_a_running_composition_shows_step_curve_worker_and_heartbeat(as_owner: C
     assert says(page, "Heartbeat")
     assert "search-best" in text_of(page)
     assert says(page, "Stop and keep best")
+
+
+def test_asking_again_and_again_does_not_fetch_what_is_large(
+    as_owner: Client, running: Composition, django_assert_num_queries: Any
+):
+    with CaptureQueriesContext(connection) as queries:
+        as_owner.get(f"{running.get_absolute_url()}/progress")
+    sql = " ".join(query["sql"] for query in queries)
+    assert '"compose_composition"."predictions"' not in sql
+    assert '"compose_composition"."test_examples"' not in sql
+    assert sql.count('"compose_trial"."mixing_weights"') == 1
 
 
 def test_only_an_unfinished_composition_asks_for_itself_again(as_owner: Client, queued: Composition):

@@ -72,6 +72,18 @@
     if (event.key === "Enter" && event.target.name === "filter") event.preventDefault();
   });
 
+  // One click, one composition; coming back to the page makes the buttons work again.
+  let isSent = false;
+  form.addEventListener("submit", (event) => {
+    if (isSent) event.preventDefault();
+    isSent = true;
+    form.setAttribute("aria-busy", "true");
+  });
+  window.addEventListener("pageshow", () => {
+    isSent = false;
+    form.removeAttribute("aria-busy");
+  });
+
   const file = document.getElementById("examples-file");
   const block = file.closest("section");
   for (const name of ["dragover", "dragleave", "drop"]) {
