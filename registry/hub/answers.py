@@ -1,0 +1,217 @@
+"""Repositories, files and commits in the JSON that the Hub's clients read; keys they require are always there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from registry import cards
+from registry.filenames import CARD
+from registry.hub.repositories import File, Repository, Snapshot, git_sha1
+from registry.models import Adapter, BaseModel
+from registry.storage import open_blob
+
+Json = dict[str, Any]
+_PIPELINES = {
+    "SEQ_2_SEQ_LM": "text2text-generation",
+    "CAUSAL_LM": "text-generation",
+    "SEQ_CLS": "text-classification",
+    "TOKEN_CLS": "token-classification",
+    "QUESTION_ANS": "question-answering",
+    "FEATURE_EXTRACTION": "feature-extraction",
+}
+
+
+def date(moment: datetime) -> str:
+    """`2026-01-31T10:00:00.000Z`; clients refuse any other way to write it."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+# --- Repositories ------------------------------------------------------------------------------------------
+
+
+def model(snapshot: Snapshot, *, blobs: bool = False) -> Json:
+    """All about a repository at one revision; with `blobs`, sizes and hashes of its files."""
+    repository = snapshot.repository
+    files = snapshot.files()
+    found = adapter_row(repository.adapter) if repository.adapter else base_model_row(repository.base_model)
+    found["sha"] = snapshot.commit
+    found["cardData"] = _card_data(files)
+    found["siblings"] = [_sibling(file, blobs=blobs) for file in files]
+    if snapshot.revision is not None and (parameters := snapshot.revision.fact("parameters")):
+        dtypes = snapshot.revision.fact("dtypes", [])
+        found["safetensors"] = {
+            "parameters": {dtypes[0]: parameters} if len(dtypes) == 1 else {},
+            "total": parameters,
+        }
+    return found
+
+
+def adapter_row(adapter: Adapter) -> Json:
+    """An adapter as it stands in lists; `adapter.head` and `adapter.base_model` should be fetched with it."""
+    head = adapter.head
+    return {
+        **_row(adapter.full_name, adapter.namespace.name, f"adapter-{adapter.pk}"),
+        "sha": head.commit if head else None,
+        "private": adapter.is_private,
+        "createdAt": date(adapter.created_at),
+        "lastModified": date(adapter.updated_at),
+        "downloads": adapter.downloads,
+        "likes": adapter.likes,
+        "tags": tags(adapter),
+        "library_name": "peft" if adapter.rank is not None else None,
+        "pipeline_tag": pipeline_tag(adapter),
+    }
+
+
+def base_model_row(base_model: BaseModel | None) -> Json:
+    assert base_model is not None
+    return {
+        **_row(base_model.name, base_model.name.partition("/")[0], f"base-model-{base_model.pk}"),
+        "sha": base_model.commit,
+        "private": False,
+        "createdAt": date(base_model.created_at),
+        "lastModified": date(base_model.created_at),
+        "downloads": 0,
+        "likes": 0,
+        "tags": ["transformers", *([f"license:{base_model.license}"] if base_model.license else [])],
+        "library_name": "transformers",
+        "pipeline_tag": _PIPELINES.get(base_model.task_type),
+    }
+
+
+def _row(name: str, author: str, key: str) -> Json:
+    return {
+        "_id": key,
+        "id": name,
+        "modelId": name,
+        "author": author,
+        "gated": False,
+        "disabled": False,
+        "trendingScore": 0,
+    }
+
+
+def tags(adapter: Adapter) -> list[str]:
+    """What the Hub calls tags: ours, and what we know of library, licence, base model and language.
+
+    `listing.with_tag` finds by each of them.
+    """
+    found = ["peft", "lora", "safetensors"] if adapter.rank is not None else []
+    base = adapter.base_model.name if adapter.base_model else adapter.base_model_label
+    if base:
+        found += [f"base_model:{base}", f"base_model:adapter:{base}"]
+    if adapter.license:
+        found.append(f"license:{adapter.license}")
+    found += [language.strip() for language in adapter.language.split(",") if language.strip()]
+    if pipeline := pipeline_tag(adapter):
+        found.append(pipeline)
+    return list(dict.fromkeys([*found, *adapter.tags]))
+
+
+def pipeline_tag(adapter: Adapter) -> str | None:
+    task_type = adapter.head.fact("task_type") if adapter.head else ""
+    return _PIPELINES.get(task_type or (adapter.base_model.task_type if adapter.base_model else ""))
+
+
+def task_types(pipeline: str) -> list[str]:
+    """peft's words for what the Hub calls this pipeline."""
+    return [task_type for task_type, name in _PIPELINES.items() if name == pipeline]
+
+
+def _card_data(files: Iterable[File]) -> Mapping[str, Any] | None:
+    card = next((file for file in files if file.path == CARD), None)
+    if card is None or card.blob.size_bytes > cards.MAX_CARD_BYTES:
+        return None
+    try:
+        with open_blob(card.blob) as stream:
+            return cards.split_card(cards.decode_card(stream.read()))[0]
+    except cards.CardRefused:
+        return None
+
+
+def _sibling(file: File, *, blobs: bool) -> Json:
+    found: Json = {"rfilename": file.path}
+    if blobs:
+        found |= {"size": file.blob.size_bytes, "blobId": file.oid}
+        if file.is_lfs:
+            found["lfs"] = {
+                "sha256": file.blob.sha256,
+                "size": file.blob.size_bytes,
+                "pointerSize": len(file.pointer),
+            }
+    return found
+
+
+# --- Files and folders ---------------------------------------------------------------------------------------
+
+
+def entries(files: Iterable[File], *, below: str = "", recursive: bool = True) -> list[Json]:
+    """Files and folders below a folder ("" is all), by path; folders are listed also when their files are."""
+    start = f"{below}/" if below else ""
+    found: dict[str, Json] = {}
+    for file in files:
+        if not file.path.startswith(start):
+            continue
+        inner = file.path[len(start) :].split("/")
+        for depth in range(1, len(inner) if recursive else min(2, len(inner))):
+            path = start + "/".join(inner[:depth])
+            found.setdefault(path, folder(path))
+        if recursive or len(inner) == 1:
+            found[file.path] = entry(file)
+    return [found[path] for path in sorted(found)]
+
+
+def entry(file: File) -> Json:
+    found: Json = {"type": "file", "oid": file.oid, "size": file.blob.size_bytes, "path": file.path}
+    if file.is_lfs:
+        found["lfs"] = {
+            "oid": file.blob.sha256,
+            "size": file.blob.size_bytes,
+            "pointerSize": len(file.pointer),
+        }
+    return found
+
+
+def folder(path: str) -> Json:
+    return {"type": "directory", "oid": git_sha1(path.encode()), "size": 0, "path": path}
+
+
+# --- Commits ---------------------------------------------------------------------------------------------------
+
+
+def commit(snapshot: Snapshot, *, formatted: bool = False) -> Json:
+    title = snapshot.title
+    text = snapshot.revision.description if snapshot.revision else ""
+    found: Json = {
+        "id": snapshot.commit,
+        "title": title,
+        "message": text,
+        "date": date(snapshot.created_at),
+        "authors": [{"user": snapshot.author}] if snapshot.author else [],
+    }
+    if formatted:
+        found["formatted"] = {"title": title, "message": text}
+    return found
+
+
+def last_commit(snapshot: Snapshot) -> Json:
+    return {"id": snapshot.commit, "title": snapshot.title, "date": date(snapshot.created_at)}
+
+
+def refs(repository: Repository, *, pull_requests: bool = False) -> Json:
+    """Branches and tags. Nothing is converted here and there are no pull requests, but clients want the lists."""
+    branches: list[Json] = []
+    found_tags: list[Json] = []
+    if repository.adapter is not None:
+        for ref in repository.adapter.refs.select_related("revision"):
+            kind, rows = ("heads", branches) if ref.kind == "branch" else ("tags", found_tags)
+            rows.append(
+                {"name": ref.name, "ref": f"refs/{kind}/{ref.name}", "targetCommit": ref.revision.commit}
+            )
+    else:
+        commit = repository.snapshot().commit
+        branches.append({"name": "main", "ref": "refs/heads/main", "targetCommit": commit})
+    found: Json = {"branches": branches, "converts": [], "tags": found_tags}
+    return {**found, "pullRequests": []} if pull_requests else found

@@ -1,0 +1,108 @@
+"""What every view of the Hub protocol has in common: who calls, by token alone, and JSON whatever happens."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.http import HttpRequest, HttpResponse
+from django.http.request import RawPostDataException
+from django.http.response import HttpResponseBase
+from django.views.decorators.csrf import csrf_exempt
+
+from registry.authentication import find_token
+from registry.hub import errors
+from registry.models import Token, User
+from web.errors import DomainError, Forbidden
+
+logger = logging.getLogger(__name__)
+
+View = Callable[..., HttpResponseBase]
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who a request comes from. Cookies do not count here, so no other site can act for a person."""
+
+    person: User | AnonymousUser
+    token: Token | None
+
+    def signed_in(self) -> User:
+        """The person. Raises TokenNeeded for a guest."""
+        if not isinstance(self.person, User):
+            raise errors.TokenNeeded
+        return self.person
+
+    def writer(self) -> User:
+        """The person, if the token may write. Raises TokenNeeded or Forbidden."""
+        person = self.signed_in()
+        if self.token is None or self.token.scope != Token.Scope.WRITE:
+            raise Forbidden("This token may only read. Make one with the scope write under Settings, Tokens.")
+        return person
+
+
+class TooMuchText(DomainError):
+    code = "too_large"
+    status = 413
+
+
+def door(*methods: str) -> Callable[[View], View]:
+    """For `view(request, caller, ...)`: these methods only, the caller known, every refusal as the clients read it.
+
+    The body is left unread, so that a view can take it in pieces.
+    """
+    allowed = {*methods, "HEAD"} if "GET" in methods else set(methods)
+
+    def wrap(view: View) -> View:
+        @csrf_exempt
+        @functools.wraps(view)
+        def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            try:
+                if request.method not in allowed:
+                    raise errors.NotAllowed(f"{request.method} means nothing at this address.")
+                return view(request, find_caller(request), *args, **kwargs)
+            except errors.Moved as move:
+                return errors.moved(request, move)
+            except DomainError as error:
+                return errors.answer(error)
+            except RequestDataTooBig:
+                return errors.answer(TooMuchText("The request is larger than such a request can be."))
+            except (SuspiciousOperation, RawPostDataException):
+                return errors.answer(DomainError("The request could not be read."))
+
+        return answer
+
+    return wrap
+
+
+def by_method(**views: View) -> View:
+    """One address, one view for each method: `by_method(POST=create, DELETE=delete)`. The views are doors."""
+
+    @csrf_exempt
+    def choose(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        view = views.get("GET" if request.method == "HEAD" else str(request.method))
+        if view is None:
+            return errors.answer(errors.NotAllowed(f"{request.method} means nothing at this address."))
+        return view(request, *args, **kwargs)
+
+    return choose
+
+
+def find_caller(request: HttpRequest) -> Caller:
+    """Raises BadToken for a token that is unknown, expired or revoked; a request without one is a guest's."""
+    scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        return Caller(AnonymousUser(), None)
+    token = find_token(secret.strip())
+    if token is None:
+        raise errors.BadToken
+    return Caller(token.user, token)
+
+
+def empty() -> HttpResponse:
+    return HttpResponse(status=204)

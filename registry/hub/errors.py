@@ -1,0 +1,113 @@
+"""Refusals as the Hub's clients read them: the header X-Error-Code decides which exception they raise."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, JsonResponse
+
+from registry.errors import InspectionRefused
+from web.errors import DomainError
+
+_PLAIN = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "…": "...", "×": "x", "−": "-", "–": "-"})
+_PROBLEMS_SHOWN = 10
+
+
+class HubError(DomainError):
+    """A refusal with the code that makes the client raise its own exception; "" for the plain one."""
+
+    hub_code = ""
+    status = 404
+
+
+class RepositoryNotFound(HubError):
+    code = "not_found"
+    hub_code = "RepoNotFound"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no repository {name[:200]!r} here, or you may not see it.")
+
+
+class RevisionNotFound(HubError):
+    code = "revision_not_found"
+    hub_code = "RevisionNotFound"
+
+    def __init__(self, repository: str, revision: str) -> None:
+        super().__init__(f"{repository} has no branch, tag or commit {revision[:200]!r}.")
+
+
+class EntryNotFound(HubError):
+    """`commit` tells the client which revision was looked at, so that it remembers that the file is not there."""
+
+    code = "entry_not_found"
+    hub_code = "EntryNotFound"
+
+    def __init__(self, path: str, commit: str, message: str = "") -> None:
+        super().__init__(message or f"There is nothing at {path[:300]!r} in revision {commit[:8]}.")
+        self.commit = commit
+
+
+class BadToken(HubError):
+    """The client knows this sentence."""
+
+    code = "bad_token"
+    status = 401
+
+    def __init__(self) -> None:
+        super().__init__("Invalid credentials in Authorization header")
+
+
+class TokenNeeded(HubError):
+    code = "token_needed"
+    status = 401
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Log in first: make a token under Settings, Tokens, and run `hf auth login` with it."
+        )
+
+
+class NotAllowed(HubError):
+    code = "method_not_allowed"
+    status = 405
+
+
+class Moved(Exception):
+    """The repository has another name now."""
+
+    def __init__(self, old: str, new: str) -> None:
+        super().__init__(f"{old} is {new} now")
+        self.old, self.new = old, new
+
+
+def answer(error: DomainError) -> JsonResponse:
+    """The refusal as JSON, its sentence also in a header, where clients look first."""
+    message = _in_ascii(_sentence(error))
+    response = JsonResponse({"error": message, "errors": [{"message": message}]}, status=error.status)
+    response["X-Error-Message"] = message.replace("\n", " ")
+    if isinstance(error, HubError) and error.hub_code:
+        response["X-Error-Code"] = error.hub_code
+    if isinstance(error, EntryNotFound):
+        response["X-Repo-Commit"] = error.commit
+    if error.status == 401:
+        response["WWW-Authenticate"] = 'Bearer realm="LoRA Commons"'
+    return response
+
+
+def moved(request: HttpRequest, move: Moved) -> JsonResponse:
+    """307: the same request at the new name."""
+    location = request.get_full_path().replace(f"/{move.old}", f"/{move.new}", 1)
+    response = JsonResponse({"error": f"{move.old} is called {move.new} now."}, status=307)
+    response["Location"] = request.build_absolute_uri(location)
+    return response
+
+
+def _sentence(error: DomainError) -> str:
+    if not isinstance(error, InspectionRefused):
+        return error.message
+    shown = [problem.message for problem in error.problems[:_PROBLEMS_SHOWN]]
+    more = len(error.problems) - len(shown)
+    return "\n".join([*shown, f"(and {more} more)"] if more else shown)
+
+
+def _in_ascii(text: str) -> str:
+    """Header values have to be ASCII, and a body that says the same is not shown twice."""
+    return text.translate(_PLAIN).encode("ascii", "replace").decode()

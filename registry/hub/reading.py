@@ -1,0 +1,156 @@
+"""The read path: files, what there is to know about a repository, its revisions and its history."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from django.http import HttpRequest, JsonResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect
+
+from registry import downloads
+from registry.hub import answers, pages, repositories
+from registry.hub.doors import Caller, door
+from registry.hub.errors import EntryNotFound, RepositoryNotFound
+from registry.hub.repositories import File, Snapshot
+from registry.models import RevisionFile
+
+TREE_PAGE = 1000
+EXPANDED_TREE_PAGE = 50
+COMMITS_PAGE = 100
+
+
+@door("GET")
+def resolve(request: HttpRequest, caller: Caller, repo: str, rest: str) -> HttpResponseBase:
+    """A file's bytes, whole or a range; HEAD says what the client's cache has to know about them."""
+    snapshot, file = repositories.find_file(caller.person, repo, rest)
+    response = downloads.file_response(request, file.blob, file.path, etag=file.etag)
+    response["X-Repo-Commit"] = snapshot.commit
+    response["X-Linked-Etag"] = f'"{file.etag}"'
+    response["X-Linked-Size"] = str(file.blob.size_bytes)
+    is_sent = request.method == "GET" and response.status_code in {200, 206, 302}
+    if is_sent and file.is_lfs and snapshot.revision is not None:
+        downloads.count_download(request, snapshot.revision, person=caller.person)
+    return response
+
+
+@door("GET")
+def info(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
+    snapshot = repositories.find(caller.person, repo).snapshot()
+    return JsonResponse(answers.model(snapshot, blobs=_is_true(request, "blobs")))
+
+
+@door("GET")
+def revision_info(request: HttpRequest, caller: Caller, repo: str, revision: str) -> JsonResponse:
+    snapshot = repositories.find(caller.person, repo).snapshot(revision)
+    return JsonResponse(answers.model(snapshot, blobs=_is_true(request, "blobs")))
+
+
+@door("GET")
+def tree(request: HttpRequest, caller: Caller, repo: str, rest: str) -> JsonResponse:
+    """Files and folders of a revision, or of one folder in it."""
+    repository = repositories.find(caller.person, repo)
+    revision, path = repository.split(rest.rstrip("/"))
+    snapshot = repository.snapshot(revision)
+    files = snapshot.files()
+    entries = answers.entries(files, below=path, recursive=_is_true(request, "recursive"))
+    if path and not entries:
+        raise EntryNotFound(path, snapshot.commit)
+    is_expanded = _is_true(request, "expand")
+    size = EXPANDED_TREE_PAGE if is_expanded else TREE_PAGE
+    rows, next_cursor = pages.page(request, entries, size=size)
+    if is_expanded:
+        _add_last_commits(snapshot, files, rows)
+    return pages.json_page(request, list(rows), next_cursor=next_cursor)
+
+
+@door("POST")
+def paths_info(request: HttpRequest, caller: Caller, repo: str, revision: str) -> JsonResponse:
+    """What is at these paths; those where nothing is are left out. A POST only because the list may be long."""
+    snapshot = repositories.find(caller.person, repo).snapshot(revision)
+    wanted = {path.strip("/") for path in request.POST.getlist("paths")}
+    files = snapshot.files()
+    rows = [entry for entry in answers.entries(files) if entry["path"] in wanted]
+    if request.POST.get("expand", "").lower() == "true":
+        _add_last_commits(snapshot, files, rows)
+    return JsonResponse(rows, safe=False)
+
+
+@door("GET")
+def refs(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
+    repository = repositories.find(caller.person, repo)
+    return JsonResponse(answers.refs(repository, pull_requests=request.GET.get("include_prs") == "1"))
+
+
+@door("GET")
+def commits(request: HttpRequest, caller: Caller, repo: str, revision: str) -> JsonResponse:
+    """The history of a revision, newest first."""
+    repository = repositories.find(caller.person, repo)
+    size = pages.whole_number(request, "limit", default=COMMITS_PAGE, most=COMMITS_PAGE) or COMMITS_PAGE
+    history = repository.history(repository.snapshot(revision))
+    rows, next_cursor = pages.page(request, history, size=size)
+    formatted = "formatted" in [*request.GET.getlist("expand"), *request.GET.getlist("expand[]")]
+    found = [answers.commit(row, formatted=formatted) for row in rows]
+    return pages.json_page(request, list(found), next_cursor=next_cursor)
+
+
+@door("GET")
+def show(request: HttpRequest, caller: Caller, repo: str, rest: str) -> HttpResponseBase:
+    """An address that clients print for people (`commit/…`, `tree/…`, `blob/…`), led to our page of that revision.
+
+    What a guest may not see is for the page to refuse: it knows who is signed in.
+    """
+    namespace, _, name = repo.partition("/")
+    try:
+        repository = repositories.find(caller.person, repo)
+    except RepositoryNotFound:
+        return redirect("adapter", namespace=namespace, name=name)
+    if repository.base_model is not None:
+        return redirect(repository.base_model)
+    revision = repository.snapshot(repository.split(rest.rstrip("/"))[0])
+    if repository.adapter is not None and revision.revision is not None:
+        if revision.revision.pk == repository.adapter.head_id:
+            return redirect(repository.adapter)
+        return redirect("adapter_revision", namespace=namespace, name=name, commit=revision.commit)
+    raise RepositoryNotFound(repo)
+
+
+@door("GET", "POST", "PUT", "DELETE", "PATCH")
+def nothing_here(request: HttpRequest, caller: Caller, rest: str = "") -> JsonResponse:
+    """Data sets, spaces and whatever else the Hub has and we have not: a 404 that clients can read."""
+    raise RepositoryNotFound(rest)
+
+
+def _add_last_commits(snapshot: Snapshot, files: list[File], rows: list[answers.Json]) -> None:
+    """To each row the newest commit that changed it; a folder changes with the files below it."""
+    by_file = _last_commits(snapshot, files)
+    for row in rows:
+        below = [path for path in by_file if path == row["path"] or path.startswith(f"{row['path']}/")]
+        newest = max((by_file[path] for path in below), key=lambda found: found.created_at, default=snapshot)
+        row["lastCommit"] = answers.last_commit(newest)
+        row["securityFileStatus"] = None
+
+
+def _last_commits(snapshot: Snapshot, files: list[File]) -> dict[str, Snapshot]:
+    """For each path the oldest revision in a row, back from this one, that has the same bytes there."""
+    found = {file.path: snapshot for file in files}
+    wanted = {file.path: file.blob.pk for file in files}
+    if snapshot.revision is None:
+        return found
+    history = islice(snapshot.repository.history(snapshot), 1, None)
+    contents: dict[int, dict[str, int]] = {}
+    rows = RevisionFile.objects.filter(revision__adapter=snapshot.revision.adapter_id)
+    for revision, path, blob in rows.values_list("revision_id", "path", "blob_id"):
+        contents.setdefault(revision, {})[path] = blob
+    for older in history:
+        assert older.revision is not None
+        there = contents.get(older.revision.pk, {})
+        wanted = {path: blob for path, blob in wanted.items() if there.get(path) == blob}
+        if not wanted:
+            break
+        found |= dict.fromkeys(wanted, older)
+    return found
+
+
+def _is_true(request: HttpRequest, name: str) -> bool:
+    return request.GET.get(name, "").lower() in {"1", "true"}

@@ -1,0 +1,177 @@
+"""What the Hub calls a repository: an adapter, or a base model that is hosted here, with its revisions and files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from registry.filenames import WEIGHTS
+from registry.hub.errors import EntryNotFound, RepositoryNotFound, RevisionNotFound
+from registry.models import Adapter, BaseModel, Blob, Ref, Revision
+from registry.publishing import MAIN
+from registry.rights import Person, visible_adapter
+from web.errors import Forbidden, NotFound
+
+LARGE_BYTES = 10 * 1024**2
+_MAX_SEGMENTS = 40
+_COMMIT = re.compile(r"[0-9a-f]{7,40}\Z")
+
+
+class NotWritable(Forbidden):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is a base model that is hosted here; it cannot be written to.")
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a revision. Weights are "LFS" files whatever way they came: clients know them by sha256."""
+
+    path: str
+    blob: Blob
+    is_lfs: bool
+
+    @property
+    def etag(self) -> str:
+        """What clients call the bytes: sha256 of weights, git's blob id of anything else."""
+        return self.blob.sha256 if self.is_lfs else self.blob.git_sha1
+
+    @property
+    def oid(self) -> str:
+        """git's blob id: of the pointer for weights, else of the content."""
+        return git_sha1(self.pointer) if self.is_lfs else self.blob.git_sha1
+
+    @property
+    def pointer(self) -> bytes:
+        """The text that Git LFS keeps in place of the bytes."""
+        return (
+            "version https://git-lfs.github.com/spec/v1\n"
+            f"oid sha256:{self.blob.sha256}\nsize {self.blob.size_bytes}\n"
+        ).encode()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One revision of a repository; `revision` is None for a base model's, which has just one."""
+
+    repository: Repository
+    commit: str
+    created_at: datetime
+    title: str
+    author: str
+    revision: Revision | None = None
+
+    def files(self) -> list[File]:
+        """All files by path, each with its blob."""
+        if self.revision is not None:
+            rows = self.revision.files.select_related("blob").order_by("path")
+            return [File(row.path, row.blob, row.is_lfs) for row in rows]
+        assert self.repository.base_model is not None
+        rows = self.repository.base_model.files.select_related("blob").order_by("path")
+        return [File(row.path, row.blob, _is_large(row.path, row.blob)) for row in rows]
+
+    def file(self, path: str) -> File:
+        """The file at `path`. Raises EntryNotFound."""
+        found = next((file for file in self.files() if file.path == path), None)
+        if found is None:
+            raise EntryNotFound(path, self.commit)
+        return found
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Either an adapter or a base model hosted here."""
+
+    name: str
+    adapter: Adapter | None = None
+    base_model: BaseModel | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    def snapshot(self, revision: str = MAIN) -> Snapshot:
+        """The revision of this branch, tag or commit (7 or more of its digits). Raises RevisionNotFound."""
+        found = self._in_adapter(revision) if self.adapter else self._in_base_model(revision)
+        if found is None:
+            raise RevisionNotFound(self.name, revision)
+        return found
+
+    def split(self, rest: str) -> tuple[str, str]:
+        """An address behind `resolve/` or the like as (revision, path).
+
+        Django has decoded `feature%2Fx`, so the longest branch or tag that there is counts; none begins with
+        the name of another and a slash.
+        """
+        parts = rest.split("/")
+        starts = ["/".join(parts[:end]) for end in range(1, min(len(parts), _MAX_SEGMENTS) + 1)]
+        known: list[str] = []
+        if self.adapter is not None:
+            known = list(self.adapter.refs.filter(name__in=starts).values_list("name", flat=True))
+        revision = max(known, key=len, default=parts[0])
+        return revision, rest[len(revision) + 1 :]
+
+    def snapshot_of(self, revision: Revision) -> Snapshot:
+        author = revision.author.username if revision.author else ""
+        return Snapshot(self, revision.commit, revision.created_at, revision.message, author, revision)
+
+    def history(self, snapshot: Snapshot) -> Iterator[Snapshot]:
+        """This revision and its ancestors, newest first."""
+        if self.adapter is None or snapshot.revision is None:
+            yield snapshot
+            return
+        revisions = self.adapter.revisions.select_related("author").defer("facts", "warnings")
+        rows = {row.pk: row for row in revisions}
+        place: int | None = snapshot.revision.pk
+        while place is not None:
+            yield self.snapshot_of(rows[place])
+            place = rows[place].parent_id
+
+    def _in_adapter(self, name: str) -> Snapshot | None:
+        assert self.adapter is not None
+        revisions = Revision.objects.filter(adapter=self.adapter).select_related("author")
+        ref = Ref.objects.filter(adapter=self.adapter, name=name).first()
+        if ref is not None:
+            return self.snapshot_of(revisions.get(pk=ref.revision_id))
+        if not _COMMIT.match(name):
+            return None
+        found = list(revisions.filter(commit__startswith=name)[:2])
+        return self.snapshot_of(found[0]) if len(found) == 1 else None
+
+    def _in_base_model(self, name: str) -> Snapshot | None:
+        assert self.base_model is not None
+        commit = self.base_model.commit
+        if name != MAIN and not (_COMMIT.match(name) and commit.startswith(name)):
+            return None
+        return Snapshot(self, commit, self.base_model.created_at, "Host this base model", "")
+
+
+def find(person: Person, name: str) -> Repository:
+    """The repository `namespace/name` if this person may see it. Raises RepositoryNotFound."""
+    base_model = BaseModel.objects.filter(name__iexact=name, kind=BaseModel.Kind.HOSTED).first()
+    if base_model is not None:
+        return Repository(base_model.name, base_model=base_model)
+    namespace, _, own = name.partition("/")
+    try:
+        adapter = visible_adapter(person, namespace, own)
+    except NotFound as error:
+        raise RepositoryNotFound(name) from error
+    return Repository(adapter.full_name, adapter=adapter)
+
+
+def find_file(person: Person, name: str, rest: str) -> tuple[Snapshot, File]:
+    """The file at `REVISION/PATH` of a repository. Raises RepositoryNotFound, RevisionNotFound, EntryNotFound."""
+    repository = find(person, name)
+    revision, path = repository.split(rest)
+    snapshot = repository.snapshot(revision)
+    return snapshot, snapshot.file(path)
+
+
+def git_sha1(content: bytes) -> str:
+    """git's blob id of these bytes."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _is_large(path: str, blob: Blob) -> bool:
+    return path == WEIGHTS or path.endswith((".safetensors", ".bin")) or blob.size_bytes > LARGE_BYTES
