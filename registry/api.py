@@ -332,7 +332,7 @@ def _revision(request: Request, namespace: str, name: str) -> Revision:
 
 
 def _detail(view: AdapterContext, adapter: Adapter) -> Response:
-    adapter.composes_with = search.composes_with(adapter, person=view.request.user).count()  # type: ignore[attr-defined]
+    adapter.composes_with = search.composes_with(adapter, person=view.request.user).count()
     return Response(AdapterDetailSerializer(adapter, context=view.get_serializer_context()).data)
 
 

@@ -8,25 +8,13 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import (
-    Case,
-    Count,
-    F,
-    FloatField,
-    IntegerField,
-    OuterRef,
-    Q,
-    QuerySet,
-    Subquery,
-    TextField,
-    Value,
-    When,
-)
+from django.db.models import Count, F, FloatField, Q, QuerySet, TextField, Value
 from django.db.models.functions import Cast, Coalesce
 from django.http import QueryDict
 
 from registry.adapter_config import MAX_RANK
 from registry.models import Adapter, BaseModel, Task
+from registry.models.adapters import AdapterQuerySet
 from registry.rights import Person
 from web.errors import DomainError
 from web.pagination import page_size
@@ -166,16 +154,14 @@ class Facet:
     more: int = 0
 
 
-def find(query: AdapterQuery, *, person: Person) -> tuple[QuerySet[Adapter], tuple[str, ...]]:
+def find(query: AdapterQuery, *, person: Person) -> tuple[AdapterQuerySet, tuple[str, ...]]:
     """Adapters that fit the query and this person may see, and the order for `web.pagination.paginate`.
 
     Each has `composes_with`, the number of other adapters it can be composed with, and `score`, its best one or -1.
     """
-    rows = _filtered(query, person).annotate(
-        composes_with=_composes_with(person),
-        score=Coalesce("best_score", Value(-1.0), output_field=FloatField()),
-    )
-    return rows.select_related("namespace", "base_model", "task", "head"), SORTS[query.sort]
+    score = Coalesce("best_score", Value(-1.0), output_field=FloatField())
+    rows = _filtered(query, person).select_related("namespace", "base_model", "task", "head")
+    return rows.with_family_sizes(person).annotate(score=score), SORTS[query.sort]
 
 
 def count(query: AdapterQuery, *, person: Person) -> int:
@@ -203,7 +189,7 @@ def composes_with(adapter: Adapter, *, person: Person) -> QuerySet[Adapter]:
     return family.exclude(pk=adapter.pk).select_related("namespace", "task")
 
 
-def with_words(rows: QuerySet[Adapter], q: str) -> QuerySet[Adapter]:
+def with_words(rows: AdapterQuerySet, q: str) -> AdapterQuerySet:
     """Those whose name, namespace, description, task, base model or tags hold every word of `q`.
 
     The one place where text is searched: a full-text index of either database goes in here.
@@ -224,7 +210,7 @@ def with_words(rows: QuerySet[Adapter], q: str) -> QuerySet[Adapter]:
     return rows
 
 
-def _filtered(query: AdapterQuery, person: Person) -> QuerySet[Adapter]:
+def _filtered(query: AdapterQuery, person: Person) -> AdapterQuerySet:
     rows = with_words(Adapter.objects.visible_to(person), query.q)
     if query.task:
         rows = rows.filter(task__slug=query.task)
@@ -250,23 +236,6 @@ def _made_for(name: str) -> Q:
     if base_model is not None:
         return Q(base_model=base_model)
     return Q(base_model=None, base_model_label__iexact=name)
-
-
-def _composes_with(person: Person) -> Case:
-    family = (
-        Adapter.objects.visible_to(person)
-        .filter(base_model=OuterRef("base_model"), is_composable=True)
-        .exclude(pk=OuterRef("pk"))
-        .order_by()
-        .values("base_model")
-        .annotate(size=Count("pk"))
-        .values("size")
-    )
-    return Case(
-        When(is_composable=True, base_model__isnull=False, then=Coalesce(Subquery(family), 0)),
-        default=0,
-        output_field=IntegerField(),
-    )
 
 
 def _facet(

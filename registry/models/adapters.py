@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.db import models
@@ -36,6 +37,8 @@ class Blob(models.Model):
 
 
 class AdapterQuerySet(models.QuerySet["Adapter"]):
+    _counts_for: tuple[User | AnonymousUser | None] | None = None
+
     def alive(self) -> AdapterQuerySet:
         return self.filter(deleted_at=None)
 
@@ -50,6 +53,42 @@ class AdapterQuerySet(models.QuerySet["Adapter"]):
     def composable_with(self, base_model: BaseModel) -> AdapterQuerySet:
         """Adapters of one composition family: plain LoRA whose matrices fit this base model."""
         return self.alive().filter(base_model=base_model, is_composable=True)
+
+    def with_family_sizes(self, user: User | AnonymousUser | None) -> AdapterQuerySet:
+        """Each adapter gets `composes_with`, the number of others it composes with that this person may see.
+
+        One query for all rows that are fetched. Not an annotation: sorted by something without an index, a database
+        would count the family of every row before it takes the first twenty.
+        """
+        rows = self.all()
+        rows._counts_for = (user,)
+        return rows
+
+    def _clone(self) -> AdapterQuerySet:
+        copy = super()._clone()  # type: ignore[misc]
+        copy._counts_for = self._counts_for
+        return copy
+
+    def _fetch_all(self) -> None:
+        is_first = self._result_cache is None
+        super()._fetch_all()
+        if is_first and self._counts_for is not None and self._result_cache:
+            _count_families(self._result_cache, *self._counts_for)
+
+
+def _count_families(adapters: Sequence[Adapter], user: User | AnonymousUser | None) -> None:
+    composable = {adapter.base_model_id for adapter in adapters if adapter.is_composable}
+    groups = (
+        Adapter.objects.visible_to(user)
+        .filter(base_model__in=composable - {None}, is_composable=True)
+        .order_by()
+        .values_list("base_model")
+        .annotate(size=models.Count("pk"))
+    )
+    sizes = dict(groups)
+    for adapter in adapters:
+        family = sizes.get(adapter.base_model_id, 0) if adapter.is_composable else 0
+        adapter.composes_with = max(family - 1, 0)
 
 
 class Adapter(models.Model):
@@ -99,6 +138,7 @@ class Adapter(models.Model):
     quarantined_at = models.DateTimeField(null=True, blank=True)
 
     objects = AdapterQuerySet.as_manager()
+    composes_with: int  # where `with_family_sizes` counted it
 
     class Meta:
         constraints: ClassVar = [

@@ -133,7 +133,7 @@ def test_composes_with_counts_the_others_of_the_family_that_one_may_see(shelf):
 
     def counts(person: object) -> dict[str, int]:
         rows, _ = search.find(AdapterQuery(), person=person)  # type: ignore[arg-type]
-        return {row.name: row.composes_with for row in rows}  # type: ignore[attr-defined]
+        return {row.name: row.composes_with for row in rows}
 
     assert counts(None) == {"who-plain": 1, "who-twice": 1, "where": 0, "odd": 0, "dora": 0}
     assert counts(owner)["who-plain"] == 2
