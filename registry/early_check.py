@@ -20,7 +20,7 @@ from registry.models import User
 from web.errors import DomainError
 
 # A hole still has to be read through; a larger file is judged once it has arrived.
-MAX_HOLE_BYTES = 512 * 1024**2
+MAX_HOLE_BYTES = 256 * 1024**2
 MAX_HEADER_BYTES = 16 * 1024**2 + 8
 
 
@@ -44,8 +44,10 @@ def check_early(
     `weights_come_later`: there are weights, a pickle or too large a file, that cannot be judged from here.
     What only the values can tell (not finite, untrained) is not said. Raises BadCheck.
     """
-    if not len(header) <= weights_size <= settings.MAX_FILE_BYTES or len(header) > MAX_HEADER_BYTES:
-        raise BadCheck("The size of the weight file and its header do not go together.")
+    if not len(header) <= weights_size <= MAX_HOLE_BYTES or len(header) > MAX_HEADER_BYTES:
+        raise BadCheck(
+            "The size of the weight file and its header do not go together, or it is too large to be judged early."
+        )
     with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="check-") as folder:
         files = _lay_out(Path(folder), {CONFIG: config, CARD: card, WEIGHTS: header})
         if WEIGHTS in files:

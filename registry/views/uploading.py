@@ -69,7 +69,7 @@ def upload_check(request: HttpRequest) -> JsonResponse:
     """What publishing would say, from the small parts of the files that the page sends before all of them."""
     sent = {name: _beginning(request, name) for name in ("config", "header", "card")}
     weights_size = request.POST.get("weights_size", "0")
-    if not (weights_size.isascii() and weights_size.isdigit()):
+    if not (weights_size.isascii() and weights_size.isdigit() and len(weights_size) < 20):
         raise early_check.BadCheck("The size of the weight file is no number.")
     try:
         report = early_check.check_early(

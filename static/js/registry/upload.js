@@ -254,12 +254,12 @@
       parts.push(notice("error", problems.length === 1 ? "One thing to put right" : `${problems.length} things to put right`, problems));
     } else if (later) {
       parts.push(notice("", "The config is fine", ["The weights are checked once they are here."]));
-    } else if (report.is_composable && report.base_fit === "fits") {
+    } else if (report.is_composable) {
       const others = report.composes_with;
       parts.push(notice("good", "Can be composed", [`Fits ${report.base_model}${others ? ` and composes with ${others.toLocaleString("en-GB")} ${others === 1 ? "other" : "others"}` : ""}.`]));
-    } else if (report.is_composable) {
+    } else if (report.base_fit === "unchecked" && !report.base_model) {
       parts.push(notice("warn", "Unchecked", [report.base_model_label && !isPath(report.base_model_label)
-        ? `${report.base_model_label} is not known here yet. You can publish; it is checked and can be composed once the base model is added.`
+        ? `${report.base_model_label} is not known here yet. You can publish; once somebody adds that base model, the shapes are checked and it can be composed.`
         : "Say which base model it was trained on, so that its shapes can be checked."]));
     } else {
       parts.push(notice("warn", "Cannot be composed", [report.composable_reason, "You can publish it all the same."].filter(Boolean)));
