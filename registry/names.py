@@ -8,15 +8,14 @@ from web.errors import DomainError
 
 MAX_NAME_LENGTH = 96
 # First path segments of our own pages, and what a browser or crawler asks of every site.
-RESERVED_NAMESPACES = frozenset(
-    """
-    about accounts activity admin api apple-touch-icon.png base-models blog compose compositions datasets
-    docs explore favicon.ico favicon.svg feed feeds health healthz help home jobs join legal login logout
-    media metrics models modules new notifications oauth organizations organisations privacy robots.txt
-    search security settings signup sitemap.xml spaces static status support tasks terms upload v1 webhooks
-    well-known xet
-    """.split()
-)
+RESERVED_NAMESPACES = frozenset({
+    "about", "accounts", "activity", "admin", "api", "apple-touch-icon.png", "base-models", "blog",
+    "compose", "compositions", "datasets", "docs", "explore", "favicon.ico", "favicon.svg", "feed",
+    "feeds", "health", "healthz", "help", "home", "jobs", "join", "legal", "login", "logout", "media",
+    "metrics", "models", "modules", "new", "notifications", "oauth", "organizations", "organisations",
+    "privacy", "robots.txt", "search", "security", "settings", "signup", "sitemap.xml", "spaces",
+    "static", "status", "support", "tasks", "terms", "upload", "v1", "webhooks", "well-known", "xet",
+})  # fmt: skip
 _ALLOWED = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 
