@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     compose.add_argument("--test", type=Path, metavar="FILE", help="held-out rows, JSONL")
     compose.add_argument("--method", default="lorahub")
-    compose.add_argument("--budget", type=int, default=40, help="trials (default: 40)")
+    compose.add_argument("--budget", type=int, help="trials (default: the method's own, 40 for lorahub)")
     compose.add_argument("--seed", type=int, default=1)
     compose.add_argument("--out", type=Path, metavar="DIR", help="folder for the composed adapter")
     score = commands.add_parser("score", parents=[shared], help="losses of given mixing weights")
@@ -84,7 +84,7 @@ def _compose(options: argparse.Namespace) -> dict[str, Any]:
         examples=read_examples(options.examples),
         test=read_examples(options.test) if options.test else (),
         method=options.method,
-        budget=options.budget,
+        budget=options.budget if options.budget is not None else _usual_budget(options.method),
         seed=options.seed,
         out=options.out,
         device=options.device,
@@ -95,6 +95,12 @@ def _compose(options: argparse.Namespace) -> dict[str, Any]:
     )  # torch takes seconds to import; what is refused before should not wait for it
 
     return _as_json(run.compose(request, observer=_Progress()))
+
+
+def _usual_budget(name: str) -> int:
+    from compose.engine.methods import method_named
+
+    return method_named(name).usual_budget
 
 
 def _as_json(result: Result) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def load_base(path: Path, *, device: torch.device, dtype: torch.dtype = torch.fl
         config = AutoConfig.from_pretrained(path, local_files_only=True)
         kind = _kind(config)
         auto = AutoModelForSeq2SeqLM if kind == "seq2seq" else AutoModelForCausalLM
-        model = auto.from_pretrained(path, config=config, dtype=dtype, local_files_only=True)
+        model: Any = auto.from_pretrained(path, config=config, dtype=dtype, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

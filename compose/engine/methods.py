@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from compose.engine.auto import AutoSearch
 from compose.engine.errors import BadInput
-from compose.engine.mixing import PAPER
+from compose.engine.mixing import EXACT, PAPER
 from compose.engine.search import LoraHubSearch
 from compose.engine.types import Trial
 
@@ -45,12 +46,16 @@ class Search(Protocol):
     def objective(self, mixing_weights: Vector, loss: float) -> float:
         """What is minimised, from the mean token loss."""
 
+    def best(self, trials: Sequence[Trial]) -> Trial | None:
+        """The trial to take; also after an early stop. None without trials."""
+
 
 class Method(Protocol):
     """A way to search, and how its weights mix the modules."""
 
     name: str
     mix: str
+    usual_budget: int
 
     def start(self, problem: Problem) -> Search:
         """A fresh search."""
@@ -61,6 +66,7 @@ class LoraHub:
 
     name = "lorahub"
     mix = PAPER
+    usual_budget = 40
 
     def start(self, problem: Problem) -> Search:
         return LoraHubSearch(
@@ -68,7 +74,23 @@ class LoraHub:
         )
 
 
-METHODS: dict[str, Method] = {method.name: method for method in (LoraHub(),)}
+class Auto:
+    """Ours: CMA-ES over the exact mix, in batches; modules of unlike rank, alpha and target matrices may join."""
+
+    name = "auto"
+    mix = EXACT
+    usual_budget = 800
+
+    def start(self, problem: Problem) -> Search:
+        return AutoSearch(
+            audition=problem.audition,
+            base_loss=problem.base_loss,
+            budget=problem.budget,
+            seed=problem.seed,
+        )
+
+
+METHODS: dict[str, Method] = {method.name: method for method in (LoraHub(), Auto())}
 
 
 def method_named(name: str) -> Method:
@@ -77,8 +99,3 @@ def method_named(name: str) -> Method:
         return METHODS[name]
     except KeyError:
         raise BadInput(f"There is no method {name!r}; choose one of: {', '.join(sorted(METHODS))}.") from None
-
-
-def best_trial(trials: Sequence[Trial]) -> Trial | None:
-    """The trial of the lowest objective, the earliest of equals; None without trials."""
-    return min(trials, key=lambda trial: trial.objective, default=None)

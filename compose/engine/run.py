@@ -16,7 +16,7 @@ from compose.engine import evaluation, export, loading
 from compose.engine.bank import Bank
 from compose.engine.errors import BadInput, Cancelled, LossNotFinite, NoExamples, NoModules
 from compose.engine.loading import LoadedBase, LoadedModule
-from compose.engine.methods import Method, Problem, Search, Vector, best_trial, method_named
+from compose.engine.methods import METHODS, Method, Problem, Search, Vector, method_named
 from compose.engine.mixing import EXACT, PAPER, Mix, Mixer
 from compose.engine.scoring import Row, RowLosses, Scorer, tokenise
 from compose.engine.types import Example, Module, Observer, Prediction, Request, Result, Score, Trial
@@ -176,6 +176,15 @@ class _Found:
 
 
 @dataclass
+class _Answering:
+    """A method that is scored, and the weights it found on all examples."""
+
+    method: Method
+    weights: Vector
+    trials: int
+
+
+@dataclass
 class _Fold:
     """A search on some of the rows."""
 
@@ -204,6 +213,7 @@ class _Composition:
     warm: WarmCache
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    _stopped: bool = False  # the search was ended early; what is compared with it runs as long as it did
 
     def run(self) -> Result:
         """All stages in order."""
@@ -222,8 +232,10 @@ class _Composition:
         with self._stage("search", f"{method.name}, {request.budget} trials"):
             found = self._search(loaded, method, audition)
             attribution = self._attribution(loaded, method, found)
+            answering = [_Answering(method, found.weights, len(found.trials))]
+            answering += self._reference(loaded, method, audition)
         with self._stage("evaluate"):
-            scores, predictions, verdict = self._evaluate(loaded, method, audition, found, test_rows)
+            scores, predictions, verdict = self._evaluate(loaded, answering, audition, test_rows)
         with self._stage("export"):
             if request.out is not None:
                 self._export(loaded, method, found)
@@ -278,17 +290,17 @@ class _Composition:
 
     def _search(self, loaded: _Loaded, method: Method, audition: _Audition) -> _Found:
         n = loaded.bank.size
-        search = method.start(self._problem(loaded, audition, range(len(loaded.rows))))
+        search = method.start(self._problem(loaded, audition, range(len(loaded.rows)), self.request.budget))
         trials: list[Trial] = []
         stopped = False
         while not stopped and (vectors := search.ask()):
             asked = self._trials(loaded, method, search, vectors, len(trials))
             if asked is None:
-                stopped = True
+                stopped = self._stopped = True
                 break
             trials += asked
             search.tell(asked)
-        best = best_trial(trials)
+        best = search.best(trials)
         weights = best.mixing_weights if best else (0.0,) * n
         return _Found(weights, trials, best.loss if best else audition.base(), stopped)
 
@@ -297,6 +309,10 @@ class _Composition:
     ) -> list[Trial] | None:
         """The vectors scored, from the record as far as it agrees; None if the observer asked to stop."""
         known = self._replayed(vectors, before)
+        told = before + len(known)
+        if 0 < len(known) < len(vectors):
+            # A half recorded batch is scored whole, since a smaller batch would round otherwise.
+            known = []
         fresh = vectors[len(known) :]
         if fresh and self._check_wish() == "stop":
             return None
@@ -309,7 +325,7 @@ class _Composition:
                     f"The loss of trial {number} is not a number; leave out modules that are not sound."
                 )
             trials.append(Trial(number, vector, loss, search.objective(vector, loss)))
-            if offset >= len(known):
+            if number > told:
                 self.observer.on_trial(trials[-1])
         return trials
 
@@ -342,14 +358,28 @@ class _Composition:
             rises[index] = loss - losses[0]
         return rises
 
+    def _reference(self, loaded: _Loaded, method: Method, audition: _Audition) -> list[_Answering]:
+        """LoraHub as published beside another method, where the modules allow its mix."""
+        lorahub = METHODS["lorahub"]
+        if method.name == lorahub.name:
+            return []
+        if loaded.bank.paper_problem:
+            self.notes.append(f"LoraHub was not measured beside it: {loaded.bank.paper_problem}.")
+            return []
+        everything = list(range(len(loaded.rows)))
+        [weights] = self._search_folds(
+            loaded, lorahub, audition, [everything], trials_each=lorahub.usual_budget
+        )
+        return [_Answering(lorahub, weights, lorahub.usual_budget)]
+
     def _evaluate(
-        self, loaded: _Loaded, method: Method, audition: _Audition, found: _Found, test_rows: list[Row]
+        self, loaded: _Loaded, answering: list[_Answering], audition: _Audition, test_rows: list[Row]
     ) -> tuple[list[Score], list[Prediction], str]:
         if self.request.test:
-            asked = self._held_out_questions(loaded, method, audition, found)
+            asked = self._held_out_questions(loaded, answering, audition)
             rows, examples, split = test_rows, list(self.request.test), "held_out"
         elif len(self.request.examples) > 1:
-            asked = self._left_out_questions(loaded, method, audition, found)
+            asked = self._left_out_questions(loaded, answering, audition)
             rows, examples, split = loaded.rows, list(self.request.examples), "leave_one_out"
         else:
             return (
@@ -377,7 +407,7 @@ class _Composition:
         }
         scores = [evaluation.exact_match_score(name, found_, split=split) for name, found_ in hits.items()]
         single = loaded.bank.names[audition.best()]
-        return scores, predictions, evaluation.verdict(method.name, hits, split=split, single=single)
+        return scores, predictions, evaluation.verdict(self.request.method, hits, split=split, single=single)
 
     def _evaluated(self, done: int, total: int) -> None:
         self.observer.on_progress(done, total)
@@ -385,23 +415,24 @@ class _Composition:
             self._check_wish()
 
     def _held_out_questions(
-        self, loaded: _Loaded, method: Method, audition: _Audition, found: _Found
+        self, loaded: _Loaded, answering: list[_Answering], audition: _Audition
     ) -> list[evaluation.Question]:
         texts = [example.input for example in self.request.test]
         asked = []
-        for name, mix in self._mixes(loaded, method, audition.best(), found.weights).items():
+        found = [(each.method, each.weights) for each in answering]
+        for name, mix in self._mixes(loaded, found, audition.best()).items():
             asked += evaluation.questions(loaded.base, name, mix, texts)
         prompts = [evaluation.in_context_prompt(self.request.examples, text) for text in texts]
         return asked + self._in_context(loaded, prompts)
 
-    def _mixes(self, loaded: _Loaded, method: Method, best: int, weights: Vector) -> dict[str, Mix]:
+    def _mixes(self, loaded: _Loaded, found: list[tuple[Method, Vector]], best: int) -> dict[str, Mix]:
         """What answers for each method; a single module always acts as it is, which is the exact mix."""
         n = loaded.bank.size
         return {
             "zero_shot": Mix(EXACT, (0.0,) * n),
             "best_single": Mix(EXACT, tuple(float(index == best) for index in range(n))),
-            "uniform": Mix(method.mix, (1.0 / n,) * n),
-            method.name: Mix(method.mix, weights),
+            "uniform": Mix(found[0][0].mix, (1.0 / n,) * n),
+            **{method.name: Mix(method.mix, weights) for method, weights in reversed(found)},
         }
 
     def _in_context(self, loaded: _Loaded, prompts: list[str]) -> list[evaluation.Question]:
@@ -419,7 +450,7 @@ class _Composition:
         return []
 
     def _left_out_questions(
-        self, loaded: _Loaded, method: Method, audition: _Audition, found: _Found
+        self, loaded: _Loaded, answering: list[_Answering], audition: _Audition
     ) -> list[evaluation.Question]:
         """Every example asked of what is found without it; the folds' searches run in lockstep."""
         folds = _folds(len(loaded.rows))
@@ -429,14 +460,18 @@ class _Composition:
             )
         everything = range(len(loaded.rows))
         kept = [[index for index in everything if index not in fold] for fold in folds]
-        weights = self._search_folds(loaded, method, audition, kept, trials_each=len(found.trials))
+        weights = [
+            self._search_folds(loaded, each.method, audition, kept, trials_each=each.trials)
+            for each in answering
+        ]
         examples = self.request.examples
         asked, prompts = [], {}
-        for fold, rest, vector in zip(folds, kept, weights, strict=True):
+        for number, (fold, rest) in enumerate(zip(folds, kept, strict=True)):
+            found = [(each.method, own[number]) for each, own in zip(answering, weights, strict=True)]
             for index in fold:
                 text = examples[index].input
                 prompts[index] = evaluation.in_context_prompt([examples[i] for i in rest], text)
-                for name, mix in self._mixes(loaded, method, audition.best(rest), vector).items():
+                for name, mix in self._mixes(loaded, found, audition.best(rest)).items():
                     asked += [_at_row(q, index) for q in evaluation.questions(loaded.base, name, mix, [text])]
         return asked + self._in_context(loaded, [prompts[index] for index in everything])
 
@@ -447,10 +482,11 @@ class _Composition:
 
         `trials_each` is what the search on all rows took, fewer than the budget after a stop.
         """
-        folds = [_Fold(rest, method.start(self._problem(loaded, audition, rest))) for rest in kept]
+        budget = self.request.budget if method.name == self.request.method else method.usual_budget
+        folds = [_Fold(rest, method.start(self._problem(loaded, audition, rest, budget))) for rest in kept]
         done = 0
         while done < trials_each and (asked := [fold.search.ask() for fold in folds]) and any(asked):
-            if self._check_wish() == "stop" and trials_each == self.request.budget:
+            if self._check_wish() == "stop" and not self._stopped:
                 break
             vectors = [vector for own in asked for vector in own]
             losses = loaded.scorer.row_losses([Mix(method.mix, vector) for vector in vectors])
@@ -460,15 +496,15 @@ class _Composition:
                 start += len(own)
             done = max(len(fold.trials) for fold in folds)
         nothing = (0.0,) * loaded.bank.size
-        bests = [best_trial(fold.trials) for fold in folds]
+        bests = [fold.search.best(fold.trials) for fold in folds]
         return [best.mixing_weights if best else nothing for best in bests]
 
-    def _problem(self, loaded: _Loaded, audition: _Audition, rows: Sequence[int]) -> Problem:
+    def _problem(self, loaded: _Loaded, audition: _Audition, rows: Sequence[int], budget: int) -> Problem:
         """The search problem on these rows of the examples."""
         return Problem(
             modules=loaded.bank.size,
             examples=len(rows),
-            budget=self.request.budget,
+            budget=budget,
             seed=self.request.seed,
             audition=tuple(audition.modules(rows)),
             base_loss=audition.base(rows),

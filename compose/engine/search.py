@@ -19,7 +19,7 @@ class LoraHubSearch:
 
     With one worker and fewer than about 200 trials a module NGOpt resolves to COBYLA, which is sequential and
     deterministic. Its recommendation is then the trial of the lowest objective, the first of equals, so that is
-    what `methods.best_trial` takes, also after an early stop.
+    what `best` takes, also after an early stop.
     Source: Huang et al. 2023, LoraHub, arXiv:2307.13269; PyPI package lorahub 0.1.0, `lorahub_learning`.
     """
 
@@ -49,6 +49,10 @@ class LoraHubSearch:
             warnings.simplefilter("ignore")
             self._optimizer.tell(self._asked, trials[0].objective)
         self._asked = None
+
+    def best(self, trials: Sequence[Trial]) -> Trial | None:
+        """The trial of the lowest objective, the earliest of equals; None without trials."""
+        return min(trials, key=lambda trial: trial.objective, default=None)
 
     def objective(self, mixing_weights: tuple[float, ...], loss: float) -> float:
         """The batch-mean loss once more divided by the number of examples, as the released code does, plus L1."""
