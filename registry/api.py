@@ -58,7 +58,7 @@ IDEMPOTENCY_KEY = OpenApiParameter(
     HEADER, str, OpenApiParameter.HEADER, description="The same key with the same request is done once a day."
 )
 REVISION = OpenApiParameter(
-    "revision", str, description="Branch, tag, or commit (8 or more digits); the newest unless given."
+    "revision", str, description="Branch, tag, or commit (7 or more digits); the newest unless given."
 )
 LIST_PARAMETERS = [
     OpenApiParameter(

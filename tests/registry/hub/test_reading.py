@@ -1,0 +1,291 @@
+"""The read path of the Hub protocol, answer by answer."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from registry.hub.repositories import git_sha1
+from registry.models import Adapter, BaseModel, BaseModelFile, Download, Ref
+from registry.storage import store_stream
+from tests.factories import make_adapter, make_base_model, make_revision, make_token, make_user, namespace_of
+
+pytestmark = pytest.mark.django_db
+WEIGHTS = bytes(range(256)) * 10
+CARD = b"---\nlicense: mit\ntags: [colour]\n---\n# A card\n"
+FILES = {
+    "README.md": CARD,
+    "adapter_config.json": b"{}",
+    "adapter_model.safetensors": WEIGHTS,
+    "extra/deep/a b.txt": b"text",
+}
+
+
+@pytest.fixture
+def adapter() -> Adapter:
+    return make_adapter("m", owner=make_user("ada"), files=FILES, tags=["colour"], base_model_label="x/y")
+
+
+def get(path: str, *, token: str = "", method: str = "get", **options: Any) -> Any:
+    headers = {**options.pop("headers", {}), **({"Authorization": f"Bearer {token}"} if token else {})}
+    return getattr(Client(), method)(path, headers=headers, **options)
+
+
+def head_commit(adapter: Adapter) -> str:
+    assert adapter.head is not None
+    return adapter.head.commit
+
+
+def test_head_says_what_the_cache_has_to_know(adapter: Adapter):
+    answer = get("/ada/m/resolve/main/adapter_model.safetensors", method="head")
+    assert answer.status_code == 200
+    assert answer["X-Repo-Commit"] == head_commit(adapter)
+    assert answer["ETag"] == answer["X-Linked-Etag"] == f'"{hashlib.sha256(WEIGHTS).hexdigest()}"'
+    assert answer["Content-Length"] == answer["X-Linked-Size"] == str(len(WEIGHTS))
+    assert answer["Accept-Ranges"] == "bytes"
+
+
+def test_small_files_are_known_by_gits_blob_id(adapter: Adapter):
+    assert get("/ada/m/resolve/main/README.md", method="head")["ETag"] == f'"{git_sha1(CARD)}"'
+
+
+def test_a_range_is_answered_with_its_bytes(adapter: Adapter):
+    answer = get("/ada/m/resolve/main/adapter_model.safetensors", headers={"Range": "bytes=5-9"})
+    assert (answer.status_code, answer.getvalue()) == (206, WEIGHTS[5:10])
+    assert answer["Content-Range"] == f"bytes 5-9/{len(WEIGHTS)}"
+    assert answer["X-Repo-Commit"] == head_commit(adapter)
+
+
+@pytest.mark.parametrize("name", ["main", "feature/x", "v1", "commit", "short"])
+def test_branch_tag_commit_and_short_commit_name_a_revision(adapter: Adapter, name: str):
+    revision = adapter.head
+    assert revision is not None
+    Ref.objects.create(adapter=adapter, kind="branch", name="feature/x", revision=revision)
+    Ref.objects.create(adapter=adapter, kind="tag", name="v1", revision=revision)
+    name = {"commit": revision.commit, "short": revision.commit[:7]}.get(name, name)
+    for address in (name, name.replace("/", "%2F")):
+        assert get(f"/ada/m/resolve/{address}/extra/deep/a%20b.txt").getvalue() == b"text"
+        assert get(f"/api/models/ada/m/revision/{address}").json()["sha"] == revision.commit
+        assert get(f"/api/models/ada/m/tree/{address}/extra%2Fdeep").json()[0]["path"] == "extra/deep/a b.txt"
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/ada/none/resolve/main/README.md", "RepoNotFound"),
+        ("/gpt2/resolve/main/config.json", "RepoNotFound"),
+        ("/api/models/gpt2", "RepoNotFound"),
+        ("/api/models/ada/none", "RepoNotFound"),
+        ("/api/models/ada/none/tree/main", "RepoNotFound"),
+        ("/api/models/ada/m/what/is/this", "RepoNotFound"),
+        ("/api/datasets/ada/m", "RepoNotFound"),
+        ("/datasets/ada/m/resolve/main/x.csv", "RepoNotFound"),
+        ("/ada/m/resolve/v9/README.md", "RevisionNotFound"),
+        ("/api/models/ada/m/revision/v9", "RevisionNotFound"),
+        ("/api/models/ada/m/tree/v9?recursive=true", "RevisionNotFound"),
+        ("/api/models/ada/m/commits/v9", "RevisionNotFound"),
+        ("/ada/m/resolve/main/none.txt", "EntryNotFound"),
+        ("/ada/m/resolve/main/extra", "EntryNotFound"),
+        ("/api/models/ada/m/tree/main/none", "EntryNotFound"),
+    ],
+)
+def test_what_is_not_there_is_a_404_that_clients_can_read(adapter: Adapter, path: str, code: str):
+    answer = get(path)
+    assert (answer.status_code, answer["X-Error-Code"]) == (404, code)
+    assert answer.json()["error"] == answer["X-Error-Message"]
+    assert ("X-Repo-Commit" in answer) == (code == "EntryNotFound")
+    assert get(path, method="head")["X-Error-Code"] == code
+
+
+def test_a_private_repository_is_not_there_for_others(adapter: Adapter):
+    Adapter.objects.update(visibility="private")
+    stranger, owner = make_token(make_user("eve")), make_token(adapter.created_by or owner_of(adapter))
+    for path in ("/api/models/ada/m", "/ada/m/resolve/main/README.md", "/api/models/ada/m/refs"):
+        assert get(path)["X-Error-Code"] == "RepoNotFound"
+        assert get(path, token=stranger)["X-Error-Code"] == "RepoNotFound"
+        assert get(path, token=owner).status_code == 200
+    assert get("/api/models").json() == []
+    assert get("/api/models", token=owner).json()[0]["private"] is True
+
+
+def owner_of(adapter: Adapter) -> Any:
+    return adapter.namespace.memberships.get().user
+
+
+def test_an_unknown_token_is_a_401_on_public_reads_too(adapter: Adapter):
+    answer = get("/api/models/ada/m", token="hf_of_another_hub")
+    assert answer.status_code == 401
+    assert answer["X-Error-Message"] == "Invalid credentials in Authorization header"
+    assert "X-Error-Code" not in answer
+
+
+def test_cookies_do_not_count(adapter: Adapter):
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(owner_of(adapter))
+    assert client.get("/api/whoami-v2").status_code == 401
+    assert client.post("/api/models/ada/m/paths-info/main", {"paths": ["README.md"]}).status_code == 200
+
+
+def test_model_info_has_all_that_clients_require(adapter: Adapter):
+    found = get("/api/models/ada/m?blobs=true").json()
+    assert (found["id"], found["author"], found["private"]) == ("ada/m", "ada", False)
+    assert found["createdAt"].endswith("Z")
+    assert len(found["createdAt"]) == len("2026-01-31T10:00:00.000Z")
+    assert {"peft", "lora", "colour", "license:mit", "base_model:adapter:x/y"} <= set(found["tags"])
+    assert found["cardData"] == {"license": "mit", "tags": ["colour"]}
+    weights = next(file for file in found["siblings"] if file["rfilename"].endswith(".safetensors"))
+    sha256 = hashlib.sha256(WEIGHTS).hexdigest()
+    pointer = (
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {len(WEIGHTS)}\n".encode()
+    )
+    assert weights["blobId"] == git_sha1(pointer)
+    assert weights["lfs"] == {"sha256": sha256, "size": len(WEIGHTS), "pointerSize": len(pointer)}
+
+
+def test_a_tree_lists_folders_too(adapter: Adapter):
+    flat = get("/api/models/ada/m/tree/main").json()
+    assert [(row["type"], row["path"]) for row in flat] == [
+        ("file", "README.md"),
+        ("file", "adapter_config.json"),
+        ("file", "adapter_model.safetensors"),
+        ("directory", "extra"),
+    ]
+    deep = get("/api/models/ada/m/tree/main?recursive=true&expand=true").json()
+    assert [row["path"] for row in deep][3:] == ["extra", "extra/deep", "extra/deep/a b.txt"]
+    assert deep[0]["lastCommit"]["id"] == head_commit(adapter)
+
+
+def test_the_last_commit_of_a_file_is_the_one_that_changed_it(adapter: Adapter):
+    first = head_commit(adapter)
+    adapter.refresh_from_db()
+    make_revision(adapter, files={**FILES, "README.md": b"# Another"})
+    rows = get("/api/models/ada/m/tree/main?expand=true").json()
+    found = {row["path"]: row["lastCommit"]["id"] for row in rows}
+    adapter.refresh_from_db()
+    assert found["README.md"] == head_commit(adapter)
+    assert found["adapter_config.json"] in {first, head_commit(adapter)}
+
+
+def test_long_trees_come_in_pages(adapter: Adapter, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("registry.hub.reading.TREE_PAGE", 2)
+    paths, address = [], "/api/models/ada/m/tree/main?recursive=true"
+    while address:
+        answer = get(address)
+        paths += [row["path"] for row in answer.json()]
+        link = answer.headers.get("Link", "")
+        assert not link or link.startswith("<http://testserver/")
+        address = link.partition("<")[2].partition(">")[0].removeprefix("http://testserver")
+    assert paths == ["README.md", "adapter_config.json", "adapter_model.safetensors",
+                     "extra", "extra/deep", "extra/deep/a b.txt"]  # fmt: skip
+
+
+def test_paths_info_leaves_out_what_is_not_there(adapter: Adapter):
+    answer = Client().post("/api/models/ada/m/paths-info/main", {"paths": ["README.md", "extra", "none"]})
+    assert [row["path"] for row in answer.json()] == ["README.md", "extra"]
+
+
+def test_refs_and_commits(adapter: Adapter):
+    commit = head_commit(adapter)
+    branch = {"name": "main", "ref": "refs/heads/main", "targetCommit": commit}
+    assert get("/api/models/ada/m/refs").json() == {"branches": [branch], "converts": [], "tags": []}
+    (row,) = get("/api/models/ada/m/commits/main?expand[]=formatted").json()
+    assert row["id"] == commit
+    assert row["formatted"]["title"] == row["title"]
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("", ["b", "a"]),
+        ("search=ADA/", ["a"]),
+        ("author=bob", ["b"]),
+        ("filter=green", ["b"]),
+        ("filter=green&filter=none", []),
+        ("filter=lora&filter=license:mit", ["b", "a"]),
+        ("filter=base_model:adapter:demo/tiny-t5", ["a"]),
+        ("filter=base_model:other/one", ["b"]),
+        ("filter=en", ["a"]),
+        ("pipeline_tag=text2text-generation", ["a"]),
+        ("sort=downloads&direction=-1", ["a", "b"]),
+        ("gated=true", []),
+        ("something=unknown", ["b", "a"]),
+    ],
+)
+def test_models_are_found_by_name_author_and_tags(query: str, names: list[str]):
+    base = make_base_model()
+    make_adapter("a", owner=make_user("ada"), base_model=base, downloads=9, language="de, en")
+    make_adapter("b", owner=make_user("bob"), tags=["green"], base_model_label="other/one", language="eng")
+    assert [row["id"].partition("/")[2] for row in get(f"/api/models?{query}").json()] == names
+
+
+def test_lists_come_in_pages_with_an_absolute_link_that_keeps_the_parameters():
+    owner = make_user("ada")
+    for name in ("a", "b", "c"):
+        make_adapter(name, owner=owner)
+    answer = get("/api/models?author=ada&limit=2&full=true")
+    link = answer["Link"].partition("<")[2].partition(">")[0]
+    assert link.startswith("http://testserver/api/models?")
+    assert "author=ada" in link
+    rows = answer.json() + get(link.removeprefix("http://testserver")).json()
+    assert [row["id"] for row in rows] == ["ada/c", "ada/b", "ada/a"]
+    assert "siblings" in rows[0]
+
+
+@pytest.mark.parametrize("query", ["sort=beauty", "limit=many", "cursor=none"])
+def test_a_list_that_cannot_be_made_is_refused_in_a_sentence(query: str):
+    answer = get(f"/api/models?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["error"]
+
+
+def test_whoami_names_the_person_and_the_token():
+    found = get("/api/whoami-v2", token=make_token(make_user("ada"), "read", name="laptop")).json()
+    assert (found["name"], found["type"], found["orgs"]) == ("ada", "user", [])
+    assert found["auth"]["accessToken"] == {"displayName": "laptop", "role": "read"}
+    assert get("/api/whoami-v2").status_code == 401
+
+
+def test_downloads_count_once_for_a_revision_and_client(adapter: Adapter):
+    for _ in range(2):
+        get("/ada/m/resolve/main/adapter_model.safetensors", method="head")
+        get("/ada/m/resolve/main/README.md")
+        get("/ada/m/resolve/main/adapter_model.safetensors").getvalue()
+    assert Download.objects.count() == 1
+    assert get("/api/models/ada/m").json()["downloads"] == 1
+
+
+def test_a_base_model_that_is_hosted_here_is_served_the_same_way():
+    base = make_base_model("demo/tiny", kind=BaseModel.Kind.HOSTED, commit="a" * 40)
+    for path, content in (("config.json", b"{}"), ("model.safetensors", WEIGHTS)):
+        BaseModelFile.objects.create(base_model=base, path=path, blob=store_stream([content]))
+    answer = get("/demo/tiny/resolve/main/model.safetensors", method="head")
+    assert (answer["X-Repo-Commit"], answer["Content-Length"]) == ("a" * 40, str(len(WEIGHTS)))
+    assert get("/demo/tiny/resolve/aaaaaaa/config.json").getvalue() == b"{}"
+    assert get("/api/models/demo/tiny").json()["sha"] == "a" * 40
+    assert get("/demo/tiny/resolve/main/none.json")["X-Error-Code"] == "EntryNotFound"
+    assert get("/demo/tiny/resolve/v2/config.json")["X-Error-Code"] == "RevisionNotFound"
+    assert get("/api/models/demo/tiny/refs").json()["branches"][0]["targetCommit"] == "a" * 40
+
+
+def test_a_base_model_that_is_only_known_is_a_clean_404():
+    make_base_model("google/flan-t5-small")
+    answer = get("/google/flan-t5-small/resolve/main/config.json", method="head")
+    assert (answer.status_code, answer["X-Error-Code"]) == (404, "RepoNotFound")
+
+
+def test_a_browser_still_gets_the_page_and_printed_addresses_lead_to_it(adapter: Adapter):
+    commit = head_commit(adapter)
+    assert "text/html" in get("/ada/m")["Content-Type"]
+    for path in (f"commit/{commit}", "tree/main/", "blob/main/README.md"):
+        assert get(f"/ada/m/{path}")["Location"] == "/ada/m"
+    assert namespace_of(owner_of(adapter)) == adapter.namespace
+
+
+@pytest.mark.parametrize("method", ["post", "put", "delete"])
+def test_other_methods_are_refused_in_json(adapter: Adapter, method: str):
+    answer = get("/api/models/ada/m", method=method)
+    assert answer.status_code == 405
+    assert answer.json()["error"]
