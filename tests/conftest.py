@@ -235,12 +235,17 @@ def page(browser: Browser) -> Iterator[Page]:
     wrongs: list[str] = []
     page.on("pageerror", lambda error: wrongs.append(f"script error: {error}"))
     page.on("request", lambda request: _note_a_stranger(request.url, wrongs))
-    page.on("console", lambda line: "Content Security Policy" in line.text and wrongs.append(line.text))
+    page.on("console", lambda line: _note_a_breach(line.text, wrongs))
     try:
         yield page
     finally:
         context.close()
     assert wrongs == []
+
+
+def _note_a_breach(text: str, wrongs: list[str]) -> None:
+    if "Content Security Policy" in text:
+        wrongs.append(text)
 
 
 def _note_a_stranger(address: str, wrongs: list[str]) -> None:
