@@ -250,6 +250,25 @@ def test_rows_are_added_pasted_checked_and_removed_while_typing(
 
 
 @pytest.mark.django_db(transaction=True)
+def test_what_was_typed_can_be_brought_back_after_a_reload(
+    page: Page, live_server: Any, base_model: BaseModel
+):
+    page.goto(f"{live_server.url}/compose")
+    assert not page.is_visible("#draft-offer")
+    page.fill("[aria-label='Input of row 1']", "typed")
+    page.fill("[aria-label='Output of row 1']", "kept")
+    page.wait_for_timeout(600)
+    page.reload()
+    page.click("[data-draft=restore]")
+    assert page.input_value("[aria-label='Input of row 1']") == "typed"
+    page.wait_for_selector("#examples-check b:has-text('1 example')")
+    page.reload()
+    page.click("[data-draft=forget]")
+    page.reload()
+    assert not page.is_visible("#draft-offer")
+
+
+@pytest.mark.django_db(transaction=True)
 def test_modules_are_picked_and_filtered(page: Page, live_server: Any, base_model: BaseModel):
     page.goto(f"{live_server.url}/compose")
     assert not page.is_visible(".picker")

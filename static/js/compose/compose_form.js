@@ -72,6 +72,47 @@
     if (event.key === "Enter" && event.target.name === "filter") event.preventDefault();
   });
 
+  // What is typed is kept in this tab until it is sent: a reload or a stray click loses nothing.
+  const kept = "compose-draft";
+  const offer = document.getElementById("draft-offer");
+  const texts = ["title", "examples_text", "test_text"];
+  const rowsNow = () => [...body.rows].map((row) => [...row.querySelectorAll("textarea")].map((cell) => cell.value));
+  const isEmpty = () => rowsNow().flat().concat(texts.map((name) => form.elements[name].value)).every((text) => !text.trim());
+  const keep = () => {
+    if (isEmpty()) return;
+    const draft = { rows: rowsNow(), texts: texts.map((name) => form.elements[name].value) };
+    try { sessionStorage.setItem(kept, JSON.stringify(draft)); } catch { /* full or forbidden: then there is no draft */ }
+  };
+  const forget = () => { try { sessionStorage.removeItem(kept); } catch { /* forbidden */ } };
+  const read = () => { try { return JSON.parse(sessionStorage.getItem(kept)); } catch { return null; } };
+
+  let waiting = 0;
+  const keepSoon = () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(keep, 400);
+  };
+  form.addEventListener("input", keepSoon);
+  form.addEventListener("rows-changed", keepSoon);
+  form.addEventListener("submit", () => {
+    clearTimeout(waiting);
+    forget();
+  });
+  if (isEmpty() && read()) offer.hidden = false;
+  offer.addEventListener("click", (event) => {
+    const wish = event.target.dataset.draft;
+    if (!wish) return;
+    offer.hidden = true;
+    if (wish === "forget") return forget();
+    const draft = read();
+    draft.rows.forEach((cells, index) => {
+      const row = body.rows[index] || addRow();
+      row.querySelectorAll("textarea").forEach((cell, column) => { cell.value = cells[column]; });
+    });
+    texts.forEach((name, index) => { form.elements[name].value = draft.texts[index]; });
+    body.querySelector("textarea").focus();
+    changed();
+  });
+
   // One click, one composition; coming back to the page makes the buttons work again.
   let isSent = false;
   form.addEventListener("submit", (event) => {
