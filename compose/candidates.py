@@ -12,11 +12,14 @@ from django.conf import settings
 from django.db.models import Q
 
 from compose.errors import CandidateProblem
+from compose.models import Composition
 from registry.models import Adapter, BaseModel, Ref, Revision
 from registry.models.adapters import AdapterQuerySet
 from registry.rights import Person
 
 AUTOMATIC_LIMIT = 20  # LoraHub's own number
+# Methods that mix A and B apart, which only equal shapes allow.
+MIXES_EQUAL_ONLY = frozenset({Composition.Method.LORAHUB})
 Choice = tuple[Revision, str]
 M = TypeVar("M")
 
@@ -32,32 +35,50 @@ def fitting(base_model: BaseModel, person: Person) -> AdapterQuerySet:
     )
 
 
-def choose(base_model: BaseModel, person: Person, seed: int, limit: int = AUTOMATIC_LIMIT) -> list[Choice]:
+def choose(
+    base_model: BaseModel,
+    person: Person,
+    seed: int,
+    limit: int | None = None,
+    *,
+    method: str = Composition.Method.LORAHUB,
+) -> list[Choice]:
     """The automatic candidates with the reason for each: all modules that fit, or `limit` of them drawn by `seed`.
 
-    Only modules that were trained are drawn, and of those with the same weights the first published. Raises
-    CandidateProblem when nothing fits.
+    `limit` None: as many as suit the method, 20 for `lorahub`, else the most a composition takes. Only modules that
+    were trained are drawn, and of those with the same weights the first published. Raises CandidateProblem when
+    nothing fits.
     """
-    chosen, _ = choose_with_note(base_model, person, seed, limit)
+    chosen, _ = choose_with_note(base_model, person, seed, limit, method=method)
     return chosen
 
 
 def choose_with_note(
-    base_model: BaseModel, person: Person, seed: int, limit: int = AUTOMATIC_LIMIT
+    base_model: BaseModel,
+    person: Person,
+    seed: int,
+    limit: int | None = None,
+    *,
+    method: str = Composition.Method.LORAHUB,
 ) -> tuple[list[Choice], str]:
     """As `choose`, and a sentence about how they were chosen."""
+    equal_only = method in MIXES_EQUAL_ONLY
+    if limit is None:
+        limit = AUTOMATIC_LIMIT if equal_only else settings.MAX_CANDIDATES
     heads = _heads(base_model, person)
     if not heads:
         raise CandidateProblem(
             f"There is no LoRA module here that composes on {base_model.name} and that you may see. Upload one, or "
             "choose another base model."
         )
-    same, others = _largest_family(heads, key=lambda head: head.likeness)
+    same, others = _largest_family(heads, key=lambda head: head.likeness) if equal_only else (heads, 0)
     generator = random.Random(seed)  # noqa: S311 - repeatable, not secret
     drawn = generator.sample(same, limit) if len(same) > limit else same
     # The likeness was a guess from a few facts; what is handed on agrees in every matrix.
-    revisions, unlike = _largest_family(_revisions(drawn), key=shape)
-    others += unlike
+    revisions = _revisions(drawn)
+    if equal_only:
+        revisions, unlike = _largest_family(revisions, key=shape)
+        others += unlike
     aside = f" {others} more fit the base model but differ in rank or target matrices." if others else ""
     if len(same) <= limit:
         note = f"All {len(revisions)} modules that fit {base_model.name}.{aside}"
@@ -85,8 +106,8 @@ def pick(names: Sequence[str], base_model: BaseModel, person: Person) -> list[Re
     return revisions
 
 
-def check(revisions: Sequence[Revision], base_model: BaseModel, person: Person) -> None:
-    """Raises CandidateProblem unless these can be composed with each other on `base_model` by this person."""
+def check(revisions: Sequence[Revision], base_model: BaseModel, person: Person, *, method: str = "") -> None:
+    """Raises CandidateProblem unless this person can compose these with each other on `base_model` by `method`."""
     problems = []
     if not revisions:
         problems.append("Pick at least one LoRA module, or leave the choice to us.")
@@ -115,8 +136,8 @@ def check(revisions: Sequence[Revision], base_model: BaseModel, person: Person) 
                 else f"{name} and {twin} have the same weights; pick one of them."
             )
         seen.setdefault(key, name)
-    if not problems:
-        problems += _unequal(revisions)
+    if not problems and method in MIXES_EQUAL_ONLY:
+        problems += _unequal(revisions, method)
     if problems:
         raise CandidateProblem(problems)
 
@@ -136,12 +157,11 @@ def _misfits(revision: Revision, name: str, base_model: BaseModel) -> list[str]:
     return []
 
 
-def _unequal(revisions: Sequence[Revision]) -> list[str]:
-    """LoraHub mixes A and B apart, which only equal shapes allow."""
+def _unequal(revisions: Sequence[Revision], method: str) -> list[str]:
     first = revisions[0]
     return [
         f"{revision.adapter.full_name} differs from {first.adapter.full_name} in rank or target matrices; the method "
-        "lorahub mixes equal ones only."
+        f"{method} mixes equal ones only."
         for revision in revisions[1:]
         if shape(revision) != shape(first)
     ]

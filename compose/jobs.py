@@ -90,7 +90,7 @@ def request_composition(
     are used; a task's hidden test rows score the result unless `test_examples` are given.
     """
     check_settings(method=method, budget=budget, seed=seed, title=title)
-    plan = _plan(owner, base_model, examples, test_examples, task, candidates, seed)
+    plan = _plan(owner, base_model, examples, test_examples, task, candidates, method, seed)
     with transaction.atomic():
         _require_room(owner)
         composition = Composition.objects.create(
@@ -135,7 +135,7 @@ def dry_run(
     """What `request_composition` would do with the same arguments; saves nothing, and a refusal is a problem listed."""
     try:
         check_settings(method=method, budget=budget, seed=seed, title=title)
-        plan = _plan(owner, base_model, examples, test_examples, task, candidates, seed)
+        plan = _plan(owner, base_model, examples, test_examples, task, candidates, method, seed)
         _require_room(owner)
     except DomainError as error:
         return refused(error) | {"estimate": estimate(base_model, method, budget)}
@@ -205,13 +205,14 @@ def _plan(
     test_examples: Sequence[Example],
     task: Task | None,
     candidates: Sequence[Revision] | None,
+    method: str,
     seed: int,
 ) -> Plan:
     few_shot, test, is_hidden, note = _rows(examples, test_examples, task, seed)
     if candidates is None:
-        chosen, candidates_note = choosing.choose_with_note(base_model, owner, seed)
+        chosen, candidates_note = choosing.choose_with_note(base_model, owner, seed, method=method)
     else:
-        choosing.check(candidates, base_model, owner)
+        choosing.check(candidates, base_model, owner, method=method)
         chosen = [(revision, "picked by you") for revision in candidates]
         candidates_note = f"{len(chosen)} picked by you."
     warnings = reading.warnings(few_shot, [] if is_hidden else test)

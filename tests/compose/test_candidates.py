@@ -26,9 +26,10 @@ def full_names(chosen) -> list[str]:
     return [revision.adapter.full_name for revision, _ in chosen]
 
 
-def problems(*names: str, base_model, person=None) -> list[str]:
+def problems(*names: str, base_model, method: str = "lorahub") -> list[str]:
+    person = make_user()
     with pytest.raises(CandidateProblem) as refusal:
-        candidates.pick(names, base_model, person or make_user())
+        candidates.check(candidates.pick(names, base_model, person), base_model, person, method=method)
     return refusal.value.problems
 
 
@@ -84,6 +85,17 @@ def test_modules_of_another_shape_are_left_out_and_said():
     assert note == (
         "All 3 modules that fit demo/tiny-t5. 2 more fit the base model but differ in rank or target matrices."
     )
+
+
+def test_a_method_of_the_exact_mix_takes_every_shape_and_more_than_twenty():
+    base_model = make_base_model()
+    make_modules(base_model, 22, facts=facts(rank=2))
+    make_modules(base_model, 3, facts=facts(rank=4))
+    person = make_user()
+    chosen, note = candidates.choose_with_note(base_model, person, seed=1, method="auto")
+    assert len(chosen) == 25
+    assert note == "All 25 modules that fit demo/tiny-t5."
+    candidates.check([revision for revision, _ in chosen], base_model, person, method="auto")
 
 
 def test_nothing_that_fits_is_said_with_what_to_do():
