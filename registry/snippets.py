@@ -5,6 +5,8 @@ Only what this server answers today is offered.
 
 from __future__ import annotations
 
+import json
+import shlex
 from dataclasses import dataclass
 
 from django.urls import reverse
@@ -36,9 +38,10 @@ def snippets_for(adapter: Adapter, revision: Revision, *, site: str) -> list[Sni
     made = [
         _peft(adapter, revision, site),
         _transformers(adapter, revision, site),
+        _hf(adapter, revision, site),
         _curl(adapter, revision, site),
     ]
-    if _auto_class(adapter, revision) == "AutoModelForCausalLM" and not adapter.is_private:
+    if _auto_class(adapter, revision) == "AutoModelForCausalLM":
         made.append(_vllm(adapter, revision, site))
     return made
 
@@ -60,37 +63,43 @@ def _auto_class(adapter: Adapter, revision: Revision) -> str:
     return _AUTO_CLASSES.get(task_type, "AutoModel")
 
 
-def _fetching(adapter: Adapter, revision: Revision, site: str) -> list[str]:
-    """Python lines that fetch the adapter, and a base model that is hosted here, as folders."""
-    wanted = {adapter.name: archive_address(adapter, revision, site)}
+def _loading(adapter: Adapter, revision: Revision, site: str) -> list[str]:
+    """Python lines that fetch the adapter, and a base model that is hosted here, and load the base model."""
+    auto = _auto_class(adapter, revision)
+    base = json.dumps(_base_name(adapter))  # a label can be any text; quoted, it stays one
     if adapter.base_model and adapter.base_model.is_hosted:
-        wanted[adapter.base_model.short_name] = f"{site}{_base_archive(adapter.base_model)}"
-    lines = ["from shutil import unpack_archive"]
+        base = f"snapshot_download({base}, endpoint=here)"
+    arguments = [f'"{adapter.full_name}"', f'revision="{revision.short_commit}"', "endpoint=here"]
     if adapter.is_private:
-        lines += [
-            "import os",
-            "from urllib.request import build_opener, install_opener, urlretrieve",
-            "",
-            "opener = build_opener()",
-            'token = os.environ["LORA_COMMONS_TOKEN"]',
-            'opener.addheaders = [("Authorization", f"Bearer {token}")]',
-            "install_opener(opener)",
-        ]
-    else:
-        lines += ["from urllib.request import urlretrieve"]
-    for name, address in wanted.items():
-        lines += ["", f'urlretrieve("{address}", "{name}.zip")', f'unpack_archive("{name}.zip")']
-    return lines
+        arguments.append('token=os.environ["LORA_COMMONS_TOKEN"]')
+    return [
+        f'here = "{site}"',
+        f"base = {base}",
+        "adapter = snapshot_download(",
+        *(f"    {argument}," for argument in arguments),
+        ")",
+        "",
+        "tokenizer = AutoTokenizer.from_pretrained(base)",
+        f"model = {auto}.from_pretrained(base)",
+    ]
+
+
+def _imports(adapter: Adapter, revision: Revision, *, peft: bool) -> list[str]:
+    lines = ["# pip install peft transformers"]
+    lines += ["import os", ""] if adapter.is_private else []
+    lines += ["from huggingface_hub import snapshot_download"]
+    lines += ["from peft import PeftModel"] if peft else []
+    return [*lines, f"from transformers import {_auto_class(adapter, revision)}, AutoTokenizer", ""]
 
 
 def _base_archive(base_model: BaseModel) -> str:
     return reverse("base_model_archive", args=[base_model.name])
 
 
-def _base_argument(adapter: Adapter) -> str:
-    """What `from_pretrained` gets for the base: a folder of ours, or the id that a hub knows."""
+def _base_name(adapter: Adapter) -> str:
+    """The id of the base model, ours or a hub's."""
     if adapter.base_model:
-        return adapter.base_model.short_name if adapter.base_model.is_hosted else adapter.base_model.name
+        return adapter.base_model.name
     return adapter.base_model_label or "BASE_MODEL"
 
 
@@ -101,34 +110,37 @@ def _note(adapter: Adapter) -> str:
 
 
 def _peft(adapter: Adapter, revision: Revision, site: str) -> Snippet:
-    auto, base = _auto_class(adapter, revision), _base_argument(adapter)
     lines = [
-        "# pip install peft transformers",
-        *_fetching(adapter, revision, site),
-        "",
-        "from peft import PeftModel",
-        f"from transformers import {auto}, AutoTokenizer",
-        "",
-        f'tokenizer = AutoTokenizer.from_pretrained("{base}")',
-        f'model = {auto}.from_pretrained("{base}")',
-        f'model = PeftModel.from_pretrained(model, "{adapter.name}")',
+        *_imports(adapter, revision, peft=True),
+        *_loading(adapter, revision, site),
+        "model = PeftModel.from_pretrained(model, adapter)",
     ]
     return Snippet("peft", "peft", "\n".join(lines), _note(adapter))
 
 
 def _transformers(adapter: Adapter, revision: Revision, site: str) -> Snippet:
-    auto, base = _auto_class(adapter, revision), _base_argument(adapter)
     lines = [
-        "# pip install peft transformers",
-        *_fetching(adapter, revision, site),
-        "",
-        f"from transformers import {auto}, AutoTokenizer",
-        "",
-        f'tokenizer = AutoTokenizer.from_pretrained("{base}")',
-        f'model = {auto}.from_pretrained("{base}")',
-        f'model.load_adapter("./{adapter.name}")',
+        *_imports(adapter, revision, peft=False),
+        *_loading(adapter, revision, site),
+        "model.load_adapter(adapter)",
     ]
     return Snippet("transformers", "transformers", "\n".join(lines), _note(adapter))
+
+
+def _hf(adapter: Adapter, revision: Revision, site: str) -> Snippet:
+    lines = [*_hub_variables(adapter, site), _hf_download(adapter, revision)]
+    return Snippet("hf", "hf", "\n".join(lines), "Comes with huggingface_hub: pip install huggingface_hub.")
+
+
+def _hub_variables(adapter: Adapter, site: str) -> list[str]:
+    token = ['export HF_TOKEN="$LORA_COMMONS_TOKEN"'] if adapter.is_private else []
+    return [f"export HF_ENDPOINT={site}", *token]
+
+
+def _hf_download(adapter: Adapter, revision: Revision) -> str:
+    return (
+        f"hf download {adapter.full_name} \\\n  --revision {revision.short_commit} --local-dir {adapter.name}"
+    )
 
 
 def _curl(adapter: Adapter, revision: Revision, site: str) -> Snippet:
@@ -147,19 +159,15 @@ def _curl(adapter: Adapter, revision: Revision, site: str) -> Snippet:
 
 
 def _vllm(adapter: Adapter, revision: Revision, site: str) -> Snippet:
-    base = _base_argument(adapter)
-    lines = [
-        f"curl -fL -o {adapter.name}.zip \\",
-        f"  '{archive_address(adapter, revision, site)}'",
-        f"unzip {adapter.name}.zip",
-    ]
+    base = shlex.quote(_base_name(adapter))
+    lines = [*_hub_variables(adapter, site), _hf_download(adapter, revision)]
     if adapter.base_model and adapter.base_model.is_hosted:
-        lines += [
-            f"curl -fL -o {base}.zip {site}{_base_archive(adapter.base_model)}",
-            f"unzip {base}.zip",
-        ]
+        base = adapter.base_model.short_name
+        lines.append(f"hf download {adapter.base_model.name} --local-dir {base}")
     lines += [
-        f"vllm serve {base} --enable-lora --max-lora-rank {_vllm_rank(adapter.rank or 16)} \\",
+        "unset HF_ENDPOINT HF_TOKEN",
+        f"vllm serve {base} --enable-lora \\",
+        f"  --max-lora-rank {_vllm_rank(adapter.rank or 16)} \\",
         f"  --lora-modules {adapter.name}=./{adapter.name}",
     ]
     return Snippet("vllm", "vLLM", "\n".join(lines), "vLLM serves LoRA for the architectures it knows.")

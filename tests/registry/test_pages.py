@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import json
 import re
@@ -611,10 +612,21 @@ def test_a_name_to_show_appears_on_the_persons_page(signed_in: Client, client: C
 def test_the_snippets_name_the_base_model_and_its_class(module: Adapter):
     assert module.head is not None
     ways = {way.name: way.text for way in snippets.snippets_for(module, module.head, site="http://here")}
-    assert set(ways) == {"peft", "transformers", "curl"}
-    assert 'AutoModelForSeq2SeqLM.from_pretrained("demo/tiny-t5")' in ways["peft"]
+    assert set(ways) == {"peft", "transformers", "hf", "curl"}
+    assert 'base = "demo/tiny-t5"' in ways["peft"]
+    assert "AutoModelForSeq2SeqLM" in ways["peft"]
     compile(ways["peft"], "peft", "exec")
     compile(ways["transformers"], "transformers", "exec")
+
+
+def test_a_hostile_name_of_a_base_model_stays_a_text_in_the_snippets(tmp_path: Path, alice: User):
+    name = 'x"); import os; os.system("boom'
+    adapter = publish_fake(tmp_path, "odd", owner=alice, base_model=name, config={"task_type": "CAUSAL_LM"})
+    assert adapter.head is not None
+    ways = {way.name: way.text for way in snippets.snippets_for(adapter, adapter.head, site="http://here")}
+    calls = [node.func for node in ast.walk(ast.parse(ways["peft"])) if isinstance(node, ast.Call)]
+    assert "system" not in {call.attr for call in calls if isinstance(call, ast.Attribute)}
+    assert f"vllm serve '{name}'" in ways["vllm"]
 
 
 def test_only_a_causal_base_is_offered_for_vllm(tmp_path: Path, alice: User):

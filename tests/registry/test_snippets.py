@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,11 +53,12 @@ def _architecture(folder: Path) -> str:
 
 
 def run(command: list[str], folder: Path, **variables: str) -> str:
-    """What the command prints, run in `folder` with a home of its own and no network but ours."""
+    """What the command prints, run in `folder` with a home of its own."""
     environment = {
         **clean_environment(),
         "HOME": str(folder),
-        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
         **variables,
     }
@@ -81,16 +83,20 @@ def test_peft_and_transformers_load_the_module_and_answer_the_same(
     assert by_peft == by_transformers
 
 
-def test_a_private_module_is_fetched_with_a_token_by_curl_and_by_python(live_server: Any, tmp_path: Path):
+def test_a_private_module_is_fetched_with_a_token_by_every_tool(live_server: Any, tmp_path: Path):
     adapter = publish_demo_module("T5ForConditionalGeneration")
     adapter.visibility = "private"
     adapter.save(update_fields=["visibility"])
     assert adapter.created_by is not None
     token = make_token(adapter.created_by, "read")
     offered = ways(adapter, live_server.url)
-    fetching = offered["peft"].split("from peft")[0]
-    (tmp_path / "python").mkdir()
-    run([sys.executable, "-c", fetching], tmp_path / "python", LORA_COMMONS_TOKEN=token)
-    run(["bash", "-e", "-c", offered["curl"]], tmp_path, LORA_COMMONS_TOKEN=token)
-    files = [tmp_path / "python/colour/" / WEIGHTS, tmp_path / "colour" / WEIGHTS, tmp_path / WEIGHTS]
+    by_python = offered["peft"].split("tokenizer =")[0].replace("from peft import PeftModel\n", "")
+    by_python = by_python.replace("from transformers import AutoModelForSeq2SeqLM, AutoTokenizer\n", "")
+    folder = run([sys.executable, "-c", by_python + "\nprint(adapter)"], tmp_path, LORA_COMMONS_TOKEN=token)
+    files = [Path(folder.strip().splitlines()[-1]) / WEIGHTS]
+    for tool in ("hf", "curl"):
+        (tmp_path / tool).mkdir()
+        run(["bash", "-e", "-c", offered[tool]], tmp_path / tool, LORA_COMMONS_TOKEN=token)
+        files.append(tmp_path / tool / "colour" / WEIGHTS)
+    files.append(tmp_path / "curl" / WEIGHTS)
     assert len({file.read_bytes() for file in files}) == 1
