@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from urllib.parse import urlencode
 
 from django.conf import settings
@@ -179,7 +180,7 @@ def _summary(given: list[few_shot.Example], problems: list[str]) -> dict[str, ob
 
 
 def _estimate(base_model: BaseModel | None, method: object, budget: object) -> dict[str, object] | None:
-    if base_model is None or not str(budget or "").isdigit():
+    if base_model is None or not re.fullmatch(r"[1-9][0-9]{0,5}", str(budget or "")):
         return None
     known = str(method) if str(method) in Composition.Method.values else jobs.DEFAULT_METHOD
     waiting = Composition.objects.filter(status=Composition.Status.QUEUED).count()

@@ -194,6 +194,7 @@ def test_bad_input_is_refused_in_a_sentence_and_nothing_typed_is_lost(
     answer = as_owner.post("/compose", filled(**{"title": "Keep me", **changes}))
     assert 400 <= answer.status_code < 500
     assert says(answer, sentence)
+    assert not says(answer, f"['{sentence[:20]}"), "the list is printed, not what is in it"
     assert Composition.objects.count() == 0
     if "title" not in changes:
         assert says(answer, "Keep me")
