@@ -18,12 +18,15 @@ from registry.models import (
     BaseModelFile,
     Blob,
     Download,
+    FormerName,
     IdempotentAnswer,
+    Like,
     Membership,
     Namespace,
     Ref,
     Revision,
     RevisionFile,
+    SentBlob,
     Task,
     TaskRow,
     Token,
@@ -240,6 +243,24 @@ class DownloadAdmin(ReadOnly, admin.ModelAdmin):
     list_display = ("revision", "day")
     date_hierarchy = "day"
     list_select_related = ("revision",)
+
+
+@admin.register(FormerName)
+class FormerNameAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("__str__", "adapter", "moved_at")
+    list_select_related = ("namespace", "adapter__namespace")
+
+
+@admin.register(Like)
+class LikeAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("adapter", "user", "created_at")
+    list_select_related = ("adapter__namespace", "user")
+
+
+@admin.register(SentBlob)
+class SentBlobAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("blob", "user", "sent_at")
+    list_select_related = ("blob", "user")
 
 
 @admin.register(IdempotentAnswer)

@@ -31,6 +31,7 @@ PICTURE_MAGIC = {
     ".webp": (b"RIFF",),
 }
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"})
+GIT_NAMES = frozenset({".gitattributes", ".gitignore"})
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 
 
@@ -67,7 +68,24 @@ def check_names(names: Iterable[str]) -> list[Problem]:
                 )
             )
         first_with.setdefault(folded, name)
-    return problems
+    return problems + _clashes(names)
+
+
+def _clashes(names: list[str]) -> list[Problem]:
+    """Names that are a file and also the folder of another file."""
+    files = set(names)
+    folders = {
+        "/".join(parts[:end]) for name in names for parts in [name.split("/")] for end in range(1, len(parts))
+    }
+    return [
+        Problem(
+            file=show(name),
+            message=f"“{show(name)}” is a file and also the folder of another file. Rename one of the two.",
+            found="a file and a folder",
+            expected="one of the two",
+        )
+        for name in sorted(files & folders)
+    ]
 
 
 def _check_name(name: str) -> Problem | None:
@@ -115,6 +133,13 @@ def _check_name(name: str) -> Problem | None:
             found=bad or "an empty segment",
             expected="no empty, “.” or “..” segment",
         )
+    if any(part.lower() == ".git" for part in name.split("/")):
+        return Problem(
+            file=shown,
+            message=f"The file name “{shown}” lies in a “.git” folder. Leave git's own files out.",
+            found=".git",
+            expected="no “.git” segment",
+        )
     return None
 
 
@@ -155,7 +180,11 @@ def why_left_out(name: str, path: Path) -> str:
         return "It is a Git LFS pointer, not the file itself."
     if suffix in PICTURE_MAGIC:
         return _why_no_picture(path, suffix, size)
-    if suffix in TEXT_SUFFIXES or Path(name).name.lower().split(".")[0] in TEXT_NAMES:
+    if (
+        suffix in TEXT_SUFFIXES
+        or Path(name).name.lower().split(".")[0] in TEXT_NAMES
+        or Path(name).name in GIT_NAMES
+    ):
         return _why_no_text(path, size)
     return "Only texts, PNG, JPEG, GIF and WebP pictures are kept beside the adapter's own files."
 

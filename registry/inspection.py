@@ -52,19 +52,26 @@ class Inspection:
 
 
 def inspect_folder(
-    files: Mapping[str, Path], base: Matrices | None = None, *, workspace: Path | None = None
+    files: Mapping[str, Path],
+    base: Matrices | None = None,
+    *,
+    workspace: Path | None = None,
+    may_be_unfinished: bool = False,
 ) -> Inspection:
     """Inspect an adapter's files, {name in the adapter: path of the bytes}.
 
     `base` has the sizes of the base model's matrices where it is known; without it the fit stays unchecked. An
     `adapter_model.bin` is converted into `workspace` (its own folder if none is given), which the caller cleans up.
+    With `may_be_unfinished` config and weights may be missing: what is there is held to the rules, and a result
+    without facts cannot be composed.
     Raises InspectionRefused with every problem found.
     """
     problems = check_names(files)
     if problems:
         raise InspectionRefused(problems)
     kept, left_out = sort_files(files)
-    problems = _missing_files(files)
+    missing = _missing_files(files)
+    problems = [] if may_be_unfinished else list(missing)
     pointers = _pointers(files)
     config, config_problems = _config_of(files, skip=CONFIG in pointers)
     front_matter, card_problems = _card_of(files, skip=CARD in pointers)
@@ -79,9 +86,30 @@ def inspect_folder(
     problems += noted
     if problems:
         raise InspectionRefused(problems)
+    if missing:
+        return _unfinished(missing, result, left_out, front_matter)
     assert config is not None
     assert bytes_facts is not None
     return _conclude(config, tensors, weights, bytes_facts, base, result, left_out, front_matter)
+
+
+def _unfinished(
+    missing: list[Problem],
+    files: dict[str, Path],
+    left_out: list[dict[str, str]],
+    front_matter: dict[str, Any],
+) -> Inspection:
+    names = " and ".join(problem.file for problem in missing)
+    return Inspection(
+        facts={},
+        composable=False,
+        composable_reason=f"It is not complete yet: {names} {'are' if len(missing) > 1 else 'is'} missing.",
+        base_fit="unchecked",
+        files=files,
+        warnings=_left_out_in_words(left_out),
+        left_out=left_out,
+        front_matter=front_matter,
+    )
 
 
 def _missing_files(files: Mapping[str, Path]) -> list[Problem]:
@@ -355,7 +383,12 @@ def _warnings(
         warnings.append("The config names no target modules; the weights say which matrices are changed.")
     if config.auto_mapping or config.layer_replication:
         warnings.append("The config names code or layers to load; this registry never does so.")
-    for entry in left_out:
-        if entry["path"] != LEGACY_WEIGHTS or "converted" in entry["why"]:
-            warnings.append(f"{entry['path']} was left out. {entry['why']}")
-    return warnings
+    return warnings + _left_out_in_words(left_out)
+
+
+def _left_out_in_words(left_out: list[dict[str, str]]) -> list[str]:
+    return [
+        f"{entry['path']} was left out. {entry['why']}"
+        for entry in left_out
+        if entry["path"] != LEGACY_WEIGHTS or "converted" in entry["why"]
+    ]

@@ -39,6 +39,7 @@ from registry.models import (
     Adapter,
     BaseModel,
     Blob,
+    FormerName,
     Namespace,
     Ref,
     Revision,
@@ -64,6 +65,16 @@ class NameNotFree(Conflict):
     def __init__(self, namespace: Namespace, name: str) -> None:
         super().__init__(
             f"{namespace.name}/{name} was deleted, and names are not handed out twice. Choose another name.",
+            fields={"name": ["This name was used before."]},
+        )
+
+
+class NameMoved(Conflict):
+    code = "name_not_free"
+
+    def __init__(self, namespace: Namespace, name: str) -> None:
+        super().__init__(
+            f"{namespace.name}/{name} was moved and its old name leads to the new one. Choose another name.",
             fields={"name": ["This name was used before."]},
         )
 
@@ -101,7 +112,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """Files that passed every rule, and what was read from them."""
 
     found: inspection.Inspection
@@ -131,7 +142,7 @@ def publish(
 
     `files` maps names inside the adapter to files; those below UPLOAD_TMP_DIR are moved, others copied. What is
     left empty comes from the card, or stays as it was; a new adapter is public unless said otherwise. Files equal
-    to the newest revision's make no new one. Raises InspectionRefused, NameNotFree, PublishedMeanwhile, BadDetail,
+    to the newest revision's make no new one. Raises InspectionRefused, NameNotFree, NameMoved, PublishedMeanwhile, BadDetail,
     InvalidName, Forbidden, StorageFull; then nothing is kept.
     """
     require_write(author, namespace)
@@ -141,9 +152,9 @@ def publish(
     tags = details.check_tags(tags)
     if visibility:
         details.check_visibility(visibility)
-    before = _find(namespace, name)
+    before = find_by_name(namespace, name)
     require_size(files)
-    with _prepare(files, base_model=given.pop("base_model")) as prepared:
+    with prepare(files, base_model=given.pop("base_model")) as prepared:
         blobs = _store(prepared.found.files)
         try:
             with transaction.atomic():
@@ -151,9 +162,9 @@ def publish(
                 if visibility:
                     adapter.visibility = visibility
                 adapter.task = task or task_sets.task_called(task_title, owner=namespace) or adapter.task
-                _describe(adapter, given, tags, prepared)
+                describe(adapter, given, tags, prepared)
                 if not _is_unchanged(adapter, blobs):
-                    _commit(adapter, author=author, message=message, prepared=prepared, blobs=blobs)
+                    write_revision(adapter, author=author, message=message, prepared=prepared, blobs=blobs)
                 adapter.updated_at = timezone.now()
                 adapter.save()
         except BaseException:
@@ -168,7 +179,7 @@ def validate(*, author: User, files: Mapping[str, Path], base_model: str = "") -
     base_model = details.check_text("base_model", base_model)
     try:
         require_size(files)
-        with _prepare(files, base_model=base_model) as prepared:
+        with prepare(files, base_model=base_model) as prepared:
             return _report(prepared, author)
     except InspectionRefused as error:
         return Report(problems=[problem.as_dict() for problem in error.problems])
@@ -267,14 +278,21 @@ def _too_large(file: str, what: str, size: int, limit: int) -> Problem:
 
 
 @contextmanager
-def _prepare(files: Mapping[str, Path], *, base_model: str) -> Iterator[_Prepared]:
-    """The files that would be kept, inspected; a converted weight file exists for as long as this lasts."""
+def prepare(
+    files: Mapping[str, Path], *, base_model: str = "", fallback: str = "", may_be_unfinished: bool = False
+) -> Iterator[Prepared]:
+    """The files that would be kept, inspected; a converted weight file exists for as long as this lasts.
+
+    `base_model` counts before what config and card say, `fallback` after it. Raises InspectionRefused.
+    """
     with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="publish-") as workspace:
-        base, label = _resolve_base(base_model, *_labels_in(files))
+        base, label = _resolve_base(base_model, *_labels_in(files), fallback)
         matrices = (base.sizes() or None) if base else None
-        found = inspection.inspect_folder(files, matrices, workspace=Path(workspace))
+        found = inspection.inspect_folder(
+            files, matrices, workspace=Path(workspace), may_be_unfinished=may_be_unfinished
+        )
         reason = found.composable_reason or _why_unchecked(base, found.base_fit)
-        yield _Prepared(found=found, base_model=base, base_model_label=label, composable_reason=reason)
+        yield Prepared(found=found, base_model=base, base_model_label=label, composable_reason=reason)
 
 
 def _labels_in(files: Mapping[str, Path]) -> Iterator[str]:
@@ -304,7 +322,7 @@ def _why_unchecked(base: BaseModel | None, base_fit: str) -> str:
     return ""
 
 
-def _report(prepared: _Prepared, person: User) -> Report:
+def _report(prepared: Prepared, person: User) -> Report:
     found = prepared.found
     is_composable = not prepared.composable_reason
     others = 0
@@ -345,11 +363,13 @@ def _checked(**texts: str) -> dict[str, str]:
     return {name: details.check_text(name, value) for name, value in texts.items()}
 
 
-def _find(namespace: Namespace, name: str) -> Adapter | None:
+def find_by_name(namespace: Namespace, name: str) -> Adapter | None:
     """The adapter of this name, gone or not. Raises NameNotFree for one that was deleted."""
     adapter = Adapter.objects.filter(namespace=namespace, name__iexact=name).first()
     if adapter is not None and adapter.deleted_at is not None:
         raise NameNotFree(namespace, name)
+    if adapter is None and FormerName.objects.filter(namespace=namespace, name__iexact=name).exists():
+        raise NameMoved(namespace, name)
     return adapter
 
 
@@ -386,7 +406,7 @@ def _store(files: Mapping[str, Path]) -> dict[str, Blob]:
     return blobs
 
 
-def _describe(adapter: Adapter, given: Mapping[str, str], tags: Sequence[str], prepared: _Prepared) -> None:
+def describe(adapter: Adapter, given: Mapping[str, str], tags: Sequence[str], prepared: Prepared) -> None:
     """Set what is said about the adapter: by the uploader, else as it was, else by the card."""
     by_card = _said_by_card(prepared.found.front_matter)
     for name in ("description", "license", "language"):
@@ -402,27 +422,38 @@ def _is_unchanged(adapter: Adapter, blobs: Mapping[str, Blob]) -> bool:
     }
 
 
-def _commit(
-    adapter: Adapter, *, author: User, message: str, prepared: _Prepared, blobs: Mapping[str, Blob]
+def write_revision(
+    adapter: Adapter,
+    *,
+    author: User,
+    message: str,
+    prepared: Prepared,
+    blobs: Mapping[str, Blob],
+    branch: str = MAIN,
+    description: str = "",
 ) -> Revision:
-    """A new revision on main, and its facts on the adapter."""
+    """A new revision at the end of a branch. On main its facts become the adapter's, which the caller saves.
+
+    The caller holds the adapter's row.
+    """
     found = prepared.found
     now = timezone.now()
     message = message or ("Upload a new version" if adapter.head_id else "Upload")
-    parent = Revision.objects.get(pk=adapter.head_id) if adapter.head_id else None
+    parent = Revision.objects.filter(refs__adapter=adapter, refs__name=branch).first()
     revision = Revision.objects.create(
         adapter=adapter,
         commit=_commit_id(adapter, parent, author, message, now, blobs),
         parent=parent,
         author=author,
         message=message,
+        description=description,
         created_at=now,
-        facts={**found.facts, "not_plain": _why_not_plain(prepared)},
+        facts={**found.facts, "not_plain": _why_not_plain(prepared)} if found.facts else {},
         warnings=found.warnings,
         is_composable=not prepared.composable_reason,
         composable_reason=prepared.composable_reason[:500],
         base_fit=found.base_fit,
-        tensor_sha256=found.facts["tensor_hash"],
+        tensor_sha256=found.facts.get("tensor_hash", ""),
         size_bytes=sum(blob.size_bytes for blob in blobs.values()),
     )
     RevisionFile.objects.bulk_create(
@@ -430,8 +461,10 @@ def _commit(
         for path, blob in sorted(blobs.items())
     )
     Ref.objects.update_or_create(
-        adapter=adapter, name=MAIN, defaults={"revision": revision, "kind": Ref.Kind.BRANCH}
+        adapter=adapter, name=branch, defaults={"revision": revision, "kind": Ref.Kind.BRANCH}
     )
+    if branch != MAIN:
+        return revision
     adapter.head = revision
     adapter.base_model = prepared.base_model
     adapter.base_model_label = prepared.base_model_label
@@ -439,7 +472,7 @@ def _commit(
     return revision
 
 
-def _why_not_plain(prepared: _Prepared) -> str:
+def _why_not_plain(prepared: Prepared) -> str:
     """Why these weights cannot be composed whatever the base model: a reason that comes from this base is no such."""
     reason = prepared.found.composable_reason
     base = prepared.base_model
@@ -493,6 +526,8 @@ def _compare_with(adapter: Adapter, base: BaseModel | None) -> None:
     adapter.base_model = base
     matrices = (base.sizes() or None) if base else None
     for revision in adapter.revisions.all():
+        if not revision.facts:
+            continue  # not complete, so there is nothing to compare
         fit, reason = _compare_facts(revision.facts, base, matrices)
         revision.base_fit, revision.composable_reason = fit, reason[:500]
         revision.is_composable = not reason

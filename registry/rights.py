@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from django.contrib.auth.models import AnonymousUser
 
-from registry.models import Adapter, Membership, Namespace, User
+from registry.models import (
+    Adapter,
+    BaseModelFile,
+    Blob,
+    Membership,
+    Namespace,
+    RevisionFile,
+    SentBlob,
+    User,
+)
 from web.errors import Forbidden, NotFound
 
 Person = User | AnonymousUser | None
@@ -25,6 +34,20 @@ def visible_adapter(person: Person, namespace: str, name: str) -> Adapter:
     if adapter is None:
         raise NotFound(f"There is no LoRA module {namespace}/{name} here, or you may not see it.")
     return adapter
+
+
+def may_read_blob(person: Person, blob: Blob) -> bool:
+    """Whether this person sent these bytes lately or sees them in some adapter or base model: knowing a hash is no right."""
+    if BaseModelFile.objects.filter(blob=blob).exists():
+        return True
+    if (
+        person is not None
+        and person.is_authenticated
+        and SentBlob.objects.filter(blob=blob, user_id=person.pk).exists()
+    ):
+        return True
+    visible = Adapter.objects.visible_to(person).values("pk")
+    return RevisionFile.objects.filter(blob=blob, revision__adapter__in=visible).exists()
 
 
 def may_write(person: Person, namespace: Namespace) -> bool:

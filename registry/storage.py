@@ -29,7 +29,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
-from registry.models import Blob
+from registry.models import Blob, SentBlob
 from web.errors import DomainError
 
 logger = logging.getLogger(__name__)
@@ -107,16 +107,42 @@ def store_file(path: Path, *, sha256: str | None = None) -> Blob:
         return _store(path, digests)
 
 
-def store_stream(chunks: Iterable[bytes]) -> Blob:
-    """The blob with these bytes, which are never held in memory together. Raises StorageFull."""
+def store_stream(
+    chunks: Iterable[bytes], *, size_bytes: int | None = None, sha256: str | None = None
+) -> Blob:
+    """The blob with these bytes, which are never held in memory together and, where the size is told, read once.
+
+    Raises HashMismatch if there are not `size_bytes` of them or their hash is not `sha256`, StorageFull.
+    """
     path = temp_path()
     try:
         with full_disk_in_words(), path.open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-        return store_file(path)
+            digests = _write(chunks, file, size_bytes)
+        if digests is None:
+            return store_file(path, sha256=sha256)
+        if size_bytes != digests.size_bytes or (sha256 or digests.sha256) != digests.sha256:
+            raise HashMismatch(found=digests.sha256, expected=sha256 or f"of {size_bytes} bytes")
+        with full_disk_in_words():
+            return _store(path, digests)
     finally:
         path.unlink(missing_ok=True)
+
+
+def _write(chunks: Iterable[bytes], file: BinaryIO, size_bytes: int | None) -> Digests | None:
+    """Write all chunks; their digests if the size is told, which git's id needs before the first byte."""
+    if size_bytes is None:
+        for chunk in chunks:
+            file.write(chunk)
+        return None
+    sha256 = hashlib.sha256()
+    git_sha1 = hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
+    written = 0
+    for chunk in chunks:
+        file.write(chunk)
+        sha256.update(chunk)
+        git_sha1.update(chunk)
+        written += len(chunk)
+    return Digests(sha256.hexdigest(), git_sha1.hexdigest(), written)
 
 
 def discard(blobs: Iterable[Blob]) -> None:
@@ -329,6 +355,7 @@ def sweep_storage() -> tuple[int, int]:
     """
     temp_files = _sweep_temp_files()
     cutoff = timezone.now() - UNREFERENCED_BLOBS_KEPT
+    SentBlob.objects.filter(sent_at__lt=cutoff).delete()
     stale = list(unreferenced().filter(last_stored_at__lt=cutoff).values_list("pk", flat=True))
     blobs = sum(_remove(pk, stored_until=cutoff) for pk in stale)
     if temp_files or blobs:

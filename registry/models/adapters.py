@@ -256,6 +256,52 @@ class Ref(models.Model):
         return self.name
 
 
+class FormerName(models.Model):
+    """A name that an adapter had before it was moved: it leads to the adapter and is not handed out again."""
+
+    namespace = models.ForeignKey(Namespace, on_delete=models.PROTECT, related_name="former_names")
+    name = models.CharField(max_length=96)
+    adapter = models.ForeignKey(Adapter, on_delete=models.CASCADE, related_name="former_names")
+    moved_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint("namespace", Lower("name"), name="former_name_once")]
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Like(models.Model):
+    """Somebody likes an adapter; `Adapter.likes` counts them."""
+
+    adapter = models.ForeignKey(Adapter, on_delete=models.CASCADE, related_name="likings")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="likings")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["adapter", "user"], name="like_once")]
+
+    def __str__(self) -> str:
+        return f"{self.user} likes {self.adapter_id}"
+
+
+class SentBlob(models.Model):
+    """Somebody sent these bytes and has not put them into a revision yet: they may, others may not even ask.
+
+    It keeps the blob from the sweep, and is itself swept after a day.
+    """
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="sent_blobs")
+    blob = models.ForeignKey(Blob, on_delete=models.CASCADE, related_name="senders")
+    sent_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["user", "blob"], name="sent_blob_once")]
+
+    def __str__(self) -> str:
+        return f"{self.blob_id} by {self.user_id}"
+
+
 class Download(models.Model):
     """One client fetched weights of one revision; repeated fetches of the same client that day do not count again."""
 
