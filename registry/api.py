@@ -193,8 +193,10 @@ class AdapterValidate(APIView):
     @extend_schema(
         operation_id="adapters_validate",
         request={"multipart/form-data": UploadSerializer},
-        responses={200: ReportSerializer, **refusals(400, 401, 403, 413, 415, 507)},
+        parameters=[IDEMPOTENCY_KEY],
+        responses={200: ReportSerializer, **refusals(400, 401, 403, 409, 413, 415, 422, 507)},
     )
+    @idempotent
     def post(self, request: Request) -> Response:
         """What publishing these files would do: problems, warnings, facts. Nothing is kept."""
         only(request)
