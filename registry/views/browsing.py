@@ -18,6 +18,7 @@ from web.pagination import paginate
 
 SORT_WORDS = {"new": "newest", "updated": "last updated", "downloads": "downloads", "score": "best score"}
 FACET_ROWS = 8  # before "more"
+OTHERS_FOUND = 4  # people and tasks that a search finds beside modules
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ def modules(request: HttpRequest) -> HttpResponse:
         search.count(AdapterQuery(composable=True), person=request.user) if not query.is_narrowed else None
     )
     context["section"] = "modules"
+    if query.q:
+        context["people"] = Namespace.objects.filter(name__icontains=query.q)[:OTHERS_FOUND]
+        context["tasks"] = search.tasks_shown_to(request.user).filter(title__icontains=query.q)[:OTHERS_FOUND]
     return render(request, "registry/modules.html", context)
 
 

@@ -176,6 +176,12 @@ def test_a_list_without_matches_names_the_filters_to_remove(client: Client, modu
     assert "Remove “zebra”" in html
 
 
+def test_a_search_also_finds_people_and_tasks(client: Client, module: Adapter):
+    html = text(client.get("/modules?q=colour"))
+    assert 'href="/tasks/colour-of-a-thing"' in html
+    assert re.search(r'class="chip" href="/alice"', text(client.get("/modules?q=ali")))
+
+
 def test_an_empty_registry_says_what_to_do(client: Client):
     assert "No modules yet" in text(client.get("/modules"))
 
