@@ -27,6 +27,7 @@ LABELS = {
     "best_single": "the best single module",
     "uniform": "the uniform average of the modules",
     "in_context": "the examples put in front of the question",
+    "lorahub": "LoraHub as published",
 }
 
 
