@@ -223,3 +223,10 @@ def test_score_gives_one_loss_for_every_weight_vector(t5: Collection):
     losses = run.score(t5.base, t5.modules, tiny.EXAMPLES, weights, PAPER)
     again = [run.score(t5.base, t5.modules, tiny.EXAMPLES, [vector], PAPER)[0] for vector in weights]
     assert losses == pytest.approx(again, rel=1e-5)
+
+
+@pytest.mark.parametrize("mix", [PAPER, EXACT])
+def test_a_base_in_bfloat16_gives_nearly_the_same_losses(collection: Collection, mix: str):
+    weights = [[0.3, 0.0, -0.2, 0.5, 0.1, 0.0], [0.0] * 6]
+    arguments = (collection.base, collection.modules, tiny.EXAMPLES, weights, mix)
+    assert run.score(*arguments, dtype="bfloat16") == pytest.approx(run.score(*arguments), rel=0.05)
