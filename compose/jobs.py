@@ -46,7 +46,9 @@ from web.errors import DomainError, Forbidden
 logger = logging.getLogger(__name__)
 
 DEFAULT_METHOD = Composition.Method.LORAHUB
-DEFAULT_BUDGET = 40
+# What each method is usually given; the engine's own numbers, which cannot be imported without torch.
+USUAL_BUDGETS: dict[str, int] = {Composition.Method.LORAHUB: 40, Composition.Method.AUTO: 800}
+DEFAULT_BUDGET = USUAL_BUDGETS[DEFAULT_METHOD]
 DEFAULT_SEED = 1
 MAX_SEED = 2**31 - 1
 RING_AT_ONCE = 8
@@ -81,14 +83,15 @@ def request_composition(
     title: str = "",
     candidates: Sequence[Revision] | None = None,
     method: str = DEFAULT_METHOD,
-    budget: int = DEFAULT_BUDGET,
+    budget: int | None = None,
     seed: int = DEFAULT_SEED,
 ) -> Composition:
     """Queue a composition for a worker. Raises a DomainError with the reason, and then nothing is saved.
 
-    `budget` counts trials. `candidates` None: chosen automatically. Without `examples` a task's own few-shot rows
+    `budget` counts trials; None: what the method usually gets. `candidates` None: chosen automatically. Without `examples` a task's own few-shot rows
     are used; a task's hidden test rows score the result unless `test_examples` are given.
     """
+    budget = usual_budget(method) if budget is None else budget
     check_settings(method=method, budget=budget, seed=seed, title=title)
     plan = _plan(owner, base_model, examples, test_examples, task, candidates, method, seed)
     with transaction.atomic():
@@ -129,10 +132,11 @@ def dry_run(
     title: str = "",
     candidates: Sequence[Revision] | None = None,
     method: str = DEFAULT_METHOD,
-    budget: int = DEFAULT_BUDGET,
+    budget: int | None = None,
     seed: int = DEFAULT_SEED,
 ) -> dict[str, Any]:
     """What `request_composition` would do with the same arguments; saves nothing, and a refusal is a problem listed."""
+    budget = usual_budget(method) if budget is None else budget
     try:
         check_settings(method=method, budget=budget, seed=seed, title=title)
         plan = _plan(owner, base_model, examples, test_examples, task, candidates, method, seed)
@@ -171,6 +175,10 @@ def refused(error: DomainError) -> dict[str, Any]:
         "queue_place": None,
         "estimate": {"seconds": None, "based_on": 0},
     }
+
+
+def usual_budget(method: str) -> int:
+    return USUAL_BUDGETS.get(method, DEFAULT_BUDGET)
 
 
 def check_settings(*, method: str, budget: int, seed: int, title: str = "") -> None:

@@ -44,6 +44,7 @@ class Composition(models.Model):
 
     class Method(models.TextChoices):
         LORAHUB = "lorahub", "LoraHub"
+        AUTO = "auto", "Auto"
 
     class Wish(models.TextChoices):
         """What its owner asked a running composition to do."""

@@ -29,6 +29,7 @@ METHOD_NAMES = {
     "best_single": "Best single module",
     "uniform": "All modules with equal weights",
     "lorahub": "LoraHub",
+    "auto": "Auto",
 }
 LORAHUB_CITATION = """@article{huang2023lorahub,
   title = {LoraHub: Efficient Cross-Task Generalization via Dynamic LoRA Composition},

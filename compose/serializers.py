@@ -78,11 +78,18 @@ class CompositionRequestSerializer(serializers.Serializer):
         choices=FORMATS, default="auto", help_text="Of rows that are given as text."
     )
     candidates = CandidatesField(
-        required=False, default=None, help_text="`auto` (20 drawn by the seed), or names."
+        required=False,
+        default=None,
+        help_text="`auto` (all that fit; for `lorahub` at most 20, drawn by the seed), or names.",
     )
     task = serializers.SlugField(required=False, help_text="Slug of a task that this is for.")
-    method = serializers.CharField(default=jobs.DEFAULT_METHOD)
-    budget = serializers.IntegerField(default=jobs.DEFAULT_BUDGET, help_text="Trials.")
+    method = serializers.CharField(default=jobs.DEFAULT_METHOD, help_text="`lorahub` or `auto`.")
+    budget = serializers.IntegerField(
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="Trials; 40 for lorahub and 800 for auto if left out.",
+    )
     seed = serializers.IntegerField(default=jobs.DEFAULT_SEED)
     title = serializers.CharField(required=False, allow_blank=True, default="")
     dry_run = serializers.BooleanField(default=False, help_text="Only say what would happen.")

@@ -93,7 +93,7 @@ def test_the_same_request_has_the_same_spec_and_another_seed_another():
         ({"budget": 2001}, BadSetting, "from 1 to 2,000"),
         ({"seed": -1}, BadSetting, "The seed is a whole number from 0"),
         ({"seed": 2**70}, BadSetting, "The seed is a whole number from 0"),
-        ({"method": "magic"}, BadSetting, "There is no method 'magic' here; choose one of: lorahub"),
+        ({"method": "magic"}, BadSetting, "There is no method 'magic' here; choose one of: lorahub, auto"),
         ({"title": "x" * 201}, BadSetting, "The title has 201 characters"),
         ({"examples": []}, FewShotProblem, "There are no examples."),
         ({"examples": make_examples(1)}, FewShotProblem, "needs at least 2 examples; you gave 1"),
@@ -107,6 +107,17 @@ def test_a_refused_request_says_why_and_leaves_nothing_behind(options, error, se
     assert sentence in refusal.value.message
     assert not Composition.objects.exists()
     assert not Candidate.objects.exists()
+
+
+def test_each_method_gets_its_usual_budget():
+    assert [make_composition(method=method).budget for method in ("lorahub", "auto")] == [40, 800]
+
+
+def test_methods_and_their_budgets_are_the_engines():
+    from compose.engine.methods import METHODS
+
+    assert {name: method.usual_budget for name, method in METHODS.items()} == jobs.USUAL_BUDGETS
+    assert set(Composition.Method.values) == set(METHODS)
 
 
 def test_a_task_lends_its_few_shot_rows_and_scores_on_its_hidden_ones():

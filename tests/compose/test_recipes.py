@@ -158,6 +158,17 @@ def test_the_whole_way_with_the_real_engine(tiny, tmp_path):
     loads_in_peft(base_model, tmp_path)
 
 
+def test_an_exact_mix_is_rebuilt_too(tiny, tmp_path):
+    base_model, _ = tiny
+    composition = compose(base_model, make_user("ann"), method="auto")
+    recipe = recipes.recipe(composition)
+    assert recipe["mix"] == "exact"
+    recipes.rebuild(recipes.read(recipes.as_text(recipe)), tmp_path / "out")
+    assert composition.weights_blob
+    made = (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
+    assert made == storage.open_blob(composition.weights_blob).read()
+
+
 def loads_in_peft(base_model: BaseModel, folder: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForSeq2SeqLM
