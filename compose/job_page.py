@@ -305,7 +305,8 @@ def compare(method: str, written: str, expected: str) -> Answer:
     got, wanted = _pieces(written), _pieces(expected)
     words = []
     steps = difflib.SequenceMatcher(a=got, b=wanted, autojunk=False).get_opcodes()
-    if all(kind != "equal" for kind, *_ in steps):  # nothing in common: marking every word tells nothing
+    shared = "".join("".join(got[start:end]) for kind, start, end, _, _ in steps if kind == "equal")
+    if not shared.strip():  # nothing in common: marking every word tells nothing
         return Answer(method, is_right=False, words=[Word(written, differs=False)] if written else [])
     for kind, start, end, _, _ in steps:
         if start < end:

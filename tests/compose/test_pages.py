@@ -590,6 +590,12 @@ def test_the_page_and_the_engine_agree_on_what_is_right(written: str, expected: 
     assert evaluation.matches(written, expected) is right
 
 
+def test_an_answer_that_has_nothing_in_common_is_not_marked_all_over():
+    answer = job_page.compare("lorahub", "two two", "the blue car")
+    assert [(word.text, word.differs) for word in answer.words] == [("two two", False)]
+    assert job_page.compare("lorahub", "", "x").words == []
+
+
 def test_words_that_differ_from_the_expected_are_marked():
     answer = job_page.compare("lorahub", "the red car", "the blue car")
     assert [(word.text, word.differs) for word in answer.words] == [
