@@ -144,6 +144,8 @@ def _card_html(adapter: Adapter, revision: Revision, files: list[RevisionFile]) 
         with storage.open_blob(file.blob) as stream:
             text = stream.read(cards.MAX_CARD_BYTES + 1).decode("utf-8-sig", "replace")
         html = cards.render_card(text, file_address=_folder_address(adapter, revision)).html
+        # The page has its own first heading; a card's is one of its parts.
+        html = html.replace("<h1>", "<h2>").replace("</h1>", "</h2>")
         cache.set(key, html, CARD_KEPT_S)
     return html
 

@@ -278,7 +278,7 @@ def test_a_card_is_shown_without_its_scripts(client: Client, tmp_path: Path, ali
     )
     _publish(alice, folder, "carded")
     html = text(client.get("/alice/carded"))
-    assert "<h1>Hello</h1>" in html
+    assert "<h2>Hello</h2>" in html
     assert "alert(1)" not in html
     assert "elsewhere" not in html
 
@@ -410,7 +410,7 @@ def test_an_upload_becomes_an_adapter(signed_in: Client, tmp_path: Path):
     assert adapter.is_composable
     assert adapter.task is not None
     assert adapter.task.title == "Colour"
-    assert "<h1>Mine</h1>" in text(signed_in.get("/alice/colour"))
+    assert "<h2>Mine</h2>" in text(signed_in.get("/alice/colour"))
 
 
 def test_a_folder_keeps_its_paths(signed_in: Client, tmp_path: Path):
