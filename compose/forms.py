@@ -267,7 +267,7 @@ class ComposeForm(forms.Form):
 
     @property
     def other_errors(self) -> list[str]:
-        about_task = list(self.errors.get("task", [])) if self.is_bound else []
+        about_task = [str(error) for error in self.errors.get("task", [])] if self.is_bound else []
         return [*about_task, *self._errors_about(None)]
 
     def _errors_about(self, code: str | None) -> list[str]:
