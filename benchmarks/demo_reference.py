@@ -25,8 +25,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         examples = Path(scratch) / "examples.jsonl"
         examples.write_text("".join(json.dumps(row) + "\n" for row in task["few_shot"]))
-        command = [sys.executable, "-m", "benchmarks.record_reference", "--base", ROOT / "demo" / "story-t5"]
-        command += ["--modules", *modules, "--examples", examples, "--out", OUT, *sys.argv[1:]]
+        command = [sys.executable, "-m", "benchmarks.record_reference", "--base"]
+        command += [str(ROOT / "demo" / "story-t5"), "--modules", *map(str, modules)]
+        command += ["--examples", str(examples), "--out", str(OUT), *sys.argv[1:]]
         subprocess.run(command, check=True, cwd=ROOT)
 
 

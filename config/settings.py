@@ -6,6 +6,7 @@ SQLite and files below `var/`, the broker that `dev.py up` starts, debug off.
 
 import logging
 from pathlib import Path
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from environs import Env
@@ -196,7 +197,7 @@ def _static_storage() -> str:
     return "whitenoise.storage.CompressedManifestStaticFilesStorage"
 
 
-STORAGES = {
+STORAGES: dict[str, dict[str, Any]] = {
     "default": _BLOBS_ON_S3 if S3_BUCKET else _BLOBS_ON_DISK,
     "blobs": _BLOBS_ON_S3 if S3_BUCKET else _BLOBS_ON_DISK,
     "staticfiles": {"BACKEND": _static_storage()},
@@ -211,6 +212,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 4 * 1024 * 1024
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 2000
 DATA_UPLOAD_MAX_NUMBER_FILES = 200
 WORKER_CACHE_DIR = Path(env.str("LORA_WORKER_CACHE_DIR", str(DATA_DIR / "worker-cache")))
+# How long an address for sending a file, or a token for Xet, holds; longer than any upload takes.
+HUB_TICKET_S = 12 * 3600
 X_ACCEL_REDIRECT_PREFIX = env.str("X_ACCEL_REDIRECT_PREFIX", "")
 # Send people straight to the object store. Off, since its address may mean nothing outside our own network.
 S3_SIGNED_DOWNLOADS = env.bool("S3_SIGNED_DOWNLOADS", False)

@@ -158,7 +158,7 @@ def answers(
         prompts = tokenizer(
             list(inputs[start : start + rows]), padding=True, padding_side="left", return_tensors="pt"
         )
-        tokens = model.generate(**prompts, max_new_tokens=8, do_sample=False)  # type: ignore[operator]
+        tokens = model.generate(**prompts, max_new_tokens=8, do_sample=False)
         if architecture == "llama":
             tokens = tokens[:, prompts["input_ids"].shape[1] :]
         written += tokenizer.batch_decode(tokens, skip_special_tokens=True)

@@ -19,7 +19,7 @@ def use_the_fake_engine() -> None:
     from compose import engine
     from tests import fakes
 
-    engine.run = engine.warm = fakes  # type: ignore[attr-defined]
+    vars(engine).update(run=fakes, warm=fakes)
     sys.modules["compose.engine.run"] = sys.modules["compose.engine.warm"] = fakes
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,11 +32,11 @@ def engine(capfd: pytest.CaptureFixture[str]):
     def call(*arguments: object) -> subprocess.CompletedProcess[str]:
         capfd.readouterr()
         try:
-            code = main([str(argument) for argument in arguments])
+            code: Any = main([str(argument) for argument in arguments])
         except SystemExit as exit_:
             code = exit_.code
         printed = capfd.readouterr()
-        return subprocess.CompletedProcess(arguments, code, printed.out, printed.err)
+        return subprocess.CompletedProcess([*map(str, arguments)], code, printed.out, printed.err)
 
     return call
 

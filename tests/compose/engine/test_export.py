@@ -56,7 +56,7 @@ def test_an_exact_mix_of_unlike_modules_has_the_engines_logits_in_peft(
 
 
 def test_a_paper_mix_of_rslora_modules_keeps_their_rank_and_patterns(t5: Collection, tmp_path: Path):
-    options = {"use_rslora": True, "r": 4, "rank_pattern": {".*0.*q": 2}, "alpha_pattern": {"v": 3}}
+    options: dict = {"use_rslora": True, "r": 4, "rank_pattern": {".*0.*q": 2}, "alpha_pattern": {"v": 3}}
     modules = tuple(
         tiny.save_module(t5.base, "t5", tmp_path / f"m{seed}", seed=seed, **options) for seed in (1, 2)
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,8 +22,13 @@ TEST_ROWS = tuple(
 )
 
 
-def request_for(collection: Collection, **options: object) -> Request:
-    settings = {"modules": collection.modules, "examples": tiny.EXAMPLES, "test": TEST_ROWS, "budget": 12}
+def request_for(collection: Collection, **options: Any) -> Request:
+    settings: dict[str, Any] = {
+        "modules": collection.modules,
+        "examples": tiny.EXAMPLES,
+        "test": TEST_ROWS,
+        "budget": 12,
+    }
     return Request(base=collection.base, **(settings | options))
 
 
@@ -114,9 +120,12 @@ def test_a_replayed_trial_is_not_scored_again(t5: Collection, monkeypatch: pytes
     trials = run.compose(request).trials
     scored: list[int] = []
     losses = scoring.Scorer.losses
-    monkeypatch.setattr(
-        scoring.Scorer, "losses", lambda self, mixes: scored.append(len(mixes)) or losses(self, mixes)
-    )
+
+    def counted(self: scoring.Scorer, mixes: Any) -> Any:
+        scored.append(len(mixes))
+        return losses(self, mixes)
+
+    monkeypatch.setattr(scoring.Scorer, "losses", counted)
     run.compose(request, recorded=trials[:9])
     assert scored[:3] == [1, 1, 1]
     assert len(scored) == 4  # three trials, and the attribution
@@ -157,7 +166,7 @@ def test_cancelling_takes_effect_within_one_evaluation(t5: Collection, tmp_path:
 def test_cancelling_takes_effect_between_batches_of_answers(t5: Collection, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(run.evaluation._ROWS_AT_ONCE, "cpu", 4)
     observer = Recorder()
-    observer.wanted = lambda: "cancel" if observer.progress else "go"
+    monkeypatch.setattr(observer, "wanted", lambda: "cancel" if observer.progress else "go")
     with pytest.raises(errors.Cancelled):
         run.compose(request_for(t5), observer=observer)
     assert len(observer.progress) == 1

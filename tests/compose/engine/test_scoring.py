@@ -54,7 +54,7 @@ def peft_loss(model: torch.nn.Module, base: LoadedBase, rows: list[Row]) -> floa
         ).loss.item()
 
 
-VARIANTS = {
+VARIANTS: dict[str, dict] = {
     "plain": {},
     "rslora": {"use_rslora": True, "r": 8},
     "patterns": {"rank_pattern": {"0": 2}, "alpha_pattern": {"1": 32}},
@@ -107,7 +107,7 @@ def test_a_module_in_a_short_float_type_scores_as_its_rounded_numbers_do(
 def mixed_modules(collection: Collection, root: Path) -> tuple[Module, ...]:
     """Three ranks, three alphas, rsLoRA, and different target matrices."""
     first, second = tiny.TARGETS[collection.family]
-    settings = [
+    settings: list[dict] = [
         {"r": 2, "lora_alpha": 4},
         {"r": 5, "lora_alpha": 3, "use_rslora": True, "target_modules": [first]},
         {"r": 3, "lora_alpha": 9, "target_modules": [second], "rank_pattern": {f".*0.*{second}": 1}},
