@@ -60,10 +60,17 @@ def test_the_walkthrough_publishes_finds_composes_watches_and_downloads(running_
     assert '"method": "lorahub"' in done.stdout
     assert (clone / "composed" / "adapter_model.safetensors").stat().st_size > 1000
 
-    (python,) = blocks("python")
-    answer = subprocess.run([sys.executable, "-c", python], cwd=clone, capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stdout.strip()
+    hub = {"HF_ENDPOINT": running_site.address, "HF_HOME": str(clone / "hub-cache")}
+    for block in blocks("python"):
+        answer = subprocess.run(
+            [sys.executable, "-c", block],
+            cwd=clone,
+            env={**clean_environment(), **hub},
+            capture_output=True,
+            text=True,
+        )
+        assert answer.returncode == 0, answer.stderr
+        assert answer.stdout.strip()
 
 
 @pytest.mark.slow
