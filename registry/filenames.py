@@ -170,22 +170,28 @@ def why_left_out(name: str, path: Path) -> str:
 
     Kept are small texts and small pictures whose bytes are what their names say.
     """
+    if why := why_left_out_by_name(name):
+        return why
     suffix = Path(name).suffix.lower()
     size = path.stat().st_size
-    if suffix in PICKLE_SUFFIXES:
-        return "It can hold code that runs when it is loaded; only safetensors weights are kept."
-    if suffix == ".safetensors":
-        return f"An adapter has one weight file, {WEIGHTS}."
     if is_lfs_pointer(path):
         return "It is a Git LFS pointer, not the file itself."
     if suffix in PICTURE_MAGIC:
         return _why_no_picture(path, suffix, size)
-    if (
-        suffix in TEXT_SUFFIXES
-        or Path(name).name.lower().split(".")[0] in TEXT_NAMES
-        or Path(name).name in GIT_NAMES
-    ):
-        return _why_no_text(path, size)
+    return _why_no_text(path, size)
+
+
+def why_left_out_by_name(name: str) -> str:
+    """Why an extra file of this name is not kept, whatever its bytes, as a sentence; empty if they decide."""
+    suffix = Path(name).suffix.lower()
+    if suffix in PICKLE_SUFFIXES:
+        return "It can hold code that runs when it is loaded; only safetensors weights are kept."
+    if suffix == ".safetensors":
+        return f"An adapter has one weight file, {WEIGHTS}."
+    own = Path(name).name
+    is_text = suffix in TEXT_SUFFIXES or own.lower().split(".")[0] in TEXT_NAMES or own in GIT_NAMES
+    if is_text or suffix in PICTURE_MAGIC:
+        return ""
     return "Only texts, PNG, JPEG, GIF and WebP pictures are kept beside the adapter's own files."
 
 

@@ -414,6 +414,14 @@ def describe(adapter: Adapter, given: Mapping[str, str], tags: Sequence[str], pr
     adapter.tags = list(tags) or adapter.tags or by_card["tags"]
 
 
+def describe_by_card(adapter: Adapter, prepared: Prepared, *, is_new_card: bool) -> None:
+    """Set licence, language and tags by the card: a new card counts, an old one only fills what is empty."""
+    by_card = _said_by_card(prepared.found.front_matter)
+    for name in ("license", "language", "tags"):
+        current = getattr(adapter, name)
+        setattr(adapter, name, (by_card[name] or current) if is_new_card else (current or by_card[name]))
+
+
 def _is_unchanged(adapter: Adapter, blobs: Mapping[str, Blob]) -> bool:
     if adapter.head_id is None:
         return False

@@ -157,6 +157,8 @@ class Facet:
 def find(query: AdapterQuery, *, person: Person) -> tuple[AdapterQuerySet, tuple[str, ...]]:
     """Adapters that fit the query and this person may see, and the order for `web.pagination.paginate`.
 
+    Those that have no weights yet are listed only where their namespace is asked for.
+
     Each has `composes_with`, the number of other adapters it can be composed with, and `score`, its best one or -1.
     """
     score = Coalesce("best_score", Value(-1.0), output_field=FloatField())
@@ -227,8 +229,8 @@ def _filtered(query: AdapterQuery, person: Person) -> AdapterQuerySet:
     if query.kind:
         rows = rows.filter(kind=query.kind)
     if query.namespace:
-        rows = rows.filter(namespace__name__iexact=query.namespace)
-    return rows
+        return rows.filter(namespace__name__iexact=query.namespace)
+    return rows.filter(rank__isnull=False)
 
 
 def _made_for(name: str) -> Q:

@@ -57,6 +57,7 @@ class HashMismatch(DomainError):
     code = "hash_mismatch"
 
     def __init__(self, *, found: str, expected: str) -> None:
+        self.found, self.expected = found, expected
         super().__init__(
             f"The bytes that arrived have the sha256 {found}, not {expected}. Send the file again."
         )

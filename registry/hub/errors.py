@@ -80,7 +80,7 @@ class Moved(Exception):
 
 def answer(error: DomainError) -> JsonResponse:
     """The refusal as JSON, its sentence also in a header, where clients look first."""
-    message = _in_ascii(_sentence(error))
+    message = in_ascii(_sentence(error))
     response = JsonResponse({"error": message, "errors": [{"message": message}]}, status=error.status)
     response["X-Error-Message"] = message.replace("\n", " ")
     if isinstance(error, HubError) and error.hub_code:
@@ -108,6 +108,6 @@ def _sentence(error: DomainError) -> str:
     return "\n".join([*shown, f"(and {more} more)"] if more else shown)
 
 
-def _in_ascii(text: str) -> str:
+def in_ascii(text: str) -> str:
     """Header values have to be ASCII, and a body that says the same is not shown twice."""
     return text.translate(_PLAIN).encode("ascii", "replace").decode()

@@ -33,8 +33,8 @@ class UnknownSort(pages.BadNumber):
 @door("GET")
 def models(request: HttpRequest, caller: Caller) -> JsonResponse:
     """Adapters that the caller may see, in pages of `limit`."""
-    rows = Adapter.objects.visible_to(caller.person).select_related("namespace", "base_model", "head")
-    rows = _matching(request, rows)
+    visible = Adapter.objects.visible_to(caller.person).select_related("namespace", "base_model", "head")
+    rows = _matching(request, visible)
     sort = request.GET.get("sort") or "createdAt"
     if sort not in SORTS:
         raise UnknownSort(sort)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from registry.hub import repositories
-from registry.hub.doors import Caller, door, empty
+from registry import likes
+from registry.hub import answers, repositories
+from registry.hub.doors import Caller, by_method, door, empty
 from registry.hub.errors import HubError
-from registry.models import Membership, Namespace, User
+from registry.models import Adapter, Like, Membership, Namespace, User
 from registry.rights import require_write
 
 
@@ -86,6 +87,56 @@ def may_change(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
         raise repositories.NotWritable(repository.name)
     require_write(person, repository.adapter.namespace)
     return JsonResponse({})
+
+
+@door("GET")
+def liked_by(request: HttpRequest, caller: Caller, name: str) -> JsonResponse:
+    """What a person likes, as far as the caller may see it."""
+    visible = Adapter.objects.visible_to(caller.person).values("pk")
+    rows = Like.objects.filter(user__username__iexact=name, adapter__in=visible).order_by(
+        "-created_at", "-id"
+    )
+    found = [
+        {
+            "createdAt": answers.date(row.created_at),
+            "repo": {"name": row.adapter.full_name, "type": "model"},
+        }
+        for row in rows.select_related("adapter__namespace")[:1000]
+    ]
+    return JsonResponse(found, safe=False)
+
+
+@door("GET")
+def likers(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
+    """Who likes a repository."""
+    repository = repositories.find(caller.person, repo)
+    rows = (
+        Like.objects.filter(adapter=repository.adapter).select_related("user").order_by("-created_at", "-id")
+    )
+    names = [row.user.username for row in rows[:1000]] if repository.adapter else []
+    return JsonResponse([{"user": name, "fullname": name, "avatarUrl": ""} for name in names], safe=False)
+
+
+@door("POST")
+def _like(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
+    likes.like(_likeable(caller, repo), actor=caller.writer())
+    return JsonResponse({})
+
+
+@door("DELETE")
+def _unlike(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
+    likes.unlike(_likeable(caller, repo), actor=caller.writer())
+    return JsonResponse({})
+
+
+like = by_method(POST=_like, DELETE=_unlike)
+
+
+def _likeable(caller: Caller, repo: str) -> Adapter:
+    adapter = repositories.find(caller.person, repo).adapter
+    if adapter is None:
+        raise repositories.NotWritable(repo)
+    return adapter
 
 
 @door("GET")

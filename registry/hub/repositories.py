@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from registry import moving
 from registry.filenames import WEIGHTS
-from registry.hub.errors import EntryNotFound, RepositoryNotFound, RevisionNotFound
+from registry.hub.errors import EntryNotFound, Moved, RepositoryNotFound, RevisionNotFound
 from registry.models import Adapter, BaseModel, Blob, Ref, Revision
 from registry.publishing import MAIN
 from registry.rights import Person, visible_adapter
@@ -69,8 +70,8 @@ class Snapshot:
             rows = self.revision.files.select_related("blob").order_by("path")
             return [File(row.path, row.blob, row.is_lfs) for row in rows]
         assert self.repository.base_model is not None
-        rows = self.repository.base_model.files.select_related("blob").order_by("path")
-        return [File(row.path, row.blob, _is_large(row.path, row.blob)) for row in rows]
+        own = self.repository.base_model.files.select_related("blob").order_by("path")
+        return [File(row.path, row.blob, _is_large(row.path, row.blob)) for row in own]
 
     def file(self, path: str) -> File:
         """The file at `path`. Raises EntryNotFound."""
@@ -148,7 +149,7 @@ class Repository:
 
 
 def find(person: Person, name: str) -> Repository:
-    """The repository `namespace/name` if this person may see it. Raises RepositoryNotFound."""
+    """The repository `namespace/name` if this person may see it. Raises RepositoryNotFound, Moved."""
     base_model = BaseModel.objects.filter(name__iexact=name, kind=BaseModel.Kind.HOSTED).first()
     if base_model is not None:
         return Repository(base_model.name, base_model=base_model)
@@ -156,6 +157,9 @@ def find(person: Person, name: str) -> Repository:
     try:
         adapter = visible_adapter(person, namespace, own)
     except NotFound as error:
+        moved = moving.moved_from(namespace, own)
+        if moved is not None and Adapter.objects.visible_to(person).filter(pk=moved.pk).exists():
+            raise Moved(name, moved.full_name) from error
         raise RepositoryNotFound(name) from error
     return Repository(adapter.full_name, adapter=adapter)
 

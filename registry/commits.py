@@ -1,0 +1,281 @@
+"""Commits: changes to some files of an adapter on one of its branches, all or none, one after the other.
+
+Each ends in a whole revision that the rules of publishing have seen. A revision without config or weights is kept as
+well (`docs/decisions/0010`): it is a step on the way, has no facts and cannot be composed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from registry import details, publishing, storage
+from registry.filenames import CARD
+from registry.models import Adapter, BaseModel, Blob, Namespace, Ref, Revision, RevisionFile, User
+from registry.names import check_adapter_name
+from registry.publishing import MAIN, Prepared
+from registry.rights import require_write
+from web.errors import Conflict, DomainError, NotFound
+
+logger = logging.getLogger(__name__)
+
+FIRST_MESSAGE = "Create the repository"
+MAX_DESCRIPTION = 10_000
+# Somebody else's commit came between: read, check and try again, as often as parallel uploads may reasonably need.
+_TRIES = 25
+
+
+class NameTaken(Conflict):
+    code = "exists"
+
+    def __init__(self, adapter: Adapter) -> None:
+        super().__init__(f"{adapter.full_name} exists already.")
+        self.adapter = adapter
+
+
+class NameOfBaseModel(Conflict):
+    """Not a 409, which clients take for "it is mine already"."""
+
+    code = "name_of_base_model"
+    status = 403
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is the name of a base model that is hosted here. Choose another name.")
+
+
+class StaleParent(DomainError):
+    code = "stale_parent"
+    status = 412
+
+    def __init__(self, branch: str, head: str) -> None:
+        super().__init__(
+            f"Branch {branch} has moved on to {head[:8]} since the commit that yours builds on. "
+            "Look at what is there now and send your changes again."
+        )
+
+
+class BranchBusy(Conflict):
+    code = "branch_busy"
+
+    def __init__(self, branch: str) -> None:
+        super().__init__(f"Too many commits come to branch {branch} at once. Send yours again in a moment.")
+
+
+class FileNotThere(NotFound):
+    code = "file_not_there"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"A file with this name doesn't exist: {path[:300]}")
+        self.path = path
+
+
+class _HeadMoved(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class Put:
+    """Have these bytes at `path`, whatever was there."""
+
+    path: str
+    blob: Blob
+
+
+@dataclass(frozen=True)
+class Delete:
+    path: str
+
+
+@dataclass(frozen=True)
+class DeleteFolder:
+    path: str
+
+
+Operation = Put | Delete | DeleteFolder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The revision that a commit made, or the one that was there if it changed nothing; `warnings` are for people."""
+
+    revision: Revision
+    warnings: list[str]
+
+
+def create_adapter(
+    *, author: User, namespace: Namespace, name: str, visibility: str = Adapter.Visibility.PUBLIC
+) -> Adapter:
+    """An adapter with a first revision that has no files, to be filled by commits.
+
+    Raises NameTaken, NameNotFree, NameMoved, NameOfBaseModel, InvalidName, Forbidden.
+    """
+    require_write(author, namespace)
+    check_adapter_name(name)
+    details.check_visibility(visibility)
+    full_name = f"{namespace.name}/{name}"
+    if BaseModel.objects.filter(name__iexact=full_name, kind=BaseModel.Kind.HOSTED).exists():
+        raise NameOfBaseModel(full_name)
+    existing = publishing.find_by_name(namespace, name)
+    if existing is not None:
+        raise NameTaken(existing)
+    try:
+        with transaction.atomic():
+            adapter = Adapter.objects.create(
+                namespace=namespace, name=name, visibility=visibility, created_by=author
+            )
+            with publishing.prepare({}, may_be_unfinished=True) as prepared:
+                publishing.write_revision(
+                    adapter, author=author, message=FIRST_MESSAGE, prepared=prepared, blobs={}
+                )
+            adapter.save()
+    except IntegrityError as error:
+        existing = publishing.find_by_name(namespace, name)
+        raise (NameTaken(existing) if existing else error) from error
+    logger.info("created %s by %s", adapter, author)
+    return adapter
+
+
+def commit(
+    adapter: Adapter,
+    *,
+    actor: User,
+    branch: str = MAIN,
+    operations: Iterable[Operation],
+    message: str,
+    description: str = "",
+    parent: str = "",
+) -> Outcome:
+    """Apply the operations in their order to a branch's newest revision.
+
+    `parent` is the commit, or its first digits, that the branch must still be at. Commits that change nothing make no
+    revision. Two at once wait for each other and lose nothing. Raises NotFound for the branch, FileNotThere,
+    StaleParent, BranchBusy, InspectionRefused, BadDetail, Forbidden; then nothing has changed.
+    """
+    require_write(actor, adapter.namespace)
+    message = details.check_text("message", message)
+    description = details.check_text("description", description, limit=MAX_DESCRIPTION)
+    operations = list(operations)
+    for attempt in range(_TRIES):
+        head = branch_head(adapter, branch)
+        if not head.commit.startswith(parent):
+            raise StaleParent(branch, head.commit)
+        with contextlib.suppress(_HeadMoved):
+            return _commit_onto(head, adapter, actor, branch, operations, message, description)
+        time.sleep(random.uniform(0, 0.05 * (attempt + 1)))  # noqa: S311 - only to get out of each other's way
+    raise BranchBusy(branch)
+
+
+def branch_head(adapter: Adapter, branch: str) -> Revision:
+    """The newest revision of a branch. Raises NotFound."""
+    head = Revision.objects.filter(
+        refs__adapter=adapter, refs__name=branch, refs__kind=Ref.Kind.BRANCH
+    ).first()
+    if head is None:
+        raise NotFound(f"{adapter.full_name} has no branch {branch[:100]!r}.")
+    return head
+
+
+def _commit_onto(
+    head: Revision,
+    adapter: Adapter,
+    actor: User,
+    branch: str,
+    operations: list[Operation],
+    message: str,
+    description: str,
+) -> Outcome:
+    before = {
+        file.path: file.blob for file in RevisionFile.objects.filter(revision=head).select_related("blob")
+    }
+    after = apply(operations, before)
+    if after == before:
+        return Outcome(head, [])
+    files = {path: storage.local_path(blob) for path, blob in after.items()}
+    publishing.require_size(files)
+    with publishing.prepare(files, fallback=adapter.base_model_label, may_be_unfinished=True) as prepared:
+        blobs, made = _blobs_of(prepared.found.files, files, after)
+        try:
+            if blobs == before:
+                return Outcome(head, prepared.found.warnings)
+            revision = _write(adapter, head, actor, branch, message, description, prepared, blobs, before)
+        except BaseException:
+            storage.discard(made)
+            raise
+    logger.info("committed %s to %s of %s by %s", revision, branch, adapter, actor)
+    return Outcome(revision, prepared.found.warnings)
+
+
+def apply(operations: Iterable[Operation], files: Mapping[str, Blob]) -> dict[str, Blob]:
+    """The files after all operations, each applied to what those before it left. Raises FileNotThere."""
+    found = dict(files)
+    for operation in operations:
+        match operation:
+            case Put(path, blob):
+                found[path] = blob
+            case Delete(path):
+                if path not in found:
+                    raise FileNotThere(path)
+                del found[path]
+            case DeleteFolder(path):
+                folder = path.rstrip("/") + "/"
+                inside = [name for name in found if name.startswith(folder)]
+                if not inside:
+                    raise FileNotThere(path)
+                for name in inside:
+                    del found[name]
+    return found
+
+
+def _blobs_of(
+    kept: Mapping[str, Path], given: Mapping[str, Path], blobs: Mapping[str, Blob]
+) -> tuple[dict[str, Blob], list[Blob]]:
+    """The blobs of the files that are kept, and those made just now because a file was converted."""
+    found: dict[str, Blob] = {}
+    made: list[Blob] = []
+    for name, path in sorted(kept.items()):
+        if given.get(name) == path:
+            found[name] = blobs[name]
+        else:
+            found[name] = storage.store_file(path)
+            made.append(found[name])
+    return found, made
+
+
+def _write(
+    adapter: Adapter,
+    head: Revision,
+    actor: User,
+    branch: str,
+    message: str,
+    description: str,
+    prepared: Prepared,
+    blobs: Mapping[str, Blob],
+    before: Mapping[str, Blob],
+) -> Revision:
+    """The new revision, if the branch still stands at `head`. Raises _HeadMoved."""
+    with transaction.atomic():
+        row = Adapter.objects.select_for_update().get(pk=adapter.pk)
+        ref = Ref.objects.filter(adapter=row, name=branch).first()
+        if row.deleted_at is not None or ref is None:
+            raise NotFound(f"{adapter.full_name} or its branch {branch!r} was deleted meanwhile.")
+        if ref.revision_id != head.pk:
+            raise _HeadMoved
+        revision = publishing.write_revision(
+            row, author=actor, message=message, description=description,
+            prepared=prepared, blobs=blobs, branch=branch,
+        )  # fmt: skip
+        if branch == MAIN:
+            publishing.describe_by_card(
+                row, prepared, is_new_card=CARD in blobs and blobs[CARD] != before.get(CARD)
+            )
+            row.updated_at = timezone.now()
+            row.save()
+    return revision

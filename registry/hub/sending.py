@@ -1,0 +1,61 @@
+"""Bytes on their way into a commit: a body taken in pieces, and who sent what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.conf import settings
+from django.core import signing
+from django.http import HttpRequest
+from django.utils import timezone
+
+from registry import storage
+from registry.models import Blob, SentBlob, User
+from registry.uploads import UploadTooLarge
+from web.errors import DomainError, Forbidden
+
+CHUNK_BYTES = 1024 * 1024
+
+
+class LengthNeeded(DomainError):
+    code = "length_needed"
+    status = 411
+
+    def __init__(self) -> None:
+        super().__init__("Say how long the body is (Content-Length).")
+
+
+def length_of(request: HttpRequest, *, most: int) -> int:
+    """The length of the body in bytes. Raises LengthNeeded, UploadTooLarge or StorageFull before any of it is read."""
+    given = request.META.get("CONTENT_LENGTH") or ""
+    if not (given.isascii() and given.isdigit()):
+        raise LengthNeeded
+    if int(given) > most:
+        raise UploadTooLarge("The file", most)
+    storage.require_free_space(int(given))
+    return int(given)
+
+
+def pieces_of(request: HttpRequest) -> Iterator[bytes]:
+    while piece := request.read(CHUNK_BYTES):
+        yield piece
+
+
+def note_sent(user: User, blob: Blob) -> None:
+    """From now on, for a day, this person may put these bytes into a commit."""
+    SentBlob.objects.update_or_create(user=user, blob=blob, defaults={"sent_at": timezone.now()})
+
+
+def ticket(purpose: str, **said: Any) -> str:
+    """A signed text for an address: whoever has it may do this one thing for some hours."""
+    return signing.dumps(said, salt=f"hub {purpose}")
+
+
+def read_ticket(purpose: str, text: str) -> dict[str, Any]:
+    """What a ticket says. Raises Forbidden if it is not ours or too old."""
+    try:
+        found = signing.loads(text, salt=f"hub {purpose}", max_age=settings.HUB_TICKET_S)
+    except signing.BadSignature as error:
+        raise Forbidden("This address is not ours or has expired. Start the upload again.") from error
+    return dict(found)

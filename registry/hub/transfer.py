@@ -1,0 +1,109 @@
+"""Git LFS: files sent to a signed address, one request each, before the commit that names them by sha256."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, JsonResponse
+from django.urls import reverse
+
+from registry import storage
+from registry.hub import sending
+from registry.hub.doors import Caller, door
+from registry.hub.writing import BadRequest, body_of, writable
+from registry.models import Blob, Namespace, SentBlob, User
+from registry.rights import may_read_blob, may_write
+from registry.storage import HashMismatch
+from web.errors import Forbidden, NotFound
+
+MAX_OBJECTS = 1000
+CONTENT_TYPE = "application/vnd.git-lfs+json"
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class OtherBytes(HashMismatch):
+    """422, which no client repeats."""
+
+    status = 422
+
+
+@door("POST")
+def batch(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
+    """Where to send each object; nothing for those that are here and that the caller may read."""
+    person, adapter, _ = writable(caller, repo)
+    body = body_of(request)
+    if body.get("operation") != "upload":
+        raise BadRequest("Only uploads go through Git LFS here; download files by their addresses.")
+    if body.get("hash_algo", "sha256") != "sha256":
+        raise BadRequest("Only sha256 names objects here.")
+    objects = body.get("objects")
+    if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
+        raise BadRequest("'objects' is missing or no list.")
+    if len(objects) > MAX_OBJECTS:
+        raise BadRequest(f"There are {len(objects)} objects; ask about {MAX_OBJECTS} at a time.")
+    found = [_how_to_send(request, person, adapter.namespace_id, adapter.full_name, item) for item in objects]
+    answer = {"transfer": "basic", "objects": found, "hash_algo": "sha256"}
+    return JsonResponse(answer, content_type=CONTENT_TYPE)
+
+
+def _how_to_send(
+    request: HttpRequest, person: User, namespace_id: int, repo: str, item: dict[str, Any]
+) -> dict[str, Any]:
+    oid, size = item.get("oid"), item.get("size")
+    row: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
+    problem = _problem(oid, size)
+    if problem:
+        return {**row, "error": {"code": 422, "message": problem}}
+    blob = Blob.objects.filter(sha256=oid).first()
+    if blob is not None and blob.size_bytes == size and may_read_blob(person, blob):
+        sending.note_sent(person, blob)  # keeps it until the commit
+        return row
+    ticket = sending.ticket("lfs", user=person.pk, namespace=namespace_id, oid=oid, size=size)
+    upload = request.build_absolute_uri(reverse("hub_lfs_put", args=[ticket]))
+    verify = request.build_absolute_uri(reverse("hub_lfs_verify", args=[repo]))
+    return {**row, "actions": {"upload": {"href": upload}, "verify": {"href": verify}}}
+
+
+def _problem(oid: object, size: object) -> str:
+    if not isinstance(oid, str) or not _SHA256.match(oid):
+        return "The oid of an object is its sha256 in 64 hex digits."
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        return "The size of an object is its number of bytes."
+    if size > settings.MAX_FILE_BYTES:
+        return f"The file has {size:,} bytes; one file may have {settings.MAX_FILE_BYTES:,}."
+    return ""
+
+
+@door("PUT")
+def put(request: HttpRequest, caller: Caller, ticket: str) -> JsonResponse:
+    """The bytes of one object. The address itself carries the right; clients send no token here."""
+    said = sending.read_ticket("lfs", ticket)
+    person = User.objects.filter(pk=said["user"], is_active=True).first()
+    if person is None or not may_write(person, Namespace.objects.get(pk=said["namespace"])):
+        raise Forbidden("You may no longer write to this repository.")
+    length = sending.length_of(request, most=settings.MAX_FILE_BYTES)
+    if length != said["size"]:
+        raise OtherBytes(found=f"of {length} bytes", expected=f"of {said['size']} bytes")
+    try:
+        blob = storage.store_stream(sending.pieces_of(request), size_bytes=length, sha256=said["oid"])
+    except HashMismatch as error:
+        raise OtherBytes(found=error.found, expected=error.expected) from error
+    sending.note_sent(person, blob)
+    return JsonResponse({})
+
+
+@door("POST")
+def verify(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
+    """Whether an object has arrived; it was checked when it did."""
+    person, _, _ = writable(caller, repo)
+    body = body_of(request)
+    sent = (
+        SentBlob.objects.filter(user=person, blob__sha256=str(body.get("oid"))).select_related("blob").first()
+    )
+    if sent is None:
+        raise NotFound("You have sent no such object.")
+    if sent.blob.size_bytes != body.get("size"):
+        raise OtherBytes(found=f"of {sent.blob.size_bytes} bytes", expected=f"of {body.get('size')} bytes")
+    return JsonResponse({"oid": sent.blob.sha256, "size": sent.blob.size_bytes})

@@ -1,0 +1,386 @@
+"""The publish path: repositories, branches, tags, settings, and commits of files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, JsonResponse
+from django.http.response import HttpResponseBase
+
+from registry import cards, commits, filenames, moving, publishing, refs, rights, storage
+from registry.commits import Delete, DeleteFolder, FileNotThere, NameTaken, Operation, Put
+from registry.hub import errors, repositories
+from registry.hub.doors import Caller, by_method, door
+from registry.hub.errors import EntryNotFound, RevisionNotFound
+from registry.hub.ndjson import BadLine, Lines
+from registry.hub.repositories import NotWritable, Repository
+from registry.models import Adapter, Blob, Ref, User
+from web.errors import DomainError, Forbidden, NotFound
+
+# Files up to this size come inside of the commit, larger ones by Git LFS or Xet, as the client likes.
+INLINE_BYTES = 32 * 1024**2
+MAX_FILES_PER_CALL = 1000
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_WARNED_NAMES = 10
+
+
+class BadRequest(DomainError):
+    code = "bad_request"
+
+
+# --- What a request says ---------------------------------------------------------------------------------------
+
+
+def body_of(request: HttpRequest) -> dict[str, Any]:
+    """The JSON object in the body, {} for none. Raises BadRequest."""
+    raw = request.body
+    try:
+        found = json.loads(raw) if raw.strip() else {}
+    except (ValueError, RecursionError) as error:
+        raise BadRequest("The body is no JSON.") from error
+    if not isinstance(found, dict):
+        raise BadRequest("The body is no JSON object.")
+    return found
+
+
+def text_in(body: dict[str, Any], name: str, *, default: str | None = None) -> str:
+    value = body.get(name)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, str) or "\x00" in value:
+        raise BadRequest(f"{name!r} is missing or no text.")
+    return value
+
+
+def writable(caller: Caller, name: str) -> tuple[User, Adapter, Repository]:
+    """The adapter to be changed. Raises TokenNeeded, RepositoryNotFound, Forbidden, NotWritable."""
+    repository = repositories.find(caller.person, name)
+    person = caller.writer()
+    if repository.adapter is None:
+        raise NotWritable(repository.name)
+    rights.require_write(person, repository.adapter.namespace)
+    return person, repository.adapter, repository
+
+
+def page_of(request: HttpRequest, adapter: Adapter) -> str:
+    return request.build_absolute_uri(adapter.get_absolute_url())
+
+
+# --- Repositories ------------------------------------------------------------------------------------------------
+
+
+@door("POST")
+def create(request: HttpRequest, caller: Caller) -> JsonResponse:
+    """A new repository. One that exists is a 409 that names its address, so that `exist_ok` finds it."""
+    person = caller.writer()
+    body = body_of(request)
+    _require_model(body)
+    owner, name = _split(
+        text_in(body, "name"), text_in(body, "organization", default="") or person.get_username()
+    )
+    try:
+        namespace = rights.writable_namespace(person, owner)
+    except NotFound as error:
+        raise Forbidden(error.message) from error
+    try:
+        adapter = commits.create_adapter(
+            author=person, namespace=namespace, name=name, visibility=_visibility(body) or "public"
+        )
+    except NameTaken as error:
+        response = errors.answer(error)
+        found = _named(request, error.adapter)
+        response.content = json.dumps({**json.loads(response.content), **found}).encode()
+        return response
+    except publishing.NameMoved as error:
+        current = moving.moved_from(owner, name)
+        raise NameTaken(current) if current and current.deleted_at is None else error from error
+    except publishing.NameNotFree as error:
+        raise BadRequest(error.message) from error  # as a 409 clients would take it for theirs
+    return JsonResponse(_named(request, adapter))
+
+
+@door("DELETE")
+def delete(request: HttpRequest, caller: Caller) -> JsonResponse:
+    person = caller.writer()
+    body = body_of(request)
+    _require_model(body)
+    owner, name = _split(
+        text_in(body, "name"), text_in(body, "organization", default="") or person.get_username()
+    )
+    person, adapter, _ = writable(caller, f"{owner}/{name}")
+    publishing.withdraw(adapter, actor=person)
+    return JsonResponse({})
+
+
+@door("POST")
+def move(request: HttpRequest, caller: Caller) -> JsonResponse:
+    caller.writer()
+    body = body_of(request)
+    _require_model(body)
+    person, adapter, _ = writable(caller, text_in(body, "fromRepo"))
+    owner, _, name = text_in(body, "toRepo").partition("/")
+    try:
+        namespace = rights.writable_namespace(person, owner)
+    except NotFound as error:
+        raise Forbidden(error.message) from error
+    moved = moving.move(adapter, actor=person, namespace=namespace, name=name)
+    return JsonResponse(_named(request, moved))
+
+
+@door("PUT")
+def change_settings(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
+    person, adapter, _ = writable(caller, repo)
+    body = body_of(request)
+    if body.get("gated") not in (None, False):
+        raise BadRequest("Nothing is gated here: make the repository private instead.")
+    visibility = _visibility(body)
+    if visibility:
+        adapter = publishing.update_adapter(adapter, actor=person, visibility=visibility)
+    return JsonResponse({"private": adapter.is_private, "visibility": adapter.visibility, "gated": False})
+
+
+def _split(name: str, organisation: str) -> tuple[str, str]:
+    owner, slash, own = name.partition("/")
+    return (owner, own) if slash else (organisation, name)
+
+
+def _named(request: HttpRequest, adapter: Adapter) -> dict[str, Any]:
+    return {"url": page_of(request, adapter), "id": adapter.full_name, "name": adapter.full_name}
+
+
+def _require_model(body: dict[str, Any]) -> None:
+    kind = body.get("type") or "model"
+    if kind != "model":
+        raise BadRequest(f"Only models are kept here, no {str(kind)[:40]!r}.")
+
+
+def _visibility(body: dict[str, Any]) -> str:
+    """public, private, or "" if the body says nothing; older clients say `private`."""
+    if body.get("visibility") is not None:
+        return text_in(body, "visibility")
+    if isinstance(body.get("private"), bool):
+        return "private" if body["private"] else "public"
+    return ""
+
+
+# --- Branches and tags -------------------------------------------------------------------------------------------
+
+
+@door("POST")
+def _create_branch(request: HttpRequest, caller: Caller, repo: str, name: str) -> JsonResponse:
+    person, adapter, repository = writable(caller, repo)
+    start = text_in(body_of(request), "startingPoint", default="") or publishing.MAIN
+    _create_ref(adapter, person, repository, Ref.Kind.BRANCH, name, start)
+    return JsonResponse({})
+
+
+@door("DELETE")
+def _delete_branch(request: HttpRequest, caller: Caller, repo: str, name: str) -> JsonResponse:
+    return _delete_ref(caller, repo, Ref.Kind.BRANCH, name)
+
+
+@door("POST")
+def _create_tag(request: HttpRequest, caller: Caller, repo: str, name: str) -> JsonResponse:
+    """Here `name` is the revision to be tagged; the tag is in the body."""
+    person, adapter, repository = writable(caller, repo)
+    _create_ref(adapter, person, repository, Ref.Kind.TAG, text_in(body_of(request), "tag"), name)
+    return JsonResponse({})
+
+
+@door("DELETE")
+def _delete_tag(request: HttpRequest, caller: Caller, repo: str, name: str) -> JsonResponse:
+    return _delete_ref(caller, repo, Ref.Kind.TAG, name)
+
+
+branch = by_method(POST=_create_branch, DELETE=_delete_branch)
+tag = by_method(POST=_create_tag, DELETE=_delete_tag)
+
+
+def _create_ref(
+    adapter: Adapter, person: User, repository: Repository, kind: str, name: str, start: str
+) -> None:
+    snapshot = repository.snapshot(start)
+    assert snapshot.revision is not None
+    refs.create(adapter, actor=person, kind=kind, name=name, revision=snapshot.revision)
+
+
+def _delete_ref(caller: Caller, repo: str, kind: str, name: str) -> JsonResponse:
+    person, adapter, _ = writable(caller, repo)
+    try:
+        refs.delete(adapter, actor=person, kind=kind, name=name)
+    except NotFound as error:
+        raise RevisionNotFound(repo, name) from error
+    return JsonResponse({})
+
+
+# --- Before a commit -----------------------------------------------------------------------------------------------
+
+
+@door("POST")
+def validate_yaml(request: HttpRequest, caller: Caller) -> JsonResponse:
+    """Whether a card's front matter can be kept. Clients ask before every commit that has a README.md."""
+    text = text_in(body_of(request), "content", default="")
+    try:
+        cards.split_card(cards.decode_card(text.encode("utf-8", "surrogatepass")))
+    except cards.CardRefused as error:
+        return JsonResponse({"errors": [{"message": error.problem.message}], "warnings": []}, status=400)
+    return JsonResponse({"errors": [], "warnings": []})
+
+
+@door("POST")
+def preupload(request: HttpRequest, caller: Caller, repo: str, revision: str) -> JsonResponse:
+    """How each file is to be sent, and what is at its path: equal bytes need not be sent again.
+
+    Everything that can be refused by name, size and right is refused here, before the bytes travel.
+    """
+    _, _, repository = writable(caller, repo)
+    snapshot = repository.snapshot(revision)
+    files = body_of(request).get("files")
+    if not isinstance(files, list) or not all(isinstance(file, dict) for file in files):
+        raise BadRequest("'files' is missing or no list.")
+    if len(files) > MAX_FILES_PER_CALL:
+        raise BadRequest(f"There are {len(files)} files; ask about {MAX_FILES_PER_CALL} at a time.")
+    known = {file.path: file.blob for file in snapshot.files()}
+    rows, skipped = [], []
+    for file in files:
+        path, size = text_in(file, "path"), file.get("size")
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise BadRequest("A file's 'size' is missing or no number.")
+        why = _why_skipped(path)
+        if why:
+            skipped.append(f"{path} is not sent. {why}")
+        rows.append(_how_to_send(path, size, known.get(path), is_skipped=bool(why)))
+    response = JsonResponse({"files": rows})
+    return _warn(response, "left-out", skipped)
+
+
+def _how_to_send(path: str, size: int, known: Blob | None, *, is_skipped: bool) -> dict[str, Any]:
+    if problems := filenames.check_names([path]):
+        raise BadRequest(problems[0].message)
+    if size > settings.MAX_FILE_BYTES:
+        raise BadRequest(f"{path} has {size:,} bytes; one file may have {settings.MAX_FILE_BYTES:,}.")
+    mode = "lfs" if size > INLINE_BYTES else "regular"
+    row: dict[str, Any] = {"path": path, "uploadMode": mode, "shouldIgnore": is_skipped}
+    if known is not None:
+        row["oid"] = known.sha256 if mode == "lfs" else known.git_sha1
+    return row
+
+
+def _why_skipped(path: str) -> str:
+    """Why a file of this name would be left out of any commit, whatever its bytes."""
+    if path in filenames.ADAPTER_FILES:
+        return ""
+    return filenames.why_left_out_by_name(path)
+
+
+# --- Commits ---------------------------------------------------------------------------------------------------------
+
+
+@door("POST")
+def commit(request: HttpRequest, caller: Caller, repo: str, revision: str) -> HttpResponseBase:
+    """All operations of the body as one commit on a branch, or none."""
+    person, adapter, repository = writable(caller, repo)
+    if request.GET.get("create_pr", "") in {"1", "true"}:
+        raise BadRequest("There are no pull requests here. Push to a branch of your own instead.")
+    _require_branch(adapter, repository, revision)
+    storage.require_free_space(int(request.META.get("CONTENT_LENGTH") or 0))
+    with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="commit-") as folder, _made() as made:
+        header, operations = _read(request, person, Path(folder), made)
+        try:
+            outcome = commits.commit(
+                adapter,
+                actor=person,
+                branch=revision,
+                operations=operations,
+                message=text_in(header, "summary", default="")[:500] or "Upload",
+                description=text_in(header, "description", default=""),
+                parent=text_in(header, "parentCommit", default=""),
+            )
+        except FileNotThere as error:
+            raise EntryNotFound(error.path, repository.snapshot(revision).commit, error.message) from error
+    oid = outcome.revision.commit
+    answer = {
+        "success": True,
+        "commitOid": oid,
+        "commitUrl": f"{page_of(request, adapter)}/commit/{oid}",
+        "hookOutput": "",
+    }
+    return _warn(JsonResponse(answer), "commit", outcome.warnings)
+
+
+def _require_branch(adapter: Adapter, repository: Repository, name: str) -> None:
+    try:
+        commits.branch_head(adapter, name)
+    except NotFound as error:
+        repository.snapshot(name)
+        raise BadRequest(f"{name[:100]!r} is no branch. Commits go to branches only.") from error
+
+
+@contextmanager
+def _made() -> Iterator[list[Blob]]:
+    """Blobs made for a commit; those that no revision has in the end are discarded."""
+    made: list[Blob] = []
+    try:
+        yield made
+    finally:
+        storage.discard(made)
+
+
+def _read(
+    request: HttpRequest, person: User, folder: Path, made: list[Blob]
+) -> tuple[dict[str, Any], list[Operation]]:
+    """The header and the operations; files inside of the body are stored and added to `made`."""
+    lines = Lines(request, folder)
+    header: dict[str, Any] | None = None
+    operations: list[Operation] = []
+    for line in lines:
+        key, value = line.get("key"), line.get("value")
+        if not isinstance(value, dict):
+            raise BadLine(lines.number, "has no object as its value")
+        if key == "header":
+            header = value
+        elif key == "file":
+            target = folder / "content"
+            lines.content(value.get("content"), target, encoding=str(value.get("encoding", "base64")))
+            made.append(storage.store_file(target))
+            operations.append(Put(text_in(value, "path"), made[-1]))
+        elif key == "lfsFile":
+            operations.append(Put(text_in(value, "path"), _sent_before(value, person)))
+        elif key == "deletedFile":
+            operations.append(Delete(text_in(value, "path")))
+        elif key == "deletedFolder":
+            operations.append(DeleteFolder(text_in(value, "path")))
+        else:
+            raise BadLine(lines.number, f"asks for something unknown: {str(key)[:40]!r}")
+    if header is None:
+        raise BadRequest("The commit has no header line.")
+    return header, operations
+
+
+def _sent_before(value: dict[str, Any], person: User) -> Blob:
+    """The blob that an `lfsFile` line names, if this person sent it or may read it. Raises BadRequest."""
+    oid = text_in(value, "oid")
+    blob = Blob.objects.filter(sha256=oid).first() if _SHA256.match(oid) else None
+    size = value.get("size")
+    if blob is None or not rights.may_read_blob(person, blob) or size not in (None, blob.size_bytes):
+        raise BadRequest(
+            f"You have sent no file with the sha256 {oid[:64]!r} for {text_in(value, 'path')}. Send it first, then commit."
+        )
+    return blob
+
+
+def _warn(response: JsonResponse, topic: str, sentences: list[str]) -> JsonResponse:
+    """Sentences that the client prints, once for each topic."""
+    if sentences:
+        shown = sentences[:_WARNED_NAMES]
+        more = len(sentences) - len(shown)
+        text = " ".join([*shown, f"(and {more} more)"] if more else shown)
+        response["X-HF-Warning"] = f"{topic}; {errors.in_ascii(text)}".replace("\n", " ")
+    return response

@@ -1,0 +1,152 @@
+"""The write half of the Xet protocol, without which a default client cannot send a large file.
+
+A client gets an address of its own for each upload (`scope`), puts xorbs there and then a shard; the files it describes
+become blobs like any other, known by the sha256 that is computed here. Xorbs are seen by nobody else and go with the
+hourly sweep of temporary files; nothing of Xet is left once the file is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+from django.conf import settings
+from django.http import HttpRequest, JsonResponse
+
+from registry import storage
+from registry.hub import sending
+from registry.hub.doors import Caller, by_ticket, door
+from registry.hub.writing import writable
+from registry.hub.xorbs import MAX_SHARD_BYTES, MAX_XORB_BYTES, BadXet, XetFile, Xorb, read_shard
+from registry.models import Namespace, User
+from registry.rights import may_write
+from registry.storage import HashMismatch
+from registry.uploads import UploadTooLarge
+from web.errors import Forbidden, NotFound
+
+logger = logging.getLogger(__name__)
+
+_HASH = re.compile(r"[0-9a-f]{64}\Z")
+
+
+@door("GET")
+def write_token(request: HttpRequest, caller: Caller, repo: str, revision: str) -> JsonResponse:
+    """An address and a token for one upload to this repository.
+
+    The address is new each time: clients remember for weeks which chunks they sent to an address, and would never
+    send them again after ours are swept.
+    """
+    person, adapter, repository = writable(caller, repo)
+    repository.snapshot(revision)
+    said = {"user": person.pk, "adapter": adapter.pk, "namespace": adapter.namespace_id}
+    nonce = secrets.token_hex(16)
+    scope = f"{nonce}{_seal(nonce, said)}"
+    return JsonResponse(
+        {
+            "casUrl": request.build_absolute_uri(f"/xet/{scope}"),
+            "accessToken": sending.ticket("xet", **said),
+            "exp": int(time.time()) + settings.HUB_TICKET_S,
+        }
+    )
+
+
+@by_ticket("POST")
+def put_xorb(request: HttpRequest, ticket: str, scope: str, xorb: str) -> JsonResponse:
+    """One xorb, kept as it came until the shard that names it."""
+    _, folder = _upload(ticket, scope)
+    if not _HASH.match(xorb):
+        raise BadXet("The name of a xorb is 64 hex digits.")
+    length = sending.length_of(request, most=MAX_XORB_BYTES)
+    place = folder / xorb
+    if place.exists():
+        return JsonResponse({"was_inserted": False})
+    folder.mkdir(exist_ok=True)
+    # Packed chunks are at most a little longer than raw ones.
+    if sum(path.stat().st_size for path in folder.iterdir()) + length > settings.MAX_ADAPTER_BYTES * 1.1:
+        raise UploadTooLarge("The upload", settings.MAX_ADAPTER_BYTES)
+    beside = folder / f"{xorb}.{secrets.token_hex(8)}.part"
+    try:
+        with storage.full_disk_in_words(), beside.open("wb") as file:
+            for piece in sending.pieces_of(request):
+                file.write(piece)
+        if beside.stat().st_size != length:
+            raise BadXet("The xorb did not arrive whole. Send it again.")
+        Xorb(beside)
+        beside.replace(place)
+    finally:
+        beside.unlink(missing_ok=True)
+    return JsonResponse({"was_inserted": True})
+
+
+@by_ticket("POST")
+def put_shard(request: HttpRequest, ticket: str, scope: str) -> JsonResponse:
+    """The files that the xorbs make, each checked against its sha256 and stored."""
+    person, folder = _upload(ticket, scope)
+    sending.length_of(request, most=MAX_SHARD_BYTES)
+    files = read_shard(b"".join(sending.pieces_of(request)))
+    xorbs: dict[str, Xorb] = {}
+    for file in files:
+        _store(file, folder, xorbs, person)
+    return JsonResponse({"result": 1})
+
+
+@by_ticket("GET", "POST", "PUT", "DELETE")
+def not_needed(request: HttpRequest, ticket: str, rest: str) -> JsonResponse:
+    """What else the protocol has; clients do without it when it is not there."""
+    raise NotFound("This part of the Xet protocol is not used here.")
+
+
+def _store(file: XetFile, folder: Path, xorbs: dict[str, Xorb], person: User) -> None:
+    size = file.size_bytes
+    if size > settings.MAX_FILE_BYTES:
+        raise UploadTooLarge("The file", settings.MAX_FILE_BYTES)
+    storage.require_free_space(size)
+    try:
+        blob = storage.store_stream(_bytes_of(file, folder, xorbs), size_bytes=size, sha256=file.sha256)
+    except HashMismatch as error:
+        raise BadXet(f"{error.message} (It came through Xet.)") from error
+    sending.note_sent(person, blob)
+    logger.info("took %d bytes through Xet from %s", size, person)
+
+
+def _bytes_of(file: XetFile, folder: Path, xorbs: dict[str, Xorb]) -> Iterator[bytes]:
+    for segment in file.segments:
+        xorb = xorbs.get(segment.xorb)
+        if xorb is None:
+            path = folder / segment.xorb
+            if not path.exists():
+                raise BadXet("The shard names a xorb that was not sent. Start the upload again.")
+            xorb = xorbs[segment.xorb] = Xorb(path)
+        length = 0
+        for chunk in xorb.chunks(segment.first, segment.end):
+            length += len(chunk)
+            if length > segment.size_bytes:
+                break
+            yield chunk
+        if length != segment.size_bytes:
+            raise BadXet("A segment of the shard has another size than its chunks.")
+
+
+def _upload(ticket: str, scope: str) -> tuple[User, Path]:
+    """Who uploads, and the folder of their xorbs. A later token for the same repository opens the same folder."""
+    said = sending.read_ticket("xet", ticket)
+    if len(scope) != 64 or not hmac.compare_digest(_seal(scope[:32], said), scope[32:]):
+        raise Forbidden("This token is for another address. Start the upload again.")
+    person = User.objects.filter(pk=said["user"], is_active=True).first()
+    namespace = Namespace.objects.filter(pk=said["namespace"]).first()
+    if person is None or namespace is None or not may_write(person, namespace):
+        raise Forbidden("You may no longer write to this repository.")
+    return person, cast(Path, settings.UPLOAD_TMP_DIR) / f"xet-{scope}"
+
+
+def _seal(nonce: str, said: dict[str, int]) -> str:
+    """Ties an address to one person and repository, without a row in the database."""
+    text = f"{nonce} {said['user']} {said['adapter']}".encode()
+    return hmac.new(f"xet {settings.SECRET_KEY}".encode(), text, hashlib.sha256).hexdigest()[:32]

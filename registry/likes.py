@@ -1,0 +1,27 @@
+"""Likes: each person likes an adapter once."""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from registry.models import Adapter, Like, User
+
+
+def like(adapter: Adapter, *, actor: User) -> None:
+    """`actor` likes the adapter; a second time changes nothing."""
+    with transaction.atomic():
+        Adapter.objects.select_for_update().get(pk=adapter.pk)
+        Like.objects.get_or_create(adapter=adapter, user=actor)
+        _count(adapter)
+
+
+def unlike(adapter: Adapter, *, actor: User) -> None:
+    """`actor` no longer likes the adapter; fine also if they never did."""
+    with transaction.atomic():
+        Adapter.objects.select_for_update().get(pk=adapter.pk)
+        Like.objects.filter(adapter=adapter, user=actor).delete()
+        _count(adapter)
+
+
+def _count(adapter: Adapter) -> None:
+    Adapter.objects.filter(pk=adapter.pk).update(likes=Like.objects.filter(adapter=adapter).count())

@@ -1,0 +1,55 @@
+"""Giving an adapter another name. Its old name leads to the new one and is not handed out again."""
+
+from __future__ import annotations
+
+import logging
+
+from django.db import IntegrityError, transaction
+
+from registry import publishing
+from registry.commits import NameOfBaseModel, NameTaken
+from registry.models import Adapter, BaseModel, FormerName, Namespace, User
+from registry.names import check_adapter_name
+from registry.rights import require_write
+
+logger = logging.getLogger(__name__)
+
+
+def move(adapter: Adapter, *, actor: User, namespace: Namespace, name: str) -> Adapter:
+    """Call the adapter `namespace/name`. Raises NameTaken, NameNotFree, NameOfBaseModel, InvalidName, Forbidden.
+
+    Going back to a name that it had itself is fine.
+    """
+    require_write(actor, adapter.namespace)
+    require_write(actor, namespace)
+    check_adapter_name(name)
+    full_name = f"{namespace.name}/{name}"
+    if BaseModel.objects.filter(name__iexact=full_name, kind=BaseModel.Kind.HOSTED).exists():
+        raise NameOfBaseModel(full_name)
+    old = (adapter.namespace, adapter.name)
+    try:
+        with transaction.atomic():
+            row = Adapter.objects.select_for_update().select_related("namespace").get(pk=adapter.pk)
+            FormerName.objects.filter(adapter=row, namespace=namespace, name__iexact=name).delete()
+            existing = publishing.find_by_name(namespace, name)
+            if existing is not None and existing.pk != row.pk:
+                raise NameTaken(existing)
+            row.namespace, row.name = namespace, name
+            row.save(update_fields=["namespace", "name"])
+            if (old[0].pk, old[1].lower()) != (namespace.pk, name.lower()):
+                FormerName.objects.create(namespace=old[0], name=old[1], adapter=row)
+    except IntegrityError as error:
+        existing = publishing.find_by_name(namespace, name)
+        raise (NameTaken(existing) if existing else error) from error
+    logger.info("moved %s/%s to %s by %s", old[0].name, old[1], row, actor)
+    return row
+
+
+def moved_from(namespace: str, name: str) -> Adapter | None:
+    """The adapter that had this name before it was moved; whether somebody may see it is for the caller to ask."""
+    former = (
+        FormerName.objects.select_related("adapter__namespace")
+        .filter(namespace__name__iexact=namespace, name__iexact=name)
+        .first()
+    )
+    return former.adapter if former else None

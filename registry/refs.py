@@ -1,0 +1,88 @@
+"""Branches and tags of an adapter: names for revisions."""
+
+from __future__ import annotations
+
+import re
+
+from django.db import IntegrityError, transaction
+
+from registry.models import Adapter, Ref, Revision, User
+from registry.publishing import MAIN
+from registry.rights import require_write
+from web.errors import Conflict, DomainError, NotFound
+
+MAX_NAME_LENGTH = 100
+_ALLOWED = re.compile(r"[A-Za-z0-9_+=@-][A-Za-z0-9._+=@-]*(?:/[A-Za-z0-9_+=@-][A-Za-z0-9._+=@-]*)*\Z")
+_LIKE_A_COMMIT = re.compile(r"[0-9a-f]{7,40}\Z")
+
+
+class BadRefName(DomainError):
+    code = "bad_ref_name"
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name[:100]!r} cannot be the name of a branch or tag: {reason}")
+
+
+class RefExists(Conflict):
+    code = "exists"
+
+    def __init__(self, ref: Ref) -> None:
+        super().__init__(f"There is a {ref.kind} {ref.name!r} already.")
+
+
+class RefClashes(DomainError):
+    """One name may not be the beginning of another's path: `a` and `a/b` could not be told apart in an address."""
+
+    code = "bad_ref_name"
+
+    def __init__(self, name: str, other: str) -> None:
+        super().__init__(
+            f"{name!r} and {other!r}, which is there already, cannot be side by side. Choose another name."
+        )
+
+
+class MainStays(DomainError):
+    code = "main_stays"
+
+    def __init__(self) -> None:
+        super().__init__(f"The branch {MAIN} cannot be deleted.")
+
+
+def create(adapter: Adapter, *, actor: User, kind: str, name: str, revision: Revision) -> Ref:
+    """A branch or tag that points to `revision`. Raises RefExists, RefClashes, BadRefName, Forbidden."""
+    require_write(actor, adapter.namespace)
+    _check_name(name)
+    try:
+        with transaction.atomic():
+            # Held, so that no clashing name is made at the same time.
+            Adapter.objects.select_for_update().get(pk=adapter.pk)
+            for other in Ref.objects.filter(adapter=adapter):
+                if other.name == name:
+                    raise RefExists(other)
+                if f"{other.name}/".startswith(f"{name}/") or f"{name}/".startswith(f"{other.name}/"):
+                    raise RefClashes(name, other.name)
+            return Ref.objects.create(adapter=adapter, kind=kind, name=name, revision=revision)
+    except IntegrityError as error:
+        raise RefExists(Ref.objects.get(adapter=adapter, name=name)) from error
+
+
+def delete(adapter: Adapter, *, actor: User, kind: str, name: str) -> None:
+    """Take the name away; its revisions stay. Raises NotFound, MainStays, Forbidden."""
+    require_write(actor, adapter.namespace)
+    if name == MAIN:
+        raise MainStays
+    if not Ref.objects.filter(adapter=adapter, kind=kind, name=name).delete()[0]:
+        raise NotFound(f"{adapter.full_name} has no {kind} {name[:100]!r}.")
+
+
+def _check_name(name: str) -> None:
+    if len(name) > MAX_NAME_LENGTH:
+        raise BadRefName(name, f"it has {len(name)} characters; {MAX_NAME_LENGTH} are allowed.")
+    if not _ALLOWED.match(name) or ".." in name or name.endswith((".", ".lock")) or "./" in name:
+        raise BadRefName(
+            name, "letters, digits, '-', '_', '.', '+', '=', '@' and single slashes are allowed."
+        )
+    if _LIKE_A_COMMIT.match(name):
+        raise BadRefName(name, "it looks like a commit.")
+    if name.startswith("refs/"):
+        raise BadRefName(name, "it begins with 'refs/'.")
