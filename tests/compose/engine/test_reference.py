@@ -46,7 +46,11 @@ def replay(
     else:
         collection = json.loads((DEMO / "collection.json").read_text())
         base = DEMO / "story-t5"
-        folders = {Path(module["path"]).name: DEMO / module["path"] for module in collection["modules"]}
+        folders = {
+            Path(module["path"]).name: DEMO / module["path"]
+            for module in collection["modules"]
+            if module["base_model"] == "demo/story-t5"
+        }
     modules = tuple(Module(name, folders[name]) for name in record["modules"])
     examples = tuple(Example(**row) for row in record["examples"])
     out = tmp_path_factory.mktemp(f"replay-{request.param}")
