@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import errno
 import fcntl
 import hashlib
 import json
@@ -94,7 +95,8 @@ def install(*, with_dev: bool) -> None:
 
 
 def _venv_is_of(version: str) -> bool:
-    return PYTHON.exists() and (VENV / "lib" / f"python{version}").is_dir()
+    """Whether .venv was made by this Python, and to the end: pip is what comes last."""
+    return (VENV / "bin" / "pip").exists() and (VENV / "lib" / f"python{version}").is_dir()
 
 
 def _install_packages(requirements: str) -> None:
@@ -303,7 +305,9 @@ def check_port(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             reason = (
-                "is taken by another program" if error.errno == 98 else f"cannot be used ({error.strerror})"
+                "is taken by another program"
+                if error.errno == errno.EADDRINUSE
+                else f"cannot be used ({error.strerror})"
             )
             raise Refusal(f"Port {port} {reason}. Choose another with --port.") from None
 

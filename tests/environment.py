@@ -53,6 +53,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
     early_config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     for name in _OF_A_SITE:
         os.environ.pop(name, None)
+    (folder / "static").mkdir()  # whitenoise warns where it is missing
     os.environ["LORA_DATA_DIR"] = str(folder)
     os.environ["SECRET_KEY"] = "only-for-tests-" + "x" * 50
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
