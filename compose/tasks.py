@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from celery import shared_task
 from celery.app.task import Task
-from celery.signals import worker_shutting_down
+from celery.signals import worker_ready, worker_shutting_down
 
 
 @shared_task(bind=True, name="compose.tasks.run_composition")
@@ -27,6 +28,16 @@ def sweep_compositions() -> None:
     from compose import jobs
 
     jobs.sweep()
+
+
+@worker_ready.connect
+def warm_up(sender: Any = None, **_: Any) -> None:
+    """Load the engine's libraries while nobody waits: they take seconds, and the first composition would."""
+    if "compositions" not in sender.app.amqp.queues.consume_from:
+        return
+    from compose import worker
+
+    threading.Thread(target=worker.import_engine, name="import-engine", daemon=True).start()
 
 
 @worker_shutting_down.connect

@@ -88,6 +88,11 @@ def run(composition: Composition) -> None:
         gc.collect()  # models hold cycles, and their gigabytes would wait for a collection that comes late
 
 
+def import_engine() -> None:
+    """Load torch and the other libraries of the engine, so that the next composition finds them there."""
+    from compose.engine import run as _engine  # noqa: F401
+
+
 def drain(worker: str) -> None:
     """Take no more compositions and give back the one at work at once, so that another worker goes on with it."""
     _draining.set()
