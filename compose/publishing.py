@@ -108,11 +108,13 @@ def parents(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _held(composition: Composition) -> Composition:
-    return (
-        Composition.objects.select_for_update(of=("self",))
-        .select_related("base_model", "task", "adapter", "weights_blob", "config_blob", "owner")
-        .get(pk=composition.pk)
+    """The row, locked and as it is now."""
+    # Two queries: in one, Postgres waits for the row and then joins it with the others as they were before.
+    Composition.objects.select_for_update().only("pk").get(pk=composition.pk)
+    found = Composition.objects.select_related(
+        "base_model", "task", "adapter__namespace", "weights_blob", "config_blob", "owner"
     )
+    return found.get(pk=composition.pk)
 
 
 def _require_publishable(composition: Composition) -> None:

@@ -1,0 +1,128 @@
+"""The same thing asked by several at the same moment, in threads with connections of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from threading import Barrier
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from compose import jobs, publishing
+from compose.errors import LeaseLost, TooManyWaiting, WrongState
+from compose.models import Composition
+from registry import storage
+from registry.models import Adapter
+from tests.compose.factories import make_composition, make_modules, make_result
+from tests.compose.test_publishing import finished
+from tests.factories import make_base_model, make_user, namespace_of
+
+pytestmark = pytest.mark.django_db(transaction=True)
+AT_ONCE = 5
+
+
+def all_at_once(act: Callable[[int], Any]) -> list[Any]:
+    """What each of AT_ONCE threads got from `act`, or the error it met."""
+    barrier = Barrier(AT_ONCE)
+
+    def run(number: int) -> Any:
+        try:
+            barrier.wait()
+            return act(number)
+        except Exception as error:
+            return error
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(run, range(AT_ONCE)))
+
+
+def kinds(answers: list[Any]) -> list[str]:
+    return sorted(type(answer).__name__ for answer in answers)
+
+
+def test_one_composition_is_claimed_by_one_worker():
+    composition = make_composition()
+    answers = all_at_once(lambda number: jobs.claim(composition.pk, f"worker-{number}"))
+    assert kinds(answers) == ["Composition", *["NoneType"] * (AT_ONCE - 1)]
+    composition.refresh_from_db()
+    assert composition.attempt == 1
+
+
+def test_nobody_gets_more_running_than_allowed_by_asking_at_once(settings):
+    settings.MAX_RUNNING_JOBS_PER_USER = 2
+    owner = make_user()
+    queued = [make_composition(owner=owner) for _ in range(AT_ONCE)]
+    all_at_once(lambda number: jobs.claim(queued[number].pk, f"worker-{number}"))
+    assert Composition.objects.filter(status="running").count() == 2
+
+
+def test_the_last_place_in_line_is_given_once(settings):
+    settings.MAX_WAITING_JOBS_PER_USER = 2
+    owner = make_user()
+    base_model = make_base_model()
+    make_modules(base_model)
+    answers = all_at_once(lambda number: make_composition(owner=owner, base_model=base_model, modules=0))
+    assert kinds(answers) == ["Composition", "Composition", *[TooManyWaiting.__name__] * (AT_ONCE - 2)]
+    assert Composition.objects.count() == 2
+
+
+def test_sweeps_at_once_take_a_lost_composition_back_once():
+    composition = make_composition()
+    jobs.claim(composition.pk, "lost")
+    Composition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    answers = all_at_once(lambda number: jobs.sweep()["requeued"])
+    assert sorted(answers) == [0, 0, 0, 0, 1]
+    composition.refresh_from_db()
+    assert (composition.status, composition.losses) == ("queued", 1)
+
+
+def test_finishing_against_cancelling_and_sweeping_has_one_outcome():
+    for _ in range(3):
+        composition = make_composition()
+        claimed = jobs.claim(composition.pk, "worker")
+        assert claimed
+        Composition.objects.filter(pk=composition.pk).update(
+            lease_until=timezone.now() - timedelta(seconds=1)
+        )
+        files = {
+            "weights": storage.store_stream([b"weights"]),
+            "config": storage.store_stream([b"{}"]),
+        }
+
+        def act(number: int, claimed: Composition = claimed, files: dict[str, Any] = files) -> Any:
+            if number == 0:
+                return jobs.finish(claimed, make_result(), **files)
+            if number == 1:
+                return jobs.cancel(claimed, claimed.owner)
+            return jobs.sweep()
+
+        finishing, cancelling, *_ = all_at_once(act)
+        done = Composition.objects.get(pk=composition.pk)
+        if done.status == "succeeded":
+            assert finishing is None
+            assert done.scores.count() == 2
+        else:
+            assert isinstance(finishing, LeaseLost)
+            assert (done.status, done.scores.count(), done.result) in {
+                ("queued", 0, None),
+                ("cancelled", 0, None),
+            }
+        assert cancelling is None or isinstance(cancelling, WrongState)
+
+
+def test_publishing_twice_at_once_publishes_once(tmp_path):
+    composition = finished(tmp_path)
+    namespace = namespace_of(composition.owner)
+    answers = all_at_once(
+        lambda number: publishing.publish_composition(
+            composition, actor=composition.owner, namespace=namespace, name=f"mixed-{number}"
+        )
+    )
+    assert kinds(answers) == ["Adapter", *[WrongState.__name__] * (AT_ONCE - 1)]
+    assert Adapter.objects.filter(kind="composed").count() == 1
