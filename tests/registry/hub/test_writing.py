@@ -1,0 +1,298 @@
+"""The publish path of the Hub protocol, answer by answer, and what strangers and odd requests get."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from registry.hub.repositories import git_sha1
+from registry.models import Adapter, Blob, Revision, SentBlob
+from registry.storage import store_stream, sweep_storage
+from tests.factories import make_adapter, make_token, make_user
+
+pytestmark = pytest.mark.django_db
+API = "/api/models/ada/m"
+
+
+@pytest.fixture
+def ada() -> Any:
+    return make_user("ada")
+
+
+@pytest.fixture
+def token(ada: Any) -> str:
+    return make_token(ada)
+
+
+@pytest.fixture
+def adapter(ada: Any) -> Adapter:
+    return make_adapter("m", owner=ada, files={"README.md": b"# M"}, rank=None)
+
+
+def send(method: str, path: str, body: Any = None, *, token: str = "", **options: Any) -> Any:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    data = body if isinstance(body, bytes) else json.dumps(body if body is not None else {})
+    kind = options.pop("content_type", "application/json")
+    return Client().generic(method.upper(), path, data, content_type=kind, headers=headers, **options)
+
+
+def line(key: str, **value: Any) -> str:
+    return json.dumps({"key": key, "value": value})
+
+
+def file_line(path: str, content: bytes) -> str:
+    return line("file", path=path, content=base64.b64encode(content).decode(), encoding="base64")
+
+
+def commit(token: str, *lines: str, branch: str = "main", header: bool = True, **said: str) -> Any:
+    all_lines = [line("header", **{"summary": "Change", "description": "", **said})] if header else []
+    body = "\n".join([*all_lines, *lines]).encode()
+    return send("post", f"{API}/commit/{branch}", body, token=token, content_type="application/x-ndjson")
+
+
+def test_a_commit_answers_with_its_id_and_a_page(adapter: Adapter, token: str):
+    answer = commit(token, file_line("a.txt", b"hello"), file_line("b.txt", b""))
+    found = answer.json()
+    assert found["success"] is True
+    assert found["commitUrl"] == f"http://testserver/ada/m/commit/{found['commitOid']}"
+    assert Client().get("/ada/m/resolve/main/a.txt").getvalue() == b"hello"
+    assert Client().get(found["commitUrl"])["Location"] == "/ada/m"
+
+
+def test_a_file_inside_of_the_commit_may_be_large(adapter: Adapter, token: str):
+    text = b"0123456789abcdef" * 40_000
+    assert commit(token, file_line("a.txt", text)).status_code == 200
+    assert Client().get("/ada/m/resolve/main/a.txt").getvalue() == text
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["{no json"], "Line 2 of the commit is no JSON"),
+        (["[1]"], "no JSON object"),
+        ([line("what", path="x")], "unknown"),
+        (['{"key": "file", "value": 3}'], "no object"),
+        ([line("file", path="x.txt", content="***", encoding="base64")], "cannot be decoded"),
+        ([line("file", path="x.txt", content="A" * 100_001, encoding="base64")], "cannot be decoded"),
+        ([line("file", path="x.txt", content=5)], "neither base64"),
+        ([line("file", content="")], "'path' is missing"),
+        ([line("lfsFile", path="x.txt", algo="sha256", oid="a" * 64, size=1)], "You have sent no file"),
+        ([line("lfsFile", path="x.txt", algo="sha256", oid="no hash", size=1)], "You have sent no file"),
+        (['{"key": "file", "value": {"path": "x'], "ends inside of a text"),
+        ([file_line("../x.txt", b"x")], "segment"),
+        ([file_line("README.md", b"---\na: [\n---\n")], "front matter"),
+    ],
+)
+def test_a_commit_that_cannot_be_kept_is_refused_whole(
+    adapter: Adapter, token: str, lines: list[str], said: str
+):
+    blobs = Blob.objects.count()
+    answer = commit(token, *lines)
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]
+    assert said in answer["X-Error-Message"]
+    assert (Revision.objects.count(), Blob.objects.count()) == (1, blobs)
+
+
+def test_a_commit_needs_a_header_a_branch_and_no_pull_request(adapter: Adapter, token: str):
+    assert "header line" in commit(token, file_line("a.txt", b"x"), header=False).json()["error"]
+    assert commit(token, file_line("a.txt", b"x"), branch="none")["X-Error-Code"] == "RevisionNotFound"
+    head = adapter.head.commit
+    assert "no branch" in commit(token, file_line("a.txt", b"x"), branch=head).json()["error"]
+    answer = send("post", f"{API}/commit/main?create_pr=1", b"", token=token)
+    assert answer.status_code == 400
+
+
+def test_deleting_what_is_not_there_is_the_clients_entry_not_found(adapter: Adapter, token: str):
+    for operation in (line("deletedFile", path="none.txt"), line("deletedFolder", path="none/")):
+        answer = commit(token, operation)
+        assert (answer.status_code, answer["X-Error-Code"]) == (404, "EntryNotFound")
+        assert "doesn't exist" in answer.json()["error"]
+
+
+def test_a_stale_parent_is_412_and_the_right_one_may_be_short(adapter: Adapter, token: str):
+    head = adapter.head.commit
+    assert commit(token, file_line("a.txt", b"1"), parentCommit=head[:7]).status_code == 200
+    assert commit(token, file_line("a.txt", b"2"), parentCommit=head).status_code == 412
+
+
+def test_a_commit_sent_twice_is_made_once(adapter: Adapter, token: str):
+    first, second = (commit(token, file_line("a.txt", b"1")).json()["commitOid"] for _ in range(2))
+    assert first == second
+    assert Revision.objects.count() == 2
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("post", f"{API}/commit/main"),
+        ("post", f"{API}/preupload/main"),
+        ("post", f"{API}/branch/x"),
+        ("delete", f"{API}/branch/main"),
+        ("post", f"{API}/tag/main"),
+        ("put", f"{API}/settings"),
+        ("post", f"{API}/like"),
+        ("get", f"{API}/xet-write-token/main"),
+        ("post", "/ada/m.git/info/lfs/objects/batch"),
+        ("post", "/ada/m.git/info/lfs/objects/verify"),
+        ("delete", "/api/repos/delete"),
+        ("post", "/api/repos/move"),
+        ("post", "/api/repos/create"),
+    ],
+)
+def test_strangers_and_readers_may_not_write(adapter: Adapter, ada: Any, method: str, path: str):
+    body = {"name": "m", "organization": "ada", "fromRepo": "ada/m", "toRepo": "ada/n"}
+    assert send(method, path, body).status_code == 401
+    assert send(method, path, body, token=make_token(ada, "read")).status_code == 403
+    if not path.endswith("/like"):
+        assert send(method, path, body, token=make_token(make_user("eve"))).status_code == 403
+    Adapter.objects.update(visibility="private")
+    if path != "/api/repos/create":
+        hidden = send(method, path, body, token=make_token(make_user("mallory")))
+        assert (hidden.status_code, hidden["X-Error-Code"]) == (404, "RepoNotFound")
+    assert send(method, path, body, token="hf_unknown").status_code == 401
+
+
+def test_preupload_says_how_and_what_is_there(adapter: Adapter, token: str):
+    asked = [
+        {"path": "README.md", "size": 3, "sample": ""},
+        {"path": "adapter_model.safetensors", "size": 33 * 2**20, "sample": ""},
+        {"path": "optimizer.pt", "size": 5, "sample": ""},
+    ]
+    answer = send("post", f"{API}/preupload/main", {"files": asked}, token=token)
+    assert answer.json()["files"] == [
+        {"path": "README.md", "uploadMode": "regular", "shouldIgnore": False, "oid": git_sha1(b"# M")},
+        {"path": "adapter_model.safetensors", "uploadMode": "lfs", "shouldIgnore": False},
+        {"path": "optimizer.pt", "uploadMode": "regular", "shouldIgnore": True},
+    ]
+    assert answer["X-HF-Warning"].startswith("left-out; optimizer.pt is not sent.")
+    for bad in ({}, {"files": [3]}, {"files": [{"path": "x"}]}, {"files": [{"path": "../x", "size": 1}]}):
+        assert send("post", f"{API}/preupload/main", bad, token=token).status_code == 400
+    large = {"files": [{"path": "a.txt", "size": 2**40}]}
+    assert "may have" in send("post", f"{API}/preupload/main", large, token=token).json()["error"]
+
+
+# --- Git LFS -----------------------------------------------------------------------------------------------
+
+
+def batch(token: str, oid: str, size: int) -> dict[str, Any]:
+    body = {"operation": "upload", "transfers": ["basic"], "objects": [{"oid": oid, "size": size}]}
+    answer = send("post", "/ada/m.git/info/lfs/objects/batch", body, token=token)
+    assert answer.json()["transfer"] == "basic"
+    return answer.json()["objects"][0]
+
+
+def test_git_lfs_takes_bytes_by_a_signed_address_and_the_commit_names_them(adapter: Adapter, token: str):
+    content = b"some notes"
+    oid = hashlib.sha256(content).hexdigest()
+    actions = batch(token, oid, len(content))["actions"]
+    address = actions["upload"]["href"]
+    assert address.startswith("http://testserver/")
+    assert send("put", address, b"other byte", content_type="application/octet-stream").status_code == 422
+    assert send("put", address, b"short", content_type="application/octet-stream").status_code == 422
+    assert send("put", address + "x", content, content_type="application/octet-stream").status_code == 403
+    assert send("post", actions["verify"]["href"], {"oid": oid, "size": 10}, token=token).status_code == 404
+    for _ in range(2):
+        assert send("put", address, content, content_type="application/octet-stream").status_code == 200
+    assert send("post", actions["verify"]["href"], {"oid": oid, "size": 10}, token=token).status_code == 200
+    assert "actions" not in batch(token, oid, len(content))
+    named = line("lfsFile", path="notes.txt", algo="sha256", oid=oid, size=len(content))
+    assert commit(token, named).status_code == 200
+    assert Client().get("/ada/m/resolve/main/notes.txt").getvalue() == content
+
+
+def test_an_object_whose_size_or_name_is_wrong_is_refused_by_itself(adapter: Adapter, token: str):
+    for oid, size in (("no hash", 1), ("a" * 64, -1), ("a" * 64, 2**40)):
+        assert batch(token, oid, size)["error"]["code"] == 422
+
+
+def test_knowing_a_hash_opens_nothing(adapter: Adapter, token: str):
+    secret = b"weights that nobody else may read"
+    oid = hashlib.sha256(secret).hexdigest()
+    make_adapter("hidden", owner=make_user("bob"), visibility="private", files={"a.txt": secret})
+    assert "actions" in batch(token, oid, len(secret))
+    named = line("lfsFile", path="mine.txt", algo="sha256", oid=oid, size=len(secret))
+    assert commit(token, named).status_code == 400
+    Adapter.objects.update(visibility="public")
+    assert "actions" not in batch(token, oid, len(secret))
+    assert commit(token, named).status_code == 200
+
+
+def test_bytes_that_no_commit_names_go_after_a_day(adapter: Adapter, ada: Any, settings: Any):
+    from datetime import timedelta
+
+    from django.utils import timezone
+
+    blob = store_stream([b"never committed"])
+    SentBlob.objects.create(user=ada, blob=blob)
+    sweep_storage()
+    assert Blob.objects.filter(pk=blob.pk).exists()
+    old = timezone.now() - timedelta(days=2)
+    SentBlob.objects.update(sent_at=old)
+    Blob.objects.filter(pk=blob.pk).update(last_stored_at=old)
+    sweep_storage()
+    assert not Blob.objects.filter(pk=blob.pk).exists()
+
+
+# --- Names -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["main/x", "abcdef1", "a..b", "/a", "a//b", "a b", "refs/pr/1", "x.lock", "a" * 101, "-" * 0 + ".a"],
+)
+def test_names_that_no_branch_can_have(adapter: Adapter, token: str, name: str):
+    from urllib.parse import quote
+
+    answer = send("post", f"{API}/branch/{quote(name)}", {}, token=token)
+    assert answer.status_code == 400
+    assert answer.json()["error"]
+
+
+def test_create_answers_409_with_the_address_and_other_refusals_otherwise(adapter: Adapter, token: str):
+    body = {"name": "m", "organization": None, "type": "model"}
+    taken = send("post", "/api/repos/create", body, token=token)
+    assert (taken.status_code, taken.json()["url"]) == (409, "http://testserver/ada/m")
+    assert send("post", "/api/repos/create", {**body, "type": "dataset"}, token=token).status_code == 400
+    assert send("post", "/api/repos/create", {**body, "name": "x--y"}, token=token).status_code == 400
+    foreign = send("post", "/api/repos/create", {**body, "organization": "nobody"}, token=token)
+    assert foreign.status_code == 403
+    made = send("post", "/api/repos/create", {**body, "name": "n", "private": True}, token=token)
+    assert made.json()["url"] == "http://testserver/ada/n"
+    assert Adapter.objects.get(name="n").is_private
+
+
+def test_a_moved_repository_answers_307_and_its_old_name_stays_its_own(adapter: Adapter, token: str):
+    moved = {"fromRepo": "ada/m", "toRepo": "ada/n", "type": "model"}
+    assert send("post", "/api/repos/move", moved, token=token).status_code == 200
+    answer = Client().head("/ada/m/resolve/main/README.md")
+    assert (answer.status_code, answer["Location"]) == (
+        307,
+        "http://testserver/ada/n/resolve/main/README.md",
+    )
+    assert (
+        Client()
+        .get(f"{API}/tree/main?recursive=true")["Location"]
+        .endswith("/api/models/ada/n/tree/main?recursive=true")
+    )
+    again = send("post", "/api/repos/create", {"name": "m"}, token=token)
+    assert (again.status_code, again.json()["error"]) == (409, "ada/n exists already.")
+    back = {"fromRepo": "ada/n", "toRepo": "ada/m", "type": "model"}
+    assert send("post", "/api/repos/move", back, token=token).status_code == 200
+    assert Client().get("/ada/n/resolve/main/README.md").status_code == 307
+    assert Client().get("/ada/m/resolve/main/README.md").status_code == 200
+
+
+def test_likes_count_each_person_once(adapter: Adapter, token: str):
+    for _ in range(2):
+        assert send("post", f"{API}/like", token=token).status_code == 200
+    assert Client().get(API).json()["likes"] == 1
+    assert Client().get("/api/users/ada/likes").json()[0]["repo"] == {"name": "ada/m", "type": "model"}
+    assert Client().get(f"{API}/likers").json()[0]["user"] == "ada"
+    send("delete", f"{API}/like", token=token)
+    assert Client().get(API).json()["likes"] == 0
