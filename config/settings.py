@@ -112,8 +112,14 @@ USE_TZ = True
 TEST_RUNNER = "django.test.runner.DiscoverRunner"
 
 # --- Database ----------------------------------------------------------------------------------------------
-DATABASES = {
-    "default": env.dj_db_url("DATABASE_URL", f"sqlite:///{DATA_DIR / 'db.sqlite3'}", conn_max_age=60)
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": str(DATA_DIR / "db.sqlite3"),
+        "CONN_MAX_AGE": 60,
+    }
+    if IS_EMBEDDED
+    else env.dj_db_url("DATABASE_URL", conn_max_age=60)
 }
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # WAL lets readers pass the writer, IMMEDIATE makes writers queue for the timeout: a deferred transaction
@@ -131,7 +137,7 @@ else:
 # --- Broker and cache --------------------------------------------------------------------------------------
 # A Redis address serves both; RabbitMQ can take the broker's part.
 REDIS_URL = env.str("REDIS_URL", "")
-CELERY_BROKER_URL = env.str("BROKER_URL", REDIS_URL or "memory://")
+CELERY_BROKER_URL = env.str("BROKER_URL", "") or REDIS_URL or "memory://"
 if REDIS_URL:
     CACHES: dict[str, dict[str, Any]] = {
         "default": {

@@ -69,3 +69,10 @@ def test_a_bucket_of_ones_own_is_addressed_by_path(tmp_path, endpoint: str, styl
         tmp_path, S3_BUCKET="b", **({"S3_ENDPOINT_URL": endpoint} if endpoint else {})
     ).stdout
     assert f"'addressing_style': '{style}'" in shown
+
+
+def test_a_variable_that_is_set_to_nothing_is_one_that_is_not_set(tmp_path):
+    nothing = ("DATABASE_URL", "REDIS_URL", "BROKER_URL", "S3_BUCKET", "CSRF_TRUSTED_ORIGINS", "EMAIL_HOST")
+    done = settings_with(tmp_path, **dict.fromkeys(nothing, ""))
+    assert done.returncode == 0, done.stderr
+    assert "IMMEDIATE" in done.stdout
