@@ -119,7 +119,7 @@ DATABASES: dict[str, dict[str, Any]] = {
         "CONN_MAX_AGE": 60,
     }
     if IS_EMBEDDED
-    else env.dj_db_url("DATABASE_URL", conn_max_age=60)
+    else env.dj_db_url("DATABASE_URL", conn_max_age=60, conn_health_checks=True)
 }
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # WAL lets readers pass the writer, IMMEDIATE makes writers queue for the timeout: a deferred transaction
