@@ -228,7 +228,9 @@ class Family:
     def _start(self, child: Child) -> None:
         child.start()
         pids = {each.name: each.process.pid for each in self.children if each.process}
-        self.pids_file.write_text(json.dumps(pids))
+        new = self.pids_file.with_suffix(".new")  # nobody shall read half of it
+        new.write_text(json.dumps(pids))
+        new.replace(self.pids_file)
 
     def tend(self) -> None:
         """Start again what has died, later each time it dies young."""
