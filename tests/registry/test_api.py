@@ -96,7 +96,11 @@ def assert_refused(response: Any, status: int, field: str = "") -> dict[str, Any
 
 def nothing_is_left() -> bool:
     left = [path for path in settings.UPLOAD_TMP_DIR.rglob("*") if path.is_file()]
-    stored = [path for path in Path(str(getattr(storage.storages["blobs"], "location", ""))).rglob("*") if path.is_file()]
+    stored = [
+        path
+        for path in Path(str(getattr(storage.storages["blobs"], "location", ""))).rglob("*")
+        if path.is_file()
+    ]
     return not (left or stored or Blob.objects.exists() or Adapter.objects.exists())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -38,13 +39,13 @@ def puts(folder: Path) -> list[Put]:
     return [put(name, path.read_bytes()) for name, path in files_of(folder).items()]
 
 
-def commit(adapter: Adapter, actor: User, *operations: commits.Operation, **said: str) -> Revision:
+def commit(adapter: Adapter, actor: User, *operations: commits.Operation, **said: Any) -> Revision:
     return commits.commit(
         adapter,
         actor=actor,
         operations=operations,
         message="Change",
-        **said,  # type: ignore[arg-type]
+        **said,
     ).revision
 
 
