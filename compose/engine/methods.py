@@ -79,7 +79,7 @@ class Auto:
 
     name = "auto"
     mix = EXACT
-    usual_budget = 800
+    usual_budget = 400
 
     def start(self, problem: Problem) -> Search:
         return AutoSearch(

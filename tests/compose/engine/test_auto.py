@@ -41,8 +41,9 @@ def test_it_finds_the_mix_of_two_modules_that_no_single_one_comes_near():
     trials = play(search, distance)
     best = search.best(trials)
     assert len(trials) <= 600
-    assert best.loss < 0.05
-    assert best.mixing_weights[:2] == pytest.approx((1.0, 1.0), abs=0.2)
+    # Not 1: the penalty pulls each weight a little towards 0.
+    assert best.mixing_weights[:2] == pytest.approx((0.8, 0.8), abs=0.1)
+    assert best.loss < 0.15
 
 
 def test_of_many_modules_only_the_best_of_the_audition_are_searched():
