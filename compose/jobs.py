@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_METHOD = Composition.Method.LORAHUB
 # What each method is usually given; the engine's own numbers, which cannot be imported without torch.
-USUAL_BUDGETS: dict[str, int] = {Composition.Method.LORAHUB: 40, Composition.Method.AUTO: 800}
+USUAL_BUDGETS: dict[str, int] = {Composition.Method.LORAHUB: 40, Composition.Method.AUTO: 400}
 DEFAULT_BUDGET = USUAL_BUDGETS[DEFAULT_METHOD]
 DEFAULT_SEED = 1
 MAX_SEED = 2**31 - 1

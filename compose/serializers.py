@@ -88,7 +88,7 @@ class CompositionRequestSerializer(serializers.Serializer):
         required=False,
         allow_null=True,
         default=None,
-        help_text="Trials; 40 for lorahub and 800 for auto if left out.",
+        help_text="Trials; 40 for lorahub and 400 for auto if left out.",
     )
     seed = serializers.IntegerField(default=jobs.DEFAULT_SEED)
     title = serializers.CharField(required=False, allow_blank=True, default="")
