@@ -134,7 +134,7 @@ run_checks()
     assert loaded.isdisjoint(HEAVY)
 
 
-def test_a_worker_that_has_no_job_yet_loads_nothing_heavy_either():
+def test_the_clock_and_the_chores_worker_load_nothing_heavy_either():
     assert loaded_by(
         "import django; django.setup(); import config; config.celery_app.loader.import_default_modules()"
     ).isdisjoint(HEAVY)
