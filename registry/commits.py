@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from registry import details, publishing, storage
 from registry.filenames import CARD
-from registry.models import Adapter, BaseModel, Blob, Namespace, Ref, Revision, RevisionFile, User
+from registry.models import Adapter, Blob, Namespace, Ref, Revision, RevisionFile, User
 from registry.names import check_adapter_name
 from registry.publishing import MAIN, Prepared
 from registry.rights import require_write
@@ -39,16 +39,6 @@ class NameTaken(Conflict):
     def __init__(self, adapter: Adapter) -> None:
         super().__init__(f"{adapter.full_name} exists already.")
         self.adapter = adapter
-
-
-class NameOfBaseModel(Conflict):
-    """Not a 409, which clients take for "it is mine already"."""
-
-    code = "name_of_base_model"
-    status = 403
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"{name} is the name of a base model that is hosted here. Choose another name.")
 
 
 class StaleParent(DomainError):
@@ -120,9 +110,6 @@ def create_adapter(
     require_write(author, namespace)
     check_adapter_name(name)
     details.check_visibility(visibility)
-    full_name = f"{namespace.name}/{name}"
-    if BaseModel.objects.filter(name__iexact=full_name, kind=BaseModel.Kind.HOSTED).exists():
-        raise NameOfBaseModel(full_name)
     existing = publishing.find_by_name(namespace, name)
     if existing is not None:
         raise NameTaken(existing)

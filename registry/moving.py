@@ -7,8 +7,8 @@ import logging
 from django.db import IntegrityError, transaction
 
 from registry import publishing
-from registry.commits import NameOfBaseModel, NameTaken
-from registry.models import Adapter, BaseModel, FormerName, Namespace, User
+from registry.commits import NameTaken
+from registry.models import Adapter, FormerName, Namespace, User
 from registry.names import check_adapter_name
 from registry.rights import require_write
 
@@ -23,9 +23,6 @@ def move(adapter: Adapter, *, actor: User, namespace: Namespace, name: str) -> A
     require_write(actor, adapter.namespace)
     require_write(actor, namespace)
     check_adapter_name(name)
-    full_name = f"{namespace.name}/{name}"
-    if BaseModel.objects.filter(name__iexact=full_name, kind=BaseModel.Kind.HOSTED).exists():
-        raise NameOfBaseModel(full_name)
     old = (adapter.namespace, adapter.name)
     try:
         with transaction.atomic():

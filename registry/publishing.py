@@ -49,7 +49,7 @@ from registry.models import (
 )
 from registry.names import check_adapter_name
 from registry.rights import require_write
-from web.errors import Conflict
+from web.errors import Conflict, Forbidden
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,18 @@ class NameMoved(Conflict):
         super().__init__(
             f"{namespace.name}/{name} was moved and its old name leads to the new one. Choose another name.",
             fields={"name": ["This name was used before."]},
+        )
+
+
+class NameOfBaseModel(Forbidden):
+    """Not a 409, which the Hub's clients take for "it is mine already"."""
+
+    code = "name_of_base_model"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} is the name of a base model that is hosted here. Choose another name.",
+            fields={"name": ["The name of a base model."]},
         )
 
 
@@ -142,7 +154,8 @@ def publish(
 
     `files` maps names inside the adapter to files; those below UPLOAD_TMP_DIR are moved, others copied. What is
     left empty comes from the card, or stays as it was; a new adapter is public unless said otherwise. Files equal
-    to the newest revision's make no new one. Raises InspectionRefused, NameNotFree, NameMoved, PublishedMeanwhile, BadDetail,
+    to the newest revision's make no new one. Raises InspectionRefused, NameNotFree, NameMoved, NameOfBaseModel, PublishedMeanwhile,
+    BadDetail,
     InvalidName, Forbidden, StorageFull; then nothing is kept.
     """
     require_write(author, namespace)
@@ -370,6 +383,12 @@ def find_by_name(namespace: Namespace, name: str) -> Adapter | None:
         raise NameNotFree(namespace, name)
     if adapter is None and FormerName.objects.filter(namespace=namespace, name__iexact=name).exists():
         raise NameMoved(namespace, name)
+    full_name = f"{namespace.name}/{name}"
+    if (
+        adapter is None
+        and BaseModel.objects.filter(name__iexact=full_name, kind=BaseModel.Kind.HOSTED).exists()
+    ):
+        raise NameOfBaseModel(full_name)
     return adapter
 
 

@@ -13,7 +13,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from registry import cards, downloads, publishing, search, snippets, storage
+from registry import cards, downloads, moving, publishing, search, snippets, storage
 from registry.filenames import CARD
 from registry.forms import AdapterForm, LicenceFields
 from registry.models import Adapter, BaseModel, Revision, RevisionFile
@@ -28,6 +28,8 @@ CARD_KEPT_S = 3600
 
 def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -> HttpResponse:
     """What an adapter is and how to use it; with `commit`, one of its older versions."""
+    if not commit and (moved := moving.moved_from(namespace, name)):
+        return redirect(visible_adapter(request.user, moved.namespace.name, moved.name))
     shown = visible_adapter(request.user, namespace, name)
     revision = downloads.revision_called(shown, commit)
     files = list(revision.files.select_related("blob"))

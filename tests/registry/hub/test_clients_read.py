@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.http import StreamingHttpResponse
 
+from registry import downloads
 from registry.base_models import host_base_model
 from registry.models import Adapter, Ref
 from registry.publishing import publish
@@ -89,6 +93,44 @@ def test_huggingface_hub_downloads_lists_and_asks(live_server: Any, tmp_path: Pa
     assert said["bad_repository"] == "RepositoryNotFoundError"
     adapter.refresh_from_db()
     assert adapter.downloads == 1
+
+
+def test_a_download_that_is_cut_goes_on_where_it_stopped(
+    live_server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    content = bytes(range(256)) * (25 * 2**20 // 256)
+    make_adapter("large", owner=make_user("ada"), files={"adapter_model.safetensors": content})
+    ranges: list[str] = []
+    whole = downloads.file_response
+
+    def cut(request: Any, *args: Any, **options: Any) -> Any:
+        answer = whole(request, *args, **options)
+        if request.method == "GET":
+            ranges.append(request.headers.get("Range", ""))
+            if len(ranges) == 1:
+                answer.close()
+                length = answer["Content-Length"]
+                answer = StreamingHttpResponse(_broken(content), headers={"ETag": answer["ETag"]})
+                answer["Content-Length"] = length
+        return answer
+
+    monkeypatch.setattr(downloads, "file_response", cut)
+    said = run(
+        """
+        import hashlib
+        path = hub.hf_hub_download("ada/large", "adapter_model.safetensors")
+        say(sha256=hashlib.sha256(open(path, "rb").read()).hexdigest())
+        """,
+        live_server.url,
+        tmp_path / "home",
+    )
+    assert said["sha256"] == hashlib.sha256(content).hexdigest()
+    assert ranges == ["", "bytes=10485760-"]
+
+
+def _broken(content: bytes) -> Iterator[bytes]:
+    yield content[: 12 * 2**20]
+    raise ConnectionAbortedError("cut by the test")
 
 
 def test_private_repositories_and_bad_tokens_raise_the_clients_own_errors(live_server: Any, tmp_path: Path):

@@ -14,7 +14,7 @@ __all__ = ["web"]  # the fixture
 
 
 @pytest.mark.parametrize("variables", [{}, {"HF_HUB_DISABLE_XET": "1"}], ids=["xet", "lfs"])
-def test_neither_direction_grows_the_web_process(web: Web, tmp_path: Path, variables: dict[str, str]):  # noqa: F811
+def test_neither_direction_grows_the_web_process(web: Web, tmp_path: Path, variables: dict[str, str]):
     folder = tmp_path / "adapter"
     folder.mkdir()
     large_adapter(folder, SIZE_MIB)
@@ -42,7 +42,7 @@ def test_neither_direction_grows_the_web_process(web: Web, tmp_path: Path, varia
     assert grown < LIMIT_MIB, f"grew by {grown:.0f} MiB"
 
 
-def test_files_inside_of_a_commit_do_not_either(web: Web, tmp_path: Path):  # noqa: F811
+def test_files_inside_of_a_commit_do_not_either(web: Web, tmp_path: Path):
     site = f"http://127.0.0.1:{web.port}"
     name = 'api.whoami()["name"] + "/large"'
     small = f'api.create_repo("large"); api.upload_file(path_or_fileobj=b"x", path_in_repo="a.txt", repo_id={name})'

@@ -13,7 +13,7 @@ from django.test import Client
 from registry.hub.repositories import git_sha1
 from registry.models import Adapter, Blob, Revision, SentBlob
 from registry.storage import store_stream, sweep_storage
-from tests.factories import make_adapter, make_token, make_user
+from tests.factories import make_adapter, make_base_model, make_token, make_user
 
 pytestmark = pytest.mark.django_db
 API = "/api/models/ada/m"
@@ -262,6 +262,8 @@ def test_create_answers_409_with_the_address_and_other_refusals_otherwise(adapte
     assert send("post", "/api/repos/create", {**body, "name": "x--y"}, token=token).status_code == 400
     foreign = send("post", "/api/repos/create", {**body, "organization": "nobody"}, token=token)
     assert foreign.status_code == 403
+    make_base_model("ada/base", kind="hosted", commit="a" * 40)
+    assert send("post", "/api/repos/create", {**body, "name": "base"}, token=token).status_code == 403
     made = send("post", "/api/repos/create", {**body, "name": "n", "private": True}, token=token)
     assert made.json()["url"] == "http://testserver/ada/n"
     assert Adapter.objects.get(name="n").is_private
@@ -280,6 +282,10 @@ def test_a_moved_repository_answers_307_and_its_old_name_stays_its_own(adapter: 
         .get(f"{API}/tree/main?recursive=true")["Location"]
         .endswith("/api/models/ada/n/tree/main?recursive=true")
     )
+    assert Client().get("/ada/m")["Location"] == "/ada/n"
+    Adapter.objects.update(visibility="private")
+    assert Client().get("/ada/m").status_code == Client().get(API).status_code == 404
+    Adapter.objects.update(visibility="public")
     again = send("post", "/api/repos/create", {"name": "m"}, token=token)
     assert (again.status_code, again.json()["error"]) == (409, "ada/n exists already.")
     back = {"fromRepo": "ada/n", "toRepo": "ada/m", "type": "model"}
