@@ -234,7 +234,9 @@ def table(pairs: Sequence[Pair], found: dict[tuple[str, int], dict[str, float]],
     lines.append(
         f"| **mean of {len(pairs)}** | {' | '.join(f'**{mean(columns[m]):.2f}**' for m in METHODS)} |"
     )
-    return "\n".join(lines)
+    seeds = ", ".join(str(draw) for draw in range(1, draws + 1))
+    caption = f"Draws of five examples: {draws}, with seed {seeds}; the first is the published set.\n"
+    return "\n".join([caption, *lines])
 
 
 def publish(path: Path, text: str) -> None:
