@@ -254,6 +254,8 @@ ENGINE_CACHE_BYTES = env.int("ENGINE_CACHE_BYTES", 4 * 1024**3)
 HUB_ENDPOINT = env.str(
     "HUB_ENDPOINT", ""
 )  # where referenced base models come from; empty: huggingface_hub's own
+# The hubs that adapters may be imported from, the usual one first.
+IMPORT_ENDPOINTS = env.list("IMPORT_ENDPOINTS", ["https://huggingface.co"])
 
 # --- People ---------------------------------------------------------------------------------------------------------
 AUTH_USER_MODEL = "registry.User"

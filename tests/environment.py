@@ -19,7 +19,15 @@ from tests import postgres
 IS_CI = os.environ.get("CI", "").lower() not in {"", "0", "false"}
 _OF_A_SITE = (
     *("REDIS_URL", "BROKER_URL", "S3_BUCKET", "S3_ENDPOINT_URL", "S3_REGION", "S3_ACCESS_KEY_ID"),
-    *("S3_SECRET_ACCESS_KEY", "HTTPS", "ALLOWED_HOSTS", "CSRF_TRUSTED_ORIGINS", "EMAIL_HOST", "HUB_ENDPOINT"),
+    *(
+        "S3_SECRET_ACCESS_KEY",
+        "HTTPS",
+        "ALLOWED_HOSTS",
+        "CSRF_TRUSTED_ORIGINS",
+        "EMAIL_HOST",
+        "HUB_ENDPOINT",
+        "IMPORT_ENDPOINTS",
+    ),
     *(
         "X_ACCEL_REDIRECT_PREFIX",
         "S3_SIGNED_DOWNLOADS",
