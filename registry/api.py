@@ -42,6 +42,7 @@ from registry.serializers import (
     BaseModelDetailSerializer,
     BaseModelSerializer,
     FileListSerializer,
+    HashMatchSerializer,
     NewBaseModelSerializer,
     PublishSerializer,
     ReportSerializer,
@@ -275,6 +276,24 @@ class FileList(AdapterContext):
         files = revision.files.select_related("blob", "revision__adapter__namespace")
         content = {"revision": revision.commit, "results": files}
         return Response(FileListSerializer(content, context=self.get_serializer_context()).data)
+
+
+class HashMatches(generics.ListAPIView[Revision]):
+    serializer_class = HashMatchSerializer
+    keyset_order = ("-created_at", "-id")
+    queryset = Revision.objects.none()
+
+    def get_queryset(self) -> QuerySet[Revision]:
+        only(self.request, "cursor", "limit")
+        return search.revisions_with(self.kwargs["sha256"], person=self.request.user)
+
+    @extend_schema(
+        operation_id="hashes_read",
+        responses={200: HashMatchSerializer(many=True), **refusals(400, 401)},
+    )
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        """Where a file is, by its sha256, or weights by the hash of their tensors (`tensor_sha256`), newest first."""
+        return super().get(request, *args, **kwargs)
 
 
 class FileDownload(APIView):

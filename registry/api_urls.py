@@ -12,6 +12,7 @@ urlpatterns = [
         "adapters/<str:namespace>/<str:name>/files/<path:path>", api.FileDownload.as_view(), name="api_file"
     ),
     path("adapters/<str:namespace>/<str:name>/archive", api.Archive.as_view(), name="api_archive"),
+    path("hashes/<str:sha256>/", api.HashMatches.as_view(), name="api_hashes"),
     path("base-models/", api.BaseModelList.as_view(), name="api_base_models"),
     re_path(
         r"^base-models/(?P<name>[^/]+(?:/[^/]+)?)/files/(?P<path>.+)$",

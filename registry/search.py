@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from django.db.models import Count, F, FloatField, Q, QuerySet, TextField, Value
+from django.db.models import Count, F, FloatField, OuterRef, Q, QuerySet, Subquery, TextField, Value
 from django.db.models.functions import Cast, Coalesce
 from django.http import QueryDict
 
 from registry.adapter_config import MAX_RANK
-from registry.models import Adapter, BaseModel, Task
+from registry.models import Adapter, BaseModel, Revision, RevisionFile, Task
 from registry.models.adapters import AdapterQuerySet
 from registry.rights import Person
 from web.errors import DomainError
@@ -189,6 +189,24 @@ def composes_with(adapter: Adapter, *, person: Person) -> QuerySet[Adapter]:
         return Adapter.objects.none()
     family = Adapter.objects.visible_to(person).composable_with(adapter.base_model)
     return family.exclude(pk=adapter.pk).select_related("namespace", "task")
+
+
+def revisions_with(sha256: str, *, person: Person) -> QuerySet[Revision]:
+    """Revisions that this person may see and that have a file with this hash, or weights with this tensor hash.
+
+    The tensor hash is of names, shapes and values alone, so it finds the same weights in another file. Each has
+    `path`, the file's, or None where only the tensors are meant. Raises BadParameter.
+    """
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise BadParameter("sha256", "A sha256 is 64 hex digits.")
+    sha256 = sha256.lower()
+    files = RevisionFile.objects.filter(revision=OuterRef("pk"), blob__sha256=sha256).order_by("path")
+    return (
+        Revision.objects.filter(adapter__in=Adapter.objects.visible_to(person))
+        .annotate(path=Subquery(files.values("path")[:1]))
+        .filter(Q(path__isnull=False) | Q(tensor_sha256=sha256))
+        .select_related("adapter__namespace")
+    )
 
 
 def with_words(rows: AdapterQuerySet, q: str) -> AdapterQuerySet:

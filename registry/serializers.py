@@ -141,6 +141,21 @@ class RevisionSerializer(serializers.ModelSerializer[Revision]):
         ]  # fmt: skip
 
 
+class HashMatchSerializer(serializers.ModelSerializer[Revision]):
+    adapter = serializers.CharField(source="adapter.full_name", read_only=True)
+    path = serializers.CharField(
+        read_only=True, allow_null=True, help_text="The file with this hash; null if its tensors have it."
+    )
+    is_newest = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Revision
+        fields = ["adapter", "commit", "created_at", "path", "is_newest"]
+
+    def get_is_newest(self, revision: Revision) -> bool:
+        return revision.pk == revision.adapter.head_id
+
+
 _TEXT: dict[str, Any] = {"required": False, "allow_blank": True, "default": ""}
 
 

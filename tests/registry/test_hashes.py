@@ -1,0 +1,65 @@
+"""Finding an adapter by the hash of one of its files, or of its tensors whatever file holds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from registry.models import Adapter
+from tests.factories import make_base_model, make_token, make_user, publish_fake
+
+pytestmark = pytest.mark.django_db
+
+
+def ask(sha256: str, token: str = "") -> Any:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return Client().get(f"/api/v1/hashes/{sha256}/", headers=headers)
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Adapter:
+    make_base_model()
+    return publish_fake(tmp_path, "colour", owner=make_user("ada"), config={"card": "# Colour"})
+
+
+def test_a_file_and_its_tensors_lead_to_the_revision(adapter: Adapter, tmp_path: Path):
+    head = adapter.head
+    assert head is not None
+    weights = head.files.get(is_lfs=True)
+    (row,) = ask(weights.blob.sha256.upper()).json()["results"]
+    assert (row["adapter"], row["commit"], row["path"], row["is_newest"]) == (
+        "ada/colour",
+        head.commit,
+        "adapter_model.safetensors",
+        True,
+    )
+    (row,) = ask(head.tensor_sha256).json()["results"]
+    assert (row["adapter"], row["path"]) == ("ada/colour", None)
+
+
+def test_the_same_bytes_elsewhere_and_in_older_versions_are_found_too(adapter: Adapter, tmp_path: Path):
+    head = adapter.head
+    assert head is not None
+    sha256 = head.files.get(is_lfs=True).blob.sha256
+    publish_fake(tmp_path, "twin", owner=make_user("bob"))
+    publish_fake(tmp_path, "colour", owner=adapter.created_by, config={"seed": 5})
+    rows = ask(sha256).json()["results"]
+    assert [(row["adapter"], row["is_newest"]) for row in rows] == [("bob/twin", True), ("ada/colour", False)]
+
+
+def test_private_files_are_found_by_their_members_only(adapter: Adapter):
+    Adapter.objects.update(visibility="private")
+    head = adapter.head
+    assert head is not None
+    assert adapter.created_by is not None
+    assert ask(head.tensor_sha256).json()["results"] == []
+    assert ask(head.tensor_sha256, make_token(make_user("eve"))).json()["results"] == []
+    assert len(ask(head.tensor_sha256, make_token(adapter.created_by)).json()["results"]) == 1
+
+
+@pytest.mark.parametrize("sha256", ["abc", "z" * 64, "a" * 65])
+def test_what_is_no_hash_is_refused(sha256: str):
+    assert ask(sha256).status_code == 400
