@@ -337,8 +337,9 @@ def up(*, port: int, data: Path) -> None:
         try:
             if not env.get("REDIS_URL"):
                 env["REDIS_URL"] = start_valkey(family, data, env)
-            account = prepare(data, env, logs / "setup.log")
+            prepare(data, env, logs / "setup.log")
             start_site(family, env, port, data)
+            account = ensure_account(data, env, logs / "setup.log")
             wait_until_it_answers(family, port)
             say(f"Address: http://127.0.0.1:{port}")
             say(f"Login: {account['username']} / {account['password']}")
@@ -400,30 +401,35 @@ def start_valkey(family: Family, data: Path, env: dict[str, str]) -> str:
             time.sleep(0.05)
 
 
-def prepare(data: Path, env: dict[str, str], log: Path) -> dict[str, str]:
-    """Bring database, static files, catalogue, demo collection and account up to date; returns the account."""
+def prepare(data: Path, env: dict[str, str], log: Path) -> None:
+    """Bring database, static files, catalogue and demo collection up to date, whatever has changed since last time."""
     log.unlink(missing_ok=True)
-    database = env.get("DATABASE_URL", "")
-    manage(["migrate", "--noinput"], "Preparing the database ...", env, log)
-    static = [
-        ROOT / "static",
-        ROOT / "requirements.txt",
-        ROOT / "constraints.txt",
-        ROOT / "config/settings.py",
-    ]
-    with stamped(data / "stamps" / "static", [], static) as is_current:
-        if not is_current:
-            manage(["collectstatic", "--noinput", "--clear"], "Collecting static files ...", env, log)
-    catalogue = [ROOT / "registry" / "catalogue", ROOT / "registry" / "management" / "commands"]
-    with stamped(data / "stamps" / "catalogue", [database], catalogue) as is_current:
-        if not is_current:
-            manage(["load_catalogue"], "Loading the catalogue of base models ...", env, log)
-    account_file = data / "demo-account.json"
-    manage(["demo_account", "--file", str(account_file)], "Making the login ...", env, log)
-    with stamped(data / "stamps" / "demo", [database], [*catalogue, ROOT / "demo"]) as is_current:
-        if not is_current:
-            manage(["load_demo"], "Loading the demo collection ...", env, log)
-    account: dict[str, str] = json.loads(account_file.read_text())
+    stamps = data / "stamps"
+    is_embedded = not env.get("DATABASE_URL")
+    if not (data / "db.sqlite3").exists():
+        shutil.rmtree(stamps, ignore_errors=True)  # they tell of a database that is no more
+    pins = [ROOT / "requirements.txt", ROOT / "constraints.txt"]
+    commands = ROOT / "registry" / "management" / "commands"
+    migrations = [*pins, ROOT / "registry" / "migrations", ROOT / "compose" / "migrations"]
+    static = [*pins, ROOT / "static", ROOT / "config" / "settings.py"]
+    catalogue = [*migrations, commands, ROOT / "registry" / "catalogue"]
+    for name, command, what, inputs in (
+        ("database", ["migrate", "--noinput"], "Preparing the database ...", migrations),
+        ("static", ["collectstatic", "--noinput", "--clear"], "Collecting static files ...", static),
+        ("catalogue", ["load_catalogue"], "Loading the catalogue of base models ...", catalogue),
+        ("demo", ["load_demo"], "Loading the demo collection ...", [*migrations, commands, ROOT / "demo"]),
+    ):
+        with stamped(stamps / name, inputs) as is_current:
+            # Of a database elsewhere we cannot know what happened to it since.
+            if not is_current or not (is_embedded or name == "static"):
+                manage(command, what, env, log)
+
+
+def ensure_account(data: Path, env: dict[str, str], log: Path) -> dict[str, str]:
+    """The login and token of this site: {"username", "password", "token"}, the same ones each time."""
+    path = data / "demo-account.json"
+    manage(["demo_account", "--file", str(path)], "Making sure of the login ...", env, log)
+    account: dict[str, str] = json.loads(path.read_text())
     return account
 
 
@@ -433,7 +439,7 @@ def manage(command: list[str], what: str, env: dict[str, str], log: Path) -> Non
 
 
 @contextmanager
-def stamped(stamp: Path, texts: list[str], paths: list[Path]) -> Iterator[bool]:
+def stamped(stamp: Path, paths: list[Path]) -> Iterator[bool]:
     """Whether the work over these inputs was done before; noted as done when the block ends without an error."""
     files = [
         file
@@ -441,7 +447,7 @@ def stamped(stamp: Path, texts: list[str], paths: list[Path]) -> Iterator[bool]:
         for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
         if file.is_file() and "__pycache__" not in file.parts
     ]
-    now = digest(texts, files)
+    now = digest([], files)
     is_current = stamp.exists() and stamp.read_text() == now
     yield is_current
     if not is_current:

@@ -166,14 +166,14 @@ def test_uv_is_told_in_its_own_words_what_pip_was_told(monkeypatch: pytest.Monke
 def test_a_stamp_holds_only_for_the_same_files_and_only_after_success(tmp_path: Path):
     stamp, file = tmp_path / "stamps" / "work", tmp_path / "input"
     file.write_text("one")
-    with pytest.raises(RuntimeError), dev.stamped(stamp, [], [file]):
+    with pytest.raises(RuntimeError), dev.stamped(stamp, [file]):
         raise RuntimeError
-    with dev.stamped(stamp, [], [file]) as is_current:
+    with dev.stamped(stamp, [file]) as is_current:
         assert not is_current
-    with dev.stamped(stamp, [], [file]) as is_current:
+    with dev.stamped(stamp, [file]) as is_current:
         assert is_current
     file.write_text("two")
-    with dev.stamped(stamp, [], [file]) as is_current:
+    with dev.stamped(stamp, [file]) as is_current:
         assert not is_current
 
 
