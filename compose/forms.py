@@ -156,10 +156,9 @@ class ComposeForm(forms.Form):
     budget = forms.IntegerField(
         min_value=1,
         max_value=settings.MAX_BUDGET,
-        initial=jobs.DEFAULT_BUDGET,
+        required=False,
         label="Budget",
         error_messages={
-            "required": "Say how many trials the search may use.",
             "invalid": "The budget is a whole number of trials.",
             "min_value": "The search needs at least 1 trial.",
             "max_value": f"At most {settings.MAX_BUDGET} trials are run for one composition.",

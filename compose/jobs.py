@@ -45,10 +45,9 @@ from web.errors import DomainError, Forbidden
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_METHOD = Composition.Method.LORAHUB
+DEFAULT_METHOD = Composition.Method.AUTO
 # What each method is usually given; the engine's own numbers, which cannot be imported without torch.
 USUAL_BUDGETS: dict[str, int] = {Composition.Method.LORAHUB: 40, Composition.Method.AUTO: 400}
-DEFAULT_BUDGET = USUAL_BUDGETS[DEFAULT_METHOD]
 DEFAULT_SEED = 1
 MAX_SEED = 2**31 - 1
 RING_AT_ONCE = 8
@@ -88,8 +87,9 @@ def request_composition(
 ) -> Composition:
     """Queue a composition for a worker. Raises a DomainError with the reason, and then nothing is saved.
 
-    `budget` counts trials; None: what the method usually gets. `candidates` None: chosen automatically. Without `examples` a task's own few-shot rows
-    are used; a task's hidden test rows score the result unless `test_examples` are given.
+    `budget` counts trials; None: what the method usually gets. `candidates` None: chosen automatically. Without
+    `examples` a task's own few-shot rows are used; a task's hidden test rows score the result unless
+    `test_examples` are given.
     """
     budget = usual_budget(method) if budget is None else budget
     check_settings(method=method, budget=budget, seed=seed, title=title)
@@ -178,7 +178,7 @@ def refused(error: DomainError) -> dict[str, Any]:
 
 
 def usual_budget(method: str) -> int:
-    return USUAL_BUDGETS.get(method, DEFAULT_BUDGET)
+    return USUAL_BUDGETS.get(method, USUAL_BUDGETS[DEFAULT_METHOD])
 
 
 def check_settings(*, method: str, budget: int, seed: int, title: str = "") -> None:

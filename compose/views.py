@@ -108,7 +108,7 @@ def _with_others(request: HttpRequest, wanted: list[str]) -> list[str]:
     if base_model is None:
         return wanted
     try:
-        chosen = candidates.choose(base_model, request.user, jobs.DEFAULT_SEED)
+        chosen = candidates.choose(base_model, request.user, jobs.DEFAULT_SEED, method=jobs.DEFAULT_METHOD)
     except DomainError:
         return wanted
     names = [*wanted, *(revision.adapter.full_name for revision, _ in chosen)]
@@ -180,9 +180,10 @@ def _summary(given: list[few_shot.Example], problems: list[str]) -> dict[str, ob
 
 
 def _estimate(base_model: BaseModel | None, method: object, budget: object) -> dict[str, object] | None:
-    if base_model is None or not re.fullmatch(r"[1-9][0-9]{0,5}", str(budget or "")):
-        return None
     known = str(method) if str(method) in Composition.Method.values else jobs.DEFAULT_METHOD
+    budget = budget or jobs.usual_budget(known)
+    if base_model is None or not re.fullmatch(r"[1-9][0-9]{0,5}", str(budget)):
+        return None
     waiting = Composition.objects.filter(status=Composition.Status.QUEUED).count()
     return jobs.estimate(base_model, known, int(str(budget))) | {"waiting": waiting}
 

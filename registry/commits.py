@@ -1,7 +1,7 @@
 """Commits: changes to some files of an adapter on one of its branches, all or none, one after the other.
 
 Each ends in a whole revision that the rules of publishing have seen. A revision without config or weights is kept as
-well (`docs/decisions/0010`): it is a step on the way, has no facts and cannot be composed.
+well (`docs/decisions/0008`): it is a step on the way, has no facts and cannot be composed.
 """
 
 from __future__ import annotations

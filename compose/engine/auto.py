@@ -17,7 +17,7 @@ with warnings.catch_warnings():
 MOST_KEPT = 32
 START = 0.05
 STEP = 0.15
-# Chosen on half of the demo's held-out tasks, see docs/decisions/0011.
+# Chosen on half of the demo's held-out tasks, see docs/decisions/0007.
 L1_FACTOR = 4.0
 
 

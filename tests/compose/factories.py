@@ -38,6 +38,7 @@ def make_composition(
     if modules and not Adapter.objects.composable_with(base_model).exists():
         make_modules(base_model, modules)
     options.setdefault("examples", make_examples())
+    options.setdefault("method", "lorahub")  # what make_result() is a result of
     return jobs.request_composition(owner=owner, base_model=base_model, **options)
 
 

@@ -159,7 +159,9 @@ def test_a_dry_run_tells_everything_and_saves_nothing():
     make_modules(base_model)
     finish(make_composition(base_model=base_model, budget=40))
     make_composition(base_model=base_model)
-    answer = jobs.dry_run(owner=make_user(), base_model=base_model, examples=make_examples(16), budget=80)
+    answer = jobs.dry_run(
+        owner=make_user(), base_model=base_model, examples=make_examples(16), method="lorahub", budget=80
+    )
     assert answer["ok"]
     assert answer["queue_place"] == 2
     assert (answer["few_shot"], answer["held_out"]) == (11, 5)
