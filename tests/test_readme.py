@@ -57,6 +57,7 @@ def test_the_walkthrough_publishes_finds_composes_watches_and_downloads(running_
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     assert "colour-said-twice" in done.stdout
     assert "succeeded" in done.stdout
+    assert '"method": "auto"' in done.stdout
     assert '"method": "lorahub"' in done.stdout
     assert (clone / "composed" / "adapter_model.safetensors").stat().st_size > 1000
 
