@@ -8,6 +8,7 @@ for an upload, nginx (where it is installed) serving the same file for a downloa
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 import os
 import shutil
@@ -89,7 +90,7 @@ def nginx(folder: Path, served: Path) -> Iterator[str]:
     """The address of nginx serving a folder, with sendfile."""
     port = free_port()
     (folder / "nginx.conf").write_text(
-        f"daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log; events {{}}\n"
+        f"daemon off; user {getpass.getuser()}; pid {folder}/nginx.pid; error_log {folder}/error.log; events {{}}\n"
         f"http {{ access_log off; sendfile on; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; "
         f"fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; "
         f"server {{ listen 127.0.0.1:{port}; root {served}; }} }}"
