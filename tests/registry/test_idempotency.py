@@ -68,7 +68,7 @@ def test_an_error_on_our_side_leaves_the_key_free(tmp_path, monkeypatch):
     script.client.raise_request_exception = False
     files = adapter_files(tmp_path / "a")
     with monkeypatch.context() as patched:
-        patched.setattr(publishing, "_commit", lambda *args, **kwargs: 1 / 0)
+        patched.setattr(publishing, "write_revision", lambda *args, **kwargs: 1 / 0)
         assert script.upload("adapters/", files, {"name": "m"}, **{"Idempotency-Key": KEY}).status_code == 500
     assert not IdempotentAnswer.objects.exists()
     assert script.upload("adapters/", files, {"name": "m"}, **{"Idempotency-Key": KEY}).status_code == 201
