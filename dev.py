@@ -24,6 +24,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -506,7 +507,7 @@ def wait_until_it_answers(family: Family, port: int) -> None:
 
 
 def test(arguments: list[str]) -> int:
-    """The suite. Without arguments: what touches the database on Postgres first, then everything on SQLite.
+    """The suite. Without arguments: everything on SQLite and, beside it, what touches the database on Postgres.
 
     With arguments, one run, on the database of DATABASE_URL. The last lines are pytest's summary either way.
     """
@@ -514,11 +515,28 @@ def test(arguments: list[str]) -> int:
     pytest = [str(PYTHON), "-m", "pytest"]
     if arguments or os.environ.get("DATABASE_URL"):
         return subprocess.run([*pytest, *arguments], cwd=ROOT).returncode
-    say("First pass: everything that touches the database, on Postgres.")
-    first = subprocess.run([*pytest, "--postgres", "-q"], cwd=ROOT).returncode
-    say("Second pass: everything, on SQLite.")
-    second = subprocess.run([*pytest, f"--postgres-pass={first}"], cwd=ROOT).returncode
-    return first or second
+    say("Two passes side by side: everything on SQLite, and what touches the database on Postgres too.")
+    with tempfile.TemporaryDirectory(prefix="lora-postgres-pass-") as name:
+        folder = Path(name)
+        with (folder / "output").open("wb") as output:
+            on_postgres = subprocess.Popen(
+                [*pytest, "--postgres", "-q"], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
+            )
+        try:
+            threading.Thread(target=note_outcome, args=(on_postgres, folder / "code"), daemon=True).start()
+            # It waits for the other's outcome at its end and prints it, so that its own summary comes last.
+            on_sqlite = subprocess.run([*pytest, f"--postgres-pass={folder}"], cwd=ROOT).returncode
+            return on_postgres.wait() or on_sqlite
+        finally:
+            on_postgres.kill()
+
+
+def note_outcome(process: subprocess.Popen[bytes], file: Path) -> None:
+    """Write the exit code of `process` into `file` once it ended, whole or not at all."""
+    code = process.wait()
+    part = file.with_suffix(".part")
+    part.write_text(str(code))
+    part.rename(file)
 
 
 def check() -> int:

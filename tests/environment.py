@@ -51,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lora commons")
     group.addoption("--postgres", action="store_true", help="run what touches the database, on Postgres")
     group.addoption(
-        "--postgres-pass", type=int, metavar="CODE", help="how the pass on Postgres before this one ended"
+        "--postgres-pass", type=Path, metavar="DIR", help="where the pass on Postgres beside this one reports"
     )
 
 
@@ -65,7 +65,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
     os.environ["LORA_DATA_DIR"] = str(folder)
     os.environ["SECRET_KEY"] = "only-for-tests-" + "x" * 50
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # two passes run side by side, and torch waits by spinning
     # Playwright's synchronous API leaves an event loop in the main thread, and Django takes that for async code.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     if early_config.known_args_namespace.postgres and "DATABASE_URL" not in os.environ:
