@@ -150,6 +150,7 @@ class ComposeForm(forms.Form):
         choices=[(AUTO, "Choose for me"), (PICKED, "I pick them")], required=False, initial=AUTO
     )
     method = forms.ChoiceField(
+        initial=jobs.DEFAULT_METHOD,
         label="Method",
         error_messages={"invalid_choice": "There is no method of this name. Choose one of the list."},
     )

@@ -145,7 +145,8 @@ def test_a_newcomer_uploads_finds_composes_reads_publishes_downloads_and_loads(
     composition = page.url
 
     # Watch progress move, without touching the page.
-    expect(page).to_have_title(re.compile(r"^Search [1-9]"), timeout=180_000)
+    # A warm worker may be through with the search between two looks of the page.
+    expect(page).to_have_title(re.compile(r"^(Search|Evaluate) [1-9]"), timeout=180_000)
     first = page.title()
     picture(page, "6-search")
     expect(page).not_to_have_title(first, timeout=60_000)
@@ -156,13 +157,10 @@ def test_a_newcomer_uploads_finds_composes_reads_publishes_downloads_and_loads(
     finding = page.inner_text("#finding")
     assert re.search(r"\d+ of 200 rows right", finding), finding
     methods = page.locator(".dots-label").all_inner_texts()
-    assert [text.split("\n")[0].split(" best baseline")[0] for text in methods] == [
-        "Zero-shot",
-        "Best single module",
-        "Uniform average",
-        "In context",
-        "Composed here",
-    ]
+    labels = [text.split("\n")[0].split(" best baseline")[0] for text in methods]
+    assert {"Zero-shot", "Best single module", "Uniform average", "In context"} < set(labels)
+    assert len(labels) == 6, "and LoraHub's own search, beside that of auto"
+    assert labels[-1] == "Composed here"
     assert page.locator(".search-best").count() == 1
     assert page.locator(".weights .bar-adds, .weights .bar-takes").count() > 1
     row = page.locator(".predictions tbody tr").first
