@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from django.db import models
 from django.urls import reverse
+from django.utils import timezone
 
 from registry.models import Adapter, BaseModel, Blob, Revision, Task, User
 
@@ -79,6 +80,15 @@ class Composition(models.Model):
     candidates_note = models.CharField(
         max_length=300, blank=True, help_text="How the candidates were chosen, in words."
     )
+    pinned = models.JSONField(
+        default=list, blank=True, help_text="Full names that the automatic choice was told to take."
+    )
+    excluded = models.JSONField(
+        default=list, blank=True, help_text="Full names that the automatic choice was told to leave."
+    )
+    is_picked = models.BooleanField(
+        default=False, help_text="The owner named every candidate; nothing was chosen automatically."
+    )
     spec_sha256 = models.CharField(max_length=64, help_text="Of everything that decides the result.")
 
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
@@ -98,6 +108,15 @@ class Composition(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
     error = models.TextField(blank=True, help_text="For the owner: what went wrong and what to do.")
 
+    wants_email = models.BooleanField(default=False, help_text="The owner asked for a mail when it ends.")
+    told_at = models.DateTimeField(null=True, blank=True, help_text="When that mail was handed on.")
+    share_key = models.CharField(
+        max_length=32, null=True, blank=True, unique=True, help_text="Whoever knows it may see the result."
+    )
+
+    base_loss = models.FloatField(
+        null=True, help_text="Mean token loss of the bare base model on the examples, from the audition on."
+    )
     result = models.JSONField(
         null=True, blank=True, help_text="Verdict, losses, notes, seconds, versions, mix."
     )
@@ -202,3 +221,45 @@ class Score(models.Model):
 
     def __str__(self) -> str:
         return f"{self.method} {self.metric} {self.value:.3f}"
+
+
+class LogLine(models.Model):
+    """One thing that happened to a composition, in words for its owner."""
+
+    composition = models.ForeignKey(Composition, on_delete=models.CASCADE, related_name="log")
+    at = models.DateTimeField(default=timezone.now)
+    attempt = models.PositiveSmallIntegerField(default=0)
+    text = models.CharField(max_length=300)
+
+    class Meta:
+        ordering: ClassVar = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{self.composition_id}: {self.text}"
+
+
+class Tryout(models.Model):
+    """One text that a composed adapter is asked to answer; the row goes after a day."""
+
+    class Status(models.TextChoices):
+        WAITING = "waiting"
+        RUNNING = "running"
+        DONE = "done"
+        FAILED = "failed"
+
+    id = models.CharField(primary_key=True, max_length=16, default=new_composition_id, editable=False)
+    composition = models.ForeignKey(Composition, on_delete=models.CASCADE, related_name="tryouts")
+    asked_by = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
+    text = models.TextField(help_text="What the model reads: private to who asked.")
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.WAITING)
+    answers = models.JSONField(default=dict, blank=True, help_text='{"composed": ..., "zero_shot": ...}')
+    seconds = models.FloatField(null=True)
+    error = models.CharField(max_length=500, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+    taken_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["asked_by", "created_at"], name="tryout_of_person")]
+
+    def __str__(self) -> str:
+        return f"{self.id} on {self.composition_id}"
