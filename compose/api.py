@@ -59,8 +59,8 @@ class CompositionList(generics.ListAPIView):
         given.is_valid(raise_exception=True)
         if given.validated_data["dry_run"]:
             return Response(_dry_run(given.validated_data, request))
-        wanted = _domain_arguments(given.validated_data, request)
-        composition = jobs.request_composition(owner=_person(request), **wanted)
+        wanted = _wanted(given.validated_data, request)
+        composition = jobs.request_composition(wanted)
         answer = _answer(request, composition, status.HTTP_201_CREATED)
         answer["Location"] = request.build_absolute_uri(f"{request.path}{composition.pk}/")
         return answer
@@ -166,31 +166,32 @@ def _person(request: Request) -> User:
 
 def _dry_run(given: dict[str, Any], request: Request) -> dict[str, Any]:
     try:
-        answer = jobs.dry_run(owner=_person(request), **_domain_arguments(given, request))
+        answer = jobs.dry_run(_wanted(given, request))
     except DomainError as error:
         answer = jobs.refused(error)
     return dict(serializers.DryRunSerializer(answer).data)
 
 
-def _domain_arguments(given: dict[str, Any], request: Request) -> dict[str, Any]:
-    """The keyword arguments of `request_composition`, but for the owner. Raises DomainError."""
+def _wanted(given: dict[str, Any], request: Request) -> jobs.CompositionRequest:
+    """Raises DomainError."""
     task = _task(given.get("task"))
     base_model = _base_model(given.get("base_model"), task)
     few_shot, test = given["examples"], given["test_examples"]
     picked = given["candidates"]
     # Text of another format than its rows is the reader's to refuse; rows need none.
     text_format = given["format"]
-    return {
-        "base_model": base_model,
-        "task": task,
-        "examples": examples.parse_examples(few_shot, text_format) if few_shot or not task else [],
-        "test_examples": examples.parse_examples(test, text_format, field="test_examples") if test else [],
-        "candidates": None if picked is None else candidates.pick(picked, base_model, request.user),
-        "method": given["method"],
-        "budget": given["budget"],
-        "seed": given["seed"],
-        "title": given["title"],
-    }
+    return jobs.CompositionRequest(
+        owner=_person(request),
+        base_model=base_model,
+        task=task,
+        examples=examples.parse_examples(few_shot, text_format) if few_shot or not task else [],
+        test_examples=examples.parse_examples(test, text_format, field="test_examples") if test else [],
+        candidates=None if picked is None else candidates.pick(picked, base_model, request.user),
+        method=given["method"],
+        budget=given["budget"],
+        seed=given["seed"],
+        title=given["title"],
+    )
 
 
 def _task(slug: str | None) -> Task | None:

@@ -21,7 +21,7 @@ from compose import examples as few_shot
 from compose.engine.types import Example
 from compose.errors import CandidateProblem, FewShotProblem
 from compose.models import Composition
-from registry.models import Adapter, BaseModel, Namespace, Revision, Task
+from registry.models import Adapter, BaseModel, Namespace, Revision, Task, User
 from registry.rights import Person
 from web.errors import DomainError
 
@@ -217,20 +217,21 @@ class ComposeForm(forms.Form):
                 self.add_error("choice", problem.problems)
         return cleaned
 
-    def request(self) -> dict[str, Any]:
-        """The keyword arguments of `jobs.request_composition` and `jobs.dry_run`, but for the owner."""
+    def request(self, owner: User) -> jobs.CompositionRequest:
+        """What this form asks for, in the name of `owner`."""
         cleaned = self.cleaned_data
-        return {
-            "base_model": cleaned["base_model"],
-            "examples": self.given.examples,
-            "test_examples": self.test_given.examples,
-            "task": cleaned["task"],
-            "title": cleaned["title"],
-            "candidates": self.candidates,
-            "method": cleaned["method"],
-            "budget": cleaned["budget"],
-            "seed": cleaned["seed"],
-        }
+        return jobs.CompositionRequest(
+            owner=owner,
+            base_model=cleaned["base_model"],
+            examples=self.given.examples,
+            test_examples=self.test_given.examples,
+            task=cleaned["task"],
+            title=cleaned["title"],
+            candidates=self.candidates,
+            method=cleaned["method"],
+            budget=cleaned["budget"],
+            seed=cleaned["seed"],
+        )
 
     def refuse(self, error: DomainError) -> None:
         """Put a refusal of the domain beside the input it is about."""

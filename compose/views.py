@@ -71,9 +71,9 @@ def compose(request: HttpRequest) -> HttpResponse:
     if not request.user.is_authenticated:
         return _sign_in_first(request, form)
     if action == "check":
-        return _render_form(request, form, check=jobs.dry_run(owner=request.user, **form.request()))
+        return _render_form(request, form, check=jobs.dry_run(form.request(request.user)))
     try:
-        composition = jobs.request_composition(owner=request.user, **form.request())
+        composition = jobs.request_composition(form.request(request.user))
     except DomainError as error:
         form.refuse(error)
         return _render_form(request, form, status=error.status)

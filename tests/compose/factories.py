@@ -39,7 +39,7 @@ def make_composition(
         make_modules(base_model, modules)
     options.setdefault("examples", make_examples())
     options.setdefault("method", "lorahub")  # what make_result() is a result of
-    return jobs.request_composition(owner=owner, base_model=base_model, **options)
+    return jobs.request_composition(jobs.CompositionRequest(owner=owner, base_model=base_model, **options))
 
 
 def make_trials(count: int, candidates: int = 3, start: int = 1) -> list[types.Trial]:

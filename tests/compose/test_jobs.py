@@ -160,7 +160,9 @@ def test_a_dry_run_tells_everything_and_saves_nothing():
     finish(make_composition(base_model=base_model, budget=40))
     make_composition(base_model=base_model)
     answer = jobs.dry_run(
-        owner=make_user(), base_model=base_model, examples=make_examples(16), method="lorahub", budget=80
+        jobs.CompositionRequest(
+            owner=make_user(), base_model=base_model, examples=make_examples(16), method="lorahub", budget=80
+        )
     )
     assert answer["ok"]
     assert answer["queue_place"] == 2
@@ -172,7 +174,9 @@ def test_a_dry_run_tells_everything_and_saves_nothing():
 
 def test_a_dry_run_of_a_bad_request_lists_the_problems():
     base_model = make_base_model()
-    answer = jobs.dry_run(owner=make_user(), base_model=base_model, examples=make_examples(5))
+    answer = jobs.dry_run(
+        jobs.CompositionRequest(owner=make_user(), base_model=base_model, examples=make_examples(5))
+    )
     assert not answer["ok"]
     assert answer["problems"] == [
         "There is no LoRA module here that composes on demo/tiny-t5 and that you may see. Upload one, or choose "

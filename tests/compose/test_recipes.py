@@ -125,7 +125,9 @@ def loads_so_far() -> dict[str, int]:
 
 def compose(base_model: BaseModel, owner: User, **options):
     composition = jobs.request_composition(
-        owner=owner, base_model=base_model, examples=ROWS, budget=6, **{"method": "lorahub", **options}
+        jobs.CompositionRequest(
+            owner=owner, base_model=base_model, examples=ROWS, budget=6, **{"method": "lorahub", **options}
+        )
     )
     assert worker.run_next("worker")
     composition.refresh_from_db()

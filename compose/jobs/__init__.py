@@ -1,0 +1,85 @@
+"""Every change of a composition's status, each one conditional UPDATE: the row count says who won.
+
+    queued -> running -> succeeded | failed | cancelled
+
+The row is the truth and the broker only a doorbell: a message says "look at the queue", whatever it is lost,
+doubled or late. A worker holds a composition by a lease that it renews; `sweep` takes back what lost its worker.
+`attempt` grows with each claim, and a worker's writes name the attempt they belong to, so that one which was given
+up for dead and wakes again changes nothing.
+
+asking.py: what a request comes to. owning.py: what its owner may do with it. queue.py: who is next, and claiming.
+holding.py: what the worker that holds it writes. sweeping.py: taking back. lease.py: what these three share.
+"""
+
+from compose.jobs.asking import (
+    DEFAULT_METHOD,
+    DEFAULT_SEED,
+    MAX_SEED,
+    USUAL_BUDGETS,
+    CompositionRequest,
+    check_settings,
+    dry_run,
+    estimate,
+    refused,
+    request_composition,
+    task_rows,
+    usual_budget,
+)
+from compose.jobs.holding import (
+    beat,
+    confirm_cancelled,
+    fail,
+    finish,
+    record_trial,
+    record_trials,
+    recorded_trials,
+    release,
+    release_all,
+    set_base_commit,
+    set_stage,
+    set_step,
+    wish,
+)
+from compose.jobs.owning import cancel, require_owner, stop, visible_composition
+from compose.jobs.queue import claim, claim_next, places_left, queue_order, queue_place, ring, ring_next
+from compose.jobs.sweeping import sweep
+
+__all__ = [
+    "DEFAULT_METHOD",
+    "DEFAULT_SEED",
+    "MAX_SEED",
+    "USUAL_BUDGETS",
+    "CompositionRequest",
+    "beat",
+    "cancel",
+    "check_settings",
+    "claim",
+    "claim_next",
+    "confirm_cancelled",
+    "dry_run",
+    "estimate",
+    "fail",
+    "finish",
+    "places_left",
+    "queue_order",
+    "queue_place",
+    "record_trial",
+    "record_trials",
+    "recorded_trials",
+    "refused",
+    "release",
+    "release_all",
+    "request_composition",
+    "require_owner",
+    "ring",
+    "ring_next",
+    "set_base_commit",
+    "set_stage",
+    "set_step",
+    "stop",
+    "sweep",
+    "task_rows",
+    "usual_budget",
+    "visible_composition",
+    "wish",
+]

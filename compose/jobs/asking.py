@@ -1,0 +1,236 @@
+"""What a request for a composition comes to, before anything is saved and when it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from compose import candidates as choosing
+from compose import examples as reading
+from compose.engine.types import Example
+from compose.errors import BadSetting, FewShotProblem
+from compose.jobs import queue
+from compose.models import Candidate, Composition
+from registry.models import BaseModel, Revision, Task, TaskRow, User
+from web.errors import DomainError
+
+DEFAULT_METHOD = Composition.Method.AUTO
+# What each method is usually given; the engine's own numbers, which cannot be imported without torch.
+USUAL_BUDGETS: dict[str, int] = {Composition.Method.LORAHUB: 40, Composition.Method.AUTO: 400}
+DEFAULT_SEED = 1
+MAX_SEED = 2**31 - 1
+Status = Composition.Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompositionRequest:
+    """What somebody asks for.
+
+    `budget` counts trials; None: what the method usually gets. `candidates` None: chosen automatically. Without
+    `examples` a task's own few-shot rows are used; a task's hidden test rows score the result unless
+    `test_examples` are given.
+    """
+
+    owner: User
+    base_model: BaseModel
+    examples: Sequence[Example] = ()
+    test_examples: Sequence[Example] = ()
+    task: Task | None = None
+    title: str = ""
+    candidates: Sequence[Revision] | None = None
+    method: str = DEFAULT_METHOD
+    budget: int | None = None
+    seed: int = DEFAULT_SEED
+
+    @property
+    def trials(self) -> int:
+        return usual_budget(self.method) if self.budget is None else self.budget
+
+    def check(self) -> None:
+        """Raises BadSetting."""
+        check_settings(method=self.method, budget=self.trials, seed=self.seed, title=self.title)
+
+
+@dataclass
+class Plan:
+    """What a request comes to, before anything is saved."""
+
+    examples: list[Example]
+    test_examples: list[Example]
+    has_hidden_test: bool
+    split_note: str
+    candidates: list[choosing.Choice]
+    candidates_note: str
+    warnings: list[str] = field(default_factory=list)
+
+
+def request_composition(request: CompositionRequest) -> Composition:
+    """Queue a composition for a worker. Raises a DomainError with the reason, and then nothing is saved."""
+    request.check()
+    plan = _plan(request)
+    with transaction.atomic():
+        queue.require_room(request.owner)
+        composition = Composition.objects.create(
+            owner=request.owner,
+            title=request.title.strip() or _title(request, plan),
+            task=request.task,
+            base_model=request.base_model,
+            base_commit=request.base_model.commit,
+            method=request.method,
+            budget=request.trials,
+            seed=request.seed,
+            examples=reading.as_json(plan.examples),
+            test_examples=reading.as_json(plan.test_examples),
+            has_hidden_test=plan.has_hidden_test,
+            split_note=plan.split_note,
+            candidates_note=plan.candidates_note,
+            spec_sha256=_spec_sha256(request, plan),
+            rung_at=timezone.now(),
+        )
+        Candidate.objects.bulk_create(
+            Candidate(composition=composition, position=position, revision=revision, reason=reason)
+            for position, (revision, reason) in enumerate(plan.candidates)
+        )
+        # After commit, or a fast worker would look for a row that is not there yet.
+        transaction.on_commit(partial(queue.ring, composition.pk))
+    return composition
+
+
+def dry_run(request: CompositionRequest) -> dict[str, Any]:
+    """What `request_composition` would do; saves nothing, and a refusal is a problem listed."""
+    likely = estimate(request.base_model, request.method, request.trials)
+    try:
+        request.check()
+        plan = _plan(request)
+        queue.require_room(request.owner)
+    except DomainError as error:
+        return refused(error) | {"estimate": likely}
+    return {
+        "ok": True,
+        "problems": [],
+        "warnings": plan.warnings,
+        "candidates": [
+            {"adapter": revision.adapter.full_name, "revision": revision.commit, "reason": reason}
+            for revision, reason in plan.candidates
+        ],
+        "candidates_note": plan.candidates_note,
+        "few_shot": len(plan.examples),
+        "held_out": len(plan.test_examples),
+        "split_note": plan.split_note,
+        "queue_place": queue.place_of_next(request.owner),
+        "estimate": likely,
+    }
+
+
+def refused(error: DomainError) -> dict[str, Any]:
+    """The answer of `dry_run` for a request that would be refused with this error."""
+    sentences = [sentence for found in error.fields.values() for sentence in found]
+    return {
+        "ok": False,
+        "problems": sentences or [error.message],
+        "warnings": [],
+        "candidates": [],
+        "candidates_note": "",
+        "few_shot": 0,
+        "held_out": 0,
+        "split_note": "",
+        "queue_place": None,
+        "estimate": {"seconds": None, "based_on": 0},
+    }
+
+
+def usual_budget(method: str) -> int:
+    return USUAL_BUDGETS.get(method, USUAL_BUDGETS[DEFAULT_METHOD])
+
+
+def check_settings(*, method: str, budget: int, seed: int, title: str = "") -> None:
+    """Raises BadSetting for a method, budget, seed or title that a composition cannot have."""
+    if method not in Composition.Method.values:
+        known = ", ".join(Composition.Method.values)
+        raise BadSetting("method", f"There is no method {str(method)[:40]!r} here; choose one of: {known}.")
+    if not 1 <= budget <= settings.MAX_BUDGET:
+        raise BadSetting("budget", f"The budget is the number of trials, from 1 to {settings.MAX_BUDGET:,}.")
+    if not 0 <= seed <= MAX_SEED:
+        raise BadSetting("seed", f"The seed is a whole number from 0 to {MAX_SEED:,}.")
+    if len(title) > 200:
+        raise BadSetting("title", f"The title has {len(title)} characters; at most 200 are kept.")
+    if "\x00" in title:
+        raise BadSetting("title", "The title holds a NUL character; take it out.")
+
+
+def estimate(base_model: BaseModel, method: str, budget: int) -> dict[str, Any]:
+    """Seconds of worker time from the last compositions on this base, and from how many; None if there are none."""
+    recent = Composition.objects.filter(
+        base_model=base_model, method=method, status=Status.SUCCEEDED, budget__gt=0
+    ).order_by("-finished_at")[:10]
+    per_trial = [sum(done.result["seconds"].values()) / done.budget for done in recent if done.result]
+    seconds = round(statistics.median(per_trial) * budget, 1) if per_trial else None
+    return {"seconds": seconds, "based_on": len(per_trial)}
+
+
+def _plan(request: CompositionRequest) -> Plan:
+    base_model, owner, method = request.base_model, request.owner, request.method
+    few_shot, test, is_hidden, note = _rows(request)
+    if request.candidates is None:
+        chosen, candidates_note = choosing.choose_with_note(base_model, owner, request.seed, method=method)
+    else:
+        choosing.check(request.candidates, base_model, owner, method=method)
+        chosen = [(revision, "picked by you") for revision in request.candidates]
+        candidates_note = f"{len(chosen)} picked by you."
+    warnings = reading.warnings(few_shot, [] if is_hidden else test)
+    return Plan(few_shot, test, is_hidden, note, chosen, candidates_note, warnings)
+
+
+def _rows(request: CompositionRequest) -> tuple[list[Example], list[Example], bool, str]:
+    """Few-shot rows, test rows, whether those are a task's hidden ones, and where they come from in words."""
+    task, examples, test_examples = request.task, request.examples, request.test_examples
+    if not examples and task is not None:
+        examples = task_rows(task, TaskRow.Split.FEW_SHOT)
+        if not examples:
+            raise FewShotProblem(f"The task {task.slug} has no few-shot rows of its own. Give some examples.")
+    reading.check_examples(examples)
+    if test_examples:
+        reading.check_examples(test_examples, field="test_examples")
+        return list(examples), list(test_examples), False, f"Scored on your {len(test_examples)} test rows."
+    hidden = task_rows(task, TaskRow.Split.TEST) if task is not None else []
+    if hidden:
+        assert task is not None
+        note = f"Scored on the {len(hidden)} hidden test rows of the task {task.slug}."
+        return list(examples), hidden, True, note
+    few_shot, held_out, note = reading.split(examples, request.seed)
+    return few_shot, held_out, False, note
+
+
+def task_rows(task: Task, split: str) -> list[Example]:
+    rows = TaskRow.objects.filter(task=task, split=split).order_by("position")
+    return [Example(row.input, row.output) for row in rows]
+
+
+def _title(request: CompositionRequest, plan: Plan) -> str:
+    """Not from an example: the title is public once the adapter is, the examples are not."""
+    if request.task is not None:
+        return request.task.title[:200]
+    return f"{len(plan.examples)} examples on {request.base_model.short_name}"
+
+
+def _spec_sha256(request: CompositionRequest, plan: Plan) -> str:
+    spec = {
+        "base_model": request.base_model.name,
+        "base_commit": request.base_model.commit,
+        "method": request.method,
+        "budget": request.trials,
+        "seed": request.seed,
+        "examples": reading.as_json(plan.examples),
+        "test_examples": reading.as_json(plan.test_examples),
+        "candidates": choosing.names(revision for revision, _ in plan.candidates),
+    }
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()

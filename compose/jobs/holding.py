@@ -1,0 +1,175 @@
+"""What the worker that holds a composition writes into it; each write names its attempt, or raises LeaseLost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from compose.engine import types
+from compose.errors import LeaseLost
+from compose.jobs import lease, queue
+from compose.models import Candidate, Composition, Score, Trial
+from registry.models import Blob
+
+SHOWN_HIDDEN_ROWS = 20  # always the first, so that a task's other test rows stay hidden
+Status = Composition.Status
+Wish = Composition.Wish
+
+
+def beat(composition: Composition) -> str:
+    """Renew the lease; what the owner wishes, a value of Wish. Raises LeaseLost."""
+    now = timezone.now()
+    if not lease.held(composition).update(lease_until=lease.end(), heartbeat_at=now):
+        raise LeaseLost(composition.pk)
+    return wish(composition)
+
+
+def wish(composition: Composition) -> str:
+    """What the owner wishes now. Raises LeaseLost."""
+    found = lease.held(composition).values_list("wish", flat=True).first()
+    if found is None:
+        raise LeaseLost(composition.pk)
+    return found
+
+
+def set_base_commit(composition: Composition, commit: str) -> None:
+    """Pin the state of the base model that this and every later attempt uses. Raises LeaseLost."""
+    composition.base_commit = commit
+    if not lease.held(composition).update(base_commit=commit):
+        raise LeaseLost(composition.pk)
+
+
+def set_stage(composition: Composition, stage: str, note: str = "", *, step: int = 0, steps: int = 0) -> None:
+    """Say how far it is: `step` of `steps`, which is 0 in a stage that is not counted. Raises LeaseLost."""
+    changed = lease.held(composition).update(stage=stage[:20], stage_note=note[:300], step=step, steps=steps)
+    if not changed:
+        raise LeaseLost(composition.pk)
+
+
+def set_step(composition: Composition, step: int, steps: int) -> None:
+    """Raises LeaseLost."""
+    if not lease.held(composition).update(step=step, steps=steps):
+        raise LeaseLost(composition.pk)
+
+
+@transaction.atomic
+def record_trials(composition: Composition, trials: Iterable[types.Trial]) -> None:
+    """Keep trials, so that another attempt goes on from them; those already there stay. Raises LeaseLost."""
+    rows = [
+        Trial(
+            composition=composition,
+            number=trial.number,
+            mixing_weights=list(trial.mixing_weights),
+            loss=trial.loss,
+            objective=trial.objective,
+        )
+        for trial in trials
+    ]
+    if not rows:
+        return
+    # First the row: it makes a sweep wait, so that no trial is written for an attempt that was given up.
+    if not lease.held(composition).update(step=rows[-1].number, heartbeat_at=timezone.now()):
+        raise LeaseLost(composition.pk)
+    Trial.objects.bulk_create(rows, ignore_conflicts=True)
+
+
+def record_trial(composition: Composition, trial: types.Trial) -> None:
+    """Raises LeaseLost."""
+    record_trials(composition, [trial])
+
+
+def recorded_trials(composition: Composition) -> list[types.Trial]:
+    """The unbroken run of trials from the first on, as the engine takes them."""
+    trials: list[types.Trial] = []
+    for row in composition.trials.order_by("number"):
+        if row.number != len(trials) + 1:
+            break
+        trials.append(types.Trial(row.number, tuple(row.mixing_weights), row.loss, row.objective))
+    return trials
+
+
+@transaction.atomic
+def finish(composition: Composition, result: types.Result, *, weights: Blob, config: Blob) -> None:
+    """Write everything a composition found, at once and only if this attempt still holds it. Raises LeaseLost."""
+    predictions = result.predictions
+    if composition.has_hidden_test:
+        predictions = predictions[:SHOWN_HIDDEN_ROWS]
+    record_trials(composition, result.trials)
+    won = lease.held(composition).update(
+        status=Status.SUCCEEDED,
+        finished_at=timezone.now(),
+        lease_until=None,
+        stage="",
+        stage_note="",
+        step=len(result.trials),
+        steps=composition.budget,
+        error="",
+        result=_result_block(result),
+        predictions=[asdict(prediction) for prediction in predictions],
+        weights_blob=weights,
+        config_blob=config,
+    )
+    if not won:
+        raise LeaseLost(composition.pk)
+    _keep_weights(composition, result)
+    composition.scores.all().delete()
+    Score.objects.bulk_create(
+        Score(composition=composition, position=position, **asdict(score))
+        for position, score in enumerate(result.scores)
+    )
+
+
+def fail(composition: Composition, message: str) -> bool:
+    """End this attempt with a sentence for the owner; whether it was still ours to end."""
+    return lease.close(lease.held(composition), Status.FAILED, error=message)
+
+
+def confirm_cancelled(composition: Composition) -> bool:
+    """The worker obeyed the wish to cancel; whether it was still ours to end."""
+    return lease.close(lease.held(composition), Status.CANCELLED)
+
+
+def release(composition: Composition) -> bool:
+    """Give a composition back unfinished, since this worker is going; another goes on from its trials."""
+    if lease.close(lease.held(composition).filter(wish=Wish.CANCEL), Status.CANCELLED):
+        return True
+    released = bool(lease.held(composition).update(**lease.back_in_line()))
+    if released:
+        transaction.on_commit(partial(queue.ring, composition.pk))
+    return released
+
+
+def release_all(worker: str) -> int:
+    """Give back whatever `worker` holds: how many there were. Its attempts notice that they lost the lease."""
+    released = 0
+    for composition in Composition.objects.filter(worker=worker[:200], status=Status.RUNNING):
+        released += release(composition)
+    return released
+
+
+def _result_block(result: types.Result) -> dict[str, Any]:
+    return {
+        "mix": result.mix,
+        "verdict": result.verdict,
+        "notes": list(result.notes),
+        "loss": result.loss,
+        "base_loss": result.base_loss,
+        "seconds": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
+        "stopped_early": result.stopped_early,
+        "versions": dict(result.versions),
+        "trials": len(result.trials),
+    }
+
+
+def _keep_weights(composition: Composition, result: types.Result) -> None:
+    rows = list(composition.candidates.order_by("position"))
+    for row, weight, loss, attribution in zip(
+        rows, result.mixing_weights, result.audition, result.attribution, strict=True
+    ):
+        row.mixing_weight, row.audition_loss, row.attribution = weight, loss, attribution
+    Candidate.objects.bulk_update(rows, ["mixing_weight", "audition_loss", "attribution"])

@@ -1,0 +1,78 @@
+"""What people may do with a composition that is there: see it, cancel it, stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from compose.errors import NoSuchComposition, WrongState
+from compose.jobs import lease
+from compose.models import Composition
+from registry.rights import Person
+from web.errors import Forbidden
+
+Status = Composition.Status
+Wish = Composition.Wish
+
+
+def visible_composition(person: Person, composition_id: str, *, without: Sequence[str] = ()) -> Composition:
+    """Raises NoSuchComposition for what is not there and for what this person may not see.
+
+    `without` names large fields that are fetched only if somebody asks for them.
+    """
+    composition = (
+        Composition.objects.visible_to(person)
+        .select_related("owner", "base_model", "task", "adapter", "adapter__namespace")
+        .defer(*without)
+        .filter(pk=composition_id)
+        .first()
+    )
+    if composition is None:
+        raise NoSuchComposition
+    return composition
+
+
+def require_owner(composition: Composition, actor: Person) -> None:
+    """Raises NoSuchComposition, or Forbidden for one that the actor may see."""
+    if actor is not None and actor.is_authenticated and composition.owner_id == actor.pk:
+        return
+    if Composition.objects.visible_to(actor).filter(pk=composition.pk).exists():
+        raise Forbidden("Only the person who asked for this composition may do this.")
+    raise NoSuchComposition
+
+
+def cancel(composition: Composition, actor: Person) -> None:
+    """End a queued composition now, a running one within one evaluation. Raises WrongState when it is finished."""
+    require_owner(composition, actor)
+    for _ in range(3):  # a worker or the sweep may change the status between the two updates
+        row = Composition.objects.filter(pk=composition.pk)
+        if lease.close(row.filter(status=Status.QUEUED), Status.CANCELLED):
+            break
+        if row.filter(status=Status.RUNNING).update(wish=Wish.CANCEL):
+            break
+        composition.refresh_from_db()
+        if composition.is_finished:
+            raise WrongState(
+                f"This composition has already {_ended(composition)}; there is nothing to cancel."
+            )
+    composition.refresh_from_db()
+
+
+def stop(composition: Composition, actor: Person) -> None:
+    """Let a running search end now and go on with the best mix so far. Raises WrongState unless it is running."""
+    require_owner(composition, actor)
+    row = Composition.objects.filter(pk=composition.pk, status=Status.RUNNING)
+    # A wish to cancel stays: it cannot be taken back.
+    if not row.exclude(wish=Wish.CANCEL).update(wish=Wish.STOP) and not row.exists():
+        composition.refresh_from_db(fields=["status"])
+        if composition.status == Status.QUEUED:
+            raise WrongState(
+                "This composition has not started, so there is no best mix to keep. Cancel it instead."
+            )
+        raise WrongState(f"This composition has already {_ended(composition)}; there is nothing to stop.")
+    composition.refresh_from_db()
+
+
+def _ended(composition: Composition) -> str:
+    return {Status.SUCCEEDED: "finished", Status.FAILED: "failed", Status.CANCELLED: "been cancelled"}.get(
+        Status(composition.status), "changed"
+    )

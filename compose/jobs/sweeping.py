@@ -1,0 +1,57 @@
+"""Taking back what lost its worker, and ringing for what nobody came for."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from django.conf import settings
+from django.db.models import F, Q
+from django.utils import timezone
+
+from compose.jobs import lease, queue
+from compose.models import Composition
+
+logger = logging.getLogger(__name__)
+RING_AT_ONCE = 8
+Status = Composition.Status
+Wish = Composition.Wish
+
+
+def sweep() -> dict[str, int]:
+    """Take back what lost its worker and ring for what nobody came for: how many of each."""
+    now = timezone.now()
+    counts = {"requeued": 0, "failed": 0, "cancelled": 0, "rung": 0}
+    for composition in Composition.objects.filter(status=Status.RUNNING, lease_until__lt=now):
+        outcome = _take_back(composition)
+        if outcome:
+            counts[outcome] += 1
+    overdue = now - timedelta(seconds=settings.JOB_RING_AGAIN_S)
+    for composition_id in queue.queue_order()[:RING_AT_ONCE]:
+        unheard = Composition.objects.filter(pk=composition_id, status=Status.QUEUED).filter(
+            Q(rung_at__lt=overdue) | Q(rung_at=None)
+        )
+        if unheard.update(rung_at=now):
+            queue.ring(composition_id)
+            counts["rung"] += 1
+    return counts
+
+
+def _take_back(composition: Composition) -> str:
+    """One composition whose lease ran out: back in line, or ended. Empty if its worker was quicker."""
+    # The lease again: the worker may have renewed it since we looked.
+    lost = lease.held(composition).filter(lease_until=composition.lease_until)
+    logger.warning("Composition %s lost its worker %s", composition.pk, composition.worker)
+    if composition.wish == Wish.CANCEL:
+        return "cancelled" if lease.close(lost, Status.CANCELLED) else ""
+    if composition.losses + 1 >= settings.JOB_MAX_ATTEMPTS:
+        message = (
+            f"The worker was lost {settings.JOB_MAX_ATTEMPTS} times while it worked on this, perhaps because the base "
+            "model and the modules do not fit into its memory. Try fewer or shorter examples or fewer modules, or "
+            "tell the people who run this site."
+        )
+        return "failed" if lease.close(lost, Status.FAILED, error=message) else ""
+    if not lost.update(losses=F("losses") + 1, **lease.back_in_line()):
+        return ""
+    queue.ring(composition.pk)
+    return "requeued"
