@@ -196,13 +196,20 @@ class JobPage:
 
     @cached_property
     def search(self) -> charts.SearchChart:
-        result = self.composition.result or {}
         alone = [c.audition_loss for c in self.candidates if c.audition_loss is not None]
         return charts.search_chart(
             self.trials,
             budget=self.composition.budget,
-            base_loss=result.get("base_loss"),
+            base_loss=self._base_loss,
             best_single=min(alone, default=None),
+        )
+
+    @property
+    def _base_loss(self) -> float | None:
+        # Compositions from before the audition was written down as it ended have it in their result only.
+        result = self.composition.result or {}
+        return (
+            self.composition.base_loss if self.composition.base_loss is not None else result.get("base_loss")
         )
 
     @cached_property

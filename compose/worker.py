@@ -293,6 +293,9 @@ class Reporter(types.Observer):
             steps=self.composition.budget if is_search else 0,
         )
 
+    def on_audition(self, base_loss: float, losses: Sequence[float]) -> None:
+        jobs.record_audition(self.composition, base_loss, losses)
+
     def on_trial(self, trial: types.Trial) -> None:
         self.trials = trial.number
         self._waiting.append(trial)

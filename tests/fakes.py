@@ -42,6 +42,9 @@ def compose(
     for module in request.modules:
         assert (module.path / "adapter_config.json").exists()
     _refuse(request)
+    audition = [1.0 / (1 + number) for number in range(len(request.modules))]
+    observer.on_stage("audition")
+    observer.on_audition(2.0, audition)
     trials, stopped = _search(request, observer, recorded)
     best = min(trials, key=lambda trial: trial.objective, default=None)
     weights = list(best.mixing_weights) if best else [0.0] * len(request.modules)
@@ -67,7 +70,7 @@ def compose(
         predictions=[
             Prediction(row.input, row.output, {"zero_shot": "", request.method: row.output}) for row in rows
         ],
-        audition=[1.0 / (1 + number) for number in range(len(request.modules))],
+        audition=audition,
         base_loss=2.0,
         loss=best.loss if best else 2.0,
         attribution=[0.1] * len(request.modules),

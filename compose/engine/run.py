@@ -229,6 +229,7 @@ class _Composition:
         with self._stage("audition", timed_as="search"):
             self._check_wish()
             audition = self._audition(loaded)
+            self.observer.on_audition(audition.base(), audition.modules())
         with self._stage("search", f"{method.name}, {request.budget} trials"):
             found = self._search(loaded, method, audition)
             attribution = self._attribution(loaded, method, found)

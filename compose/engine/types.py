@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,6 +113,9 @@ class Observer:
 
     def on_stage(self, stage: str, message: str = "") -> None:
         """A stage began: "load", "audition", "search", "evaluate" or "export"."""
+
+    def on_audition(self, base_loss: float, losses: Sequence[float]) -> None:
+        """The audition is over: loss of the bare base, and of every module alone in the order of the request."""
 
     def on_trial(self, trial: Trial) -> None:
         """A new trial was evaluated; replayed ones are not told again."""

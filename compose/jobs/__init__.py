@@ -9,6 +9,7 @@ up for dead and wakes again changes nothing.
 
 asking.py: what a request comes to. owning.py: what its owner may do with it. queue.py: who is next, and claiming.
 holding.py: what the worker that holds it writes. sweeping.py: taking back. lease.py: what these three share.
+log.py: what happened, in words.
 """
 
 from compose.jobs.asking import (
@@ -30,6 +31,7 @@ from compose.jobs.holding import (
     confirm_cancelled,
     fail,
     finish,
+    record_audition,
     record_trial,
     record_trials,
     recorded_trials,
@@ -63,6 +65,7 @@ __all__ = [
     "places_left",
     "queue_order",
     "queue_place",
+    "record_audition",
     "record_trial",
     "record_trials",
     "recorded_trials",

@@ -18,7 +18,7 @@ from compose import candidates as choosing
 from compose import examples as reading
 from compose.engine.types import Example
 from compose.errors import BadSetting, FewShotProblem
-from compose.jobs import queue
+from compose.jobs import log, queue
 from compose.models import Candidate, Composition
 from registry.models import BaseModel, Revision, Task, TaskRow, User
 from web.errors import DomainError
@@ -100,6 +100,7 @@ def request_composition(request: CompositionRequest) -> Composition:
             Candidate(composition=composition, position=position, revision=revision, reason=reason)
             for position, (revision, reason) in enumerate(plan.candidates)
         )
+        log.write(composition, f"Asked for, with {len(plan.candidates)} modules and {request.trials} trials.")
         # After commit, or a fast worker would look for a row that is not there yet.
         transaction.on_commit(partial(queue.ring, composition.pk))
     return composition

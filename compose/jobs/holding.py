@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from compose.engine import types
 from compose.errors import LeaseLost
-from compose.jobs import lease, queue
+from compose.jobs import lease, log, queue
 from compose.models import Candidate, Composition, Score, Trial
 from registry.models import Blob
 
@@ -49,12 +49,34 @@ def set_stage(composition: Composition, stage: str, note: str = "", *, step: int
     changed = lease.held(composition).update(stage=stage[:20], stage_note=note[:300], step=step, steps=steps)
     if not changed:
         raise LeaseLost(composition.pk)
+    log.stage(composition, stage, note)
 
 
 def set_step(composition: Composition, step: int, steps: int) -> None:
     """Raises LeaseLost."""
     if not lease.held(composition).update(step=step, steps=steps):
         raise LeaseLost(composition.pk)
+
+
+@transaction.atomic
+def record_audition(composition: Composition, base_loss: float, losses: Sequence[float]) -> None:
+    """Keep what the bare base and every module alone lose on the examples, in the candidates' order.
+
+    Raises LeaseLost.
+    """
+    if not lease.held(composition).update(base_loss=base_loss):
+        raise LeaseLost(composition.pk)
+    rows = list(composition.candidates.select_related("revision__adapter__namespace").order_by("position"))
+    for row, loss in zip(rows, losses, strict=True):
+        row.audition_loss = loss
+    Candidate.objects.bulk_update(rows, ["audition_loss"])
+    best = min(rows, key=lambda row: row.audition_loss or 0.0, default=None)
+    if best is not None:
+        name = best.revision.adapter.full_name
+        log.write(
+            composition,
+            f"The base model alone has a loss of {base_loss:.3f}, the best single module {best.audition_loss:.3f} ({name}).",
+        )
 
 
 @transaction.atomic
@@ -110,6 +132,7 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
         steps=composition.budget,
         error="",
         result=_result_block(result),
+        base_loss=result.base_loss,
         predictions=[asdict(prediction) for prediction in predictions],
         weights_blob=weights,
         config_blob=config,
@@ -122,16 +145,24 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
         Score(composition=composition, position=position, **asdict(score))
         for position, score in enumerate(result.scores)
     )
+    stopped = ", stopped early by its owner" if result.stopped_early else ""
+    log.write(composition, f"Done after {len(result.trials)} trials{stopped}.")
 
 
 def fail(composition: Composition, message: str) -> bool:
     """End this attempt with a sentence for the owner; whether it was still ours to end."""
-    return lease.close(lease.held(composition), Status.FAILED, error=message)
+    failed = lease.close(lease.held(composition), Status.FAILED, error=message)
+    if failed:
+        log.write(composition, f"Failed: {message}")
+    return failed
 
 
 def confirm_cancelled(composition: Composition) -> bool:
     """The worker obeyed the wish to cancel; whether it was still ours to end."""
-    return lease.close(lease.held(composition), Status.CANCELLED)
+    cancelled = lease.close(lease.held(composition), Status.CANCELLED)
+    if cancelled:
+        log.write(composition, "Cancelled.")
+    return cancelled
 
 
 def release(composition: Composition) -> bool:
@@ -140,6 +171,7 @@ def release(composition: Composition) -> bool:
         return True
     released = bool(lease.held(composition).update(**lease.back_in_line()))
     if released:
+        log.write(composition, "The worker is going and gave it back; another goes on from its trials.")
         transaction.on_commit(partial(queue.ring, composition.pk))
     return released
 

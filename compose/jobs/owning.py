@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compose.errors import NoSuchComposition, WrongState
-from compose.jobs import lease
+from compose.jobs import lease, log
 from compose.models import Composition
 from registry.rights import Person
 from web.errors import Forbidden
@@ -46,8 +46,12 @@ def cancel(composition: Composition, actor: Person) -> None:
     for _ in range(3):  # a worker or the sweep may change the status between the two updates
         row = Composition.objects.filter(pk=composition.pk)
         if lease.close(row.filter(status=Status.QUEUED), Status.CANCELLED):
+            log.write(composition, "Cancelled before it began.")
             break
-        if row.filter(status=Status.RUNNING).update(wish=Wish.CANCEL):
+        if row.filter(status=Status.RUNNING).exclude(wish=Wish.CANCEL).update(wish=Wish.CANCEL):
+            log.write(composition, "Asked to cancel.")
+            break
+        if row.filter(status=Status.RUNNING).exists():
             break
         composition.refresh_from_db()
         if composition.is_finished:
@@ -62,7 +66,9 @@ def stop(composition: Composition, actor: Person) -> None:
     require_owner(composition, actor)
     row = Composition.objects.filter(pk=composition.pk, status=Status.RUNNING)
     # A wish to cancel stays: it cannot be taken back.
-    if not row.exclude(wish=Wish.CANCEL).update(wish=Wish.STOP) and not row.exists():
+    if row.filter(wish=Wish.NONE).update(wish=Wish.STOP):
+        log.write(composition, "Asked to stop and keep the best so far.")
+    elif not row.exists():
         composition.refresh_from_db(fields=["status"])
         if composition.status == Status.QUEUED:
             raise WrongState(

@@ -11,7 +11,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from compose.errors import TooManyWaiting
-from compose.jobs import lease
+from compose.jobs import lease, log
 from compose.models import Composition
 from registry.models import User
 
@@ -130,4 +130,9 @@ def claim(composition_id: str, worker: str) -> Composition | None:
         )
     if not claimed:
         return None
-    return Composition.objects.select_related("owner", "base_model", "task").get(pk=composition_id)
+    composition = Composition.objects.select_related("owner", "base_model", "task").get(pk=composition_id)
+    log.write(
+        composition,
+        f"Taken by {worker}{f', attempt {composition.attempt}' if composition.attempt > 1 else ''}.",
+    )
+    return composition

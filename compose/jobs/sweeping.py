@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db.models import F, Q
 from django.utils import timezone
 
-from compose.jobs import lease, queue
+from compose.jobs import lease, log, queue
 from compose.models import Composition
 
 logger = logging.getLogger(__name__)
@@ -50,8 +50,12 @@ def _take_back(composition: Composition) -> str:
             "model and the modules do not fit into its memory. Try fewer or shorter examples or fewer modules, or "
             "tell the people who run this site."
         )
-        return "failed" if lease.close(lost, Status.FAILED, error=message) else ""
+        if not lease.close(lost, Status.FAILED, error=message):
+            return ""
+        log.write(composition, message)
+        return "failed"
     if not lost.update(losses=F("losses") + 1, **lease.back_in_line()):
         return ""
+    log.write(composition, "Its worker was lost; back in line, to go on from its trials.")
     queue.ring(composition.pk)
     return "requeued"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,11 @@ class Recorder(Observer):
         self.stages: list[str] = []
         self.trials: list[Trial] = []
         self.progress: list[tuple[int, int]] = []
+        self.auditions: list[tuple[float, list[float], int]] = []
         self.wish, self.after_trials = wish, after_trials
+
+    def on_audition(self, base_loss: float, losses: Sequence[float]) -> None:
+        self.auditions.append((base_loss, list(losses), len(self.trials)))
 
     def on_stage(self, stage: str, message: str = "") -> None:
         self.stages.append(stage)
@@ -58,6 +63,7 @@ def test_a_composition_reports_trials_scores_and_predictions(collection: Collect
     observer = Recorder()
     result = run.compose(request_for(collection, out=tmp_path), observer=observer)
     assert observer.stages == ["load", "audition", "search", "evaluate", "export"]
+    assert observer.auditions == [(result.base_loss, result.audition, 0)], "once, before the first trial"
     assert observer.trials == result.trials
     assert [trial.number for trial in result.trials] == list(range(1, 13))
     assert observer.progress[-1][0] == observer.progress[-1][1] > 0

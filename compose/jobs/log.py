@@ -1,0 +1,28 @@
+"""What happened to a composition, line by line and in words: the page shows it while it happens and afterwards.
+
+The log explains and decides nothing. A line is written after the change it tells of has won, so it never tells of
+one that did not happen.
+"""
+
+from __future__ import annotations
+
+from compose.models import Composition, LogLine
+
+STAGES = {
+    "load": "Reading the base model and the modules",
+    "audition": "Trying every module alone",
+    "search": "Searching",
+    "evaluate": "Answering the test rows, for each method",
+    "export": "Writing the adapter",
+}
+
+
+def write(composition: Composition, text: str) -> None:
+    """One line, of the attempt at hand."""
+    LogLine.objects.create(composition_id=composition.pk, attempt=composition.attempt, text=text[:300])
+
+
+def stage(composition: Composition, name: str, note: str) -> None:
+    """A stage began."""
+    said = STAGES.get(name, name.capitalize())
+    write(composition, f"{said}: {note}." if note else f"{said}.")
