@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from registry.models import (
     Adapter,
+    AuditEntry,
     BaseModel,
     BaseModelAlias,
     BaseModelFile,
@@ -20,10 +21,12 @@ from registry.models import (
     Download,
     FormerName,
     IdempotentAnswer,
+    Invitation,
     Like,
     Membership,
     Namespace,
     Ref,
+    Report,
     Revision,
     RevisionFile,
     SentBlob,
@@ -58,12 +61,19 @@ class MembershipInline(admin.TabularInline):
     autocomplete_fields = ("user",)
 
 
+class InvitationInline(ReadOnly, admin.TabularInline):
+    model = Invitation
+    fields = ("user", "role", "invited_by", "created_at")
+    readonly_fields = fields
+    extra = 0
+
+
 @admin.register(Namespace)
 class NamespaceAdmin(admin.ModelAdmin):
     list_display = ("name", "kind", "full_name", "adapter_count", "created_at")
     list_filter = ("kind",)
     search_fields = ("name", "full_name")
-    inlines = (MembershipInline,)
+    inlines = (MembershipInline, InvitationInline)
     ordering = ("name",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Namespace]:
@@ -268,3 +278,19 @@ class IdempotentAnswerAdmin(ReadOnly, admin.ModelAdmin):
     list_display = ("key", "user", "status", "created_at")
     list_select_related = ("user",)
     exclude = ("body",)
+
+
+@admin.register(Report)
+class ReportAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("adapter", "reason", "reporter", "created_at", "outcome")
+    list_filter = ("outcome", "reason")
+    search_fields = ("adapter__name", "text")
+    list_select_related = ("adapter__namespace", "reporter")
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("at", "actor_name", "action", "subject_kind", "subject_name", "detail")
+    list_filter = ("action", "subject_kind")
+    search_fields = ("actor_name", "subject_name", "detail")
+    date_hierarchy = "at"

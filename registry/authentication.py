@@ -10,6 +10,7 @@ from rest_framework.authentication import BaseAuthentication, SessionAuthenticat
 from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
+from registry import rights
 from registry.models import Token, User
 
 
@@ -36,7 +37,11 @@ class PageSessionAuthentication(SessionAuthentication):
 
 
 class ReadOrSignedIn(BasePermission):
-    """Reading is open; writing needs an account, and a token whose scope is write."""
+    """Reading is open; writing needs an account, and a token whose scope is write.
+
+    A token that is limited to a namespace or an adapter is refused by every view that writes and does not say
+    `takes_limited_tokens = True`: such a view asks `rights` about the very thing that it changes.
+    """
 
     message = "Sign in or send a token to do this."
 
@@ -45,24 +50,37 @@ class ReadOrSignedIn(BasePermission):
             return True
         if not (request.user and request.user.is_authenticated):
             return False
-        if isinstance(request.auth, Token) and request.auth.scope != Token.Scope.WRITE:
-            self.message = "This token may only read. Make one with the scope write."
+        try:
+            rights.require_writing_token(request.user)
+            if not getattr(view, "takes_limited_tokens", False):
+                rights.require_whole_account(request.user)
+        except rights.TokenMayNot as refusal:
+            self.message = refusal.message
             return False
         return True
 
 
 class SignedIn(ReadOrSignedIn):
-    """Also reading needs an account."""
+    """Also reading needs an account, and a token that is good for all of it."""
 
     def has_permission(self, request: Request, view: object) -> bool:
-        return bool(request.user and request.user.is_authenticated) and super().has_permission(request, view)
+        if not (request.user and request.user.is_authenticated):
+            return False
+        if rights.is_limited(request.user) and not getattr(view, "takes_limited_tokens", False):
+            self.message = (
+                "This token is limited to one namespace or adapter, and this is about something else."
+            )
+            return False
+        return super().has_permission(request, view)
 
 
 def find_token(secret: str) -> Token | None:
-    """The usable token with this secret; remembers its use, to the minute. None if there is none."""
-    token = Token.objects.usable().select_related("user").filter(secret_sha256=Token.digest(secret)).first()
+    """The usable token with this secret, its person acting by it; remembers its use, to the minute. None if there is none."""
+    rows = Token.objects.usable().select_related("user", "namespace", "adapter__namespace")
+    token = rows.filter(secret_sha256=Token.digest(secret)).first()
     if token is None:
         return None
+    token.user.acting_token = token
     now = timezone.now()
     if token.last_used_at is None or now - token.last_used_at > timedelta(minutes=1):
         Token.objects.filter(pk=token.pk).update(last_used_at=now)

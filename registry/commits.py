@@ -22,7 +22,7 @@ from registry.filenames import CARD
 from registry.models import Adapter, Blob, Namespace, Ref, Revision, RevisionFile, User
 from registry.names import check_adapter_name
 from registry.publishing import MAIN, Prepared
-from registry.rights import require_write
+from registry.rights import require_change, require_write
 from web.errors import Conflict, DomainError, NotFound
 
 logger = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def create_adapter(
 
     Raises NameTaken, NameNotFree, NameMoved, NameOfBaseModel, InvalidName, Forbidden.
     """
-    require_write(author, namespace)
+    require_write(author, namespace, name)
     check_adapter_name(name)
     details.check_visibility(visibility)
     existing = publishing.find_by_name(namespace, name)
@@ -146,7 +146,7 @@ def commit(
     revision. Two at once wait for each other and lose nothing. Raises NotFound for the branch, FileNotThere,
     StaleParent, BranchBusy, InspectionRefused, BadDetail, Forbidden; then nothing has changed.
     """
-    require_write(actor, adapter.namespace)
+    require_change(actor, adapter)
     message = details.check_text("message", message)
     description = details.check_text("description", description, limit=MAX_DESCRIPTION)
     operations = list(operations)

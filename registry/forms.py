@@ -6,7 +6,8 @@ from typing import Any
 
 from django import forms
 
-from registry.models import Adapter, Membership, Namespace, Token, User
+from registry.models import Adapter, Token, User
+from registry.rights import writable_namespaces
 
 # Ids as the Hub writes them, most used first.
 LICENCES = [
@@ -240,7 +241,5 @@ class ProfileForm(forms.Form):
 
 def writable_names(user: User) -> list[str]:
     """Namespaces in which this person may publish, their own first."""
-    names = Namespace.objects.filter(
-        memberships__user=user, memberships__role__in=[Membership.Role.WRITE, Membership.Role.ADMIN]
-    ).values_list("name", flat=True)
+    names = writable_namespaces(user).values_list("name", flat=True)
     return sorted(names, key=lambda name: (name.lower() != user.username.lower(), name.lower()))

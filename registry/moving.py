@@ -10,7 +10,7 @@ from registry import publishing
 from registry.commits import NameTaken
 from registry.models import Adapter, FormerName, Namespace, User
 from registry.names import check_adapter_name
-from registry.rights import require_write
+from registry.rights import require_change, require_write
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ def move(adapter: Adapter, *, actor: User, namespace: Namespace, name: str) -> A
 
     Going back to a name that it had itself is fine.
     """
-    require_write(actor, adapter.namespace)
+    require_change(actor, adapter)
     require_write(actor, namespace)
     check_adapter_name(name)
     old = (adapter.namespace, adapter.name)

@@ -48,7 +48,7 @@ from registry.models import (
     User,
 )
 from registry.names import check_adapter_name
-from registry.rights import require_write
+from registry.rights import Quarantined, require_change, require_write
 from web.errors import Conflict, Forbidden
 
 logger = logging.getLogger(__name__)
@@ -156,9 +156,9 @@ def publish(
     left empty comes from the card, or stays as it was; a new adapter is public unless said otherwise. Files equal
     to the newest revision's make no new one. Raises InspectionRefused, NameNotFree, NameMoved, NameOfBaseModel, PublishedMeanwhile,
     BadDetail,
-    InvalidName, Forbidden, StorageFull; then nothing is kept.
+    InvalidName, Forbidden, Quarantined, StorageFull; then nothing is kept.
     """
-    require_write(author, namespace)
+    require_write(author, namespace, name)
     check_adapter_name(name)
     given = _checked(description=description, license=license, language=language, base_model=base_model)
     message = details.check_text("message", message)
@@ -166,6 +166,8 @@ def publish(
     if visibility:
         details.check_visibility(visibility)
     before = find_by_name(namespace, name)
+    if before is not None:
+        require_change(author, before)
     require_size(files)
     with prepare(files, base_model=given.pop("base_model")) as prepared:
         blobs = _store(prepared.found.files)
@@ -204,7 +206,7 @@ def update_adapter(adapter: Adapter, *, actor: User, **changes: Any) -> Adapter:
     Also `base_model`, for one whose base was unknown or wrong: its matrices are compared again. Raises Forbidden,
     BadDetail.
     """
-    require_write(actor, adapter.namespace)
+    require_change(actor, adapter)
     texts = _checked(**{name: changes.pop(name) for name in list(changes) if name in details.LIMITS})
     for name in ("description", "license", "language"):
         if name in texts:
@@ -228,9 +230,9 @@ def update_adapter(adapter: Adapter, *, actor: User, **changes: Any) -> Adapter:
 def withdraw(adapter: Adapter, *, actor: User) -> None:
     """Delete an adapter for everybody. A tombstone stays: lineage keeps its links, the name is not handed out again.
 
-    Raises Forbidden.
+    Raises Forbidden, also in quarantine: what is to be looked into does not vanish.
     """
-    require_write(actor, adapter.namespace)
+    require_change(actor, adapter)
     Adapter.objects.filter(pk=adapter.pk, deleted_at=None).update(deleted_at=timezone.now())
     logger.info("withdrew %s by %s", adapter, actor)
 
@@ -397,7 +399,8 @@ def _adapter_to_write(
 ) -> Adapter:
     """The adapter's row, locked, as it was before the files were read; a new row if there was none.
 
-    Raises PublishedMeanwhile if somebody was faster, NameNotFree if it was deleted meanwhile.
+    Raises PublishedMeanwhile if somebody was faster, NameNotFree if it was deleted meanwhile, Quarantined if it was
+    put there.
     """
     if before is None:
         try:
@@ -408,6 +411,8 @@ def _adapter_to_write(
     adapter = Adapter.objects.select_for_update().get(pk=before.pk)
     if adapter.deleted_at is not None:
         raise NameNotFree(namespace, name)
+    if adapter.is_quarantined:
+        raise Quarantined(adapter)
     if adapter.head_id != before.head_id:
         raise PublishedMeanwhile(namespace, name)
     return adapter

@@ -8,7 +8,7 @@ from django.db import IntegrityError, transaction
 
 from registry.models import Adapter, Ref, Revision, User
 from registry.publishing import MAIN
-from registry.rights import require_write
+from registry.rights import require_change
 from web.errors import Conflict, DomainError, NotFound
 
 MAX_NAME_LENGTH = 100
@@ -50,7 +50,7 @@ class MainStays(DomainError):
 
 def create(adapter: Adapter, *, actor: User, kind: str, name: str, revision: Revision) -> Ref:
     """A branch or tag that points to `revision`. Raises RefExists, RefClashes, BadRefName, Forbidden."""
-    require_write(actor, adapter.namespace)
+    require_change(actor, adapter)
     _check_name(name)
     try:
         with transaction.atomic():
@@ -68,7 +68,7 @@ def create(adapter: Adapter, *, actor: User, kind: str, name: str, revision: Rev
 
 def delete(adapter: Adapter, *, actor: User, kind: str, name: str) -> None:
     """Take the name away; its revisions stay. Raises NotFound, MainStays, Forbidden."""
-    require_write(actor, adapter.namespace)
+    require_change(actor, adapter)
     if name == MAIN:
         raise MainStays
     if not Ref.objects.filter(adapter=adapter, kind=kind, name=name).delete()[0]:

@@ -1,12 +1,17 @@
 """Who may do what: the only place that decides it. Doors ask here, and pass on what is raised.
 
 What a person may not even see is NotFound, so that its existence is not told; what they see and may not change is
-Forbidden.
+Forbidden. A person who is here by a token (`User.acting_token`) may do what both they and the token may: a token that
+only reads changes nothing, and one that is limited to a namespace or an adapter is worth nothing elsewhere.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from django.contrib.auth.models import AnonymousUser
+from django.db.models import Q, QuerySet
 
 from registry.models import (
     Adapter,
@@ -16,18 +21,99 @@ from registry.models import (
     Namespace,
     RevisionFile,
     SentBlob,
+    Token,
     User,
 )
 from web.errors import Forbidden, NotFound
 
+if TYPE_CHECKING:
+    from registry.models.adapters import AdapterQuerySet
+
 Person = User | AnonymousUser | None
+
+WRITERS = [Membership.Role.WRITE, Membership.Role.ADMIN]
+
+
+class Quarantined(Forbidden):
+    code = "quarantined"
+
+    def __init__(self, adapter: Adapter) -> None:
+        why = f" They say: {adapter.quarantine_reason}" if adapter.quarantine_reason else ""
+        super().__init__(
+            f"{adapter.full_name} was put into quarantine by the people who run this site and cannot be changed.{why}"
+        )
+
+
+class TokenMayNot(Forbidden):
+    """The person may, their token may not."""
+
+    code = "token_may_not"
+
+
+class TokenOnlyReads(TokenMayNot):
+    def __init__(self) -> None:
+        super().__init__("This token may only read. Make one with the scope write under Settings, Tokens.")
+
+
+class TokenIsLimited(TokenMayNot):
+    def __init__(self, token: Token) -> None:
+        super().__init__(f"This token is limited to {token.limit}, and this is about something else.")
+
+
+# --- Tokens ------------------------------------------------------------------------------------------------
+
+
+def token_of(person: Person) -> Token | None:
+    """The token by which this person is here; None for one who is here by a session, or a guest."""
+    return getattr(person, "acting_token", None)
+
+
+def require_writing_token(person: Person) -> None:
+    """Raises TokenOnlyReads if the person is here by a token whose scope is not write."""
+    token = token_of(person)
+    if token is not None and token.scope != Token.Scope.WRITE:
+        raise TokenOnlyReads
+
+
+def is_limited(person: Person) -> bool:
+    """Whether the person is here by a token that is limited to a namespace or an adapter."""
+    token = token_of(person)
+    return token is not None and token.is_limited
+
+
+def require_whole_account(person: Person) -> None:
+    """For what is about the person and no namespace of theirs: composing, liking. Raises TokenIsLimited."""
+    token = token_of(person)
+    if token is not None and token.is_limited:
+        raise TokenIsLimited(token)
+
+
+def _is_in_reach(token: Token | None, namespace: Namespace, name: str | None) -> bool:
+    """Whether a token reaches the adapter `name` of a namespace; without `name`, everything in the namespace."""
+    if token is None or not token.is_limited:
+        return True
+    if token.namespace_id is not None:
+        return token.namespace_id == namespace.pk
+    only = token.adapter
+    if only is None or name is None or only.namespace_id != namespace.pk:
+        return False
+    return only.name.lower() == name.lower()
+
+
+# --- Seeing ------------------------------------------------------------------------------------------------
 
 
 def visible_adapter(person: Person, namespace: str, name: str) -> Adapter:
-    """The adapter at `namespace/name` if this person may see it. Raises NotFound."""
+    """The adapter at `namespace/name` if this person may see it. Raises NotFound.
+
+    A moderator also sees what is in quarantine, to judge it; lists and counts do not show it to them.
+    """
+    rows = Adapter.objects.visible_to(person)
+    if may_moderate(person):
+        shown = Q(visibility=Adapter.Visibility.PUBLIC) | Q(pk__in=rows.values("pk"))
+        rows = Adapter.objects.alive().filter(shown)
     adapter = (
-        Adapter.objects.visible_to(person)
-        .select_related("namespace", "base_model", "task", "head", "head__author")
+        rows.select_related("namespace", "base_model", "task", "head", "head__author")
         .filter(namespace__name__iexact=namespace, name__iexact=name)
         .first()
     )
@@ -50,37 +136,123 @@ def may_read_blob(person: Person, blob: Blob) -> bool:
     return RevisionFile.objects.filter(blob=blob, revision__adapter__in=visible).exists()
 
 
-def may_write(person: Person, namespace: Namespace) -> bool:
-    """Whether this person may publish in and change what is in `namespace`."""
+def composable_for(person: Person) -> AdapterQuerySet:
+    """Adapters that this person may put into a composition: those they see, but for what is in quarantine."""
+    return Adapter.objects.visible_to(person).filter(quarantined_at=None)
+
+
+# --- Changing ----------------------------------------------------------------------------------------------
+
+
+def may_write(person: Person, namespace: Namespace, name: str | None = None) -> bool:
+    """Whether this person may publish in `namespace`, or with `name` in that adapter of it."""
     if person is None or not person.is_authenticated:
         return False
-    return Membership.objects.filter(
-        namespace=namespace, user_id=person.pk, role__in=[Membership.Role.WRITE, Membership.Role.ADMIN]
-    ).exists()
+    token = token_of(person)
+    if token is not None and token.scope != Token.Scope.WRITE:
+        return False
+    return _is_in_reach(token, namespace, name) and _has_role(person, namespace, WRITERS)
 
 
-def require_write(person: Person, namespace: Namespace) -> None:
-    """Raises Forbidden unless this person may publish in `namespace`."""
-    if not may_write(person, namespace):
-        raise Forbidden(
-            f"You may not publish or change anything in {namespace.name!r}; you are not a member who may write."
-        )
+def require_write(person: Person, namespace: Namespace, name: str | None = None) -> None:
+    """Raises Forbidden unless this person may publish in `namespace`, or with `name` in that adapter of it."""
+    if may_write(person, namespace, name):
+        return
+    if person is not None and person.is_authenticated and _has_role(person, namespace, WRITERS):
+        require_writing_token(person)
+        require_whole_account(person)
+    raise Forbidden(
+        f"You may not publish or change anything in {namespace.name!r}; you are not a member who may write."
+    )
 
 
-def writable_namespace(person: Person, name: str) -> Namespace:
-    """The namespace of this name if this person may publish in it. Raises NotFound or Forbidden."""
-    namespace = Namespace.objects.filter(name__iexact=name).first()
+def may_change(person: Person, adapter: Adapter) -> bool:
+    """Whether this person may change this adapter now."""
+    return not adapter.is_quarantined and may_write(person, adapter.namespace, adapter.name)
+
+
+def require_change(person: Person, adapter: Adapter) -> None:
+    """Raises Forbidden unless this person may change this adapter; Quarantined if nobody may now."""
+    require_write(person, adapter.namespace, adapter.name)
+    if adapter.is_quarantined:
+        raise Quarantined(adapter)
+
+
+def writable_namespaces(person: Person) -> QuerySet[Namespace]:
+    """Where this person may publish new adapters, by name."""
+    if person is None or not person.is_authenticated:
+        return Namespace.objects.none()
+    found = Namespace.objects.filter(
+        deleted_at=None, memberships__user_id=person.pk, memberships__role__in=WRITERS
+    ).order_by("name")
+    token = token_of(person)
+    if token is None or not token.is_limited:
+        return found
+    return found.filter(pk=token.namespace_id) if token.namespace_id else found.none()
+
+
+def writable_namespace(person: Person, name: str, *, adapter: str | None = None) -> Namespace:
+    """The namespace of this name if this person may publish in it, or may write to its `adapter`.
+
+    Raises NotFound or Forbidden.
+    """
+    namespace = Namespace.objects.filter(name__iexact=name, deleted_at=None).first()
     if namespace is None:
         raise NotFound(
             f"There is no namespace {name!r}. You can publish in your own.",
             fields={"namespace": ["Unknown."]},
         )
-    require_write(person, namespace)
+    require_write(person, namespace, adapter)
     return namespace
 
 
 def writable_adapter(person: Person, namespace: str, name: str) -> Adapter:
     """The adapter at `namespace/name` if this person may change it. Raises NotFound or Forbidden."""
     adapter = visible_adapter(person, namespace, name)
-    require_write(person, adapter.namespace)
+    require_change(person, adapter)
     return adapter
+
+
+# --- Organisations -----------------------------------------------------------------------------------------
+
+
+def is_admin(person: Person, namespace: Namespace) -> bool:
+    """Whether this person decides who belongs to `namespace`. No token does: people change people."""
+    if person is None or not person.is_authenticated or token_of(person) is not None:
+        return False
+    return _has_role(person, namespace, [Membership.Role.ADMIN])
+
+
+def member_organisation(person: Person, name: str) -> Namespace:
+    """The organisation of this name if this person is a member, whatever their role. Raises NotFound or Forbidden."""
+    organisation = Namespace.objects.filter(
+        name__iexact=name, kind=Namespace.Kind.ORGANISATION, deleted_at=None
+    ).first()
+    if organisation is None:
+        raise NotFound(f"There is no organisation {name!r} here.")
+    if not _has_role(person, organisation, Membership.Role.values):
+        raise Forbidden(f"You are not a member of {organisation.name}.")
+    return organisation
+
+
+def require_admin(person: Person, organisation: Namespace) -> None:
+    """Raises Forbidden unless this person is an admin of the organisation, here by a session."""
+    if not is_admin(person, organisation):
+        raise Forbidden(f"Only an admin of {organisation.name} may do this, signed in and not by a token.")
+
+
+def may_moderate(person: Person) -> bool:
+    """Whether this person decides about reports and quarantine: staff who are here themselves, not by a token."""
+    return isinstance(person, User) and person.is_active and person.is_staff and token_of(person) is None
+
+
+def require_moderator(person: Person) -> None:
+    """Raises Forbidden unless this person may moderate."""
+    if not may_moderate(person):
+        raise Forbidden("Only the people who run this site may do this.")
+
+
+def _has_role(person: Person, namespace: Namespace, roles: Sequence[str]) -> bool:
+    if person is None or not person.is_authenticated or namespace.deleted_at is not None:
+        return False
+    return Membership.objects.filter(namespace=namespace, user_id=person.pk, role__in=roles).exists()

@@ -15,10 +15,11 @@ from django.http.request import RawPostDataException
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
+from registry import rights
 from registry.authentication import find_token
 from registry.hub import errors
 from registry.models import Token, User
-from web.errors import DomainError, Forbidden
+from web.errors import DomainError
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +42,7 @@ class Caller:
     def writer(self) -> User:
         """The person, if the token may write. Raises TokenNeeded or Forbidden."""
         person = self.signed_in()
-        if self.token is None or self.token.scope != Token.Scope.WRITE:
-            raise Forbidden("This token may only read. Make one with the scope write under Settings, Tokens.")
+        rights.require_writing_token(person)
         return person
 
 

@@ -9,7 +9,7 @@ from registry.hub import answers, repositories
 from registry.hub.doors import Caller, by_method, door, empty
 from registry.hub.errors import HubError
 from registry.models import Adapter, Like, Membership, Namespace, User
-from registry.rights import require_write
+from registry.rights import require_change, require_whole_account
 
 
 class NobodyOfThisName(HubError):
@@ -85,7 +85,7 @@ def may_change(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
     person: User = caller.writer()
     if repository.adapter is None:
         raise repositories.NotWritable(repository.name)
-    require_write(person, repository.adapter.namespace)
+    require_change(person, repository.adapter)
     return JsonResponse({})
 
 
@@ -119,17 +119,23 @@ def likers(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
 
 @door("POST")
 def _like(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
-    likes.like(_likeable(caller, repo), actor=caller.writer())
+    likes.like(_likeable(caller, repo), actor=_liker(caller))
     return JsonResponse({})
 
 
 @door("DELETE")
 def _unlike(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
-    likes.unlike(_likeable(caller, repo), actor=caller.writer())
+    likes.unlike(_likeable(caller, repo), actor=_liker(caller))
     return JsonResponse({})
 
 
 like = by_method(POST=_like, DELETE=_unlike)
+
+
+def _liker(caller: Caller) -> User:
+    person = caller.writer()
+    require_whole_account(person)
+    return person
 
 
 def _likeable(caller: Caller, repo: str) -> Adapter:

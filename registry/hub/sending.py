@@ -10,8 +10,8 @@ from django.core import signing
 from django.http import HttpRequest
 from django.utils import timezone
 
-from registry import storage
-from registry.models import Blob, SentBlob, User
+from registry import rights, storage
+from registry.models import Adapter, Blob, SentBlob, Token, User
 from registry.uploads import UploadTooLarge
 from web.errors import DomainError, Forbidden
 
@@ -47,8 +47,10 @@ def note_sent(user: User, blob: Blob) -> None:
     SentBlob.objects.update_or_create(user=user, blob=blob, defaults={"sent_at": timezone.now()})
 
 
-def ticket(purpose: str, **said: Any) -> str:
-    """A signed text for an address: whoever has it may do this one thing for some hours."""
+def ticket(purpose: str, *, person: User, adapter: Adapter, **said: Any) -> str:
+    """A signed text for an address: whoever has it may do this one thing for some hours, while `person` may write."""
+    token = rights.token_of(person)
+    said = {**said, "user": person.pk, "adapter": adapter.pk, "token": token.pk if token else None}
     return signing.dumps(said, salt=f"hub {purpose}")
 
 
@@ -59,3 +61,20 @@ def read_ticket(purpose: str, text: str) -> dict[str, Any]:
     except signing.BadSignature as error:
         raise Forbidden("This address is not ours or has expired. Start the upload again.") from error
     return dict(found)
+
+
+def sender(said: dict[str, Any]) -> User:
+    """Who sends by this ticket. Raises Forbidden once they, or the token it was given to, may no longer write there."""
+    token = (
+        Token.objects.usable()
+        .select_related("user", "namespace", "adapter__namespace")
+        .filter(pk=said["token"], user=said["user"])
+        .first()
+    )
+    adapter = Adapter.objects.alive().select_related("namespace").filter(pk=said["adapter"]).first()
+    if token is None or adapter is None:
+        raise Forbidden("You may no longer write to this repository.")
+    token.user.acting_token = token
+    if not rights.may_change(token.user, adapter):
+        raise Forbidden("You may no longer write to this repository.")
+    return token.user

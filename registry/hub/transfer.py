@@ -13,10 +13,10 @@ from registry import storage
 from registry.hub import sending
 from registry.hub.doors import Caller, door
 from registry.hub.writing import BadRequest, body_of, writable
-from registry.models import Blob, Namespace, SentBlob, User
-from registry.rights import may_read_blob, may_write
+from registry.models import Adapter, Blob, SentBlob, User
+from registry.rights import may_read_blob
 from registry.storage import HashMismatch
-from web.errors import Forbidden, NotFound
+from web.errors import NotFound
 
 MAX_OBJECTS = 1000
 CONTENT_TYPE = "application/vnd.git-lfs+json"
@@ -43,13 +43,13 @@ def batch(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
         raise BadRequest("'objects' is missing or no list.")
     if len(objects) > MAX_OBJECTS:
         raise BadRequest(f"There are {len(objects)} objects; ask about {MAX_OBJECTS} at a time.")
-    found = [_how_to_send(request, person, adapter.namespace_id, adapter.full_name, item) for item in objects]
+    found = [_how_to_send(request, person, adapter, item) for item in objects]
     answer = {"transfer": "basic", "objects": found, "hash_algo": "sha256"}
     return JsonResponse(answer, content_type=CONTENT_TYPE)
 
 
 def _how_to_send(
-    request: HttpRequest, person: User, namespace_id: int, repo: str, item: dict[str, Any]
+    request: HttpRequest, person: User, adapter: Adapter, item: dict[str, Any]
 ) -> dict[str, Any]:
     oid, size = item.get("oid"), item.get("size")
     row: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
@@ -60,9 +60,9 @@ def _how_to_send(
     if blob is not None and blob.size_bytes == size and may_read_blob(person, blob):
         sending.note_sent(person, blob)  # keeps it until the commit
         return row
-    ticket = sending.ticket("lfs", user=person.pk, namespace=namespace_id, oid=oid, size=size)
+    ticket = sending.ticket("lfs", person=person, adapter=adapter, oid=oid, size=size)
     upload = request.build_absolute_uri(reverse("hub_lfs_put", args=[ticket]))
-    verify = request.build_absolute_uri(reverse("hub_lfs_verify", args=[repo]))
+    verify = request.build_absolute_uri(reverse("hub_lfs_verify", args=[adapter.full_name]))
     return {**row, "actions": {"upload": {"href": upload}, "verify": {"href": verify}}}
 
 
@@ -80,9 +80,7 @@ def _problem(oid: object, size: object) -> str:
 def put(request: HttpRequest, caller: Caller, ticket: str) -> JsonResponse:
     """The bytes of one object. The address itself carries the right; clients send no token here."""
     said = sending.read_ticket("lfs", ticket)
-    person = User.objects.filter(pk=said["user"], is_active=True).first()
-    if person is None or not may_write(person, Namespace.objects.get(pk=said["namespace"])):
-        raise Forbidden("You may no longer write to this repository.")
+    person = sending.sender(said)
     length = sending.length_of(request, most=settings.MAX_FILE_BYTES)
     if length != said["size"]:
         raise OtherBytes(found=f"of {length} bytes", expected=f"of {said['size']} bytes")

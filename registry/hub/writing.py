@@ -60,12 +60,12 @@ def text_in(body: dict[str, Any], name: str, *, default: str | None = None) -> s
 
 
 def writable(caller: Caller, name: str) -> tuple[User, Adapter, Repository]:
-    """The adapter to be changed. Raises TokenNeeded, RepositoryNotFound, Forbidden, NotWritable."""
+    """The adapter to be changed. Raises TokenNeeded, RepositoryNotFound, Forbidden, NotWritable, Quarantined."""
     repository = repositories.find(caller.person, name)
     person = caller.writer()
     if repository.adapter is None:
         raise NotWritable(repository.name)
-    rights.require_write(person, repository.adapter.namespace)
+    rights.require_change(person, repository.adapter)
     return person, repository.adapter, repository
 
 
@@ -86,7 +86,7 @@ def create(request: HttpRequest, caller: Caller) -> JsonResponse:
         text_in(body, "name"), text_in(body, "organization", default="") or person.get_username()
     )
     try:
-        namespace = rights.writable_namespace(person, owner)
+        namespace = rights.writable_namespace(person, owner, adapter=name)
     except NotFound as error:
         raise Forbidden(error.message) from error
     try:

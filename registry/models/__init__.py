@@ -1,4 +1,4 @@
-from registry.models.accounts import IdempotentAnswer, Membership, Namespace, Token, User
+from registry.models.accounts import IdempotentAnswer, Invitation, Membership, Namespace, Token, User
 from registry.models.adapters import (
     Adapter,
     Blob,
@@ -11,10 +11,12 @@ from registry.models.adapters import (
     SentBlob,
 )
 from registry.models.base_models import BaseModel, BaseModelAlias, BaseModelFile
+from registry.models.moderation import AuditEntry, Report
 from registry.models.tasks import Task, TaskRow
 
 __all__ = [
     "Adapter",
+    "AuditEntry",
     "BaseModel",
     "BaseModelAlias",
     "BaseModelFile",
@@ -22,10 +24,12 @@ __all__ = [
     "Download",
     "FormerName",
     "IdempotentAnswer",
+    "Invitation",
     "Like",
     "Membership",
     "Namespace",
     "Ref",
+    "Report",
     "Revision",
     "RevisionFile",
     "SentBlob",

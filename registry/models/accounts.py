@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from datetime import timedelta
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from django.contrib.auth.models import AbstractUser
 from django.db import models
@@ -13,11 +13,18 @@ from django.db.models.functions import Lower
 from django.urls import reverse
 from django.utils import timezone
 
+if TYPE_CHECKING:
+    from registry.models.adapters import Adapter
+
 TOKEN_PREFIX = "lr_"  # noqa: S105 - lets secret scanners find a leaked one
 
 
 class User(AbstractUser):
     """A person with an account. Their namespace has the same name as `username`."""
+
+    # The token that speaks for them in this request, set by `authentication.find_token`; None where they are here
+    # themselves, by a session. `rights` asks it, since a token may be allowed less than its person.
+    acting_token: Token | None = None
 
     def __str__(self) -> str:
         return self.username
@@ -34,6 +41,7 @@ class Namespace(models.Model):
     kind = models.CharField(max_length=12, choices=Kind.choices, default=Kind.USER)
     full_name = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
+    deleted_at = models.DateTimeField(null=True, blank=True, help_text="Its people are gone; its name stays.")
 
     class Meta:
         constraints: ClassVar = [models.UniqueConstraint(Lower("name"), name="namespace_name_once")]
@@ -44,6 +52,10 @@ class Namespace(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("namespace", args=[self.name])
+
+    @property
+    def is_organisation(self) -> bool:
+        return self.kind == self.Kind.ORGANISATION
 
 
 class Membership(models.Model):
@@ -67,6 +79,25 @@ class Membership(models.Model):
         return f"{self.user} in {self.namespace} ({self.role})"
 
 
+class Invitation(models.Model):
+    """An organisation asks a person to join it. They become a member when they accept; until then nobody sees it."""
+
+    namespace = models.ForeignKey(Namespace, on_delete=models.CASCADE, related_name="invitations")
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="invitations")
+    role = models.CharField(max_length=8, choices=Membership.Role.choices)
+    invited_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["namespace", "user"], name="invitation_once")
+        ]
+        ordering: ClassVar = ["-created_at", "-id"]
+
+    def __str__(self) -> str:
+        return f"{self.user} to {self.namespace} ({self.role})"
+
+
 class TokenQuerySet(models.QuerySet["Token"]):
     def usable(self) -> TokenQuerySet:
         return self.filter(revoked_at=None, user__is_active=True).filter(
@@ -75,7 +106,11 @@ class TokenQuerySet(models.QuerySet["Token"]):
 
 
 class Token(models.Model):
-    """The right of a script to act for a person. Only the hash of the secret is kept: 160 random bits need no salt."""
+    """The right of a script to act for a person. Only the hash of the secret is kept: 160 random bits need no salt.
+
+    One with a `namespace` or an `adapter` is limited to that: of what is private it sees nothing else, and it changes
+    nothing else. What it may do there is never more than what its person may.
+    """
 
     class Scope(models.TextChoices):
         READ = "read"
@@ -84,6 +119,12 @@ class Token(models.Model):
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="tokens")
     name = models.CharField(max_length=100)
     scope = models.CharField(max_length=8, choices=Scope.choices, default=Scope.READ)
+    namespace = models.ForeignKey(
+        Namespace, null=True, blank=True, on_delete=models.CASCADE, related_name="limited_tokens"
+    )
+    adapter = models.ForeignKey(
+        "registry.Adapter", null=True, blank=True, on_delete=models.CASCADE, related_name="limited_tokens"
+    )
     hint = models.CharField(max_length=12, help_text="The first characters, to recognise it by.")
     secret_sha256 = models.CharField(max_length=64, unique=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -95,12 +136,26 @@ class Token(models.Model):
 
     class Meta:
         ordering: ClassVar = ["-created_at", "-id"]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=models.Q(namespace=None) | models.Q(adapter=None), name="token_has_one_limit"
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.hint}…)"
 
     @classmethod
-    def issue(cls, *, user: User, name: str, scope: str, days: int | None = None) -> tuple[Token, str]:
+    def issue(
+        cls,
+        *,
+        user: User,
+        name: str,
+        scope: str,
+        days: int | None = None,
+        namespace: Namespace | None = None,
+        adapter: Adapter | None = None,
+    ) -> tuple[Token, str]:
         """A new token and its secret; the secret is shown once and never again. `days` None: it does not expire."""
         secret = TOKEN_PREFIX + secrets.token_hex(20)
         expires_at = timezone.now() + timedelta(days=days) if days else None
@@ -108,6 +163,8 @@ class Token(models.Model):
             user=user,
             name=name,
             scope=scope,
+            namespace=namespace,
+            adapter=adapter,
             hint=secret[:8],
             secret_sha256=cls.digest(secret),
             expires_at=expires_at,
@@ -117,6 +174,17 @@ class Token(models.Model):
     @staticmethod
     def digest(secret: str) -> str:
         return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+
+    @property
+    def is_limited(self) -> bool:
+        return self.namespace_id is not None or self.adapter_id is not None
+
+    @property
+    def limit(self) -> str:
+        """The name of what it is limited to; empty for one that is good for all that its person may."""
+        if self.adapter is not None:
+            return self.adapter.full_name
+        return self.namespace.name if self.namespace is not None else ""
 
     @property
     def is_usable(self) -> bool:

@@ -43,16 +43,24 @@ class AdapterQuerySet(models.QuerySet["Adapter"]):
         return self.filter(deleted_at=None)
 
     def visible_to(self, user: User | AnonymousUser | None) -> AdapterQuerySet:
-        """What this person may see: everything public, and what is private in namespaces they belong to."""
+        """What this person may see: everything public, and what is private in namespaces they belong to.
+
+        By a limited token they see of the latter only what the token is for. `registry.rights` says the rest.
+        """
         public = models.Q(visibility=Adapter.Visibility.PUBLIC, quarantined_at=None)
         if user is None or not user.is_authenticated:
             return self.alive().filter(public)
-        mine = Membership.objects.filter(user_id=user.pk).values("namespace_id")
-        return self.alive().filter(public | models.Q(namespace_id__in=mine))
+        own = models.Q(namespace_id__in=Membership.objects.filter(user_id=user.pk).values("namespace_id"))
+        token = getattr(user, "acting_token", None)
+        if token is not None and token.namespace_id is not None:
+            own &= models.Q(namespace_id=token.namespace_id)
+        if token is not None and token.adapter_id is not None:
+            own &= models.Q(pk=token.adapter_id)
+        return self.alive().filter(public | own)
 
     def composable_with(self, base_model: BaseModel) -> AdapterQuerySet:
         """Adapters of one composition family: plain LoRA whose matrices fit this base model."""
-        return self.alive().filter(base_model=base_model, is_composable=True)
+        return self.alive().filter(base_model=base_model, is_composable=True, quarantined_at=None)
 
     def with_family_sizes(self, user: User | AnonymousUser | None) -> AdapterQuerySet:
         """Each adapter gets `composes_with`, the number of others it composes with that this person may see.
@@ -136,6 +144,11 @@ class Adapter(models.Model):
     updated_at = models.DateTimeField(auto_now_add=True)
     deleted_at = models.DateTimeField(null=True, blank=True)
     quarantined_at = models.DateTimeField(null=True, blank=True)
+    quarantine_reason = models.CharField(
+        max_length=500,
+        blank=True,
+        help_text="Shown to those who may change it: what is wrong, and what to do.",
+    )
 
     objects = AdapterQuerySet.as_manager()
     composes_with: int  # where `with_family_sizes` counted it
@@ -163,6 +176,10 @@ class Adapter(models.Model):
     @property
     def is_private(self) -> bool:
         return self.visibility == self.Visibility.PRIVATE
+
+    @property
+    def is_quarantined(self) -> bool:
+        return self.quarantined_at is not None
 
     @property
     def is_composed(self) -> bool:

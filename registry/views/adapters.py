@@ -17,7 +17,7 @@ from registry import cards, downloads, moving, publishing, search, snippets, sto
 from registry.filenames import CARD
 from registry.forms import AdapterForm, LicenceFields
 from registry.models import Adapter, BaseModel, Revision, RevisionFile
-from registry.rights import may_write, visible_adapter, writable_adapter
+from registry.rights import may_change, may_moderate, visible_adapter, writable_adapter
 from registry.views.people import signed_in
 from web.errors import DomainError
 
@@ -51,7 +51,8 @@ def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -
         "way": next((way for way in ways if way.name == request.GET.get("use")), ways[0]),
         "versions": versions[:VERSIONS_SHOWN],
         "has_more_versions": len(versions) > VERSIONS_SHOWN,
-        "may_write": may_write(request.user, shown.namespace),
+        "may_write": may_change(request.user, shown),
+        "may_moderate": may_moderate(request.user),
     }
     return render(request, "registry/adapter.html", context)
 
