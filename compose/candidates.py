@@ -60,12 +60,37 @@ def choose_with_note(
     limit: int | None = None,
     *,
     method: str = Composition.Method.LORAHUB,
+    pinned: Sequence[str] = (),
+    excluded: Sequence[str] = (),
 ) -> tuple[list[Choice], str]:
-    """As `choose`, and a sentence about how they were chosen."""
+    """As `choose`, and a sentence about how they were chosen.
+
+    `pinned` are taken whatever the draw says, and with `lorahub` the others are drawn from what has their shape;
+    `excluded` are not taken. Both are names as `pick` reads them. Raises CandidateProblem for a name that is not
+    there, and for one that is in both.
+    """
     equal_only = method in MIXES_EQUAL_ONLY
     if limit is None:
         limit = AUTOMATIC_LIMIT if equal_only else settings.MAX_CANDIDATES
-    heads = _heads(base_model, person)
+    kept = pick(pinned, base_model, person) if pinned else []
+    left = _left_out(excluded, kept, person)
+    if equal_only and kept:
+        check(kept, base_model, person, method=method)
+    same_weights = {revision.tensor_sha256 or revision.commit for revision in kept}
+    heads = [
+        head
+        for head in _heads(base_model, person)
+        if head.content not in same_weights and head.full_name not in left
+    ]
+    if equal_only and kept:
+        alike = [head for head in heads if head.likeness == _likeness(kept[0])]
+        return _around(kept, alike, limit, seed, left, aside=len(heads) - len(alike), method=method)
+    if kept:
+        return _around(kept, heads, limit, seed, left, aside=0, method=method)
+    if not heads and left:
+        raise CandidateProblem(
+            f"You left out every LoRA module that composes on {base_model.name}. Keep some."
+        )
     if not heads:
         raise CandidateProblem(
             f"There is no LoRA module here that composes on {base_model.name} and that you may see. Upload one, or "
@@ -80,11 +105,63 @@ def choose_with_note(
         revisions, unlike = _largest_family(revisions, key=shape)
         others += unlike
     aside = f" {others} more fit the base model but differ in rank or target matrices." if others else ""
+    aside += _said_of(left)
     if len(same) <= limit:
         note = f"All {len(revisions)} modules that fit {base_model.name}.{aside}"
         return [(revision, "fits the base model") for revision in revisions], note
     note = f"{len(revisions)} of the {len(same)} modules that fit {base_model.name}, drawn by seed {seed}.{aside}"
     return [(revision, f"drawn by seed {seed} from {len(same)} that fit") for revision in revisions], note
+
+
+def _around(
+    kept: list[Revision],
+    heads: list[_Head],
+    limit: int,
+    seed: int,
+    left: set[str],
+    *,
+    aside: int,
+    method: str,
+) -> tuple[list[Choice], str]:
+    """The pinned ones first, then others up to `limit`."""
+    room = max(0, limit - len(kept))
+    generator = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    drawn = generator.sample(heads, room) if len(heads) > room else heads
+    others = _revisions(drawn)
+    if method in MIXES_EQUAL_ONLY:
+        fitting_all = [revision for revision in others if shape(revision) == shape(kept[0])]
+        aside += len(others) - len(fitting_all)
+        others = fitting_all
+    why = f"drawn by seed {seed} from {len(heads)} that fit" if len(heads) > room else "fits the base model"
+    note = f"{len(kept)} pinned by you"
+    note += f" and {len(others)} more that fit." if others else "."
+    if aside:
+        note += f" {aside} more fit the base model but differ in rank or target matrices."
+    chosen = [(revision, "pinned by you") for revision in kept]
+    return [*chosen, *((revision, why) for revision in others)], note + _said_of(left)
+
+
+def _left_out(names: Sequence[str], kept: Sequence[Revision], person: Person) -> set[str]:
+    """Full names of the adapters to leave out. Raises CandidateProblem."""
+    left: set[str] = set()
+    problems: list[str] = []
+    pinned = {revision.adapter.full_name for revision in kept}
+    for name in names:
+        try:
+            found = _named(name, person).adapter.full_name
+        except CandidateProblem as problem:
+            problems += problem.problems
+            continue
+        if found in pinned:
+            problems.append(f"{found} is pinned and left out at once; choose one.")
+        left.add(found)
+    if problems:
+        raise CandidateProblem(problems)
+    return left
+
+
+def _said_of(left: set[str]) -> str:
+    return f" {len(left)} left out by you." if left else ""
 
 
 def pick(names: Sequence[str], base_model: BaseModel, person: Person) -> list[Revision]:
@@ -205,6 +282,11 @@ def _heads(base_model: BaseModel, person: Person) -> list[_Head]:
         content = tensors or commit
         by_content.setdefault(content, _Head(pk, content, json.dumps(facts), f"{namespace}/{name}"))
     return sorted(by_content.values(), key=lambda head: head.full_name)
+
+
+def _likeness(revision: Revision) -> str:
+    """As `_Head.likeness`, of a revision at hand."""
+    return json.dumps([revision.facts.get(name) for name in ("ranks", "target_names", "target_matrices")])
 
 
 def _revisions(heads: Sequence[_Head]) -> list[Revision]:

@@ -109,6 +109,9 @@ class Composition(models.Model):
     error = models.TextField(blank=True, help_text="For the owner: what went wrong and what to do.")
 
     wants_email = models.BooleanField(default=False, help_text="The owner asked for a mail when it ends.")
+    notice_origin = models.CharField(
+        max_length=200, blank=True, help_text="Scheme and host of the site, for the link in that mail."
+    )
     told_at = models.DateTimeField(null=True, blank=True, help_text="When that mail was handed on.")
     share_key = models.CharField(
         max_length=32, null=True, blank=True, unique=True, help_text="Whoever knows it may see the result."
@@ -138,6 +141,12 @@ class Composition(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["status", "created_at"], name="composition_queue"),
             models.Index(fields=["owner", "-created_at"], name="composition_of_owner"),
+            # Nearly always empty, so that asking for it every few seconds costs nothing.
+            models.Index(
+                fields=["finished_at"],
+                condition=models.Q(wants_email=True, told_at__isnull=True),
+                name="composition_to_tell",
+            ),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(

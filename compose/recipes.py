@@ -41,6 +41,12 @@ def recipe(composition: Composition) -> dict[str, Any]:
         "budget": composition.budget,
         "trials": composition.result["trials"],
         "examples": {"count": len(composition.examples), "sha256": hash_of(composition.examples)},
+        # How the modules came to be offered; what they are stands below, whatever is chosen today.
+        "chosen": {
+            "by": "owner" if composition.is_picked else "site",
+            "pinned": composition.pinned,
+            "excluded": len(composition.excluded),  # their names are the owner's: they may be private
+        },
         "modules": [
             {
                 "adapter": candidate.revision.adapter.full_name,

@@ -82,6 +82,20 @@ class CompositionRequestSerializer(serializers.Serializer):
         default=None,
         help_text="`auto` (all that fit; for `lorahub` at most 20, drawn by the seed), or names.",
     )
+    pinned = serializers.ListField(
+        child=serializers.CharField(max_length=300),
+        required=False,
+        default=list,
+        max_length=200,
+        help_text="Names that the automatic choice has to take.",
+    )
+    excluded = serializers.ListField(
+        child=serializers.CharField(max_length=300),
+        required=False,
+        default=list,
+        max_length=200,
+        help_text="Names that the automatic choice has to leave.",
+    )
     task = serializers.SlugField(required=False, help_text="Slug of a task that this is for.")
     method = serializers.CharField(default=jobs.DEFAULT_METHOD, help_text="`lorahub` or `auto`.")
     budget = serializers.IntegerField(
@@ -92,6 +106,9 @@ class CompositionRequestSerializer(serializers.Serializer):
     )
     seed = serializers.IntegerField(default=jobs.DEFAULT_SEED)
     title = serializers.CharField(required=False, allow_blank=True, default="")
+    email_when_done = serializers.BooleanField(
+        default=False, help_text="Send a mail to your address when it ends."
+    )
     dry_run = serializers.BooleanField(default=False, help_text="Only say what would happen.")
 
 
@@ -224,6 +241,8 @@ class CompositionListSerializer(serializers.ModelSerializer):
 class CompositionSerializer(CompositionListSerializer):
     """A composition with all it measured. The examples themselves are its owner's alone and are not repeated here."""
 
+    pinned = serializers.SerializerMethodField()
+    excluded = serializers.SerializerMethodField()
     few_shot = serializers.SerializerMethodField()
     held_out = serializers.SerializerMethodField()
     candidates = CandidateSerializer(many=True)
@@ -236,6 +255,8 @@ class CompositionSerializer(CompositionListSerializer):
             "held_out",
             "split_note",
             "candidates_note",
+            "pinned",
+            "excluded",
             "attempt",
             "worker",
             "heartbeat_at",
@@ -244,6 +265,17 @@ class CompositionSerializer(CompositionListSerializer):
             "candidates",
             "result",
         )
+
+    def get_pinned(self, composition: Composition) -> list[str]:
+        """Names the automatic choice had to take; for the owner only."""
+        return composition.pinned if self._is_owner(composition) else []
+
+    def get_excluded(self, composition: Composition) -> list[str]:
+        """Names the automatic choice had to leave; for the owner only."""
+        return composition.excluded if self._is_owner(composition) else []
+
+    def _is_owner(self, composition: Composition) -> bool:
+        return bool(composition.owner_id == self.context["request"].user.pk)
 
     def get_few_shot(self, composition: Composition) -> int:
         """Rows that the search sees."""

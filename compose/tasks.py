@@ -28,6 +28,7 @@ def sweep_compositions() -> None:
     from compose import jobs
 
     jobs.sweep()
+    jobs.tell_owners()
 
 
 @worker_ready.connect

@@ -9,7 +9,7 @@ up for dead and wakes again changes nothing.
 
 asking.py: what a request comes to. owning.py: what its owner may do with it. queue.py: who is next, and claiming.
 holding.py: what the worker that holds it writes. sweeping.py: taking back. lease.py: what these three share.
-log.py: what happened, in words.
+log.py: what happened, in words. telling.py: the mail to its owner when it has ended.
 """
 
 from compose.jobs.asking import (
@@ -45,6 +45,7 @@ from compose.jobs.holding import (
 from compose.jobs.owning import cancel, require_owner, stop, visible_composition
 from compose.jobs.queue import claim, claim_next, places_left, queue_order, queue_place, ring, ring_next
 from compose.jobs.sweeping import sweep
+from compose.jobs.telling import can_mail, tell_owners
 
 __all__ = [
     "DEFAULT_METHOD",
@@ -53,6 +54,7 @@ __all__ = [
     "USUAL_BUDGETS",
     "CompositionRequest",
     "beat",
+    "can_mail",
     "cancel",
     "check_settings",
     "claim",
@@ -82,6 +84,7 @@ __all__ = [
     "stop",
     "sweep",
     "task_rows",
+    "tell_owners",
     "usual_budget",
     "visible_composition",
     "wish",

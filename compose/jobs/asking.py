@@ -18,7 +18,7 @@ from compose import candidates as choosing
 from compose import examples as reading
 from compose.engine.types import Example
 from compose.errors import BadSetting, FewShotProblem
-from compose.jobs import log, queue
+from compose.jobs import log, queue, telling
 from compose.models import Candidate, Composition
 from registry.models import BaseModel, Revision, Task, TaskRow, User
 from web.errors import DomainError
@@ -37,7 +37,7 @@ class CompositionRequest:
 
     `budget` counts trials; None: what the method usually gets. `candidates` None: chosen automatically. Without
     `examples` a task's own few-shot rows are used; a task's hidden test rows score the result unless
-    `test_examples` are given.
+    `test_examples` are given. `pinned` and `excluded` are names that the automatic choice takes, or leaves.
     """
 
     owner: User
@@ -47,9 +47,14 @@ class CompositionRequest:
     task: Task | None = None
     title: str = ""
     candidates: Sequence[Revision] | None = None
+    pinned: Sequence[str] = ()
+    excluded: Sequence[str] = ()
     method: str = DEFAULT_METHOD
     budget: int | None = None
     seed: int = DEFAULT_SEED
+    notice_origin: str = (
+        ""  # scheme and host of the site: given, the owner gets a mail with a link when it ends
+    )
 
     @property
     def trials(self) -> int:
@@ -58,6 +63,8 @@ class CompositionRequest:
     def check(self) -> None:
         """Raises BadSetting."""
         check_settings(method=self.method, budget=self.trials, seed=self.seed, title=self.title)
+        if self.notice_origin:
+            telling.check_can_mail(self.owner)
 
 
 @dataclass
@@ -93,6 +100,11 @@ def request_composition(request: CompositionRequest) -> Composition:
             has_hidden_test=plan.has_hidden_test,
             split_note=plan.split_note,
             candidates_note=plan.candidates_note,
+            is_picked=request.candidates is not None,
+            pinned=list(request.pinned) if request.candidates is None else [],
+            excluded=list(request.excluded) if request.candidates is None else [],
+            wants_email=bool(request.notice_origin),
+            notice_origin=request.notice_origin[:200],
             spec_sha256=_spec_sha256(request, plan),
             rung_at=timezone.now(),
         )
@@ -182,7 +194,14 @@ def _plan(request: CompositionRequest) -> Plan:
     base_model, owner, method = request.base_model, request.owner, request.method
     few_shot, test, is_hidden, note = _rows(request)
     if request.candidates is None:
-        chosen, candidates_note = choosing.choose_with_note(base_model, owner, request.seed, method=method)
+        chosen, candidates_note = choosing.choose_with_note(
+            base_model,
+            owner,
+            request.seed,
+            method=method,
+            pinned=request.pinned,
+            excluded=request.excluded,
+        )
     else:
         choosing.check(request.candidates, base_model, owner, method=method)
         chosen = [(revision, "picked by you") for revision in request.candidates]

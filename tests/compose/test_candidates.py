@@ -173,3 +173,58 @@ def test_choosing_among_many_takes_few_queries(django_assert_max_num_queries):
     assert Adapter.objects.count() == 30
     with django_assert_max_num_queries(3):
         candidates.choose(base_model, person, seed=1)
+
+
+def test_pinned_ones_come_first_and_others_fill_up_to_the_limit():
+    base_model = make_base_model()
+    make_modules(base_model, 26)
+    person = make_user()
+    names = [module.full_name for module in Adapter.objects.filter(name__in=["part-3", "part-20"])]
+    chosen, note = candidates.choose_with_note(base_model, person, seed=1, pinned=names)
+    assert full_names(chosen)[:2] == names
+    assert len(set(full_names(chosen))) == len(chosen) == 20
+    assert [reason for _, reason in chosen][:3] == [
+        "pinned by you",
+        "pinned by you",
+        "drawn by seed 1 from 24 that fit",
+    ]
+    assert note == "2 pinned by you and 18 more that fit."
+
+
+def test_with_lorahub_the_others_have_the_shape_of_the_pinned_one():
+    base_model = make_base_model()
+    owner = make_user()
+    make_modules(base_model, 3, owner=owner, facts=facts(rank=2))
+    pinned = make_adapter("wide", owner=owner, base_model=base_model, facts=facts(rank=4))
+    alike = make_adapter("wide-too", owner=owner, base_model=base_model, facts=facts(rank=4))
+    chosen, note = candidates.choose_with_note(base_model, make_user(), seed=1, pinned=[pinned.full_name])
+    assert full_names(chosen) == [pinned.full_name, alike.full_name]
+    assert note == (
+        "1 pinned by you and 1 more that fit. 3 more fit the base model but differ in rank or target matrices."
+    )
+    chosen, note = candidates.choose_with_note(
+        base_model, make_user(), seed=1, method="auto", pinned=[pinned.full_name]
+    )
+    assert len(chosen) == 5
+
+
+def test_excluded_ones_are_left_and_said():
+    base_model = make_base_model()
+    first, *others = make_modules(base_model, 4)
+    chosen, note = candidates.choose_with_note(base_model, make_user(), seed=1, excluded=[first.full_name])
+    assert full_names(chosen) == [module.full_name for module in others]
+    assert note == "All 3 modules that fit demo/tiny-t5. 1 left out by you."
+
+
+def test_names_that_are_not_there_or_in_both_lists_are_refused():
+    base_model = make_base_model()
+    module, other = make_modules(base_model, 2)
+    person = make_user()
+    with pytest.raises(CandidateProblem, match="is pinned and left out at once"):
+        candidates.choose_with_note(
+            base_model, person, 1, pinned=[module.full_name], excluded=[module.full_name]
+        )
+    with pytest.raises(CandidateProblem, match="There is no LoRA module 'no/body'"):
+        candidates.choose_with_note(base_model, person, 1, excluded=["no/body"])
+    with pytest.raises(CandidateProblem, match="You left out every LoRA module"):
+        candidates.choose_with_note(base_model, person, 1, excluded=[module.full_name, other.full_name])
