@@ -11,6 +11,7 @@ from registry.models.adapters import (
     SentBlob,
 )
 from registry.models.base_models import BaseModel, BaseModelAlias, BaseModelFile
+from registry.models.hub_jobs import HubJob, ImportItem, ImportJob, JobStatus, Origin, PushJob
 from registry.models.moderation import AuditEntry, Report
 from registry.models.tasks import Task, TaskRow
 
@@ -23,11 +24,17 @@ __all__ = [
     "Blob",
     "Download",
     "FormerName",
+    "HubJob",
     "IdempotentAnswer",
+    "ImportItem",
+    "ImportJob",
     "Invitation",
+    "JobStatus",
     "Like",
     "Membership",
     "Namespace",
+    "Origin",
+    "PushJob",
     "Ref",
     "Report",
     "Revision",
