@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from django.conf import settings
-from django.db.models import Q
+from django.db.models import Avg, Count, Q
 
 from compose.errors import CandidateProblem
-from compose.models import Composition
+from compose.models import Candidate, Composition
 from registry.models import Adapter, BaseModel, Ref, Revision
 from registry.models.adapters import AdapterQuerySet
 from registry.rights import Person
@@ -162,6 +162,37 @@ def _left_out(names: Sequence[str], kept: Sequence[Revision], person: Person) ->
 
 def _said_of(left: set[str]) -> str:
     return f" {len(left)} left out by you." if left else ""
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What earlier compositions made of a module: in how many it was offered, in how many it kept a weight."""
+
+    offered: int
+    kept: int
+    mean_weight: float | None
+
+
+def experience_with(adapter_ids: Sequence[int], person: Person) -> dict[int, Experience]:
+    """For each adapter that was ever offered, counted over the compositions that this person may see."""
+    rows = (
+        Candidate.objects.filter(
+            revision__adapter_id__in=adapter_ids,
+            composition__in=Composition.objects.visible_to(person).filter(
+                status=Composition.Status.SUCCEEDED
+            ),
+        )
+        .values("revision__adapter_id")
+        .annotate(
+            offered=Count("pk"),
+            kept=Count("pk", filter=~Q(mixing_weight=0)),
+            mean_weight=Avg("mixing_weight", filter=~Q(mixing_weight=0)),
+        )
+    )
+    return {
+        row["revision__adapter_id"]: Experience(row["offered"], row["kept"], row["mean_weight"])
+        for row in rows
+    }
 
 
 def pick(names: Sequence[str], base_model: BaseModel, person: Person) -> list[Revision]:

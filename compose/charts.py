@@ -164,6 +164,7 @@ class Bar:
     x: str
     width: str
     adds: bool
+    place: int = 0  # among all modules, so that a live bar is known again and moves
 
     @property
     def signed_weight(self) -> str:
@@ -218,7 +219,7 @@ def weight_chart(modules: Iterable[Weighted], *, is_live: bool = False) -> BarCh
         reach = max([abs(m.weight) for m in modules], default=0.0) or 1.0
         largest = sorted(modules, key=lambda m: -abs(m.weight))[:MAX_LIVE_BARS]
         shown = [module for module in modules if module in largest]
-        bars = [_bar(module, -reach, 2 * reach) for module in shown]
+        bars = [_bar(module, -reach, 2 * reach, place=modules.index(module)) for module in shown]
         return BarChart(bars=bars, left_out=[], zero=percent(0.5), has_attribution=False, is_live=True)
     kept = sorted((m for m in modules if m.weight), key=lambda m: (-abs(m.weight), m.label))
     left_out = sorted(
@@ -244,7 +245,7 @@ def _signed_weight(weight: float) -> str:
     return signed(weight, digits)
 
 
-def _bar(module: Weighted, low: float, span: float) -> Bar:
+def _bar(module: Weighted, low: float, span: float, *, place: int = 0) -> Bar:
     start = min(0.0, module.weight)
     return Bar(
         label=module.label,
@@ -256,6 +257,7 @@ def _bar(module: Weighted, low: float, span: float) -> Bar:
         x=percent((start - low) / span),
         width=percent(abs(module.weight) / span),
         adds=module.weight >= 0,
+        place=place,
     )
 
 

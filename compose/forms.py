@@ -37,6 +37,7 @@ _DRAFT_FIELDS = (
     "method",
     "budget",
     "seed",
+    "email",
     "examples_text",
     "test_text",
 )
@@ -178,6 +179,8 @@ class ComposeForm(forms.Form):
         },
     )
 
+    email = forms.BooleanField(required=False, label="E-mail me when it is done")
+
     def __init__(
         self,
         data: QueryDict | None = None,
@@ -187,19 +190,22 @@ class ComposeForm(forms.Form):
         rows: Iterable[tuple[str, str]] = (),
         test_text: str = "",
         picked: Iterable[str] = (),
+        pinned: Iterable[str] = (),
+        excluded: Iterable[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(data, files, **kwargs)
         self.person = person
         self.given = GivenExamples(rows=list(rows))
         self.test_given = GivenExamples(text=test_text)
-        self.picked = list(picked)
+        self.picked, self.pinned, self.excluded = list(picked), list(pinned), list(excluded)
         self.candidates: list[Revision] | None = None
         if data is not None:
             self.given = read_examples(data, files or {})
             self.test_given = read_test_examples(data, files or {})
-            # No name holds a NUL, and Postgres would stumble over one in a lookup.
-            self.picked = list(dict.fromkeys(name for name in data.getlist("pick") if "\x00" not in name))
+            self.picked, self.pinned, self.excluded = (
+                _names(data, field) for field in ("pick", "pin", "exclude")
+            )
         self.fields["base_model"].queryset = base_models()  # type: ignore[attr-defined]
         self.fields["method"].choices = Composition.Method.choices  # type: ignore[attr-defined]
 
@@ -217,8 +223,8 @@ class ComposeForm(forms.Form):
                 self.add_error("choice", problem.problems)
         return cleaned
 
-    def request(self, owner: User) -> jobs.CompositionRequest:
-        """What this form asks for, in the name of `owner`."""
+    def request(self, owner: User, *, origin: str = "") -> jobs.CompositionRequest:
+        """What this form asks for, in the name of `owner`; `origin` is the site's scheme and host, for a mail's link."""
         cleaned = self.cleaned_data
         return jobs.CompositionRequest(
             owner=owner,
@@ -228,14 +234,17 @@ class ComposeForm(forms.Form):
             task=cleaned["task"],
             title=cleaned["title"],
             candidates=self.candidates,
+            pinned=self.pinned,
+            excluded=self.excluded,
             method=cleaned["method"],
             budget=cleaned["budget"],
             seed=cleaned["seed"],
+            notice_origin=origin if cleaned["email"] else "",
         )
 
     def refuse(self, error: DomainError) -> None:
         """Put a refusal of the domain beside the input it is about."""
-        places = {"candidates": "choice"}
+        places = {"candidates": "choice", "email_when_done": "email"}
         placed = False
         for name, sentences in error.fields.items():
             name = places.get(name, name)
@@ -291,6 +300,8 @@ class ComposeForm(forms.Form):
             "examples_text": self.given.text,
             "test_text": self.test_given.text,
             "picked": self.picked,
+            "pinned": self.pinned,
+            "excluded": self.excluded,
         }
         size = sum(len(source) + len(target) for source, target in self.given.rows)
         size += len(self.given.text) + len(self.test_given.text)
@@ -303,6 +314,8 @@ class ComposeForm(forms.Form):
             rows=[(source, target) for source, target in draft["rows"]],
             test_text=draft["test_text"],
             picked=draft["picked"],
+            pinned=draft.get("pinned", ()),
+            excluded=draft.get("excluded", ()),
             initial={name: draft[name] for name in _DRAFT_FIELDS if draft.get(name) not in (None, "")},
         )
         form.given.text = draft["examples_text"]
@@ -328,16 +341,23 @@ class ComposeForm(forms.Form):
             rows=[(row["input"], row["output"]) for row in composition.examples],
             test_text=as_lines(tests),
             picked=[candidate.revision.adapter.full_name for candidate in offered],
+            pinned=composition.pinned,
+            excluded=composition.excluded,
             initial={
                 "task": composition.task.slug if is_of_task and composition.task else "",
                 "title": composition.title,
                 "base_model": composition.base_model.name,
-                "choice": AUTO,
+                "choice": PICKED if composition.is_picked else AUTO,
                 "method": composition.method,
                 "budget": composition.budget,
                 "seed": composition.seed,
             },
         )
+
+
+def _names(data: QueryDict, field: str) -> list[str]:
+    # No name holds a NUL, and Postgres would stumble over one in a lookup.
+    return list(dict.fromkeys(name for name in data.getlist(field) if "\x00" not in name))
 
 
 def base_models() -> QuerySet[BaseModel]:

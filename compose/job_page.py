@@ -16,11 +16,12 @@ from django.utils import timezone
 
 from compose import charts, jobs
 from compose.licences import DerivedLicence, derive_licence
-from compose.models import Candidate, Composition, Score, Trial
+from compose.models import Candidate, Composition, LogLine, Score, Trial
 from registry.models import Adapter
 from registry.rights import Person
 
 FIRST_PREDICTIONS = 20
+LOG_LINES = 40
 STAGES = {
     "load": "Load",
     "audition": "Audition",
@@ -79,6 +80,7 @@ class JobPage:
     scores: list[Score]
     visible_adapters: set[int]
     queue_place: int | None
+    log: list[LogLine]
     shows_all: bool = False
 
     @property
@@ -165,6 +167,12 @@ class JobPage:
             counted = f" {composition.step}/{composition.steps}" if self.is_counted else ""
             return f"{STAGES.get(composition.stage, 'Starting')}{counted}: {composition.title}"
         return f"{composition.get_status_display()}: {composition.title}"
+
+    @cached_property
+    def estimate_s(self) -> float | None:
+        """Seconds of worker time that compositions like this one took; None if there were none."""
+        composition = self.composition
+        return jobs.estimate(composition.base_model, composition.method, composition.budget)["seconds"]
 
     @property
     def spoken_state(self) -> str:
@@ -292,6 +300,8 @@ def job_page(composition: Composition, person: Person, *, shows_all: bool = Fals
             .values_list("pk", flat=True)
         ),
         queue_place=jobs.queue_place(composition),
+        # The owner's alone: it names machines, and candidates that others may not see.
+        log=list(composition.log.order_by("-pk")[:LOG_LINES])[::-1] if is_owner else [],
         shows_all=shows_all,
     )
 

@@ -20,8 +20,9 @@ from django.views.decorators.http import require_GET, require_POST, require_safe
 
 from compose import candidates, job_page, jobs, leaderboards, publishing, recipes, status_page
 from compose import examples as few_shot
-from compose.forms import PICKED, ComposeForm, PublishForm, base_models, read_examples, read_test_examples
+from compose.forms import ComposeForm, PublishForm, base_models, read_examples, read_test_examples
 from compose.models import Composition
+from compose.token_counts import count_tokens
 from registry.models import Adapter, BaseModel, Task, TaskRow, User
 from registry.search import tasks_shown_to
 from web.errors import DomainError
@@ -73,7 +74,8 @@ def compose(request: HttpRequest) -> HttpResponse:
     if action == "check":
         return _render_form(request, form, check=jobs.dry_run(form.request(request.user)))
     try:
-        composition = jobs.request_composition(form.request(request.user))
+        origin = request.build_absolute_uri("/")[:-1]
+        composition = jobs.request_composition(form.request(request.user, origin=origin))
     except DomainError as error:
         form.refuse(error)
         return _render_form(request, form, status=error.status)
@@ -95,24 +97,8 @@ def _fresh_form(request: HttpRequest) -> ComposeForm:
     if request.GET.get("task"):
         task = get_object_or_404(Task.objects.held_out(), slug=request.GET["task"])
         return ComposeForm.for_task(task, person=request.user, **initial)
-    picked = request.GET.getlist("pick")
-    if picked:
-        initial["choice"] = PICKED
-        picked = _with_others(request, picked)
-    return ComposeForm(person=request.user, initial=initial, picked=picked)
-
-
-def _with_others(request: HttpRequest, wanted: list[str]) -> list[str]:
-    """The modules somebody came with, and the automatic choice around them: one alone is no composition."""
-    base_model = BaseModel.objects.named(request.GET.get("base_model", ""))
-    if base_model is None:
-        return wanted
-    try:
-        chosen = candidates.choose(base_model, request.user, jobs.DEFAULT_SEED, method=jobs.DEFAULT_METHOD)
-    except DomainError:
-        return wanted
-    names = [*wanted, *(revision.adapter.full_name for revision, _ in chosen)]
-    return list(dict.fromkeys(names))[: max(len(wanted), candidates.AUTOMATIC_LIMIT)]
+    # Somebody came with a module: one alone is no composition, so it is pinned and the others are chosen.
+    return ComposeForm(person=request.user, initial=initial, pinned=request.GET.getlist("pick"))
 
 
 def _unchecked(form: ComposeForm) -> ComposeForm:
@@ -147,13 +133,19 @@ def _render_form(
             "base_models": models,
             "base_model": base_model,
             "check": check,
-            "summary": _summary(form.given.examples or _as_examples(form), form.given.problems),
+            "summary": _summary(
+                form.given.examples or _as_examples(form),
+                form.given.problems,
+                base_model,
+                form["seed"].value(),
+            ),
+            "can_mail": request.user.is_authenticated and jobs.can_mail(request.user),
             "tasks": to_try,
             "chosen_task": next((task for task in to_try if task.slug == form["task"].value()), None),
             "limits": settings,
             "split_at": few_shot.MIN_ROWS_TO_SPLIT,
             "estimate": _estimate(base_model, form["method"].value(), form["budget"].value()),
-            **_pickable(request, base_model, form.picked),
+            **_pickable(request, base_model, form.picked, form.pinned, form.excluded),
         },
         status=status,
     )
@@ -163,17 +155,24 @@ def _as_examples(form: ComposeForm) -> list[few_shot.Example]:
     return [few_shot.Example(source, target) for source, target in form.given.rows if source and target]
 
 
-def _summary(given: list[few_shot.Example], problems: list[str]) -> dict[str, object]:
+def _summary(
+    given: list[few_shot.Example], problems: list[str], base_model: BaseModel | None, seed: object
+) -> dict[str, object]:
     """What the live line under the examples says."""
     answers = {example.output for example in given}
     closed = sorted(answers) if 1 < len(answers) <= 5 and len(given) >= 2 * len(answers) else []
-    _, held_out, note = few_shot.split(given, seed=1) if given else ([], [], "")
+    known_seed = int(str(seed)) if re.fullmatch(r"[0-9]{1,10}", str(seed)) else jobs.DEFAULT_SEED
+    _, held_out, note = few_shot.split(given, seed=known_seed) if given else ([], [], "")
     return {
         "count": len(given),
+        "tokens": count_tokens(base_model, given),
         "problems": problems,
         "warnings": few_shot.warnings(given),
         "closed_answers": closed,
         "held_out": len(held_out),
+        "searched": len(given) - len(held_out),
+        "search_share": round(100 * (len(given) - len(held_out)) / len(given)) if given else 0,
+        "score_share": round(100 * len(held_out) / len(given)) if given else 0,
         "note": note,
         "longest": max((len(example.input.split()) for example in given), default=0),
     }
@@ -198,7 +197,7 @@ def check_examples(request: HttpRequest) -> HttpResponse:
         request,
         "compose/_examples_check.html",
         {
-            "summary": _summary(given.examples, given.problems),
+            "summary": _summary(given.examples, given.problems, base_model, request.POST.get("seed")),
             "test_count": len(tests.examples),
             "test_problems": tests.problems,
             "has_task": bool(request.POST.get("task")),
@@ -216,16 +215,32 @@ def pick_candidates(request: HttpRequest) -> HttpResponse:
     return render(
         request,
         "compose/_candidates.html",
-        {"base_model": base_model, **_pickable(request, base_model, picked)},
+        {
+            "base_model": base_model,
+            **_pickable(
+                request, base_model, picked, request.GET.getlist("pin"), request.GET.getlist("exclude")
+            ),
+        },
     )
 
 
-def _pickable(request: HttpRequest, base_model: BaseModel | None, picked: list[str]) -> dict[str, object]:
+def _pickable(
+    request: HttpRequest,
+    base_model: BaseModel | None,
+    picked: list[str],
+    pinned: list[str],
+    excluded: list[str],
+) -> dict[str, object]:
+    """The modules to choose from: those already marked first, then what the filter finds."""
     text = (request.POST.get("filter") or request.GET.get("filter") or "").replace("\x00", " ").strip()[:100]
     if base_model is None:
         return {"pickable": [], "pickable_count": 0, "filter": text}
     fitting = candidates.fitting(base_model, request.user)
-    chosen_names = {name.partition("@")[0].lower() for name in picked}
+    marks = {
+        mark: {name.partition("@")[0].lower() for name in names}
+        for mark, names in (("picked", picked), ("pinned", pinned), ("excluded", excluded))
+    }
+    chosen_names = set().union(*marks.values())
     total = fitting.count()
     for word in text.split():
         fitting = fitting.filter(
@@ -244,9 +259,15 @@ def _pickable(request: HttpRequest, base_model: BaseModel | None, picked: list[s
         kept = list(candidates.fitting(base_model, request.user).filter(all_names))
     kept_ids = {adapter.pk for adapter in kept}
     shown = kept + [adapter for adapter in found[:PICKABLE] if adapter.pk not in kept_ids]
+    reasons = candidates.experience_with([adapter.pk for adapter in shown], request.user)
+    for adapter in shown:
+        adapter.experience = reasons.get(adapter.pk)  # type: ignore[attr-defined]
     return {
         "pickable": shown,
-        "picked_ids": kept_ids,
+        **{
+            f"{mark}_ids": {adapter.pk for adapter in kept if adapter.full_name.lower() in names}
+            for mark, names in marks.items()
+        },
         "pickable_count": total,
         "pickable_more": len(found) > PICKABLE,
         "filter": text,

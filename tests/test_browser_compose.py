@@ -269,7 +269,12 @@ def test_what_was_typed_can_be_brought_back_after_a_reload(
 @pytest.mark.django_db(transaction=True)
 def test_modules_are_picked_and_filtered(page: Page, live_server: Any, base_model: BaseModel):
     page.goto(f"{live_server.url}/compose")
-    assert not page.is_visible(".picker")
+    assert not page.is_visible("[name=pick] >> nth=0")
+    page.click("summary:has-text('3 modules fit')")
+    page.check("[name=pin] >> nth=0")
+    page.check("[name=exclude] >> nth=0")
+    assert not page.is_checked("[name=pin] >> nth=0")
+    page.uncheck("[name=exclude] >> nth=0")
     page.check("#choice-picked")
     page.check("[name=pick] >> nth=2")
     page.type("[name=filter]", "part-0")

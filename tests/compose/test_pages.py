@@ -129,11 +129,11 @@ def test_a_task_to_try_fills_the_form(client: Client, base_model: BaseModel):
     assert "test question" not in text_of(page)
 
 
-def test_composing_with_a_module_picks_it_and_others_that_fit(client: Client, base_model: BaseModel):
+def test_composing_with_a_module_pins_it_and_leaves_the_others_to_us(client: Client, base_model: BaseModel):
     wanted = Adapter.objects.select_related("namespace").get(name="part-2").full_name
     page = text_of(client.get("/compose", {"base_model": "demo/tiny-t5", "pick": wanted}))
-    assert re.search(rf'value="{wanted}" checked', page)
-    assert len(re.findall(r'name="pick" value="[^"]+" checked', page)) == 3
+    assert re.findall(r'name="pin" value="([^"]+)" checked', page) == [wanted]
+    assert 'value="auto" checked' in page
 
 
 def test_a_task_that_cannot_be_tried_is_not_found(client: Client):
@@ -375,6 +375,45 @@ def test_a_picked_module_stays_when_the_filter_hides_it(client: Client, base_mod
     assert re.search(rf'value="{adapter.full_name}" checked', text_of(answer))
     assert says(answer, "part-1")
     assert not says(answer, "part-0")
+
+
+def test_pinned_and_left_out_modules_reach_the_composition_and_come_back_with_run_again(
+    as_owner: Client, base_model: BaseModel
+):
+    pinned, left, other = (adapter.full_name for adapter in Adapter.objects.order_by("name"))
+    as_owner.post("/compose", filled(pin=[pinned], exclude=[left]))
+    composition = Composition.objects.get()
+    offered = [c.revision.adapter.full_name for c in composition.candidates.all()]
+    assert offered == [pinned, other]
+    assert (composition.pinned, composition.excluded) == ([pinned], [left])
+    again = text_of(as_owner.get(f"/compose?again={composition.pk}"))
+    assert re.search(rf'name="pin" value="{pinned}" checked', again)
+    assert re.search(rf'name="exclude" value="{left}" checked', again)
+
+
+def test_a_module_both_pinned_and_left_out_is_refused_beside_the_choice(
+    as_owner: Client, base_model: BaseModel
+):
+    name = Adapter.objects.first().full_name  # type: ignore[union-attr]
+    page = as_owner.post("/compose", filled(pin=[name], exclude=[name]))
+    assert page.status_code == 400
+    assert says(page, f"{name} is pinned and left out at once; choose one.")
+    assert not Composition.objects.exists()
+
+
+def test_a_module_says_what_earlier_compositions_made_of_it(as_owner: Client, succeeded: Composition):
+    page = as_owner.get("/compose/candidates?base_model=demo/tiny-t5")
+    assert says(page, "kept in 1 of 1 composition, mean weight +0.10")
+
+
+def test_mail_is_offered_to_those_it_can_reach_and_asked_for(
+    as_owner: Client, base_model: BaseModel, owner: User
+):
+    assert 'name="email"' not in text_of(as_owner.get("/compose"))
+    User.objects.filter(pk=owner.pk).update(email="ada@lora.example")
+    assert 'name="email"' in text_of(as_owner.get("/compose"))
+    as_owner.post("/compose", filled(email="on"))
+    assert Composition.objects.get().notice_origin == "http://testserver"
 
 
 # --- One composition -----------------------------------------------------------------------------------------

@@ -67,6 +67,15 @@
     for (const box of form.querySelectorAll("#candidates [name=pick]")) box.checked = button.dataset.pick === "all";
   });
 
+  // A module is pinned or left out, not both; picking them oneself shows the list.
+  form.addEventListener("change", (event) => {
+    const box = event.target;
+    if (box.name === "choice" && box.value === "picked") form.querySelector(".picker").open = true;
+    if (!box.checked || !["pin", "exclude"].includes(box.name)) return;
+    const other = box.name === "pin" ? "exclude" : "pin";
+    box.closest("li").querySelector(`[name=${other}]`).checked = false;
+  });
+
   // Enter in the filter filters; it must not send the form.
   form.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && event.target.name === "filter") event.preventDefault();
