@@ -71,6 +71,9 @@ class Composition(models.Model):
     seed = models.PositiveIntegerField()
     examples = models.JSONField(help_text='Few-shot rows, [{"input", "output"}]: private to the owner.')
     test_examples = models.JSONField(default=list, help_text="Held-out rows, used for scoring only.")
+    examples_removed_at = models.DateTimeField(
+        null=True, blank=True, help_text="When its texts were removed, FEW_SHOT_KEPT_DAYS after its end."
+    )
     has_hidden_test = models.BooleanField(
         default=False, help_text="The test rows are a task's hidden ones: never shown as a whole."
     )
@@ -103,6 +106,9 @@ class Composition(models.Model):
     lease_until = models.DateTimeField(null=True, blank=True)
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     rung_at = models.DateTimeField(null=True, blank=True, help_text="When a worker was last told about it.")
+    expected_s = models.FloatField(
+        null=True, help_text="Seconds of worker time it was likely to take when it was asked for."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
@@ -272,3 +278,19 @@ class Tryout(models.Model):
 
     def __str__(self) -> str:
         return f"{self.id} on {self.composition_id}"
+
+
+class Worker(models.Model):
+    """A process that composes, as it last said of itself."""
+
+    name = models.CharField(max_length=200, unique=True)
+    bell = models.CharField(
+        max_length=200, blank=True, help_text="The broker's queue that it alone hears; none without a broker."
+    )
+    warm = models.JSONField(default=list, blank=True, help_text="Names of the base models it has in memory.")
+    started_at = models.DateTimeField(auto_now_add=True)
+    heartbeat_at = models.DateTimeField()
+    is_leaving = models.BooleanField(default=False, help_text="It was told to go and takes no more.")
+
+    def __str__(self) -> str:
+        return self.name

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import shared_task
 from celery.app.task import Task
-from celery.signals import worker_ready, worker_shutting_down
+from celery.signals import celeryd_after_setup, worker_ready, worker_shutdown, worker_shutting_down
+from kombu import Exchange, Queue
+
+if TYPE_CHECKING:
+    from compose.presence import Presence
+
+COMPOSITIONS = "compositions"  # the queue that every worker of compositions hears
+_presence: Presence | None = None
 
 
 @shared_task(bind=True, name="compose.tasks.run_composition")
@@ -31,13 +38,25 @@ def sweep_compositions() -> None:
     jobs.tell_owners()
 
 
-@worker_ready.connect
-def warm_up(sender: Any = None, **_: Any) -> None:
-    """Load the engine's libraries while nobody waits: they take seconds, and the first composition would."""
-    if "compositions" not in sender.app.amqp.queues.consume_from:
-        return
-    from compose import worker
+@celeryd_after_setup.connect
+def hang_own_bell(sender: str, instance: Any, **_: Any) -> None:
+    """A worker of compositions also hears a queue of its own, by which it gets what it is warm for."""
+    queues = instance.app.amqp.queues
+    if COMPOSITIONS in queues.consume_from:
+        name = own_bell(sender)
+        queues.select_add(Queue(name, Exchange(name), routing_key=name, auto_delete=True, expires=60))
 
+
+@worker_ready.connect
+def begin(sender: Any = None, **_: Any) -> None:
+    """Say that this worker is there, and load the engine's libraries while nobody waits: they take seconds."""
+    global _presence
+    if COMPOSITIONS not in sender.app.amqp.queues.consume_from:
+        return
+    from compose import presence, worker
+
+    _presence = presence.Presence(sender.hostname, bell=own_bell(sender.hostname))
+    _presence.start()
     threading.Thread(target=worker.import_engine, name="import-engine", daemon=True).start()
 
 
@@ -47,3 +66,13 @@ def give_back(sender: Any = None, **_: Any) -> None:
     from compose import worker
 
     worker.drain(str(sender))
+
+
+@worker_shutdown.connect
+def end(**_: Any) -> None:
+    if _presence is not None:
+        _presence.end()
+
+
+def own_bell(worker_name: str) -> str:
+    return f"{COMPOSITIONS}@{worker_name}"

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import Error as DatabaseError
@@ -22,10 +23,14 @@ from compose import fetching, jobs
 from compose.engine import types
 from compose.engine.errors import Cancelled, EngineError
 from compose.errors import BaseUnavailable, LeaseLost
+from compose.jobs import workers
 from compose.models import Composition
 from registry import storage
 from registry.models import BaseModel, Revision
 from web.errors import DomainError
+
+if TYPE_CHECKING:
+    from compose.engine.warm import WarmCache
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +46,8 @@ OUR_ERROR = (
 _busy = threading.Lock()
 _draining = threading.Event()
 _warm_lock = threading.Lock()
-_warm_cache: object | None = None
+_warm_cache: WarmCache | None = None
+_base_folders: dict[str, Path] = {}  # by name: where the bases lie that this process composed on
 
 
 def run_next(worker: str) -> bool:
@@ -52,7 +58,7 @@ def run_next(worker: str) -> bool:
     if _draining.is_set() or not _busy.acquire(blocking=False):
         return False
     try:
-        composition = jobs.claim_next(worker)
+        composition = jobs.claim_next(worker, warm=warm_bases())
         if composition is None:
             return False
         run(composition)
@@ -88,6 +94,19 @@ def run(composition: Composition) -> None:
         gc.collect()  # models hold cycles, and their gigabytes would wait for a collection that comes late
 
 
+def is_draining() -> bool:
+    return _draining.is_set()
+
+
+def warm_bases() -> list[str]:
+    """Names of the base models that this process has in memory."""
+    with _warm_lock:
+        cache = _warm_cache
+    if cache is None:
+        return []
+    return [name for name, folder in list(_base_folders.items()) if cache.keeps_base(folder)]
+
+
 def import_engine() -> None:
     """Load torch and the other libraries of the engine, so that the next composition finds them there."""
     from compose.engine import run as _engine  # noqa: F401
@@ -102,6 +121,7 @@ def drain(worker: str) -> None:
 
 def _give_back(worker: str) -> None:
     try:
+        workers.say_leaving(worker)
         if jobs.release_all(worker):
             logger.info("%s is going; what it worked on is back in line", worker)
     finally:
@@ -117,6 +137,7 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
 
     jobs.set_stage(composition, "load", "fetching the base model and the modules")
     base = lay_out_base(composition)
+    _base_folders[composition.base_model.name] = base
     revisions = [
         row.revision for row in composition.candidates.select_related("revision__adapter__namespace")
     ]
@@ -134,7 +155,7 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
     )
     recorded = jobs.recorded_trials(composition)
     reporter = Reporter(composition, heart, recorded=len(recorded))
-    result = engine.compose(request, observer=reporter, recorded=recorded, warm=warm_cache())  # type: ignore[arg-type]
+    result = engine.compose(request, observer=reporter, recorded=recorded, warm=warm_cache())
     reporter.flush()
     jobs.finish(
         composition,
@@ -145,7 +166,7 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
     logger.info("Composition %s is done: %s", composition.pk, result.seconds)
 
 
-def warm_cache() -> object:
+def warm_cache() -> WarmCache:
     """The process's cache of base models and modules, shared by its jobs."""
     global _warm_cache
     with _warm_lock:

@@ -22,6 +22,9 @@ class WarmCache:
         self.loads: Counter[str] = Counter()
         self.kept: set[Path] = set()
 
+    def keeps_base(self, path: Path) -> bool:
+        return path in self.kept
+
 
 def compose(
     request: Request,

@@ -56,6 +56,16 @@ class WarmCache:
             key, lambda: build_bank([self.module(module) for module in modules], device=device, dtype=dtype)
         )
 
+    def keeps_base(self, path: Path) -> bool:
+        """Whether this base is in memory now, on whichever device. Never waits: no, while something is loaded."""
+        files = _base_files(path)
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            return any(key[0] == "base" and key[1] == files for key in self._entries)  # type: ignore[index]
+        finally:
+            self._lock.release()
+
     def clear(self) -> None:
         with self._lock:
             self._entries.clear()

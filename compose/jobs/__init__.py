@@ -9,6 +9,7 @@ up for dead and wakes again changes nothing.
 
 asking.py: what a request comes to. owning.py: what its owner may do with it. queue.py: who is next, and claiming.
 holding.py: what the worker that holds it writes. sweeping.py: taking back. lease.py: what these three share.
+workers.py: which workers there are.
 log.py: what happened, in words. telling.py: the mail to its owner when it has ended.
 """
 
@@ -43,7 +44,17 @@ from compose.jobs.holding import (
     wish,
 )
 from compose.jobs.owning import cancel, require_owner, stop, visible_composition
-from compose.jobs.queue import claim, claim_next, places_left, queue_order, queue_place, ring, ring_next
+from compose.jobs.queue import (
+    Room,
+    claim,
+    claim_next,
+    places_left,
+    queue_order,
+    queue_place,
+    ring,
+    ring_next,
+    room,
+)
 from compose.jobs.sweeping import sweep
 from compose.jobs.telling import can_mail, tell_owners
 
@@ -53,6 +64,7 @@ __all__ = [
     "MAX_SEED",
     "USUAL_BUDGETS",
     "CompositionRequest",
+    "Room",
     "beat",
     "can_mail",
     "cancel",
@@ -78,6 +90,7 @@ __all__ = [
     "require_owner",
     "ring",
     "ring_next",
+    "room",
     "set_base_commit",
     "set_stage",
     "set_step",

@@ -106,6 +106,7 @@ def request_composition(request: CompositionRequest) -> Composition:
             wants_email=bool(request.notice_origin),
             notice_origin=request.notice_origin[:200],
             spec_sha256=_spec_sha256(request, plan),
+            expected_s=estimate(request.base_model, request.method, request.trials)["seconds"],
             rung_at=timezone.now(),
         )
         Candidate.objects.bulk_create(
@@ -139,7 +140,9 @@ def dry_run(request: CompositionRequest) -> dict[str, Any]:
         "few_shot": len(plan.examples),
         "held_out": len(plan.test_examples),
         "split_note": plan.split_note,
-        "queue_place": queue.place_of_next(request.owner),
+        "queue_place": queue.place_of_next(
+            request.owner, expected_s=likely["seconds"], budget=request.trials
+        ),
         "estimate": likely,
     }
 

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db.models import F, Q
 from django.utils import timezone
 
-from compose.jobs import lease, log, queue
+from compose.jobs import lease, log, queue, workers
 from compose.models import Composition
 
 logger = logging.getLogger(__name__)
@@ -32,8 +32,10 @@ def sweep() -> dict[str, int]:
             Q(rung_at__lt=overdue) | Q(rung_at=None)
         )
         if unheard.update(rung_at=now):
-            queue.ring(composition_id)
+            # It was rung for and nobody came: now for everybody, since one worker's own bell may have no worker.
+            queue.ring(composition_id, to_all=True)
             counts["rung"] += 1
+    workers.forget_the_gone()
     return counts
 
 

@@ -7,17 +7,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from compose import tasks, worker
+from compose import presence, tasks, worker
 
 
 @pytest.mark.parametrize(("queues", "loads"), [({"compositions"}, True), ({"default"}, False)])
 def test_only_a_worker_of_compositions_loads_the_engine_when_it_starts(monkeypatch, queues, loads):
     loaded = threading.Event()
     monkeypatch.setattr(worker, "import_engine", loaded.set)
+    monkeypatch.setattr(presence.Presence, "start", lambda self: None)
     consumer = SimpleNamespace(
-        app=SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from=queues)))
+        hostname="tested@here",
+        app=SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from=queues))),
     )
 
-    tasks.warm_up(sender=consumer)
+    tasks.begin(sender=consumer)
 
     assert loaded.wait(5 if loads else 0.2) is loads

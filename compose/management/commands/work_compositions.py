@@ -29,6 +29,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         from compose import jobs, worker
         from compose.models import Composition
+        from compose.presence import Presence
 
         name = f"{socket.gethostname()}:{os.getpid()}"
         going = False
@@ -43,10 +44,15 @@ class Command(BaseCommand):
         unfinished = Composition.objects.filter(
             status__in=[Composition.Status.QUEUED, Composition.Status.RUNNING]
         )
-        while not going:
-            jobs.sweep()
-            if worker.run_next(name):
-                continue
-            if options["until_empty"] and not unfinished.exists():
-                return
-            time.sleep(options["every"])
+        presence = Presence(name)
+        presence.start()
+        try:
+            while not going:
+                jobs.sweep()
+                if worker.run_next(name):
+                    continue
+                if options["until_empty"] and not unfinished.exists():
+                    return
+                time.sleep(options["every"])
+        finally:
+            presence.end()

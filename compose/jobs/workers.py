@@ -1,0 +1,52 @@
+"""Which workers there are: each says every few seconds that it is there and what it has in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.utils import timezone
+
+from compose.models import Composition, Worker
+
+KEPT = timedelta(days=1)
+
+
+def report(name: str, *, bell: str = "", warm: Iterable[str] = ()) -> None:
+    """This worker is there; `bell` names the queue of the broker that it alone hears."""
+    Worker.objects.update_or_create(
+        name=name[:200],
+        defaults={
+            "bell": bell[:200],
+            "warm": sorted(warm),
+            "heartbeat_at": timezone.now(),
+            "is_leaving": False,
+        },
+    )
+
+
+def say_leaving(name: str) -> None:
+    """It takes no more; what it held is given back by `release_all`."""
+    Worker.objects.filter(name=name[:200]).update(is_leaving=True, heartbeat_at=timezone.now())
+
+
+def say_gone(name: str) -> None:
+    Worker.objects.filter(name=name[:200]).delete()
+
+
+def silent_since() -> datetime:
+    """A worker that was last heard before this has missed three heartbeats."""
+    return timezone.now() - timedelta(seconds=3 * settings.JOB_HEARTBEAT_S)
+
+
+def idle() -> list[Worker]:
+    """Workers that are there, are not going, and hold nothing, in the order of their names."""
+    busy = Composition.objects.filter(status=Composition.Status.RUNNING).values("worker")
+    here = Worker.objects.filter(heartbeat_at__gte=silent_since(), is_leaving=False)
+    return list(here.exclude(name__in=busy).order_by("name"))
+
+
+def forget_the_gone() -> None:
+    """What nothing was heard of for a day."""
+    Worker.objects.filter(heartbeat_at__lt=timezone.now() - KEPT).delete()

@@ -1,0 +1,50 @@
+"""A worker process's sign of life, from a thread of its own, whether it works or waits."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import connection
+
+from compose import worker
+from compose.jobs import workers
+
+logger = logging.getLogger(__name__)
+
+
+class Presence:
+    """Says every JOB_HEARTBEAT_S that worker `name` is there, from `start` to `end`."""
+
+    def __init__(self, name: str, *, bell: str = "") -> None:
+        self.name = name
+        self.bell = bell
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name=f"presence-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        """Take the name off the list. Returns when that is done, or the database does not answer."""
+        self._over.set()
+        self._thread.join(timeout=5)
+
+    def _beat(self) -> None:
+        try:
+            while True:
+                try:
+                    if not worker.is_draining():
+                        workers.report(self.name, bell=self.bell, warm=worker.warm_bases())
+                except DatabaseError as error:
+                    logger.warning("Worker %s could not say that it is there: %s", self.name, error)
+                    connection.close()
+                if self._over.wait(settings.JOB_HEARTBEAT_S):
+                    workers.say_gone(self.name)
+                    return
+        except DatabaseError as error:
+            logger.warning("Worker %s could not say that it is gone: %s", self.name, error)
+        finally:
+            connection.close()
