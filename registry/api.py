@@ -41,6 +41,7 @@ from registry.serializers import (
     AdapterSerializer,
     BaseModelDetailSerializer,
     BaseModelSerializer,
+    FacetsSerializer,
     FileListSerializer,
     HashMatchSerializer,
     NewBaseModelSerializer,
@@ -63,16 +64,31 @@ REVISION = OpenApiParameter(
 )
 LIST_PARAMETERS = [
     OpenApiParameter(
-        "q", str, description="Words in name, namespace, description, task, base model or tags."
+        "q",
+        str,
+        description="Beginnings of words in name, namespace, description, task, base model, tags or card. Where "
+        "nothing has them, names that are like them.",
     ),
     OpenApiParameter("task", str, description="Slug."),
     OpenApiParameter("base", str, description="Base model, by any of its names."),
     OpenApiParameter("composable", str, enum=["yes", "no"]),
     OpenApiParameter("rank", str, description="A rank or a range, such as 8, 4-16, 4- or -16."),
+    OpenApiParameter("targets", str, description="All names of its target matrices, such as k,q,v."),
     OpenApiParameter("license", str),
+    OpenApiParameter("language", str),
+    OpenApiParameter(
+        "size", str, description="Whole megabytes of its files, or a range such as 5-19 or 250-."
+    ),
     OpenApiParameter("kind", str, enum=Adapter.Kind.values),
     OpenApiParameter("namespace", str),
-    OpenApiParameter("sort", str, enum=list(search.SORTS), description="new unless given."),
+    OpenApiParameter("scored_on", str, description="Slug of a task: only those with a score on it."),
+    OpenApiParameter(
+        "sort",
+        str,
+        enum=list(search.SORTS),
+        description="new unless given, relevance with q. "
+        + " ".join(f"{name}: {meaning}." for name, meaning in search.SORTS.items()),
+    ),
 ]
 
 
@@ -125,19 +141,12 @@ def _file_url(request: Request) -> Callable[[RevisionFile], str]:
 class AdapterList(AdapterContext, generics.ListAPIView[Adapter]):
     """Adapters that you may see."""
 
-    takes_limited_tokens = True
     serializer_class = AdapterSerializer
+    queryset = Adapter.objects.none()
+    keyset_order = ("id",)  # for the schema; the search has its own cursors
 
     def get_parsers(self) -> list[Any]:
         return [uploads.UploadParser()]
-
-    def get_queryset(self) -> QuerySet[Adapter]:
-        query = AdapterQuery.parse(self.request.query_params)
-        rows, self.order = search.find(query, person=self.request.user)
-        return rows
-
-    def get_keyset_order(self) -> tuple[str, ...]:
-        return self.order
 
     @extend_schema(
         operation_id="adapters_list",
@@ -145,8 +154,24 @@ class AdapterList(AdapterContext, generics.ListAPIView[Adapter]):
         responses={200: AdapterSerializer(many=True), **refusals(400, 401)},
     )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Find adapters. A parameter that is unknown or cannot be used is refused, never ignored."""
-        return super().get(request, *args, **kwargs)
+        """Find adapters. A parameter that is unknown or cannot be used is refused, never ignored.
+
+        `X-Total-Count` says how many there are on all pages together. `X-Search-Matched: similar-names` says that
+        nothing holds the words of `q` and these are names like them.
+        """
+        found = search.find(AdapterQuery.parse(request.query_params), person=request.user)
+        answer = Response(
+            {
+                "next": _next_page(request, found.next_cursor),
+                "results": AdapterSerializer(
+                    found.items, many=True, context=self.get_serializer_context()
+                ).data,
+            }
+        )
+        answer["X-Total-Count"] = str(found.count)
+        if found.is_similar:
+            answer["X-Search-Matched"] = "similar-names"
+        return answer
 
     @extend_schema(
         operation_id="adapters_publish",
@@ -187,6 +212,27 @@ class AdapterList(AdapterContext, generics.ListAPIView[Adapter]):
         answer.status_code = 201 if is_new else 200
         answer["Location"] = reverse("api_adapter", args=[namespace.name, adapter.name])
         return answer
+
+
+def _next_page(request: Request, cursor: str | None) -> str | None:
+    if not cursor:
+        return None
+    query = request.query_params.copy()
+    query["cursor"] = cursor
+    return request.build_absolute_uri(f"{request.path}?{query.urlencode()}")
+
+
+class AdapterFacets(APIView):
+    @extend_schema(
+        operation_id="adapters_facets",
+        parameters=LIST_PARAMETERS[:-1],
+        responses={200: FacetsSerializer, **refusals(400, 401)},
+    )
+    def get(self, request: Request) -> Response:
+        """Ways to narrow the same list, with exact counts: each value under all other parameters that are given."""
+        query = AdapterQuery.parse(request.query_params)
+        found = search.find(query, person=request.user, with_facets=True)
+        return Response(FacetsSerializer({"count": found.count, "facets": found.facets}).data)
 
 
 class AdapterValidate(APIView):

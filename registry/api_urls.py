@@ -4,6 +4,7 @@ from registry import api
 
 urlpatterns = [
     path("adapters/", api.AdapterList.as_view(), name="api_adapters"),
+    path("adapters/facets/", api.AdapterFacets.as_view(), name="api_facets"),
     path("adapters/validate/", api.AdapterValidate.as_view(), name="api_validate"),
     path("adapters/<str:namespace>/<str:name>/", api.AdapterDetail.as_view(), name="api_adapter"),
     path("adapters/<str:namespace>/<str:name>/revisions/", api.RevisionList.as_view(), name="api_revisions"),

@@ -82,6 +82,23 @@ class AdapterSerializer(serializers.ModelSerializer[Adapter]):
         return self.context["request"].build_absolute_uri(adapter.get_absolute_url())
 
 
+class FacetValueSerializer(serializers.Serializer):
+    value = serializers.CharField(help_text="As the parameter takes it.")
+    label = serializers.CharField(help_text="As people read it.")  # type: ignore[assignment]
+    count = serializers.IntegerField()
+
+
+class FacetSerializer(serializers.Serializer):
+    parameter = serializers.CharField()
+    values = FacetValueSerializer(many=True)
+    more = serializers.IntegerField(help_text="Values that are not listed, for being the rarest.")
+
+
+class FacetsSerializer(serializers.Serializer):
+    count = serializers.IntegerField(help_text="Adapters that fit all parameters.")
+    facets = FacetSerializer(many=True)
+
+
 class FileSerializer(serializers.ModelSerializer[RevisionFile]):
     size_bytes = serializers.IntegerField(source="blob.size_bytes", read_only=True)
     sha256 = serializers.CharField(source="blob.sha256", read_only=True)

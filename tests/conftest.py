@@ -102,6 +102,10 @@ def data_dir(tmp_path: Path, settings: Any) -> Path:
     settings.STORAGES = {"default": on_disk, "blobs": on_disk, "staticfiles": static}
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     cache.clear()
+    # What a process knows of its database; the last test's rows are gone without a trace.
+    from registry.search import columns
+
+    columns.forget()
     return folder
 
 

@@ -11,12 +11,15 @@ from registry.models.adapters import (
     SentBlob,
 )
 from registry.models.base_models import BaseModel, BaseModelAlias, BaseModelFile
+from registry.models.finding import AdapterScore, AdapterText, SavedSearch, SearchClock, SearchRow
 from registry.models.hub_jobs import HubJob, ImportItem, ImportJob, JobStatus, Origin, PushJob
 from registry.models.moderation import AuditEntry, Report
 from registry.models.tasks import Task, TaskRow
 
 __all__ = [
     "Adapter",
+    "AdapterScore",
+    "AdapterText",
     "AuditEntry",
     "BaseModel",
     "BaseModelAlias",
@@ -39,6 +42,9 @@ __all__ = [
     "Report",
     "Revision",
     "RevisionFile",
+    "SavedSearch",
+    "SearchClock",
+    "SearchRow",
     "SentBlob",
     "Task",
     "TaskRow",

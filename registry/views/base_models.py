@@ -20,6 +20,7 @@ from web.errors import DomainError, NotFound
 
 MAX_CONFIG_BYTES = 512 * 1024
 MATRICES_SHOWN = 200
+MODULES_SHOWN = 6
 
 
 def base_models(request: HttpRequest) -> HttpResponse:
@@ -60,7 +61,7 @@ def base_model(request: HttpRequest, name: str) -> HttpResponse:
         return redirect(shown)
     family = Adapter.objects.visible_to(request.user).filter(base_model=shown)
     counts = family.aggregate(all=Count("pk"), composable=Count("pk", filter=Q(is_composable=True)))
-    rows, order = search.find(search.AdapterQuery(base=shown.name, sort="downloads"), person=request.user)
+    query = search.AdapterQuery(base=shown.name, sort="downloads", limit=MODULES_SHOWN)
     context = {
         "section": "base_models",
         "base_model": shown,
@@ -69,7 +70,7 @@ def base_model(request: HttpRequest, name: str) -> HttpResponse:
         "matrices": list(shown.matrices.items())[:MATRICES_SHOWN],
         "matrix_count": len(shown.matrices),
         "files": list(shown.files.select_related("blob")) if shown.is_hosted else [],
-        "adapters": rows.order_by(*order)[:6],
+        "adapters": search.find(query, person=request.user).items,
         "get_it": snippets.base_model_snippet(shown, site=request.build_absolute_uri("/").rstrip("/")),
     }
     return render(request, "registry/base_model.html", context)

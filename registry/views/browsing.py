@@ -14,9 +14,17 @@ from registry.models import Adapter, Namespace, User
 from registry.rights import may_write
 from registry.search import AdapterQuery, Facet
 from web.errors import NotFound
-from web.pagination import paginate
 
-SORT_WORDS = {"new": "newest", "updated": "last updated", "downloads": "downloads", "score": "best score"}
+SORT_WORDS = {
+    "relevance": "best match",
+    "trending": "trending",
+    "new": "newest",
+    "updated": "last updated",
+    "downloads": "downloads",
+    "likes": "likes",
+    "score": "best score",
+    "useful": "usefulness",
+}
 FACET_ROWS = 8  # before "more"
 OTHERS_FOUND = 4  # people and tasks that a search finds beside modules
 
@@ -65,20 +73,21 @@ def namespace(request: HttpRequest, namespace: str) -> HttpResponse:
 
 
 def _listing(request: HttpRequest, query: AdapterQuery, *, with_facets: bool = True) -> dict[str, Any]:
-    rows, order = search.find(query, person=request.user)
-    page = paginate(rows, order=order, cursor=query.cursor or None, size=query.limit)
-    facets = search.facets(query, person=request.user) if with_facets else []
+    page = search.find(query, person=request.user, with_facets=with_facets)
+    facets = page.facets
     return {
         "query": query,
         "page": page,
-        "count": search.count(query, person=request.user),
+        "count": page.count,
         "facets": [_for_page(facet, query) for facet in facets],
         "has_facets": any(facet.values for facet in facets),
         "filters": _filters(query, facets),
         "sorts": [
-            (words, query.url_with(sort=name), name == query.sort) for name, words in SORT_WORDS.items()
+            (words, query.url_with(sort=name), name == query.order)
+            for name, words in SORT_WORDS.items()
+            if name != "relevance" or query.q
         ],
-        "sort_words": SORT_WORDS[query.sort],
+        "sort_words": SORT_WORDS[query.order],
         "next_url": query.url_with(cursor=page.next_cursor) if page.next_cursor else "",
         "first_url": query.url_with() if query.cursor else "",
         "has_cursor": bool(query.cursor),
@@ -121,6 +130,9 @@ def _filters(query: AdapterQuery, facets: list[Facet]) -> list[Filter]:
             "q": f"“{shown}”",
             "composable": "composable" if value == "yes" else "not composable",
             "rank": f"rank {shown}",
+            "size": shown if " " in shown else f"{shown} MB",
+            "targets": f"on {shown.replace(',', ', ')}",
+            "scored_on": f"scored on {shown}",
             "namespace": f"by {shown}",
         }.get(name, shown)
         filters.append(Filter(words, query.url_with(**{name: ""})))

@@ -55,7 +55,7 @@ def test_its_page_says_what_is_missing_and_lists_of_modules_leave_it_out(adapter
     assert "Not complete yet" in page
     assert "adapter_config.json and adapter_model.safetensors are missing" in page
     assert "Soon" in page
-    assert not search.find(AdapterQuery(), person=None)[0]
+    assert not search.find(AdapterQuery(), person=None).items
     assert search.count(AdapterQuery(namespace="ada"), person=None) == 1
     for path in ("/ada", "/modules", "/ada/new/versions", "/api/v1/adapters/ada/new/"):
         assert Client().get(path).status_code == 200

@@ -1,0 +1,21 @@
+"""Finding adapters: parameters that are understood or refused, rows, order, exact counts. docs/search.md says how."""
+
+from registry.search.finding import Facet, FacetValue, Found, count, facets, find
+from registry.search.query import SORTS, AdapterQuery, BadParameter, yes_or_no
+from registry.search.related import composes_with, revisions_with, tasks_shown_to
+
+__all__ = [
+    "SORTS",
+    "AdapterQuery",
+    "BadParameter",
+    "Facet",
+    "FacetValue",
+    "Found",
+    "composes_with",
+    "count",
+    "facets",
+    "find",
+    "revisions_with",
+    "tasks_shown_to",
+    "yes_or_no",
+]

@@ -1,0 +1,399 @@
+"""The answer to a query: a page of adapters in an order, how many there are, and exact counts of ways to narrow it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from django.db import connection
+from django.db.models import Q
+from numpy.typing import NDArray
+
+from registry.models import Adapter, AdapterScore, BaseModel, Membership, Namespace, Task
+from registry.rights import Person
+from registry.search import backends, columns
+from registry.search.columns import Columns, Mask, Positions
+from registry.search.query import MEGABYTE, AdapterQuery, BadParameter, Range
+from web.pagination import BadCursor
+
+FACET_VALUES = 30
+# Facets of sizes: megabytes, both ends as `size` takes them.
+SIZE_STEPS = ("0-4", "5-19", "20-49", "50-99", "100-249", "250-999", "1000-")
+SORT_COLUMNS = {
+    "trending": "trending",
+    "new": "created_us",
+    "updated": "updated_us",
+    "downloads": "downloads",
+    "likes": "likes",
+    "score": "score",
+    "useful": "usefulness",
+}
+NAME_BONUS = float(1 << 40)  # beyond any number of downloads: who has the words in its name comes first
+
+
+@dataclass(frozen=True)
+class FacetValue:
+    value: str
+    label: str
+    count: int
+    is_chosen: bool
+
+
+@dataclass(frozen=True)
+class Facet:
+    """One way to narrow the list. `more` counts values that are not shown, for being the rarest."""
+
+    parameter: str
+    label: str
+    values: list[FacetValue]
+    more: int = 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """A page of what was found. `is_similar`: nothing holds the words, so names like them were taken."""
+
+    items: list[Adapter]
+    next_cursor: str
+    count: int
+    facets: list[Facet] = field(default_factory=list)
+    is_similar: bool = False
+
+
+def find(query: AdapterQuery, *, person: Person, with_facets: bool = False) -> Found:
+    """Adapters that fit the query and this person may see. Raises BadCursor, BadParameter.
+
+    Those that have no weights yet are listed only where their namespace is asked for. Each has `composes_with`, the
+    number of other adapters that it can be composed with, and no `facts` of its head, which may be long.
+    """
+    table = columns.current()
+    with table.lock:
+        search = _Search(query, person, table)
+        positions, keys = search.page()
+        ids = table.all_ids[positions]
+        found = search.count()
+        counts = search.facet_counts() if with_facets else {}
+        families = search.families()
+    items, has_more = ids[: query.limit], len(ids) > query.limit
+    cursor = _encode(query.order, keys[query.limit - 1], int(ids[query.limit - 1])) if has_more else ""
+    return Found(
+        items=_adapters(items.tolist(), families),
+        next_cursor=cursor,
+        count=found,
+        facets=_facets(query, counts) if with_facets else [],
+        is_similar=search.is_similar,
+    )
+
+
+def count(query: AdapterQuery, *, person: Person) -> int:
+    """How many adapters fit the query."""
+    table = columns.current()
+    with table.lock:
+        return _Search(query, person, table).count()
+
+
+def facets(query: AdapterQuery, *, person: Person) -> list[Facet]:
+    """Ways to narrow the query, each with exact counts under all its other parameters."""
+    table = columns.current()
+    with table.lock:
+        counts = _Search(query, person, table).facet_counts()
+    return _facets(query, counts)
+
+
+class _Search:
+    """One query over the columns. Every method wants the columns' lock held."""
+
+    def __init__(self, query: AdapterQuery, person: Person, table: Columns) -> None:
+        self.query = query
+        self.table = table
+        self.is_similar = False
+        self.name_matches: Mask | None = None
+        self.task_scores: NDArray[np.float64] | None = None
+        table.refresh()
+        self.visible = self._visible(person)
+        self.masks = self._masks()
+
+    def _visible(self, person: Person) -> Mask:
+        mask: Mask = self.table["is_public"]
+        if person is not None and person.is_authenticated:
+            # Beyond what is public, a person sees only what lies in namespaces of theirs; which of it is theirs to say
+            # is for `visible_to`.
+            mine = Membership.objects.filter(user_id=person.pk).values("namespace_id")
+            own = (
+                Adapter.objects.visible_to(person).filter(namespace_id__in=mine).values_list("pk", flat=True)
+            )
+            mask = mask | self.table.mask_of(np.fromiter(own, np.int64))
+        return mask
+
+    def _masks(self) -> dict[str, Mask]:
+        """Parameter -> who passes it; parameters that are left open have none."""
+        query, table = self.query, self.table
+        masks: dict[str, Mask] = {}
+        if query.words:
+            masks["q"] = self._with_words(query.words)
+        if query.base:
+            masks["base"] = self._made_for(query.base)
+        if query.task:
+            masks["task"] = table["task_id"] == _pk(Task.objects.filter(slug=query.task))
+        if query.composable is not None:
+            masks["composable"] = table["is_composable"] == query.composable
+        if query.rank:
+            masks["rank"] = _within(table["rank"], query.rank, unit=1)
+        if query.size:
+            masks["size"] = _within(table["size_bytes"], query.size, unit=MEGABYTE)
+        for name in columns.TEXTS:
+            if value := getattr(query, name):
+                text = value if name == "targets" else value.lower()
+                masks[name] = table[name] == table.words[name].numbers.get(text, -1)
+        if query.kind:
+            masks["kind"] = table["is_composed"] == (query.kind == Adapter.Kind.COMPOSED)
+        if query.namespace:
+            masks["namespace"] = table["namespace_id"] == _pk(
+                Namespace.objects.filter(name__iexact=query.namespace)
+            )
+        else:
+            masks["namespace"] = table["rank"] >= 0
+        if query.scored_on:
+            masks["scored_on"] = self._scored_on(query.scored_on)
+        return masks
+
+    def _with_words(self, words: Sequence[str]) -> Mask:
+        backend, table = backends.of(connection), self.table
+        found = backend.with_words(connection, words)
+        if not len(found):
+            found = backend.with_similar_names(connection, words)
+            self.is_similar = len(found) > 0
+            self.name_matches = np.zeros(table.size, np.bool_)
+            return table.mask_of(found)
+        if self.query.order == "relevance":
+            self.name_matches = table.mask_of(backend.with_words(connection, words, names_only=True))
+        return table.mask_of(found)
+
+    def _made_for(self, name: str) -> Mask:
+        base_model = BaseModel.objects.named(name)
+        if base_model is not None:
+            mask: Mask = self.table["base_model_id"] == base_model.pk
+            return mask
+        unknown = Adapter.objects.filter(base_model=None, base_model_label__iexact=name).values_list(
+            "pk", flat=True
+        )
+        return self.table.mask_of(np.fromiter(unknown, np.int64))
+
+    def _scored_on(self, slug: str) -> Mask:
+        task = Task.objects.filter(slug=slug).first()
+        if task is None:
+            raise BadParameter("scored_on", f"There is no task {slug[:100]!r}.")
+        rows = list(AdapterScore.objects.filter(task=task).values_list("adapter_id", "value"))
+        self.task_scores = np.full(self.table.size, -1.0)
+        ids = np.array([pk for pk, _ in rows], np.int64)
+        known = (ids > 0) & (ids < len(self.table.positions))
+        places = self.table.positions[ids[known]] if len(ids) else ids
+        values = np.array([value for _, value in rows])[known] if len(ids) else np.zeros(0)
+        np.maximum.at(self.task_scores, places[places >= 0], values[places >= 0])
+        return self.task_scores >= 0
+
+    def _fitting(self, *, without: str = "") -> Mask:
+        mask = self.visible
+        for name, other in self.masks.items():
+            if name != without:
+                mask = mask & other
+        return mask
+
+    def count(self) -> int:
+        return int(np.count_nonzero(self._fitting()))
+
+    def page(self) -> tuple[Positions, list[float]]:
+        """Positions of one page's adapters and one more if there is one, with the values they are sorted by."""
+        places = np.flatnonzero(self._fitting())
+        keys, ids = self._keys()[places], self.table.all_ids[places]
+        if self.query.cursor:
+            key, pk = _decode(self.query.cursor, self.query.order)
+            behind = (keys < key) | ((keys == key) & (ids < pk))
+            places, keys, ids = places[behind], keys[behind], ids[behind]
+        first = _first(keys, ids, self.query.limit + 1)
+        return places[first], keys[first].tolist()
+
+    def _keys(self) -> NDArray[Any]:
+        if self.query.order == "relevance":
+            keys: NDArray[Any] = self.table["downloads"].astype(np.float64)
+            return keys if self.name_matches is None else keys + NAME_BONUS * self.name_matches
+        if self.query.order == "score" and self.task_scores is not None:
+            return self.task_scores
+        return self.table[SORT_COLUMNS[self.query.order]]
+
+    def families(self) -> dict[int, int]:
+        """Base model -> how many composable adapters for it this person sees."""
+        places = self.visible & self.table["is_composable"] & (self.table["base_model_id"] > 0)
+        sizes = np.bincount(self.table["base_model_id"][places])
+        return {int(base): int(sizes[base]) for base in np.flatnonzero(sizes)}
+
+    def facet_counts(self) -> dict[str, list[tuple[Any, int]]]:
+        """Parameter -> (value, how many fit it and all other parameters), for every value that somebody has."""
+        table = self.table
+        counts: dict[str, list[tuple[Any, int]]] = {}
+        everybody = np.flatnonzero(self._fitting())
+        for parameter, column in _FACET_COLUMNS.items():
+            places = (
+                np.flatnonzero(self._fitting(without=parameter)) if parameter in self.masks else everybody
+            )
+            counts[parameter] = self._count_values(parameter, table[column][places])
+        return counts
+
+    def _count_values(self, parameter: str, values: NDArray[Any]) -> list[tuple[Any, int]]:
+        if parameter == "size":
+            starts = [int(step.split("-")[0]) * MEGABYTE for step in SIZE_STEPS]
+            sums = np.bincount(np.searchsorted(starts, values, side="right") - 1, minlength=len(SIZE_STEPS))
+            return [(step, int(total)) for step, total in zip(SIZE_STEPS, sums, strict=True) if total]
+        if values.dtype == np.bool_:
+            yes = int(np.count_nonzero(values))
+            return [(value, total) for value, total in ((True, yes), (False, len(values) - yes)) if total]
+        sums = np.bincount(np.maximum(values, 0)) if parameter == "rank" else np.bincount(values)
+        kept = np.flatnonzero(sums)
+        kept = kept[kept > 0]  # 0 says that there is none
+        if parameter in columns.TEXTS:
+            texts = self.table.words[parameter].texts
+            return [(texts[number], int(sums[number])) for number in kept]
+        return [(int(value), int(sums[value])) for value in kept]
+
+
+_FACET_COLUMNS = {
+    "base": "base_model_id",
+    "task": "task_id",
+    "composable": "is_composable",
+    "rank": "rank",
+    "targets": "targets",
+    "license": "license",
+    "language": "language",
+    "size": "size_bytes",
+    "kind": "is_composed",
+}
+_LABELS = {
+    "base": "Base model",
+    "task": "Task",
+    "composable": "Composable",
+    "rank": "Rank",
+    "targets": "Target matrices",
+    "license": "Licence",
+    "language": "Language",
+    "size": "Size",
+    "kind": "Kind",
+}
+
+
+def _facets(query: AdapterQuery, counts: dict[str, list[tuple[Any, int]]]) -> list[Facet]:
+    chosen = query.as_url_params()
+    found = []
+    for parameter, label in _LABELS.items():
+        pairs = counts[parameter]
+        wanted = chosen.get(parameter, "").casefold()
+        if parameter == "base" and wanted:
+            # Chosen by another of its names: the facet shows the one that it is known by.
+            base_model = BaseModel.objects.named(wanted)
+            wanted = base_model.name.casefold() if base_model else wanted
+        if parameter in {"base", "task"}:
+            values = _named(parameter, pairs, wanted)
+        else:
+            values = [(*_in_words(parameter, value), total) for value, total in pairs]
+            if parameter not in {"rank", "size"}:
+                values.sort(key=lambda item: (-item[2], item[0]))
+        rows = [FacetValue(value, text, total, value.casefold() == wanted) for value, text, total in values]
+        # What is chosen is always shown, be it ever so rare.
+        shown = [row for place, row in enumerate(rows) if place < FACET_VALUES or row.is_chosen]
+        found.append(Facet(parameter, label, shown, more=len(pairs) - len(shown)))
+    return found
+
+
+def _named(parameter: str, pairs: list[tuple[int, int]], chosen: str) -> list[tuple[str, str, int]]:
+    """The most frequent base models or tasks with their names, and the chosen one."""
+    totals = dict(pairs)
+    most = [pk for pk, _ in sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:FACET_VALUES]]
+    if parameter == "base":
+        bases = BaseModel.objects.filter(Q(pk__in=most) | Q(name__iexact=chosen)).only("name")
+        values = [(row.name, row.name, totals.get(row.pk, 0)) for row in bases]
+    else:
+        tasks = Task.objects.filter(Q(pk__in=most) | Q(slug=chosen)).only("slug", "title")
+        values = [(row.slug, row.title, totals.get(row.pk, 0)) for row in tasks]
+    return sorted((item for item in values if item[2]), key=lambda item: (-item[2], item[0]))
+
+
+def _in_words(parameter: str, value: Any) -> tuple[str, str]:
+    """A facet's value as it stands in the address, and as people read it."""
+    if parameter == "composable":
+        return ("yes", "Yes") if value else ("no", "No")
+    if parameter == "kind":
+        kind = Adapter.Kind.COMPOSED if value else Adapter.Kind.MODULE
+        return kind.value, str(kind.label)
+    if parameter == "size":
+        low, high = value.split("-")
+        if not high:
+            return value, f"{int(low) // 1000} GB and more"
+        return value, f"under {int(high) + 1} MB" if low == "0" else f"{low} to {int(high) + 1} MB"
+    if parameter == "targets":
+        return value, value.replace(",", ", ")
+    return str(value), str(value)
+
+
+def _adapters(ids: list[int], families: dict[int, int]) -> list[Adapter]:
+    rows = (
+        Adapter.objects.select_related("namespace", "base_model", "task", "head")
+        .defer(
+            "head__facts", "head__warnings", "head__description", "base_model__matrices", "base_model__config"
+        )
+        .in_bulk(ids)
+    )
+    found = [rows[pk] for pk in ids if pk in rows]
+    for adapter in found:
+        family = families.get(adapter.base_model_id or 0, 0) if adapter.is_composable else 0
+        adapter.composes_with = max(family - 1, 0)
+    return found
+
+
+def _first(keys: NDArray[Any], ids: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
+    """Where the `wanted` rows are that come first by (key, id), both from high to low, in that order."""
+    places = np.arange(len(keys))
+    if len(keys) > 4 * wanted:
+        last = np.partition(keys, len(keys) - wanted)[len(keys) - wanted]
+        above, level = np.flatnonzero(keys > last), np.flatnonzero(keys == last)
+        short = wanted - len(above)
+        if len(level) > short:  # equal ones: those with the highest ids
+            level = level[np.argpartition(ids[level], len(level) - short)[len(level) - short :]]
+        places = np.concatenate([above, level])
+    order = np.lexsort((-ids[places], -keys[places]))
+    result: NDArray[np.int64] = places[order][:wanted]
+    return result
+
+
+def _within(values: NDArray[Any], wanted: Range, *, unit: int) -> Mask:
+    """Values within a range whose numbers count `unit` each; the high end's whole unit belongs to it."""
+    mask: Mask = values >= 0 if wanted.low is None else values >= wanted.low * unit
+    if wanted.high is not None:
+        mask = mask & (values < (wanted.high + 1) * unit)
+    return mask
+
+
+def _pk(rows: Any) -> int:
+    """The id of the one row, or one that nothing has."""
+    found = rows.values_list("pk", flat=True).first()
+    return -1 if found is None else int(found)
+
+
+def _encode(order: str, key: float, pk: int) -> str:
+    text = json.dumps([order, key, pk], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _decode(cursor: str, order: str) -> tuple[float, int]:
+    try:
+        raw = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+        given, key, pk = json.loads(raw)
+    except (ValueError, TypeError, binascii.Error, RecursionError) as error:
+        raise BadCursor from error
+    is_number = isinstance(key, int | float) and not isinstance(key, bool) and abs(key) < 2**62
+    if given != order or not is_number or not isinstance(pk, int) or not 0 < pk < 2**62:
+        raise BadCursor
+    return key, pk

@@ -1,0 +1,192 @@
+"""The search on Postgres: tsvector for words, pg_trgm for misspelt names, transaction ids for what has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.search.backends import COLUMNS, FETCHED_AT_ONCE
+
+LIKENESS = 0.45  # of pg_trgm's word_similarity; "colur" for "colour" has 0.57
+
+# Tokens are split at every ASCII character that is neither letter nor digit: Postgres's own parser would keep host
+# names, paths and hyphenated words together.
+_SPLIT = r"'[\x21-\x2f\x3a-\x40\x5b-\x60\x7b-\x7e]+', ' ', 'g'"
+
+_DOCUMENTS = rf"""
+CREATE EXTENSION IF NOT EXISTS pg_trgm;
+ALTER TABLE registry_adaptertext ADD COLUMN IF NOT EXISTS names_document tsvector GENERATED ALWAYS AS
+    (to_tsvector('simple'::regconfig, regexp_replace(names, {_SPLIT}))) STORED;
+ALTER TABLE registry_adaptertext ADD COLUMN IF NOT EXISTS document tsvector GENERATED ALWAYS AS
+    (to_tsvector('simple'::regconfig, regexp_replace(names || ' ' || about || ' ' || card, {_SPLIT}))) STORED;
+CREATE INDEX IF NOT EXISTS adapter_text_names ON registry_adaptertext USING gin (names_document);
+CREATE INDEX IF NOT EXISTS adapter_text_words ON registry_adaptertext USING gin (document);
+CREATE INDEX IF NOT EXISTS adapter_text_likeness ON registry_adaptertext USING gin (lower(names) gin_trgm_ops);
+"""
+
+# Column of the search row -> how it follows from the adapter `a`.
+_ROW = {
+    "is_alive": "a.deleted_at IS NULL",
+    "is_public": "a.deleted_at IS NULL AND a.visibility = 'public' AND a.quarantined_at IS NULL",
+    "namespace_id": "a.namespace_id",
+    "base_model_id": "coalesce(a.base_model_id, 0)",
+    "task_id": "coalesce(a.task_id, 0)",
+    "is_composable": "a.is_composable",
+    "is_composed": "a.kind = 'composed'",
+    "rank": "coalesce(a.rank, -1)",
+    "license": "lower(a.license)",
+    "language": "lower(a.language)",
+    "targets": """coalesce((SELECT left(string_agg(value, ',' ORDER BY value COLLATE "C"), 500) FROM registry_revision r,
+        jsonb_array_elements_text(CASE jsonb_typeof(r.facts -> 'target_names') WHEN 'array'
+        THEN r.facts -> 'target_names' ELSE '[]'::jsonb END) WHERE r.id = a.head_id), '')""",
+    "size_bytes": "a.size_bytes",
+    "created_us": "(extract(epoch FROM a.created_at) * 1000000)::bigint",
+    "updated_us": "(extract(epoch FROM a.updated_at) * 1000000)::bigint",
+    "downloads": "a.downloads",
+    "likes": "a.likes",
+    "score": "coalesce(a.best_score, -1)",
+}
+_NAMES_OF_ROW = ", ".join(_ROW)
+_WRITE_ROWS = f"""
+    INSERT INTO registry_searchrow AS known (adapter_id, {_NAMES_OF_ROW}, trending, usefulness, uses, changed_in)
+    SELECT a.id, {", ".join(_ROW.values())}, 0, 0, 0, 0 FROM registry_adapter a WHERE %s
+    ON CONFLICT (adapter_id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _ROW)}
+    WHERE ({", ".join(f"known.{name}" for name in _ROW)})
+        IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in _ROW)})
+"""  # noqa: S608 - column names of ours
+_WRITE_TEXTS = """
+    INSERT INTO registry_adaptertext AS known (adapter_id, names, about, card)
+    SELECT a.id, left(n.name || ' ' || a.name, 400),
+        concat_ws(' ', a.description, t.title, coalesce(b.name, a.base_model_label),
+            (SELECT string_agg(value, ' ') FROM jsonb_array_elements_text(
+                CASE jsonb_typeof(a.tags) WHEN 'array' THEN a.tags ELSE '[]'::jsonb END))), ''
+    FROM registry_adapter a JOIN registry_namespace n ON n.id = a.namespace_id
+    LEFT JOIN registry_task t ON t.id = a.task_id LEFT JOIN registry_basemodel b ON b.id = a.base_model_id
+    WHERE %s
+    ON CONFLICT (adapter_id) DO UPDATE SET names = excluded.names, about = excluded.about
+    WHERE (known.names, known.about) IS DISTINCT FROM (excluded.names, excluded.about)
+"""
+
+# Name -> (when it fires, what it does). Counters apart: they change far more often than anything else and need
+# nothing of the rest.
+_TRIGGERS = {
+    "search_row_changed": (
+        "BEFORE INSERT OR UPDATE ON registry_searchrow FOR EACH ROW",
+        "NEW.changed_in := pg_current_xact_id()::text::bigint; RETURN NEW;",
+    ),
+    "search_row_gone": (
+        "AFTER DELETE ON registry_searchrow FOR EACH STATEMENT",
+        "UPDATE registry_searchclock SET epoch = epoch + 1; RETURN NULL;",
+    ),
+    "adapter_search_row_new": (
+        "AFTER INSERT ON registry_adapter FOR EACH ROW",
+        f"{_WRITE_ROWS % 'a.id = NEW.id'}; {_WRITE_TEXTS % 'a.id = NEW.id'}; RETURN NULL;",
+    ),
+    "adapter_search_row_said": (
+        "AFTER UPDATE OF deleted_at, visibility, quarantined_at, namespace_id, base_model_id, task_id, is_composable, "
+        "kind, rank, license, language, head_id, size_bytes, created_at, updated_at, best_score "
+        "ON registry_adapter FOR EACH ROW",
+        f"{_WRITE_ROWS % 'a.id = NEW.id'}; RETURN NULL;",
+    ),
+    "adapter_search_counters": (
+        "AFTER UPDATE OF downloads, likes ON registry_adapter FOR EACH ROW "
+        "WHEN ((OLD.downloads, OLD.likes) IS DISTINCT FROM (NEW.downloads, NEW.likes))",
+        "UPDATE registry_searchrow SET downloads = NEW.downloads, likes = NEW.likes WHERE adapter_id = NEW.id; "
+        "RETURN NULL;",
+    ),
+    "adapter_text_said": (
+        "AFTER UPDATE OF name, namespace_id, description, task_id, base_model_id, base_model_label, tags "
+        "ON registry_adapter FOR EACH ROW",
+        f"{_WRITE_TEXTS % 'a.id = NEW.id'}; RETURN NULL;",
+    ),
+    "namespace_text": (
+        "AFTER UPDATE OF name ON registry_namespace FOR EACH ROW WHEN (OLD.name <> NEW.name)",
+        f"{_WRITE_TEXTS % 'a.namespace_id = NEW.id'}; RETURN NULL;",
+    ),
+    "task_text": (
+        "AFTER UPDATE OF title ON registry_task FOR EACH ROW WHEN (OLD.title <> NEW.title)",
+        f"{_WRITE_TEXTS % 'a.task_id = NEW.id'}; RETURN NULL;",
+    ),
+    "base_text": (
+        "AFTER UPDATE OF name ON registry_basemodel FOR EACH ROW WHEN (OLD.name <> NEW.name)",
+        f"{_WRITE_TEXTS % 'a.base_model_id = NEW.id'}; RETURN NULL;",
+    ),
+}
+
+
+class Postgres:
+    def install(self, connection: Any) -> None:
+        statements = [_DOCUMENTS]
+        for name, (when, what) in _TRIGGERS.items():
+            table = when.split(" ON ")[1].split()[0]
+            statements.append(
+                f"CREATE OR REPLACE FUNCTION registry_{name}() RETURNS trigger LANGUAGE plpgsql AS "
+                f"$body$ BEGIN {what} END $body$;"
+                f"DROP TRIGGER IF EXISTS {name} ON {table};"
+                f"CREATE TRIGGER {name} {when} EXECUTE FUNCTION registry_{name}();"
+            )
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    def remove(self, connection: Any) -> None:
+        """Nothing: a table is changed here, not rebuilt, and triggers stay on it."""
+
+    def resync(self, connection: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(_WRITE_ROWS % "true")
+            cursor.execute(_WRITE_TEXTS % "true")
+
+    def now(self, connection: Any) -> tuple[int, int]:
+        # Transactions before the oldest that still runs are over and seen by every later statement; those from it on
+        # may come into sight at any time, so the next look begins there.
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT coalesce((SELECT max(epoch) FROM registry_searchclock), -1), "
+                "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+            )
+            epoch, mark = cursor.fetchone()
+        return epoch, mark
+
+    def changes(self, connection: Any, since: int) -> Iterator[Sequence[tuple[Any, ...]]]:
+        statement = f"SELECT {', '.join(COLUMNS)} FROM registry_searchrow WHERE changed_in >= %s"  # noqa: S608
+        if since:
+            with connection.cursor() as cursor:
+                cursor.execute(statement, [since])
+                yield cursor.fetchall()
+            return
+        with connection.cursor() as cursor:
+            cursor.execute(statement, [since])
+            while rows := cursor.fetchmany(FETCHED_AT_ONCE):
+                yield rows
+
+    def with_words(
+        self, connection: Any, words: Sequence[str], *, names_only: bool = False
+    ) -> NDArray[np.int64]:
+        column = "names_document" if names_only else "document"
+        # Each word is letters and digits alone (query.split), so that nothing in it means anything to to_tsquery.
+        asked = " & ".join(f"{word}:*" for word in words)
+        return _ids(
+            connection,
+            f"SELECT adapter_id FROM registry_adaptertext WHERE {column} @@ to_tsquery('simple', %s)",  # noqa: S608
+            [asked],
+        )
+
+    def with_similar_names(self, connection: Any, words: Sequence[str]) -> NDArray[np.int64]:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT set_config('pg_trgm.word_similarity_threshold', %s, false)", [str(LIKENESS)]
+            )
+        similar = " AND ".join("lower(names) %%> %s" for _ in words)
+        return _ids(connection, f"SELECT adapter_id FROM registry_adaptertext WHERE {similar}", list(words))  # noqa: S608
+
+
+def _ids(connection: Any, statement: str, params: list[str]) -> NDArray[np.int64]:
+    """The one column of ids that a query gives, without a Python object for each: there may be a million."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT string_agg(int8send(adapter_id), ''::bytea) FROM ({statement}) found", params)  # noqa: S608
+        (packed,) = cursor.fetchone()
+    return np.frombuffer(bytes(packed or b""), dtype=">i8").astype(np.int64)

@@ -1,0 +1,236 @@
+"""What somebody is looking for, read from an address: parameters that are understood or refused, never ignored."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar
+from urllib.parse import urlencode
+
+from django.http import QueryDict
+
+from registry.adapter_config import MAX_RANK
+from registry.models import Adapter
+from web.errors import DomainError
+from web.pagination import page_size
+
+MAX_TEXT = 200
+MAX_WORDS = 10
+MEGABYTE = 1_000_000
+MAX_SIZE_MB = 100_000
+
+# What an order is called -> what it means, for people. All go from high to low.
+SORTS: dict[str, str] = {
+    "relevance": "names first, then downloads; needs q",
+    "trending": "downloads, likes and compositions of the last two weeks, newer ones counting more",
+    "new": "newest",
+    "updated": "last updated",
+    "downloads": "downloads",
+    "likes": "likes",
+    "score": "best held-out score; with scored_on, the score on that task",
+    "useful": "what compositions lost without it",
+}
+DEFAULT_SORT = "new"
+
+
+class BadParameter(DomainError):
+    """A parameter that is unknown or cannot be used: said, since a list that ignores it would be another list."""
+
+    code = "bad_parameter"
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message, fields={name[:100]: [message]})
+
+
+@dataclass(frozen=True)
+class Range:
+    """Whole numbers from `low` to `high`, both included; None leaves a side open."""
+
+    low: int | None = None
+    high: int | None = None
+
+    def __str__(self) -> str:
+        if self.low is None and self.high is None:
+            return ""
+        if self.low == self.high:
+            return str(self.low)
+        return f"{'' if self.low is None else self.low}-{'' if self.high is None else self.high}"
+
+    def __bool__(self) -> bool:
+        return bool(str(self))
+
+
+@dataclass(frozen=True)
+class AdapterQuery:
+    """What somebody is looking for; empty means any."""
+
+    q: str = ""
+    task: str = ""
+    base: str = ""
+    composable: bool | None = None
+    rank: Range = Range()
+    targets: str = ""
+    license: str = ""
+    language: str = ""
+    size: Range = Range()
+    kind: str = ""
+    namespace: str = ""
+    scored_on: str = ""
+    sort: str = ""
+    cursor: str = ""
+    limit: int = 20
+
+    PARAMETERS: ClassVar = (
+        "q", "task", "base", "composable", "rank", "targets", "license", "language", "size", "kind", "namespace",
+        "scored_on", "sort", "cursor", "limit",
+    )  # fmt: skip
+
+    @classmethod
+    def parse(cls, params: QueryDict) -> AdapterQuery:
+        """The query that these parameters ask for. Raises BadParameter for one that is unknown or unusable."""
+        for name in params:
+            if name not in cls.PARAMETERS:
+                raise BadParameter(
+                    name,
+                    f"{name[:60]!r} is no parameter of this list. There are: {', '.join(cls.PARAMETERS)}.",
+                )
+            if len(params.getlist(name)) > 1:
+                raise BadParameter(
+                    name, f"{name!r} is given {len(params.getlist(name))} times; give it once."
+                )
+        q = _words(_text(params, "q"))
+        return cls(
+            q=q,
+            task=_text(params, "task"),
+            base=_text(params, "base"),
+            composable=yes_or_no("composable", _text(params, "composable")),
+            rank=_range("rank", _text(params, "rank"), MAX_RANK, first=1),
+            targets=_targets(_text(params, "targets", limit=500)),
+            license=_text(params, "license"),
+            language=_text(params, "language"),
+            size=_range("size", _text(params, "size"), MAX_SIZE_MB, first=0),
+            kind=_one_of("kind", _text(params, "kind"), Adapter.Kind.values),
+            namespace=_text(params, "namespace"),
+            scored_on=_text(params, "scored_on"),
+            sort=_sort(_text(params, "sort"), q),
+            cursor=_text(params, "cursor", limit=2000),
+            limit=page_size(params.get("limit") or None),
+        )
+
+    @property
+    def words(self) -> list[str]:
+        """What the text has to begin words with: the letters and digits of `q`, in lower case."""
+        return split(self.q)
+
+    @property
+    def order(self) -> str:
+        """The order that holds: the one asked for, else the best match where there are words, else the newest."""
+        return self.sort or ("relevance" if self.q else DEFAULT_SORT)
+
+    @property
+    def is_narrowed(self) -> bool:
+        """Whether anything but the order was asked for."""
+        return any(name not in {"sort", "limit"} for name in self.as_url_params())
+
+    def as_url_params(self) -> dict[str, str]:
+        """The parameters that make this query again, without the place in the list."""
+        composable = "" if self.composable is None else ("yes" if self.composable else "no")
+        said = {
+            "q": self.q,
+            "task": self.task,
+            "base": self.base,
+            "composable": composable,
+            "rank": str(self.rank),
+            "targets": self.targets,
+            "license": self.license,
+            "language": self.language,
+            "size": str(self.size),
+            "kind": self.kind,
+            "namespace": self.namespace,
+            "scored_on": self.scored_on,
+            "sort": self.sort,
+            "limit": "" if self.limit == page_size(None) else str(self.limit),
+        }
+        return {name: value for name, value in said.items() if value}
+
+    def url_with(self, **changes: str) -> str:
+        """The query string with some parameters changed, "" taking one away: `url_with(base="gpt2")`."""
+        params = {**self.as_url_params(), **changes}
+        if not params.get("q") and params.get("sort") == "relevance":
+            del params["sort"]
+        return urlencode({name: value for name, value in params.items() if value})
+
+    def without(self, parameter: str) -> AdapterQuery:
+        """This query with one parameter left open."""
+        defaults: dict[str, Any] = {
+            item.name: item.default for item in fields(self) if item.name == parameter
+        }
+        return replace(self, **defaults)
+
+
+def split(text: str) -> list[str]:
+    """Letters and digits that stand together, in lower case, as both databases split what they index."""
+    return re.findall(r"[^\W_]+", text.lower())
+
+
+def _text(params: QueryDict, name: str, *, limit: int = MAX_TEXT) -> str:
+    value = params.get(name, "").strip()
+    if len(value) > limit:
+        raise BadParameter(name, f"{name!r} has {len(value)} characters; {limit} are allowed.")
+    if "\x00" in value or not value.isprintable():
+        raise BadParameter(name, f"{name!r} holds a character that no text here may.")
+    return value
+
+
+def _words(text: str) -> str:
+    words = text.split()
+    if len(words) > MAX_WORDS:
+        raise BadParameter("q", f"'q' has {len(words)} words; {MAX_WORDS} are allowed.")
+    if words and not split(text):
+        raise BadParameter("q", "'q' has neither a letter nor a digit to search for.")
+    if len(split(text)) > 2 * MAX_WORDS:
+        raise BadParameter("q", f"'q' falls into more than {2 * MAX_WORDS} words.")
+    return " ".join(words)
+
+
+def yes_or_no(name: str, text: str) -> bool | None:
+    """A yes/no parameter; None for "". Raises BadParameter."""
+    answers = {"": None, "yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+    if text.lower() not in answers:
+        raise BadParameter(name, f"{name!r} is yes or no, not {text[:40]!r}.")
+    return answers[text.lower()]
+
+
+def _one_of(name: str, text: str, allowed: list[str]) -> str:
+    if text and text not in allowed:
+        raise BadParameter(name, f"{name!r} is one of {', '.join(allowed)}, not {text[:40]!r}.")
+    return text
+
+
+def _sort(text: str, q: str) -> str:
+    sort = _one_of("sort", text, list(SORTS))
+    if sort == "relevance" and not q:
+        raise BadParameter("sort", "'sort=relevance' needs words to be relevant to; give 'q' as well.")
+    # What holds anyway is not repeated in addresses.
+    return "" if sort == ("relevance" if q else DEFAULT_SORT) else sort
+
+
+def _targets(text: str) -> str:
+    names = sorted({name.strip() for name in text.split(",")} - {""})
+    return ",".join(names)
+
+
+def _range(name: str, text: str, most: int, *, first: int) -> Range:
+    """ "8" is 8 to 8, "4-16" both ends included, "4-" and "-16" open on one side. Raises BadParameter."""
+    if not text:
+        return Range()
+    match = re.fullmatch(r"(\d{1,6})?(-)?(\d{1,6})?", text, re.ASCII)
+    if match is None or (match[1] is None and match[3] is None):
+        raise BadParameter(name, f"{name!r} is a number or a range such as 4-16, not {text[:40]!r}.")
+    low = int(match[1]) if match[1] else None
+    high = (int(match[3]) if match[3] else None) if match[2] else low
+    if any(end is not None and not first <= end <= most for end in (low, high)):
+        raise BadParameter(name, f"{name!r} goes from {first} to {most}.")
+    if low is not None and high is not None and low > high:
+        raise BadParameter(name, f"{name!r} goes from {low} down to {high}; turn the two around.")
+    return Range(low, high)

@@ -1,0 +1,43 @@
+"""Looking things up from another thing: what an adapter composes with, where a file is, which tasks are shown."""
+
+from __future__ import annotations
+
+import re
+
+from django.db.models import OuterRef, Q, QuerySet, Subquery
+
+from registry.models import Adapter, Revision, RevisionFile, Task
+from registry.rights import Person
+from registry.search.query import BadParameter
+
+
+def composes_with(adapter: Adapter, *, person: Person) -> QuerySet[Adapter]:
+    """The other adapters that this person may see and this adapter can be composed with."""
+    if not adapter.is_composable or adapter.base_model is None:
+        return Adapter.objects.none()
+    family = Adapter.objects.visible_to(person).composable_with(adapter.base_model)
+    return family.exclude(pk=adapter.pk).select_related("namespace", "task")
+
+
+def revisions_with(sha256: str, *, person: Person) -> QuerySet[Revision]:
+    """Revisions that this person may see and that have a file with this hash, or weights with this tensor hash.
+
+    The tensor hash is of names, shapes and values alone, so it finds the same weights in another file. Each has
+    `path`, the file's, or None where only the tensors are meant. Raises BadParameter.
+    """
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise BadParameter("sha256", "A sha256 is 64 hex digits.")
+    sha256 = sha256.lower()
+    files = RevisionFile.objects.filter(revision=OuterRef("pk"), blob__sha256=sha256).order_by("path")
+    return (
+        Revision.objects.filter(adapter__in=Adapter.objects.visible_to(person))
+        .annotate(path=Subquery(files.values("path")[:1]))
+        .filter(Q(path__isnull=False) | Q(tensor_sha256=sha256))
+        .select_related("adapter__namespace")
+    )
+
+
+def tasks_shown_to(person: Person) -> QuerySet[Task]:
+    """Tasks with rows, tasks of nobody in particular, and those of some adapter that this person may see."""
+    visible = Adapter.objects.visible_to(person).filter(task__isnull=False).order_by().values("task_id")
+    return Task.objects.filter(Q(is_held_out=True) | Q(owner=None) | Q(pk__in=visible))

@@ -1,0 +1,195 @@
+"""The search on SQLite: FTS5 for words, its trigrams for misspelt names, a counter for what has changed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from registry.search.backends import COLUMNS, FETCHED_AT_ONCE
+
+LIKENESS = 0.45  # as on Postgres
+LOOKED_AT = 2000  # names that share the most trigrams with a word, compared in full
+
+
+def _micros(moment: str) -> str:
+    whole = f"CAST(strftime('%s', {moment}) AS INTEGER) * 1000000"
+    return f"({whole} + CAST(substr({moment} || '000000', 21, 6) AS INTEGER))"
+
+
+# Column of the search row -> how it follows from the adapter `a`.
+_ROW = {
+    "is_alive": "a.deleted_at IS NULL",
+    "is_public": "a.deleted_at IS NULL AND a.visibility = 'public' AND a.quarantined_at IS NULL",
+    "namespace_id": "a.namespace_id",
+    "base_model_id": "coalesce(a.base_model_id, 0)",
+    "task_id": "coalesce(a.task_id, 0)",
+    "is_composable": "a.is_composable",
+    "is_composed": "a.kind = 'composed'",
+    "rank": "coalesce(a.rank, -1)",
+    "license": "lower(a.license)",
+    "language": "lower(a.language)",
+    "targets": """coalesce((SELECT substr(group_concat(value, ','), 1, 500) FROM (SELECT value FROM
+        json_each((SELECT facts FROM registry_revision WHERE id = a.head_id), '$.target_names') ORDER BY value)), '')""",
+    "size_bytes": "a.size_bytes",
+    "created_us": _micros("a.created_at"),
+    "updated_us": _micros("a.updated_at"),
+    "downloads": "a.downloads",
+    "likes": "a.likes",
+    "score": "coalesce(a.best_score, -1)",
+}
+_NAMES_OF_ROW = ", ".join(_ROW)
+# "WHERE" stands before ON CONFLICT for SQLite's parser as well: without it, ON would belong to the FROM.
+_WRITE_ROWS = f"""
+    INSERT INTO registry_searchrow (adapter_id, {_NAMES_OF_ROW}, trending, usefulness, uses, changed_in)
+    SELECT a.id, {", ".join(_ROW.values())}, 0, 0, 0, 0 FROM registry_adapter a WHERE @which
+    ON CONFLICT (adapter_id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in _ROW)}
+    WHERE ({", ".join(f"registry_searchrow.{name}" for name in _ROW)})
+        IS NOT ({", ".join(f"excluded.{name}" for name in _ROW)})
+"""  # noqa: S608 - column names of ours
+_WRITE_TEXTS = """
+    INSERT INTO registry_adaptertext (adapter_id, names, about, card)
+    SELECT a.id, substr(n.name || ' ' || a.name, 1, 400), a.description || ' ' || coalesce(t.title, '') || ' ' ||
+        coalesce(b.name, a.base_model_label) || ' ' ||
+        coalesce((SELECT group_concat(value, ' ') FROM json_each(a.tags)), ''), ''
+    FROM registry_adapter a JOIN registry_namespace n ON n.id = a.namespace_id
+    LEFT JOIN registry_task t ON t.id = a.task_id LEFT JOIN registry_basemodel b ON b.id = a.base_model_id
+    WHERE @which
+    ON CONFLICT (adapter_id) DO UPDATE SET names = excluded.names, about = excluded.about
+    WHERE (registry_adaptertext.names, registry_adaptertext.about) IS NOT (excluded.names, excluded.about)
+"""
+_TICK = """UPDATE registry_searchclock SET number = number + 1;
+    UPDATE registry_searchrow SET changed_in = (SELECT number FROM registry_searchclock)
+    WHERE adapter_id = NEW.adapter_id;"""
+_FORGET_WORDS = """
+    INSERT INTO registry_words (registry_words, rowid, names, about, card)
+    VALUES ('delete', OLD.adapter_id, OLD.names, OLD.about, OLD.card);
+    INSERT INTO registry_likeness (registry_likeness, rowid, names) VALUES ('delete', OLD.adapter_id, OLD.names);"""
+_LEARN_WORDS = """
+    INSERT INTO registry_words (rowid, names, about, card) VALUES (NEW.adapter_id, NEW.names, NEW.about, NEW.card);
+    INSERT INTO registry_likeness (rowid, names) VALUES (NEW.adapter_id, NEW.names);"""
+
+_TABLES = [
+    """CREATE VIRTUAL TABLE IF NOT EXISTS registry_words USING fts5(names, about, card,
+        content='registry_adaptertext', content_rowid='adapter_id', tokenize="unicode61 remove_diacritics 0",
+        prefix='2 3')""",
+    """CREATE VIRTUAL TABLE IF NOT EXISTS registry_likeness USING fts5(names, content='registry_adaptertext',
+        content_rowid='adapter_id', tokenize='trigram')""",
+]
+_TRIGGERS = {
+    "adapter_text_new": f"AFTER INSERT ON registry_adaptertext BEGIN {_LEARN_WORDS} END",
+    "adapter_text_gone": f"AFTER DELETE ON registry_adaptertext BEGIN {_FORGET_WORDS} END",
+    "adapter_text_other": f"""AFTER UPDATE OF names, about, card ON registry_adaptertext
+        WHEN (OLD.names, OLD.about, OLD.card) IS NOT (NEW.names, NEW.about, NEW.card)
+        BEGIN {_FORGET_WORDS} {_LEARN_WORDS} END""",
+    "search_row_new": f"AFTER INSERT ON registry_searchrow BEGIN {_TICK} END",
+    # Not of changed_in: writing that down is no change.
+    "search_row_changed": f"""AFTER UPDATE OF {_NAMES_OF_ROW}, trending, usefulness, uses ON registry_searchrow
+        BEGIN {_TICK} END""",
+    "search_row_gone": """AFTER DELETE ON registry_searchrow
+        BEGIN UPDATE registry_searchclock SET epoch = epoch + 1; END""",
+    "adapter_search_row_new": f"""AFTER INSERT ON registry_adapter
+        BEGIN {_WRITE_ROWS.replace("@which", "a.id = NEW.id")}; {_WRITE_TEXTS.replace("@which", "a.id = NEW.id")}; END""",
+    "adapter_search_row_said": f"""AFTER UPDATE OF deleted_at, visibility, quarantined_at, namespace_id, base_model_id,
+        task_id, is_composable, kind, rank, license, language, head_id, size_bytes, created_at, updated_at, best_score
+        ON registry_adapter BEGIN {_WRITE_ROWS.replace("@which", "a.id = NEW.id")}; END""",
+    "adapter_search_counters": """AFTER UPDATE OF downloads, likes ON registry_adapter
+        WHEN (OLD.downloads, OLD.likes) IS NOT (NEW.downloads, NEW.likes) BEGIN
+        UPDATE registry_searchrow SET downloads = NEW.downloads, likes = NEW.likes WHERE adapter_id = NEW.id; END""",
+    "adapter_text_said": f"""AFTER UPDATE OF name, namespace_id, description, task_id, base_model_id, base_model_label,
+        tags ON registry_adapter BEGIN {_WRITE_TEXTS.replace("@which", "a.id = NEW.id")}; END""",
+    "namespace_text": f"""AFTER UPDATE OF name ON registry_namespace WHEN OLD.name <> NEW.name
+        BEGIN {_WRITE_TEXTS.replace("@which", "a.namespace_id = NEW.id")}; END""",
+    "task_text": f"""AFTER UPDATE OF title ON registry_task WHEN OLD.title <> NEW.title
+        BEGIN {_WRITE_TEXTS.replace("@which", "a.task_id = NEW.id")}; END""",
+    "base_text": f"""AFTER UPDATE OF name ON registry_basemodel WHEN OLD.name <> NEW.name
+        BEGIN {_WRITE_TEXTS.replace("@which", "a.base_model_id = NEW.id")}; END""",
+}
+
+
+class Sqlite:
+    def install(self, connection: Any) -> None:
+        self.remove(connection)
+        with connection.cursor() as cursor:
+            for table in _TABLES:
+                cursor.execute(table)
+            for name, what in _TRIGGERS.items():
+                cursor.execute(f"CREATE TRIGGER registry_{name} {what}")
+
+    def remove(self, connection: Any) -> None:
+        """To change a table, Django makes it anew and drops the old one: triggers would go with it, or stop it."""
+        with connection.cursor() as cursor:
+            for name in _TRIGGERS:
+                cursor.execute(f"DROP TRIGGER IF EXISTS registry_{name}")
+
+    def resync(self, connection: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(_WRITE_ROWS.replace("@which", "true"))
+            cursor.execute(_WRITE_TEXTS.replace("@which", "true"))
+            for table in ("registry_words", "registry_likeness"):
+                cursor.execute(f"INSERT INTO {table} ({table}) VALUES ('rebuild')")  # noqa: S608
+
+    def now(self, connection: Any) -> tuple[int, int]:
+        # One writes at a time here, so numbers come into sight in their order.
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT coalesce(max(epoch), -1), coalesce(max(number), 0) + 1 FROM registry_searchclock"
+            )
+            epoch, mark = cursor.fetchone()
+        return epoch, mark
+
+    def changes(self, connection: Any, since: int) -> Iterator[Sequence[tuple[Any, ...]]]:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT {', '.join(COLUMNS)} FROM registry_searchrow WHERE changed_in >= %s",  # noqa: S608
+                [since],
+            )
+            while rows := cursor.fetchmany(FETCHED_AT_ONCE):
+                yield rows
+
+    def with_words(
+        self, connection: Any, words: Sequence[str], *, names_only: bool = False
+    ) -> NDArray[np.int64]:
+        asked = " ".join(f'"{word}"*' for word in words)
+        if names_only:
+            asked = f"names : ({asked})"
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT rowid FROM registry_words WHERE registry_words MATCH %s", [asked])
+            return np.fromiter((row[0] for row in cursor.fetchall()), dtype=np.int64)
+
+    def with_similar_names(self, connection: Any, words: Sequence[str]) -> NDArray[np.int64]:
+        found: set[int] | None = None
+        for word in words:
+            ids = self._like(connection, word)
+            found = ids if found is None else found & ids
+        return np.fromiter(sorted(found or ()), dtype=np.int64)
+
+    def _like(self, connection: Any, word: str) -> set[int]:
+        pieces = {word[start : start + 3] for start in range(len(word) - 2)}
+        if not pieces:
+            return set()
+        asked = " OR ".join(f'"{piece}"' for piece in sorted(pieces))
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT rowid, names FROM registry_likeness WHERE registry_likeness MATCH %s ORDER BY rank LIMIT %s",
+                [asked, LOOKED_AT],
+            )
+            rows = cursor.fetchall()
+        return {pk for pk, names in rows if likeness(word, names) >= LIKENESS}
+
+
+def likeness(word: str, text: str) -> float:
+    """How much of the word's trigrams the most similar word of the text shares: 0 to 1, near pg_trgm's word_similarity."""
+    wanted = _trigrams(word)
+    return max(
+        (len(wanted & _trigrams(other)) / len(wanted) for other in re.findall(r"[^\W_]+", text.lower())),
+        default=0.0,
+    )
+
+
+def _trigrams(word: str) -> set[str]:
+    padded = f"  {word} "
+    return {padded[start : start + 3] for start in range(len(padded) - 2)}
