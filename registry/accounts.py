@@ -17,10 +17,10 @@ from web.errors import Conflict
 class NameTaken(Conflict):
     code = "name_taken"
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, field: str = "username") -> None:
         super().__init__(
             f"The name {name!r} is taken, or was once; names are not handed out twice. Choose another.",
-            fields={"username": ["This name is taken."]},
+            fields={field: ["This name is taken."]},
         )
 
 

@@ -1,6 +1,6 @@
 from django.urls import path, re_path
 
-from registry import api
+from registry import api, organisations_api
 
 urlpatterns = [
     path("adapters/", api.AdapterList.as_view(), name="api_adapters"),
@@ -23,5 +23,17 @@ urlpatterns = [
     path("base-models/<path:name>/", api.BaseModelDetail.as_view(), name="api_base_model"),
     path("tasks/", api.TaskList.as_view(), name="api_tasks"),
     path("tasks/<slug:slug>/", api.TaskDetail.as_view(), name="api_task"),
+    path("organizations/", organisations_api.OrganisationList.as_view(), name="api_organisations"),
+    path(
+        "organizations/<str:name>/", organisations_api.OrganisationDetail.as_view(), name="api_organisation"
+    ),
+    path("organizations/<str:name>/members/", organisations_api.MemberList.as_view(), name="api_members"),
+    path(
+        "organizations/<str:name>/members/<str:username>/",
+        organisations_api.MemberDetail.as_view(),
+        name="api_member",
+    ),
+    path("invitations/", organisations_api.InvitationList.as_view(), name="api_invitations"),
+    path("invitations/<str:name>/", organisations_api.InvitationDetail.as_view(), name="api_invitation"),
     path("whoami/", api.WhoAmI.as_view(), name="api_whoami"),
 ]

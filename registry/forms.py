@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 
-from registry.models import Adapter, Token, User
+from registry.models import Adapter, Membership, Token, User
 from registry.rights import writable_namespaces
 
 # Ids as the Hub writes them, most used first.
@@ -222,6 +222,12 @@ class TokenForm(forms.Form):
         choices=[("30", "in 30 days"), ("90", "in 90 days"), ("365", "in a year"), ("", "never")],
         initial="90",
     )
+    limit = forms.CharField(
+        label="Only for",
+        required=False,
+        max_length=200,
+        widget=forms.TextInput(attrs={"list": "token-limits", "autocomplete": "off", "spellcheck": "false"}),
+    )
 
 
 class ProfileForm(forms.Form):
@@ -236,6 +242,44 @@ class ProfileForm(forms.Form):
         required=False,
         widget=forms.EmailInput(attrs={"autocomplete": "email"}),
         help_text="Only to reset a forgotten password. Nobody sees it.",
+    )
+
+
+class OrganisationForm(forms.Form):
+    name = forms.CharField(
+        label="Name",
+        max_length=200,
+        widget=forms.TextInput(
+            attrs={"autocomplete": "off", "spellcheck": "false", "placeholder": "story-lab"}
+        ),
+        help_text="Its modules appear as name/module. Letters, digits, '-', '_' and '.'. It cannot be changed later.",
+    )
+    full_name = forms.CharField(
+        label="Name to show",
+        required=False,
+        max_length=200,
+        widget=forms.TextInput(attrs={"autocomplete": "organization"}),
+    )
+
+
+class OrganisationSettingsForm(forms.Form):
+    full_name = forms.CharField(label="Name to show", required=False, max_length=200)
+
+
+class InviteForm(forms.Form):
+    username = forms.CharField(
+        label="User name",
+        max_length=150,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+    role = forms.ChoiceField(
+        label="May",
+        choices=[
+            (Membership.Role.READ, "read: see what is private"),
+            (Membership.Role.WRITE, "write: publish and change"),
+            (Membership.Role.ADMIN, "admin: also decide who belongs"),
+        ],
+        initial=Membership.Role.WRITE,
     )
 
 

@@ -16,7 +16,8 @@ RESERVED_NAMESPACES = frozenset({
     "privacy", "robots.txt", "search", "security", "settings", "signup", "sitemap.xml", "spaces",
     "static", "status", "support", "tasks", "terms", "upload", "v1", "webhooks", "well-known", "xet",
 })  # fmt: skip
-RESERVED_ADAPTERS = frozenset({"resolve"})  # base models of one segment have theirs at `name/resolve/…`
+# Base models of one segment have their files at `name/resolve/…`, organisations their settings at `name/settings`.
+RESERVED_ADAPTERS = frozenset({"resolve", "settings"})
 _ALLOWED = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 
@@ -38,7 +39,7 @@ def check_adapter_name(name: str) -> None:
     """Raises InvalidName if no adapter may have this name."""
     _check(name, field="name")
     if name.lower() in RESERVED_ADAPTERS:
-        raise InvalidName(name, "it is part of the addresses of files. Choose another.")
+        raise InvalidName(name, "it is part of other addresses here. Choose another.")
 
 
 def _check(name: str, *, field: str) -> None:

@@ -216,9 +216,15 @@ def writable_adapter(person: Person, namespace: str, name: str) -> Adapter:
 # --- Organisations -----------------------------------------------------------------------------------------
 
 
+def is_member(person: Person, namespace: Namespace) -> bool:
+    """Whether this person belongs to `namespace`, in whatever role."""
+    return _has_role(person, namespace, Membership.Role.values)
+
+
 def is_admin(person: Person, namespace: Namespace) -> bool:
-    """Whether this person decides who belongs to `namespace`. No token does: people change people."""
-    if person is None or not person.is_authenticated or token_of(person) is not None:
+    """Whether this person decides who belongs to `namespace`; by a token only with one that is good for all they may."""
+    token = token_of(person)
+    if token is not None and (token.is_limited or token.scope != Token.Scope.WRITE):
         return False
     return _has_role(person, namespace, [Membership.Role.ADMIN])
 
@@ -230,15 +236,18 @@ def member_organisation(person: Person, name: str) -> Namespace:
     ).first()
     if organisation is None:
         raise NotFound(f"There is no organisation {name!r} here.")
-    if not _has_role(person, organisation, Membership.Role.values):
+    if not is_member(person, organisation):
         raise Forbidden(f"You are not a member of {organisation.name}.")
     return organisation
 
 
 def require_admin(person: Person, organisation: Namespace) -> None:
-    """Raises Forbidden unless this person is an admin of the organisation, here by a session."""
-    if not is_admin(person, organisation):
-        raise Forbidden(f"Only an admin of {organisation.name} may do this, signed in and not by a token.")
+    """Raises Forbidden unless this person is an admin of the organisation."""
+    if is_admin(person, organisation):
+        return
+    require_writing_token(person)
+    require_whole_account(person)
+    raise Forbidden(f"Only an admin of {organisation.name} may do this.")
 
 
 def may_moderate(person: Person) -> bool:

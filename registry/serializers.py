@@ -349,9 +349,11 @@ class NamespaceRoleSerializer(serializers.Serializer):
 
 
 class TokenSerializer(serializers.ModelSerializer[Token]):
+    limit = serializers.CharField(help_text="The namespace or adapter that it is only for; empty for all.")
+
     class Meta:
         model = Token
-        fields = ["name", "scope", "hint", "created_at", "expires_at"]
+        fields = ["name", "scope", "limit", "hint", "created_at", "expires_at"]
 
 
 class WhoAmISerializer(serializers.Serializer):

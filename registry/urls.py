@@ -1,6 +1,6 @@
 from django.urls import path
 
-from registry.views import adapters, base_models, browsing, settings, uploading
+from registry.views import adapters, base_models, browsing, organisations, settings, uploading
 
 _ADAPTER = "<str:namespace>/<str:name>"
 
@@ -16,6 +16,27 @@ urlpatterns = [
     path("settings", settings.profile, name="profile"),
     path("settings/tokens", settings.access_tokens, name="tokens"),
     path("settings/tokens/<int:token_id>/revoke", settings.token_revoke, name="token_revoke"),
+    path("settings/organizations", organisations.my_organisations, name="my_organisations"),
+    path(
+        "settings/organizations/<str:name>/answer", organisations.invitation_answer, name="invitation_answer"
+    ),
+    path(
+        "settings/organizations/<str:name>/leave", organisations.organisation_leave, name="organisation_leave"
+    ),
+    path("organizations/new", organisations.organisation_new, name="organisation_new"),
+    path("<str:namespace>/settings", organisations.organisation_settings, name="organisation_settings"),
+    path("<str:namespace>/settings/invite", organisations.organisation_invite, name="organisation_invite"),
+    path(
+        "<str:namespace>/settings/members/<str:username>",
+        organisations.organisation_member,
+        name="organisation_member",
+    ),
+    path(
+        "<str:namespace>/settings/invitations/<str:username>",
+        organisations.invitation_withdraw,
+        name="invitation_withdraw",
+    ),
+    path("<str:namespace>/settings/delete", organisations.organisation_delete, name="organisation_delete"),
     # Last: these take whatever is left.
     path(f"{_ADAPTER}/settings", adapters.adapter_settings, name="adapter_settings"),
     path(f"{_ADAPTER}/delete", adapters.adapter_delete, name="adapter_delete"),

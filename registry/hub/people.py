@@ -56,7 +56,7 @@ def whoami(request: HttpRequest, caller: Caller) -> JsonResponse:
 @door("GET")
 def overview(request: HttpRequest, caller: Caller, name: str) -> JsonResponse:
     """A person or an organisation by name."""
-    namespace = Namespace.objects.filter(name__iexact=name).first()
+    namespace = Namespace.objects.filter(name__iexact=name, deleted_at=None).first()
     if namespace is None:
         raise NobodyOfThisName(name)
     is_person = namespace.kind == Namespace.Kind.USER

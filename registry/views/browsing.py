@@ -11,7 +11,7 @@ from django.shortcuts import render
 
 from registry import search
 from registry.models import Adapter, Namespace, User
-from registry.rights import may_write
+from registry.rights import is_member, may_write
 from registry.search import AdapterQuery, Facet
 from web.errors import NotFound
 
@@ -46,14 +46,15 @@ def modules(request: HttpRequest) -> HttpResponse:
     )
     context["section"] = "modules"
     if query.q:
-        context["people"] = Namespace.objects.filter(name__icontains=query.q)[:OTHERS_FOUND]
+        people = Namespace.objects.filter(deleted_at=None, name__icontains=query.q)
+        context["people"] = people[:OTHERS_FOUND]
         context["tasks"] = search.tasks_shown_to(request.user).filter(title__icontains=query.q)[:OTHERS_FOUND]
     return render(request, "registry/modules.html", context)
 
 
 def namespace(request: HttpRequest, namespace: str) -> HttpResponse:
     """What a person or an organisation has published."""
-    owner = Namespace.objects.filter(name__iexact=namespace).first()
+    owner = Namespace.objects.filter(name__iexact=namespace, deleted_at=None).first()
     if owner is None:
         raise NotFound(f"There is nobody called {namespace!r} here.")
     query = AdapterQuery.parse(request.GET)
@@ -67,6 +68,7 @@ def namespace(request: HttpRequest, namespace: str) -> HttpResponse:
         if owner.kind == Namespace.Kind.ORGANISATION
         else [],
         "may_write": may_write(request.user, owner),
+        "is_member": owner.is_organisation and is_member(request.user, owner),
         **_listing(request, query, with_facets=False),
     }
     return render(request, "registry/namespace.html", context)

@@ -52,6 +52,7 @@ def access_tokens(request: HttpRequest) -> HttpResponse:
         "form": form,
         "secret": secret,
         "tokens": tokens.tokens_of(user)[:200],
+        "limits": tokens.possible_limits(user),
         "site": request.build_absolute_uri("/").rstrip("/"),
     }
     return render(request, "registry/tokens.html", context, status=400 if form.errors else 200)

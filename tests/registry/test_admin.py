@@ -13,7 +13,14 @@ pytestmark = pytest.mark.django_db
 
 OURS = [getattr(models, name) for name in models.__all__]
 # Shown inside of another's page.
-INLINE = {models.Invitation, models.Membership, models.Ref, models.RevisionFile, models.BaseModelAlias, models.BaseModelFile}
+INLINE = {
+    models.Invitation,
+    models.Membership,
+    models.Ref,
+    models.RevisionFile,
+    models.BaseModelAlias,
+    models.BaseModelFile,
+}
 
 
 @pytest.fixture

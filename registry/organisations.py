@@ -1,0 +1,295 @@
+"""Organisations: names that several people publish under. Who belongs to one, in which role, and who leaves.
+
+An organisation always has an admin: whatever would take its last one away is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import IntegrityError, transaction
+from django.db.models import Count, QuerySet
+from django.utils import timezone
+
+from registry import audit
+from registry.accounts import NameTaken
+from registry.details import BadDetail, check_text
+from registry.models import Adapter, Invitation, Membership, Namespace, Token, User
+from registry.names import check_namespace_name
+from registry.rights import require_admin, require_whole_account, require_writing_token
+from web.errors import Conflict, DomainError, NotFound
+
+logger = logging.getLogger(__name__)
+
+MAX_ORGANISATIONS = 20
+MAX_MEMBERS = 500  # invitations that wait are counted too
+MAX_FULL_NAME = 200
+
+
+class TooManyOrganisations(Conflict):
+    code = "too_many_organisations"
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"You are an admin of {MAX_ORGANISATIONS} organisations, which is all that one person may be."
+        )
+
+
+class TooManyMembers(Conflict):
+    code = "too_many_members"
+
+    def __init__(self, organisation: Namespace) -> None:
+        super().__init__(
+            f"{organisation.name} has {MAX_MEMBERS} members and invitations, which is all it may have."
+        )
+
+
+class LastAdmin(Conflict):
+    code = "last_admin"
+
+    def __init__(self, organisation: Namespace) -> None:
+        super().__init__(
+            f"{organisation.name} would be left without an admin. Make somebody else admin first, or delete it."
+        )
+
+
+class AlreadyThere(Conflict):
+    code = "already_a_member"
+
+    def __init__(self, username: str, organisation: Namespace) -> None:
+        super().__init__(
+            f"{username} is a member of {organisation.name} already, or has been asked.",
+            fields={"username": ["A member already, or asked."]},
+        )
+
+
+class NoSuchPerson(DomainError):
+    code = "no_such_person"
+
+    def __init__(self, username: str) -> None:
+        super().__init__(
+            f"There is nobody called {username[:100]!r} here.", fields={"username": ["Nobody has this name."]}
+        )
+
+
+# --- The organisation itself -------------------------------------------------------------------------------
+
+
+def create_organisation(*, founder: User, name: str, full_name: str = "") -> Namespace:
+    """A new organisation with its founder as admin.
+
+    Raises InvalidName, NameTaken (also for the name of one that was deleted), BadDetail, TooManyOrganisations, Forbidden.
+    """
+    require_writing_token(founder)
+    require_whole_account(founder)
+    name = name.strip()
+    check_namespace_name(name)
+    full_name = check_text("full_name", full_name, limit=MAX_FULL_NAME)
+    if _administered_by(founder).count() >= MAX_ORGANISATIONS:
+        raise TooManyOrganisations
+    try:
+        with transaction.atomic():
+            if Namespace.objects.filter(name__iexact=name).exists():
+                raise NameTaken(name, field="name")
+            organisation = Namespace.objects.create(
+                name=name, kind=Namespace.Kind.ORGANISATION, full_name=full_name
+            )
+            Membership.objects.create(namespace=organisation, user=founder, role=Membership.Role.ADMIN)
+    except IntegrityError as error:
+        raise NameTaken(name, field="name") from error
+    audit.record(actor=founder, action="found", subject=organisation)
+    return organisation
+
+
+def rename(organisation: Namespace, *, actor: User, full_name: str) -> Namespace:
+    """Change the name that is shown; the name in addresses stays. Raises Forbidden, BadDetail."""
+    require_admin(actor, organisation)
+    organisation.full_name = check_text("full_name", full_name, limit=MAX_FULL_NAME)
+    organisation.save(update_fields=["full_name"])
+    return organisation
+
+
+def delete_organisation(organisation: Namespace, *, actor: User) -> None:
+    """Delete it with all its adapters. Tombstones stay, so lineage holds and no name is handed out again.
+
+    Raises Forbidden, Conflict while an adapter of it is in quarantine.
+    """
+    require_admin(actor, organisation)
+    with _held(organisation):
+        if Adapter.objects.alive().filter(namespace=organisation).exclude(quarantined_at=None).exists():
+            raise Conflict(
+                "An adapter of it is in quarantine, and what is to be looked into does not vanish."
+            )
+        now = timezone.now()
+        adapters = Adapter.objects.alive().filter(namespace=organisation).update(deleted_at=now)
+        members = list(
+            Membership.objects.filter(namespace=organisation).values_list("user__username", flat=True)
+        )
+        Membership.objects.filter(namespace=organisation).delete()
+        Invitation.objects.filter(namespace=organisation).delete()
+        Token.objects.filter(namespace=organisation, revoked_at=None).update(revoked_at=now)
+        Namespace.objects.filter(pk=organisation.pk).update(deleted_at=now)
+        detail = f"{adapters} adapters; members were {', '.join(sorted(members))}"
+        audit.record(actor=actor, action="delete", subject=organisation, detail=detail)
+    logger.info("deleted organisation %s by %s", organisation, actor)
+
+
+# --- Members -----------------------------------------------------------------------------------------------
+
+
+def members_of(organisation: Namespace) -> QuerySet[Membership]:
+    """Its members with their people, by name."""
+    return Membership.objects.filter(namespace=organisation).select_related("user").order_by("user__username")
+
+
+def invitations_of(organisation: Namespace) -> QuerySet[Invitation]:
+    """Who has been asked and has not answered, newest first."""
+    return Invitation.objects.filter(namespace=organisation).select_related("user", "invited_by")
+
+
+def organisations_of(person: User) -> QuerySet[Membership]:
+    """The organisations that somebody belongs to, with their role in each."""
+    return (
+        Membership.objects.filter(
+            user=person, namespace__kind=Namespace.Kind.ORGANISATION, namespace__deleted_at=None
+        )
+        .select_related("namespace")
+        .annotate(members=Count("namespace__memberships"))
+        .order_by("namespace__name")
+    )
+
+
+def invitations_for(person: User) -> QuerySet[Invitation]:
+    """The organisations that have asked somebody to join, newest first."""
+    return Invitation.objects.filter(user=person).select_related("namespace", "invited_by")
+
+
+def invite(organisation: Namespace, *, actor: User, username: str, role: str) -> Invitation:
+    """Ask a person to join; they belong to it once they accept.
+
+    Raises Forbidden, BadDetail, NoSuchPerson, AlreadyThere, TooManyMembers.
+    """
+    require_admin(actor, organisation)
+    _check_role(role)
+    username = username.strip().removeprefix("@")
+    person = User.objects.filter(username__iexact=username, is_active=True).first()
+    if person is None:
+        raise NoSuchPerson(username)
+    with _held(organisation):
+        members = Membership.objects.filter(namespace=organisation)
+        asked = Invitation.objects.filter(namespace=organisation)
+        if members.filter(user=person).exists() or asked.filter(user=person).exists():
+            raise AlreadyThere(person.username, organisation)
+        if members.count() + asked.count() >= MAX_MEMBERS:
+            raise TooManyMembers(organisation)
+        invitation = Invitation.objects.create(
+            namespace=organisation, user=person, role=role, invited_by=actor
+        )
+        audit.record(actor=actor, action="invite", subject=organisation, detail=f"{person} as {role}")
+    return invitation
+
+
+def withdraw_invitation(organisation: Namespace, *, actor: User, username: str) -> None:
+    """Take the question back. Raises Forbidden, NotFound."""
+    require_admin(actor, organisation)
+    if not Invitation.objects.filter(namespace=organisation, user__username__iexact=username).delete()[0]:
+        raise NotFound(f"{username[:100]} has no invitation to {organisation.name}.")
+    audit.record(actor=actor, action="take back invitation", subject=organisation, detail=username[:150])
+
+
+def accept(organisation_name: str, *, person: User) -> Membership:
+    """Join an organisation that asked. Raises NotFound, Forbidden."""
+    require_writing_token(person)
+    require_whole_account(person)
+    invitation = _invitation(organisation_name, person)
+    with _held(invitation.namespace):
+        membership, _ = Membership.objects.get_or_create(
+            namespace=invitation.namespace, user=person, defaults={"role": invitation.role}
+        )
+        invitation.delete()
+        audit.record(actor=person, action="join", subject=membership.namespace, detail=membership.role)
+    return membership
+
+
+def decline(organisation_name: str, *, person: User) -> None:
+    """Do not join. Raises NotFound, Forbidden."""
+    require_writing_token(person)
+    require_whole_account(person)
+    _invitation(organisation_name, person).delete()
+
+
+def change_role(organisation: Namespace, *, actor: User, username: str, role: str) -> Membership:
+    """Give a member another role, at once. Raises Forbidden, BadDetail, NotFound, LastAdmin."""
+    require_admin(actor, organisation)
+    _check_role(role)
+    with _held(organisation):
+        membership = _membership(organisation, username)
+        if role != Membership.Role.ADMIN:
+            _require_another_admin(membership)
+        before, membership.role = membership.role, role
+        membership.save(update_fields=["role"])
+        detail = f"{membership.user} from {before} to {role}"
+        audit.record(actor=actor, action="change role", subject=organisation, detail=detail)
+    return membership
+
+
+def remove(organisation: Namespace, *, actor: User, username: str) -> None:
+    """Take a member out; anybody may take out themselves. What they published there stays.
+
+    Raises Forbidden, NotFound, LastAdmin.
+    """
+    is_leaving = actor.username.lower() == username.lower()
+    if is_leaving:
+        require_writing_token(actor)
+        require_whole_account(actor)
+    else:
+        require_admin(actor, organisation)
+    with _held(organisation):
+        membership = _membership(organisation, username)
+        _require_another_admin(membership)
+        membership.delete()
+        action = "leave" if is_leaving else "remove member"
+        audit.record(actor=actor, action=action, subject=organisation, detail=membership.user.username)
+
+
+@contextmanager
+def _held(organisation: Namespace) -> Iterator[None]:
+    """One change of an organisation at a time: two admins who leave at once would leave nobody."""
+    with transaction.atomic():
+        row = Namespace.objects.select_for_update().get(pk=organisation.pk)
+        if row.deleted_at is not None:
+            raise NotFound(f"There is no organisation {organisation.name!r} here.")
+        yield
+
+
+def _administered_by(person: User) -> QuerySet[Membership]:
+    return organisations_of(person).filter(role=Membership.Role.ADMIN)
+
+
+def _membership(organisation: Namespace, username: str) -> Membership:
+    found = members_of(organisation).filter(user__username__iexact=username).first()
+    if found is None:
+        raise NotFound(f"{username[:100]} is no member of {organisation.name}.")
+    return found
+
+
+def _require_another_admin(membership: Membership) -> None:
+    others = Membership.objects.filter(
+        namespace=membership.namespace, role=Membership.Role.ADMIN, user__is_active=True
+    ).exclude(pk=membership.pk)
+    if membership.role == Membership.Role.ADMIN and not others.exists():
+        raise LastAdmin(membership.namespace)
+
+
+def _invitation(organisation_name: str, person: User) -> Invitation:
+    found = invitations_for(person).filter(namespace__name__iexact=organisation_name).first()
+    if found is None:
+        raise NotFound(f"You have no invitation from {organisation_name[:100]!r}.")
+    return found
+
+
+def _check_role(role: str) -> None:
+    if role not in Membership.Role.values:
+        raise BadDetail("role", f"A role is read, write or admin, not {role[:40]!r}.")

@@ -1,0 +1,227 @@
+"""REST over organisations: doors to `organisations`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from registry import organisations, rights
+from registry.api import only
+from registry.authentication import SignedIn
+from registry.models import Membership, Namespace, User
+from registry.serializers import StrictSerializer
+from web.api_schema import refusals
+
+ROLE = Membership.Role.choices
+
+
+class MemberSerializer(serializers.Serializer):
+    username = serializers.CharField(source="user.username")
+    role = serializers.ChoiceField(choices=ROLE)
+
+
+class OrganisationSerializer(serializers.Serializer):
+    name = serializers.CharField()
+    full_name = serializers.CharField()
+    your_role = serializers.ChoiceField(choices=ROLE)
+
+
+class OrganisationDetailSerializer(OrganisationSerializer):
+    members = MemberSerializer(many=True)
+    invited = MemberSerializer(many=True, help_text="Who was asked and has not answered; for admins only.")
+
+
+class InvitationSerializer(serializers.Serializer):
+    organization = serializers.CharField(source="namespace.name")
+    role = serializers.ChoiceField(choices=ROLE)
+
+
+class NewOrganisationSerializer(StrictSerializer):
+    name = serializers.CharField()
+    full_name = serializers.CharField(required=False, default="", allow_blank=True)
+
+
+class OrganisationChangesSerializer(StrictSerializer):
+    full_name = serializers.CharField(allow_blank=True)
+
+
+class InviteSerializer(StrictSerializer):
+    username = serializers.CharField()
+    role = serializers.ChoiceField(choices=ROLE, default=Membership.Role.WRITE)
+
+
+class RoleSerializer(StrictSerializer):
+    role = serializers.ChoiceField(choices=ROLE)
+
+
+class OrganisationList(APIView):
+    permission_classes = [SignedIn]
+
+    @extend_schema(
+        operation_id="organizations_list",
+        responses={200: OrganisationSerializer(many=True), **refusals(400, 401, 403)},
+    )
+    def get(self, request: Request) -> Response:
+        """The organisations that you belong to."""
+        only(request)
+        rows = organisations.organisations_of(_person(request))
+        return Response([_about(row.namespace, row.role) for row in rows])
+
+    @extend_schema(
+        operation_id="organizations_create",
+        request=NewOrganisationSerializer,
+        responses={201: OrganisationDetailSerializer, **refusals(400, 401, 403, 409, 415)},
+    )
+    def post(self, request: Request) -> Response:
+        """Found an organisation; you are its first admin."""
+        given = _read(NewOrganisationSerializer, request)
+        organisation = organisations.create_organisation(founder=_person(request), **given)
+        return _detail(request, organisation, status=201)
+
+
+class OrganisationDetail(APIView):
+    permission_classes = [SignedIn]
+
+    @extend_schema(
+        operation_id="organizations_read",
+        responses={200: OrganisationDetailSerializer, **refusals(400, 401, 403, 404)},
+    )
+    def get(self, request: Request, name: str) -> Response:
+        """An organisation that you belong to, with its members."""
+        only(request)
+        return _detail(request, _organisation(request, name))
+
+    @extend_schema(
+        operation_id="organizations_change",
+        request=OrganisationChangesSerializer,
+        responses={200: OrganisationDetailSerializer, **refusals(400, 401, 403, 404, 415)},
+    )
+    def patch(self, request: Request, name: str) -> Response:
+        """Change the name that is shown."""
+        organisation = _organisation(request, name)
+        given = _read(OrganisationChangesSerializer, request)
+        organisations.rename(organisation, actor=_person(request), **given)
+        return _detail(request, organisation)
+
+    @extend_schema(
+        operation_id="organizations_delete",
+        responses={204: OpenApiResponse(description="Deleted."), **refusals(401, 403, 404, 409)},
+    )
+    def delete(self, request: Request, name: str) -> Response:
+        """Delete an organisation with all its adapters. Its name is not handed out again."""
+        organisations.delete_organisation(_organisation(request, name), actor=_person(request))
+        return Response(status=204)
+
+
+class MemberList(APIView):
+    permission_classes = [SignedIn]
+
+    @extend_schema(
+        operation_id="organizations_invite",
+        request=InviteSerializer,
+        responses={201: OrganisationDetailSerializer, **refusals(400, 401, 403, 404, 409, 415)},
+    )
+    def post(self, request: Request, name: str) -> Response:
+        """Ask somebody to join. They belong to it once they accept."""
+        organisation = _organisation(request, name)
+        organisations.invite(organisation, actor=_person(request), **_read(InviteSerializer, request))
+        return _detail(request, organisation, status=201)
+
+
+class MemberDetail(APIView):
+    permission_classes = [SignedIn]
+
+    @extend_schema(
+        operation_id="organizations_change_role",
+        request=RoleSerializer,
+        responses={200: OrganisationDetailSerializer, **refusals(400, 401, 403, 404, 409, 415)},
+    )
+    def patch(self, request: Request, name: str, username: str) -> Response:
+        """Give a member another role."""
+        organisation = _organisation(request, name)
+        given = _read(RoleSerializer, request)
+        organisations.change_role(organisation, actor=_person(request), username=username, **given)
+        return _detail(request, organisation)
+
+    @extend_schema(
+        operation_id="organizations_remove",
+        responses={204: OpenApiResponse(description="Removed."), **refusals(401, 403, 404, 409)},
+    )
+    def delete(self, request: Request, name: str, username: str) -> Response:
+        """Take a member out, or leave yourself. The last admin stays."""
+        organisation = _organisation(request, name)
+        organisations.remove(organisation, actor=_person(request), username=username)
+        return Response(status=204)
+
+
+class InvitationList(APIView):
+    permission_classes = [SignedIn]
+
+    @extend_schema(
+        operation_id="invitations_list",
+        responses={200: InvitationSerializer(many=True), **refusals(400, 401, 403)},
+    )
+    def get(self, request: Request) -> Response:
+        """The organisations that ask you to join."""
+        only(request)
+        rows = organisations.invitations_for(_person(request))
+        return Response(InvitationSerializer(rows, many=True).data)
+
+
+class InvitationDetail(APIView):
+    permission_classes = [SignedIn]
+
+    @extend_schema(
+        operation_id="invitations_accept",
+        request=None,
+        responses={200: OrganisationDetailSerializer, **refusals(401, 403, 404)},
+    )
+    def post(self, request: Request, name: str) -> Response:
+        """Join an organisation that asked you."""
+        membership = organisations.accept(name, person=_person(request))
+        return _detail(request, membership.namespace)
+
+    @extend_schema(
+        operation_id="invitations_decline",
+        responses={204: OpenApiResponse(description="Declined."), **refusals(401, 403, 404)},
+    )
+    def delete(self, request: Request, name: str) -> Response:
+        """Do not join."""
+        organisations.decline(name, person=_person(request))
+        return Response(status=204)
+
+
+def _person(request: Request) -> User:
+    assert isinstance(request.user, User)
+    return request.user
+
+
+def _read(serializer: type[StrictSerializer], request: Request) -> dict[str, Any]:
+    form = serializer(data=request.data)
+    form.is_valid(raise_exception=True)
+    return dict(form.validated_data)
+
+
+def _organisation(request: Request, name: str) -> Namespace:
+    return rights.member_organisation(_person(request), name)
+
+
+def _about(organisation: Namespace, role: str) -> dict[str, Any]:
+    return {"name": organisation.name, "full_name": organisation.full_name, "your_role": role}
+
+
+def _detail(request: Request, organisation: Namespace, *, status: int = 200) -> Response:
+    members = list(organisations.members_of(organisation))
+    role = next(member.role for member in members if member.user_id == request.user.pk)
+    is_admin = rights.is_admin(_person(request), organisation)
+    content = {
+        **_about(organisation, role),
+        "members": members,
+        "invited": organisations.invitations_of(organisation) if is_admin else [],
+    }
+    return Response(OrganisationDetailSerializer(content).data, status=status)

@@ -1,0 +1,173 @@
+"""Organisations' pages: founding one, its settings and members, and what a person is asked to join."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_POST
+
+from registry import organisations, rights
+from registry.forms import InviteForm, OrganisationForm, OrganisationSettingsForm
+from registry.models import Membership, Namespace
+from registry.views.people import signed_in
+from web.errors import DomainError
+
+
+@login_required
+def organisation_new(request: HttpRequest) -> HttpResponse:
+    """Found an organisation."""
+    form = OrganisationForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            organisation = organisations.create_organisation(founder=signed_in(request), **form.cleaned_data)
+        except DomainError as error:
+            form.add_error(next((key for key in error.fields if key in form.fields), None), error.message)
+        else:
+            messages.success(request, f"{organisation.name} is founded. Ask people to join it.")
+            return redirect("organisation_settings", namespace=organisation.name)
+    return render(
+        request, "registry/organisation_new.html", {"form": form}, status=400 if form.errors else 200
+    )
+
+
+@login_required
+def my_organisations(request: HttpRequest) -> HttpResponse:
+    """Where a person belongs, and where they are asked to."""
+    user = signed_in(request)
+    context = {
+        "memberships": organisations.organisations_of(user),
+        "invitations": organisations.invitations_for(user),
+    }
+    return render(request, "registry/my_organisations.html", context)
+
+
+@login_required
+@require_POST
+def invitation_answer(request: HttpRequest, name: str) -> HttpResponse:
+    """Accept or decline an invitation."""
+    if request.POST.get("answer") == "accept":
+        membership = organisations.accept(name, person=signed_in(request))
+        messages.success(request, f"You belong to {membership.namespace.name} now.")
+        return redirect(membership.namespace)
+    organisations.decline(name, person=signed_in(request))
+    messages.success(request, "Declined.")
+    return redirect("my_organisations")
+
+
+@login_required
+@require_POST
+def organisation_leave(request: HttpRequest, name: str) -> HttpResponse:
+    user = signed_in(request)
+    organisation = rights.member_organisation(user, name)
+    organisations.remove(organisation, actor=user, username=user.username)
+    messages.success(request, f"You have left {organisation.name}.")
+    return redirect("my_organisations")
+
+
+@login_required
+def organisation_settings(request: HttpRequest, namespace: str) -> HttpResponse:
+    """Members, roles and invitations; admins change them, other members look."""
+    user = signed_in(request)
+    if namespace.lower() == user.username.lower():
+        return redirect("profile")
+    organisation = rights.member_organisation(user, namespace)
+    form = OrganisationSettingsForm(request.POST or None, initial={"full_name": organisation.full_name})
+    if request.method == "POST" and form.is_valid():
+        try:
+            organisations.rename(organisation, actor=user, **form.cleaned_data)
+        except DomainError as error:
+            if error.status != 400:
+                raise
+            form.add_error("full_name", error.message)
+        else:
+            messages.success(request, "Saved.")
+            return redirect("organisation_settings", namespace=organisation.name)
+    return _settings_page(request, organisation, form=form)
+
+
+@login_required
+@require_POST
+def organisation_invite(request: HttpRequest, namespace: str) -> HttpResponse:
+    """Ask somebody to join."""
+    user = signed_in(request)
+    organisation = rights.member_organisation(user, namespace)
+    rights.require_admin(user, organisation)
+    form = InviteForm(request.POST)
+    if form.is_valid():
+        try:
+            invitation = organisations.invite(organisation, actor=user, **form.cleaned_data)
+        except DomainError as error:
+            form.add_error(next((key for key in error.fields if key in form.fields), None), error.message)
+        else:
+            messages.success(request, f"{invitation.user} is asked to join, and sees it under Settings.")
+            return redirect("organisation_settings", namespace=organisation.name)
+    return _settings_page(request, organisation, invite=form)
+
+
+@login_required
+@require_POST
+def organisation_member(request: HttpRequest, namespace: str, username: str) -> HttpResponse:
+    """Change a member's role, or take them out."""
+    user = signed_in(request)
+    organisation = rights.member_organisation(user, namespace)
+    if request.POST.get("action") == "remove":
+        organisations.remove(organisation, actor=user, username=username)
+        messages.success(request, f"{username} is no longer a member.")
+        if username.lower() == user.username.lower():
+            return redirect("my_organisations")
+    else:
+        role = request.POST.get("role", "")
+        membership = organisations.change_role(organisation, actor=user, username=username, role=role)
+        messages.success(request, f"{membership.user} has the role {membership.role} now.")
+    return redirect("organisation_settings", namespace=organisation.name)
+
+
+@login_required
+@require_POST
+def invitation_withdraw(request: HttpRequest, namespace: str, username: str) -> HttpResponse:
+    """Take an invitation back."""
+    user = signed_in(request)
+    organisation = rights.member_organisation(user, namespace)
+    organisations.withdraw_invitation(organisation, actor=user, username=username)
+    messages.success(request, f"{username} is no longer asked.")
+    return redirect("organisation_settings", namespace=organisation.name)
+
+
+@login_required
+@require_POST
+def organisation_delete(request: HttpRequest, namespace: str) -> HttpResponse:
+    """Delete an organisation, once its name has been typed."""
+    user = signed_in(request)
+    organisation = rights.member_organisation(user, namespace)
+    rights.require_admin(user, organisation)
+    if request.POST.get("confirm", "").strip() != organisation.name:
+        return _settings_page(request, organisation, delete_error=f"Type {organisation.name} to delete it.")
+    organisations.delete_organisation(organisation, actor=user)
+    messages.success(request, f"{organisation.name} is deleted.")
+    return redirect("my_organisations")
+
+
+def _settings_page(
+    request: HttpRequest,
+    organisation: Namespace,
+    *,
+    form: OrganisationSettingsForm | None = None,
+    invite: InviteForm | None = None,
+    delete_error: str = "",
+) -> HttpResponse:
+    is_refused = bool(delete_error or (form and form.errors) or (invite and invite.errors))
+    context: dict[str, Any] = {
+        "organisation": organisation,
+        "form": form or OrganisationSettingsForm(initial={"full_name": organisation.full_name}),
+        "invite": invite or InviteForm(),
+        "delete_error": delete_error,
+        "members": organisations.members_of(organisation),
+        "invitations": organisations.invitations_of(organisation),
+        "roles": Membership.Role.choices,
+        "is_admin": rights.is_admin(request.user, organisation),
+    }
+    return render(request, "registry/organisation_settings.html", context, status=400 if is_refused else 200)

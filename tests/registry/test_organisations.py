@@ -1,0 +1,258 @@
+"""Organisations: founding, asking people, roles, leaving, deleting; by function, page, API and Hub protocol."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from registry import organisations, rights
+from registry.models import Adapter, AuditEntry, Membership, Namespace, User
+from registry.names import InvalidName
+from tests.factories import make_adapter, make_organisation, make_token, make_user, publish_fake
+from web.errors import DomainError, Forbidden, NotFound
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def ada() -> User:
+    return make_user("ada")
+
+
+@pytest.fixture
+def bob() -> User:
+    return make_user("bob")
+
+
+@pytest.fixture
+def lab(ada) -> Namespace:
+    return organisations.create_organisation(founder=ada, name="story-lab", full_name="Story Lab")
+
+
+def client_of(user: User) -> Client:
+    client = Client()
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    return client
+
+
+def api(secret: str, method: str, path: str, body: Any = None) -> Any:
+    return Client().generic(
+        method,
+        f"/api/v1/{path}",
+        json.dumps(body) if body is not None else "",
+        content_type="application/json",
+        headers={"Authorization": f"Bearer {secret}"},
+    )
+
+
+def join(lab: Namespace, by: User, person: User, role: str) -> None:
+    organisations.invite(lab, actor=by, username=person.username, role=role)
+    organisations.accept(lab.name, person=person)
+
+
+# --- Rules -------------------------------------------------------------------------------------------------
+
+
+def test_a_founder_is_its_admin_and_its_names_are_checked(ada, lab):
+    assert rights.is_admin(ada, lab)
+    with pytest.raises(DomainError) as taken:
+        organisations.create_organisation(founder=ada, name="STORY-lab")
+    assert taken.value.code == "name_taken"
+    for name in ("", "settings", "a b", "x" * 97, "-a", "a--b"):
+        with pytest.raises(InvalidName):
+            organisations.create_organisation(founder=ada, name=name)
+
+
+def test_who_is_asked_belongs_only_once_they_accept(ada, bob, lab):
+    organisations.invite(lab, actor=ada, username="BOB", role="write")
+    assert not rights.is_member(bob, lab)
+    with pytest.raises(organisations.AlreadyThere):
+        organisations.invite(lab, actor=ada, username="bob", role="read")
+    organisations.accept("story-lab", person=bob)
+    assert rights.may_write(bob, lab)
+    assert not rights.is_admin(bob, lab)
+    with pytest.raises(NotFound):
+        organisations.accept("story-lab", person=bob)
+    with pytest.raises(organisations.NoSuchPerson):
+        organisations.invite(lab, actor=ada, username="nobody", role="read")
+
+
+def test_who_declines_or_is_no_longer_asked_stays_out(ada, bob, lab):
+    organisations.invite(lab, actor=ada, username="bob", role="read")
+    organisations.decline("story-lab", person=bob)
+    organisations.invite(lab, actor=ada, username="bob", role="read")
+    organisations.withdraw_invitation(lab, actor=ada, username="bob")
+    with pytest.raises(NotFound):
+        organisations.accept("story-lab", person=bob)
+    assert not rights.is_member(bob, lab)
+
+
+@pytest.mark.parametrize("role", ["read", "write"])
+def test_only_an_admin_changes_people(ada, bob, lab, role):
+    join(lab, ada, bob, role)
+    for act in (
+        lambda: organisations.invite(lab, actor=bob, username="ada", role="read"),
+        lambda: organisations.change_role(lab, actor=bob, username="bob", role="admin"),
+        lambda: organisations.remove(lab, actor=bob, username="ada"),
+        lambda: organisations.rename(lab, actor=bob, full_name="Mine"),
+        lambda: organisations.delete_organisation(lab, actor=bob),
+    ):
+        with pytest.raises(Forbidden):
+            act()
+    assert Membership.objects.filter(namespace=lab).count() == 2
+
+
+def test_the_last_admin_neither_leaves_nor_steps_down(ada, bob, lab):
+    join(lab, ada, bob, "write")
+    for act in (
+        lambda: organisations.remove(lab, actor=ada, username="ada"),
+        lambda: organisations.change_role(lab, actor=ada, username="ada", role="write"),
+    ):
+        with pytest.raises(organisations.LastAdmin):
+            act()
+    organisations.change_role(lab, actor=ada, username="bob", role="admin")
+    organisations.remove(lab, actor=ada, username="ada")
+    assert not rights.is_member(ada, lab)
+    with pytest.raises(organisations.LastAdmin):
+        organisations.remove(lab, actor=bob, username="bob")
+
+
+def test_a_change_of_role_counts_for_the_next_request(tmp_path, ada, bob, lab):
+    join(lab, ada, bob, "read")
+    adapter = publish_fake(tmp_path, "m", owner=ada, namespace=lab, visibility="private")
+    page = client_of(bob)
+    secret = make_token(bob)
+    assert page.get("/story-lab/m").status_code == 200
+    assert api(secret, "PATCH", "adapters/story-lab/m/", {"description": "x"}).status_code == 403
+    organisations.change_role(lab, actor=ada, username="bob", role="write")
+    assert api(secret, "PATCH", "adapters/story-lab/m/", {"description": "x"}).status_code == 200
+    organisations.remove(lab, actor=ada, username="bob")
+    assert page.get("/story-lab/m").status_code == 404
+    file = f"/story-lab/m/download/{adapter.head.commit}/adapter_model.safetensors"
+    assert page.get(file, headers={"Range": "bytes=0-3"}).status_code == 404
+    assert api(secret, "GET", "adapters/story-lab/m/").status_code == 404
+
+
+def test_a_deleted_organisation_takes_its_modules_along_and_leaves_its_name(ada, bob, lab):
+    adapter = make_adapter("m", namespace=lab)
+    secret = make_token(ada, namespace=lab)
+    organisations.delete_organisation(lab, actor=ada)
+    adapter.refresh_from_db()
+    assert adapter.deleted_at
+    for address in (
+        "/story-lab",
+        "/story-lab/m",
+        "/story-lab/settings",
+        "/api/organizations/story-lab/overview",
+    ):
+        assert client_of(ada).get(address).status_code == 404, address
+    assert api(secret, "GET", "whoami/").status_code == 401
+    for person in (ada, bob):
+        with pytest.raises(DomainError):
+            organisations.create_organisation(founder=person, name="Story-Lab")
+    answer = Client().post(
+        "/accounts/signup/",
+        {"username": "story-LAB", "password1": "correct horse battery", "password2": "correct horse battery"},
+    )
+    assert "not handed out twice" in answer.content.decode()
+    assert not User.objects.filter(username__iexact="story-lab").exists()
+
+
+def test_what_is_in_quarantine_does_not_vanish_with_its_organisation(ada, lab):
+    make_adapter("m", namespace=lab, quarantined_at="2026-01-01T00:00Z")
+    with pytest.raises(DomainError):
+        organisations.delete_organisation(lab, actor=ada)
+    assert Adapter.objects.alive().count() == 1
+
+
+def test_every_act_is_in_the_book(ada, bob, lab):
+    join(lab, ada, bob, "read")
+    organisations.change_role(lab, actor=ada, username="bob", role="write")
+    organisations.remove(lab, actor=bob, username="bob")
+    organisations.delete_organisation(lab, actor=ada)
+    entries = AuditEntry.objects.order_by("id").values_list("actor_name", "action")
+    assert list(entries) == [
+        ("ada", "found"),
+        ("ada", "invite"),
+        ("bob", "join"),
+        ("ada", "change role"),
+        ("bob", "leave"),
+        ("ada", "delete"),
+    ]
+
+
+def test_a_limited_or_reading_token_changes_no_people(ada, lab):
+    for fields, code in (({"scope": "read"}, 403), ({"namespace": lab}, 403)):
+        secret = make_token(ada, **fields)
+        assert (
+            api(secret, "POST", "organizations/story-lab/members/", {"username": "bob"}).status_code == code
+        )
+        assert api(secret, "DELETE", "organizations/story-lab/").status_code == code
+        assert api(secret, "DELETE", "organizations/story-lab/members/ada/").status_code == code
+
+
+# --- Doors -------------------------------------------------------------------------------------------------
+
+
+def test_the_whole_life_of_an_organisation_by_pages(ada, bob):
+    founder, other = client_of(ada), client_of(bob)
+    answer = founder.post("/organizations/new", {"name": "lab", "full_name": "The Lab"})
+    assert answer["Location"] == "/lab/settings"
+    assert founder.post("/lab/settings/invite", {"username": "bob", "role": "read"}).status_code == 302
+    assert "bob" in founder.get("/lab/settings").content.decode()
+    assert "lab" in other.get("/settings/organizations").content.decode()
+    other.post("/settings/organizations/lab/answer", {"answer": "accept"})
+    assert other.get("/lab/settings").status_code == 200
+    assert other.post("/lab/settings/invite", {"username": "ada", "role": "read"}).status_code == 403
+    founder.post("/lab/settings/members/bob", {"role": "admin"})
+    founder.post("/lab/settings", {"full_name": "Another"})
+    assert "Another" in Client().get("/lab").content.decode()
+    assert founder.post("/settings/organizations/lab/leave").status_code == 302
+    assert other.post("/lab/settings/delete", {"confirm": "la"}).status_code == 400
+    assert other.post("/lab/settings/delete", {"confirm": "lab"}).status_code == 302
+    assert Client().get("/lab").status_code == 404
+
+
+def test_pages_refuse_strangers_and_bad_input(ada, lab):
+    stranger = client_of(make_user("eve"))
+    assert stranger.get("/story-lab/settings").status_code == 403
+    assert stranger.get("/nobody/settings").status_code == 404
+    assert Client().get("/story-lab/settings").status_code == 302
+    assert stranger.post("/settings/organizations/story-lab/answer", {"answer": "accept"}).status_code == 404
+    admin = client_of(ada)
+    assert admin.post("/organizations/new", {"name": "a b"}).status_code == 400
+    assert admin.post("/story-lab/settings/invite", {"username": "nobody", "role": "read"}).status_code == 400
+    assert admin.post("/story-lab/settings/invite", {"username": "eve", "role": "king"}).status_code == 400
+    assert admin.post("/story-lab/settings/members/ada", {"role": "king"}).status_code == 400
+    assert admin.post("/story-lab/settings/members/ada", {"action": "remove"}).status_code == 409
+    assert admin.post("/story-lab/settings", {"full_name": "x" * 201}).status_code == 400
+    assert admin.get("/ada/settings")["Location"] == "/settings"
+
+
+def test_the_api_does_the_same(ada, bob):
+    first, second = make_token(ada), make_token(bob)
+    founded = api(first, "POST", "organizations/", {"name": "lab"})
+    assert founded.status_code == 201
+    assert founded.json()["members"] == [{"username": "ada", "role": "admin"}]
+    assert api(first, "POST", "organizations/lab/members/", {"username": "bob"}).json()["invited"]
+    assert api(second, "GET", "invitations/").json() == [{"organization": "lab", "role": "write"}]
+    assert api(second, "GET", "organizations/lab/").status_code == 403
+    assert api(second, "POST", "invitations/lab/").json()["your_role"] == "write"
+    assert api(second, "GET", "organizations/").json()[0]["name"] == "lab"
+    assert api(second, "PATCH", "organizations/lab/members/bob/", {"role": "admin"}).status_code == 403
+    assert api(first, "PATCH", "organizations/lab/members/bob/", {"role": "king"}).status_code == 400
+    assert api(first, "PATCH", "organizations/lab/members/bob/", {"role": "admin"}).status_code == 200
+    assert api(second, "DELETE", "organizations/lab/members/ada/").status_code == 204
+    assert api(second, "DELETE", "organizations/lab/members/bob/").status_code == 409
+    assert api(second, "PATCH", "organizations/lab/", {"full_name": "L"}).json()["full_name"] == "L"
+    assert api(second, "DELETE", "organizations/lab/").status_code == 204
+    assert Client().get("/api/v1/organizations/").status_code == 401
+
+
+def test_the_hubs_clients_see_their_organisations_with_their_role(ada):
+    make_organisation("lab", members={ada: "write"})
+    answer = Client().get("/api/whoami-v2", headers={"Authorization": f"Bearer {make_token(ada)}"}).json()
+    assert [(org["name"], org["roleInOrg"]) for org in answer["orgs"]] == [("lab", "write")]
