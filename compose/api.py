@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from compose import candidates, examples, jobs, publishing, recipes, serializers
+from compose import candidates, examples, jobs, publishing, recipes, serializers, tryouts
 from compose.errors import BadSetting
 from compose.models import Composition, Trial
 from registry.authentication import SignedIn
@@ -146,6 +146,39 @@ class CompositionPredictions(APIView):
         composition = jobs.visible_composition(request.user, id)
         jobs.require_owner(composition, request.user)
         return Response({"results": composition.predictions})
+
+
+class CompositionTry(APIView):
+    permission_classes = [SignedIn]
+
+    @extend_schema(
+        tags=TAG,
+        summary="Ask a free worker what the composed adapter writes for a text",
+        request=serializers.TryoutRequestSerializer,
+        responses={202: serializers.TryoutSerializer},
+    )
+    def post(self, request: Request, id: str) -> Response:
+        composition = jobs.visible_composition(request.user, id)
+        given = serializers.TryoutRequestSerializer(data=request.data)
+        given.is_valid(raise_exception=True)
+        asked = tryouts.ask(composition, _person(request), given.validated_data["text"])
+        answer = Response(serializers.TryoutSerializer(asked).data, status=status.HTTP_202_ACCEPTED)
+        answer["Location"] = request.build_absolute_uri(f"{request.path}{asked.pk}/")
+        return answer
+
+
+class CompositionTryout(APIView):
+    permission_classes = [SignedIn]
+
+    @extend_schema(
+        tags=TAG,
+        summary="A text you gave a composed adapter, with the answer once there is one",
+        responses=serializers.TryoutSerializer,
+    )
+    def get(self, request: Request, id: str, tryout: str) -> Response:
+        composition = jobs.visible_composition(request.user, id)
+        found = tryouts.seen_by(request.user, composition, tryout)
+        return Response(serializers.TryoutSerializer(found).data)
 
 
 class CompositionRecipe(APIView):

@@ -14,5 +14,11 @@ urlpatterns = [
         api.CompositionPredictions.as_view(),
         name="api_composition_predictions",
     ),
+    path("compositions/<str:id>/try/", api.CompositionTry.as_view(), name="api_composition_try"),
+    path(
+        "compositions/<str:id>/try/<str:tryout>/",
+        api.CompositionTryout.as_view(),
+        name="api_composition_tryout",
+    ),
     path("compositions/<str:id>/recipe/", api.CompositionRecipe.as_view(), name="api_composition_recipe"),
 ]

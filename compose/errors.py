@@ -51,6 +51,20 @@ class TooManyWaiting(DomainError):
         )
 
 
+class BadTryout(DomainError):
+    """A text that the adapter cannot be tried on."""
+
+    code = "bad_tryout"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, fields={"text": [message]})
+
+
+class TooManyTryouts(DomainError):
+    code = "too_many_tryouts"
+    status = 429
+
+
 class NoSuchComposition(NotFound):
     def __init__(self) -> None:
         super().__init__("There is no such composition, or you may not see it.")

@@ -10,7 +10,7 @@ from rest_framework import serializers
 
 from compose import jobs
 from compose.examples import FORMATS
-from compose.models import Candidate, Composition, Score, Trial
+from compose.models import Candidate, Composition, Score, Trial, Tryout
 from registry.models import Adapter
 
 _ROW = {
@@ -310,6 +310,22 @@ class TrialSerializer(serializers.ModelSerializer):
     class Meta:
         model = Trial
         fields = ("number", "mixing_weights", "loss", "objective")
+
+
+class TryoutRequestSerializer(serializers.Serializer):
+    """A text for a composed adapter to answer."""
+
+    text = serializers.CharField(max_length=8192, trim_whitespace=False)
+
+
+class TryoutSerializer(serializers.ModelSerializer):
+    """`answers` maps `composed` and `zero_shot` to their texts, and is empty until `status` is `done`."""
+
+    answers = serializers.DictField(child=serializers.CharField())
+
+    class Meta:
+        model = Tryout
+        fields = ("id", "text", "status", "answers", "error", "seconds", "created_at")
 
 
 class PredictionSerializer(serializers.Serializer):

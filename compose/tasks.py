@@ -29,12 +29,21 @@ def run_composition(self: Task, composition_id: str) -> None:
     worker.run_next(self.request.hostname or "worker")
 
 
+@shared_task(name="compose.tasks.answer_tryouts", queue=COMPOSITIONS)
+def answer_tryouts(tryout_id: str) -> None:
+    """Answer the try-outs that wait; harmless if delivered twice. The id says who rang, for the log."""
+    from compose import answering
+
+    answering.answer_waiting()
+
+
 @shared_task(name="compose.tasks.sweep_compositions")
 def sweep_compositions() -> None:
     """Take back what lost its worker and ring for what nobody came for."""
-    from compose import jobs
+    from compose import jobs, tryouts
 
     jobs.sweep()
+    tryouts.sweep()
     jobs.tell_owners()
 
 

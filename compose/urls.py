@@ -1,6 +1,6 @@
 from django.urls import path
 
-from compose import views
+from compose import result_views, views
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -13,6 +13,14 @@ urlpatterns = [
     path("compositions/<slug:composition_id>/stop", views.stop, name="composition_stop"),
     path("compositions/<slug:composition_id>/cancel", views.cancel, name="composition_cancel"),
     path("compositions/<slug:composition_id>/publish", views.publish, name="composition_publish"),
+    path("compositions/<slug:composition_id>/share", result_views.share, name="composition_share"),
+    path("compositions/<slug:composition_id>/unshare", result_views.unshare, name="composition_unshare"),
+    path("compositions/<slug:composition_id>/try", result_views.try_out, name="composition_try"),
+    path(
+        "compositions/<slug:composition_id>/try/<slug:tryout_id>",
+        result_views.tryout,
+        name="composition_tryout",
+    ),
     path("compositions/<slug:composition_id>/recipe.json", views.recipe, name="composition_recipe"),
     path("compositions/<slug:composition_id>/trials.json", views.trials, name="composition_trials"),
     path(

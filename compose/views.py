@@ -298,15 +298,22 @@ def compositions(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def composition(request: HttpRequest, composition_id: str) -> HttpResponse:
-    found = jobs.visible_composition(request.user, composition_id)
-    return render(request, "compose/composition_detail.html", _detail(request, found))
+    return render(
+        request, "compose/composition_detail.html", _detail(request, _seen(request, composition_id))
+    )
+
+
+def _seen(request: HttpRequest, composition_id: str, *, without: tuple[str, ...] = ()) -> Composition:
+    """A composition that this person may see, or whose link they were given. Raises NoSuchComposition."""
+    key = request.GET.get("key", "")
+    return jobs.visible_composition(request.user, composition_id, key=key, without=without)
 
 
 @require_safe
 def progress(request: HttpRequest, composition_id: str) -> HttpResponse:
     """The fragment that an unfinished composition's page asks for again and again."""
     # Asked for every second, so what may be large and is not shown stays in the database.
-    found = jobs.visible_composition(request.user, composition_id, without=("test_examples", "predictions"))
+    found = _seen(request, composition_id, without=("test_examples", "predictions"))
     return render(request, "compose/_composition.html", _detail(request, found) | {"is_poll": True})
 
 
@@ -321,6 +328,8 @@ def _detail(request: HttpRequest, found: Composition, form: PublishForm | None =
         "publish_form": form if can_publish else None,
         "section": "compose",
         "origin": f"{request.scheme}://{request.get_host()}",
+        # What a link opened stays open behind the links of its page.
+        "key_query": f"?key={found.share_key}" if request.GET.get("key") else "",
     }
 
 
@@ -367,14 +376,14 @@ def publish(request: HttpRequest, composition_id: str) -> HttpResponse:
 @require_safe
 def recipe(request: HttpRequest, composition_id: str) -> HttpResponse:
     """The JSON that rebuilds the adapter byte for byte from the same revisions."""
-    found = jobs.visible_composition(request.user, composition_id)
+    found = _seen(request, composition_id)
     text = json.dumps(recipes.recipe(found), indent=2, ensure_ascii=False)
     return _attachment(text, "application/json", f"recipe-{found.pk}.json")
 
 
 @require_safe
 def trials(request: HttpRequest, composition_id: str) -> HttpResponse:
-    found = jobs.visible_composition(request.user, composition_id)
+    found = _seen(request, composition_id)
     offered = found.candidates.select_related("revision__adapter__namespace")
     names = candidates.names(candidate.revision for candidate in offered)
     return JsonResponse(job_page.trials_json(found.trials.all(), names))

@@ -69,6 +69,18 @@ def run_next(worker: str) -> bool:
     return True
 
 
+@contextmanager
+def hold_engine() -> Iterator[bool]:
+    """Whether this process is free for something smaller than a composition; if so it is held until the block ends."""
+    if _draining.is_set() or not _busy.acquire(blocking=False):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        _busy.release()
+
+
 def run(composition: Composition) -> None:
     """Work on a claimed composition until it has a result, failed, was cancelled, or is no longer ours."""
     logger.info("Composition %s, attempt %d, begins", composition.pk, composition.attempt)

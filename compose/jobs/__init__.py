@@ -43,7 +43,7 @@ from compose.jobs.holding import (
     set_step,
     wish,
 )
-from compose.jobs.owning import cancel, require_owner, stop, visible_composition
+from compose.jobs.owning import cancel, require_owner, share, stop, unshare, visible_composition
 from compose.jobs.queue import (
     Room,
     claim,
@@ -94,10 +94,12 @@ __all__ = [
     "set_base_commit",
     "set_stage",
     "set_step",
+    "share",
     "stop",
     "sweep",
     "task_rows",
     "tell_owners",
+    "unshare",
     "usual_budget",
     "visible_composition",
     "wish",

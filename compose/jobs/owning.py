@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 
 from compose.errors import NoSuchComposition, WrongState
@@ -14,14 +15,17 @@ Status = Composition.Status
 Wish = Composition.Wish
 
 
-def visible_composition(person: Person, composition_id: str, *, without: Sequence[str] = ()) -> Composition:
+def visible_composition(
+    person: Person, composition_id: str, *, key: str = "", without: Sequence[str] = ()
+) -> Composition:
     """Raises NoSuchComposition for what is not there and for what this person may not see.
 
-    `without` names large fields that are fetched only if somebody asks for them.
+    `key` is that of a link its owner gave away: who has it sees what strangers see of a published one. `without`
+    names large fields that are fetched only if somebody asks for them.
     """
+    seen = Composition.objects.filter(share_key=key) if key else Composition.objects.visible_to(person)
     composition = (
-        Composition.objects.visible_to(person)
-        .select_related("owner", "base_model", "task", "adapter", "adapter__namespace")
+        seen.select_related("owner", "base_model", "task", "adapter", "adapter__namespace")
         .defer(*without)
         .filter(pk=composition_id)
         .first()
@@ -38,6 +42,20 @@ def require_owner(composition: Composition, actor: Person) -> None:
     if Composition.objects.visible_to(actor).filter(pk=composition.pk).exists():
         raise Forbidden("Only the person who asked for this composition may do this.")
     raise NoSuchComposition
+
+
+def share(composition: Composition, actor: Person) -> None:
+    """Make a link for people whom the owner chooses; the one that is there stays."""
+    require_owner(composition, actor)
+    Composition.objects.filter(pk=composition.pk, share_key=None).update(share_key=secrets.token_urlsafe(18))
+    composition.refresh_from_db(fields=["share_key"])
+
+
+def unshare(composition: Composition, actor: Person) -> None:
+    """Take the link back: it leads nowhere from now on, and the next one is another."""
+    require_owner(composition, actor)
+    Composition.objects.filter(pk=composition.pk).update(share_key=None)
+    composition.refresh_from_db(fields=["share_key"])
 
 
 def cancel(composition: Composition, actor: Person) -> None:
