@@ -169,6 +169,7 @@ CELERY_TASK_ALWAYS_EAGER = False
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "sweep-compositions": {"task": "compose.tasks.sweep_compositions", "schedule": 5.0},
+    "sweep-hub-jobs": {"task": "registry.tasks.sweep_hub_jobs", "schedule": 10.0},
     "sweep-storage": {"task": "registry.tasks.sweep_storage", "schedule": 3600.0},
 }
 
@@ -255,7 +256,16 @@ HUB_ENDPOINT = env.str(
     "HUB_ENDPOINT", ""
 )  # where referenced base models come from; empty: huggingface_hub's own
 # The hubs that adapters may be imported from, the usual one first.
-IMPORT_ENDPOINTS = env.list("IMPORT_ENDPOINTS", ["https://huggingface.co"])
+IMPORT_ENDPOINTS = [
+    endpoint.rstrip("/") for endpoint in env.list("IMPORT_ENDPOINTS", ["https://huggingface.co"])
+]
+# The hubs that people may push adapters to, with their own token there.
+PUSH_ENDPOINTS = [endpoint.rstrip("/") for endpoint in env.list("PUSH_ENDPOINTS", IMPORT_ENDPOINTS)]
+# A proxy that all fetching of imports goes through; it then decides which addresses may be reached.
+IMPORT_PROXY = env.str("IMPORT_PROXY", "")
+MAX_HUB_JOBS_PER_USER = env.int("MAX_HUB_JOBS_PER_USER", 5)
+# How long a person's token for another Hub is kept, sealed, for a job that has not ended.
+HUB_TOKEN_KEPT_S = 24 * 3600
 
 # --- People ---------------------------------------------------------------------------------------------------------
 AUTH_USER_MODEL = "registry.User"
@@ -356,5 +366,6 @@ LOGGING = {
     "loggers": {
         "django.server": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
         "httpx": {"level": "WARNING"},
+        "httpx2": {"level": "WARNING"},  # its lines hold addresses, and signed ones are secrets
     },
 }

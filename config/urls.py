@@ -9,6 +9,7 @@ urlpatterns = [
     path("api/v1/", include("registry.api_urls")),
     path("", include("web.page_urls")),
     path("", include("compose.urls")),
+    path("", include("registry.hub_jobs_urls")),
     path("", include("registry.hub.urls")),
     # Last: its /{namespace}/{name} takes everything that is left.
     path("", include("registry.urls")),

@@ -1,36 +1,51 @@
 """Importing adapters from another Hub: pinned to a commit, through the same rules as every upload.
 
-Only the endpoints of IMPORT_ENDPOINTS are ever asked, so that nobody makes this server fetch from where they like.
-Bytes that are here already, and that the importer may read, are not fetched again.
+Bytes that are here already, and that the importer may read, are not fetched again; what was fetched is kept for a day as
+theirs, so that an import that was broken off goes on behind it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from hashlib import sha256
 
 from django.conf import settings
 
-from registry import filenames, publishing, storage
-from registry.models import Adapter, Blob, Namespace, User
+from registry import filenames, publishing, sent, storage
+from registry.models import Adapter, Blob, Namespace, Origin, User
+from registry.other_hubs import ImportFailed, OtherHub, SourceFile, check_name, listed_endpoint
 from registry.rights import may_read_blob
-from web.errors import DomainError
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
+from web.errors import Conflict
 
 logger = logging.getLogger(__name__)
 
+MAX_REPOSITORIES = 1000
+_WILD = frozenset("*?[")
 
-class ImportFailed(DomainError):
-    code = "import_failed"
+
+class NotFromThere(Conflict):
+    """An import never puts a revision on top of what is something else."""
+
+    code = "name_not_free"
+
+    def __init__(self, adapter: Adapter, source: str, endpoint: str) -> None:
+        super().__init__(
+            f"{adapter.full_name} is here already and was not imported from {source} at {endpoint}. "
+            "Import it under another name.",
+            fields={"name": ["This name is taken."]},
+        )
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one import is: bytes that are here of those that it needs."""
+
+    commit: str
+    bytes_done: int
+    bytes_total: int
 
 
 @dataclass(frozen=True)
@@ -53,67 +68,108 @@ def import_adapter(
     endpoint: str = "",
     token: str = "",
     visibility: str = "",
+    on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Imported:
     """The adapter `source` of another Hub as `namespace/name`, by default with its own name.
 
-    `revision` is a branch, tag or commit there, main unless given; the commit that it means now is fetched and named in the
-    message of our revision. Card, licence, tags and base model are taken over, an `adapter_model.bin` is converted.
-    `token` is the importer's own for the other Hub; it is neither kept nor logged. Raises ImportFailed, and whatever
-    `publishing.publish` does.
+    `revision` is a branch, tag or commit there, main unless given; the commit that it means now is fetched and recorded
+    with our revision (Origin). Card, licence, tags and base model are taken over, an `adapter_model.bin` is converted.
+    `token` is the importer's own for the other Hub; it is neither kept nor logged. `on_progress` may raise to stop.
+    Raises ImportFailed, NotFromThere, and whatever `publishing.publish` does.
     """
-    hub = _hub(endpoint, token)
-    with _failures_in_words(source):
-        commit = str(hub.model_info(source, revision=revision or None, timeout=20).sha)
-        files = [file for file in hub.list_repo_tree(source, revision=commit) if hasattr(file, "blob_id")]
-    message = f"Import {source} at {commit} from {hub.endpoint}"
-    name = name or source.rpartition("/")[2]
-    known = Adapter.objects.alive().filter(namespace=namespace, name__iexact=name).first()
-    if known is not None and known.revisions.filter(message=message).exists():
-        return Imported(known, commit, 0, is_new=False)
-    wanted = _wanted(source, files)
-    with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="import-") as folder:
-        paths, fetched_bytes = _collect(hub, source, commit, wanted, Path(folder), actor)
-        adapter = publishing.publish(
-            author=actor, namespace=namespace, name=name, files=paths, message=message, visibility=visibility
-        )
+    endpoint = listed_endpoint(endpoint)
+    with OtherHub(endpoint, token) as hub:
+        source, commit = hub.commit_of(source, revision)
+        name = name or source.rpartition("/")[2]
+        present = _present(namespace, name, endpoint, source, commit)
+        if present is not None:
+            return Imported(present, commit, 0, is_new=False)
+        wanted = _wanted(source, hub.files_of(source, commit))
+        total = sum(file.size_bytes for file in wanted)
+        storage.require_free_space(total)
+        collecting = _Collecting(hub, actor, source, commit, total, on_progress)
+        blobs = {file.path: collecting.blob_of(file) for file in wanted}
+        try:
+            adapter = publishing.publish(
+                author=actor,
+                namespace=namespace,
+                name=name,
+                files={path: storage.local_path(blob) for path, blob in blobs.items()},
+                message=f"Import {source} at {commit} from {endpoint}",
+                visibility=visibility,
+                origin=Origin(endpoint=endpoint, source=source, commit=commit),
+            )
+        finally:
+            sent.forget_sent(actor, collecting.fetched)  # the revision has them now, or nobody wants them
+    fetched_bytes = collecting.fetched_bytes
     logger.info("imported %s at %s as %s: %d bytes fetched", source, commit, adapter, fetched_bytes)
     return Imported(adapter, commit, fetched_bytes, is_new=True)
 
 
-def find_sources(pattern: str, *, endpoint: str = "", token: str = "") -> list[str]:
-    """The repositories of another Hub that a pattern means: `lorahub/flan_t5_large-*`, or one id as it is.
+def find_sources(patterns: Sequence[str], *, endpoint: str = "", token: str = "") -> list[str]:
+    """The repositories of another Hub that ids and patterns (`lorahub/flan_t5_large-*`) mean, each once, in order.
 
-    Raises ImportFailed if there are none.
+    Raises ImportFailed, also if a pattern means nothing or all of them more than MAX_REPOSITORIES.
     """
-    if not set(pattern) & set("*?["):
-        return [pattern]
-    author, _, own = pattern.partition("/")
-    if set(author) & set("*?[") or not own:
+    endpoint = listed_endpoint(endpoint)
+    found: dict[str, None] = {}
+    with OtherHub(endpoint, token) as hub:
+        for pattern in patterns:
+            found |= dict.fromkeys(_matching(hub, pattern) if is_pattern(pattern) else [pattern])
+    if len(found) > MAX_REPOSITORIES:
         raise ImportFailed(
-            f"{pattern!r} names nobody: write the author in full, such as lorahub/flan_t5_large-*."
+            f"That is {len(found):,} repositories; one import takes {MAX_REPOSITORIES:,}. Narrow the patterns."
         )
-    hub = _hub(endpoint, token)
-    with _failures_in_words(pattern):
-        found = sorted(model.id for model in hub.list_models(author=author))
-    found = [source for source in found if fnmatchcase(source, pattern)]
+    return list(found)
+
+
+def is_pattern(text: str) -> bool:
+    return bool(set(text) & _WILD)
+
+
+def check_sources(sources: Iterable[str]) -> list[str]:
+    """Ids and patterns as they were given, each once. Raises ImportFailed for what can be neither."""
+    checked = list(dict.fromkeys(source.strip() for source in sources if source.strip()))
+    if not checked:
+        raise ImportFailed(
+            "Say what to import, such as lorahub/flan_t5_large-who.", fields={"sources": ["Empty."]}
+        )
+    if len(checked) > MAX_REPOSITORIES:
+        raise ImportFailed(f"That is {len(checked):,} lines; one import takes {MAX_REPOSITORIES:,}.")
+    for source in checked:
+        if not is_pattern(source):
+            check_name(source)
+            continue
+        author, _, own = source.partition("/")
+        if is_pattern(author) or not own:
+            raise ImportFailed(
+                f"{source[:100]!r} names nobody: write the author in full, such as lorahub/flan_t5_large-*."
+            )
+        check_name(author)
+    return checked
+
+
+def _matching(hub: OtherHub, pattern: str) -> list[str]:
+    check_sources([pattern])
+    names = hub.models_of(pattern.partition("/")[0])
+    found = sorted(name for name in names if fnmatchcase(name, pattern))
     if not found:
         raise ImportFailed(f"{hub.endpoint} has nothing called {pattern!r}.")
     return found
 
 
-def _hub(endpoint: str, token: str) -> HfApi:
-    allowed = settings.IMPORT_ENDPOINTS
-    endpoint = (endpoint or allowed[0]).rstrip("/")
-    if endpoint not in allowed:
-        raise ImportFailed(
-            f"Adapters are imported from {', '.join(allowed)} only, not from {endpoint[:100]!r}."
-        )
-    from huggingface_hub import HfApi
+def _present(namespace: Namespace, name: str, endpoint: str, source: str, commit: str) -> Adapter | None:
+    """The adapter of this name if it has this very commit. Raises NotFromThere if it is something else."""
+    known = Adapter.objects.alive().filter(namespace=namespace, name__iexact=name).first()
+    if known is None:
+        return None
+    from_there = Origin.objects.filter(revision__adapter=known, endpoint=endpoint, source__iexact=source)
+    if not from_there.exists():
+        raise NotFromThere(known, source, endpoint)
+    return known if from_there.filter(commit=commit).exists() else None
 
-    return HfApi(endpoint=endpoint, token=token or False, library_name="lora-commons")
 
-
-def _wanted(source: str, files: list[Any]) -> list[RepoFile]:
+def _wanted(source: str, files: list[SourceFile]) -> list[SourceFile]:
     """The files that we could keep. Raises ImportFailed if they are too large or no adapter."""
     wanted = [
         file
@@ -126,55 +182,80 @@ def _wanted(source: str, files: list[Any]) -> list[RepoFile]:
         wanted = [file for file in wanted if file.path != filenames.LEGACY_WEIGHTS]
     if filenames.CONFIG not in paths:
         raise ImportFailed(f"{source} is no adapter: it has no {filenames.CONFIG}.")
-    total = sum(file.size for file in wanted)
-    if total > settings.MAX_ADAPTER_BYTES or any(file.size > settings.MAX_FILE_BYTES for file in wanted):
+    total = sum(file.size_bytes for file in wanted)
+    if total > settings.MAX_ADAPTER_BYTES or any(
+        file.size_bytes > settings.MAX_FILE_BYTES for file in wanted
+    ):
         raise ImportFailed(
             f"{source} has {total:,} bytes; one adapter may have {settings.MAX_ADAPTER_BYTES:,}."
         )
-    storage.require_free_space(total)
+    if len(wanted) > settings.MAX_FILES_PER_ADAPTER:
+        raise ImportFailed(
+            f"{source} has {len(wanted)} files; an adapter may have {settings.MAX_FILES_PER_ADAPTER}."
+        )
     return wanted
 
 
-def _collect(
-    hub: HfApi, source: str, commit: str, wanted: list[RepoFile], folder: Path, actor: User
-) -> tuple[dict[str, Path], int]:
-    """The files on disk by their names, and how many bytes had to be fetched."""
-    paths: dict[str, Path] = {}
-    fetched_bytes = 0
-    for file in wanted:
-        blob = _here_already(file, actor)
-        if blob is not None:
-            paths[file.path] = storage.local_path(blob)
-            continue
-        with _failures_in_words(source):
-            path = hub.hf_hub_download(source, file.path, revision=commit, local_dir=folder)
-        paths[file.path] = Path(path)
-        fetched_bytes += file.size
-    return paths, fetched_bytes
+class _Collecting:
+    """The files of one repository as blobs, one after the other."""
+
+    def __init__(
+        self,
+        hub: OtherHub,
+        actor: User,
+        source: str,
+        commit: str,
+        total: int,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self.hub, self.actor, self.source, self.commit = hub, actor, source, commit
+        self.total, self.on_progress = total, on_progress
+        self.fetched: list[Blob] = []
+        self.fetched_bytes = 0
+        self.done = 0
+
+    def blob_of(self, file: SourceFile) -> Blob:
+        """Its bytes, fetched unless they are here and the importer may read them. Raises ImportFailed."""
+        self._tick(0)
+        known = _here_already(file, self.actor)
+        if known is not None:
+            self._tick(file.size_bytes)
+            return known
+        blob = self._fetch(file)
+        sent.note_sent(self.actor, blob)  # from now on another attempt need not fetch it
+        self.fetched.append(blob)
+        return blob
+
+    def _fetch(self, file: SourceFile) -> Blob:
+        target = settings.UPLOAD_TMP_DIR / f"import-{self._key(file)}.part"
+        begun = target.stat().st_size if target.exists() else 0
+        self._tick(begun)
+        self.fetched_bytes += self.hub.fetch(self.source, self.commit, file, target, tick=self._tick)
+        try:
+            digests = storage.digest(target)
+            if file.sha256 not in ("", digests.sha256) or file.git_sha1 not in ("", digests.git_sha1):
+                raise ImportFailed(
+                    f"{file.path} of {self.source} arrived with other bytes than the Hub says that it has."
+                )
+            return storage.store_file(target, sha256=digests.sha256)
+        finally:
+            target.unlink(missing_ok=True)
+
+    def _key(self, file: SourceFile) -> str:
+        """A name for the unfinished file: the same for the next attempt of the same person, and for nobody else."""
+        said = (self.hub.endpoint, self.source, self.commit, file.path, str(self.actor.pk))
+        return sha256("\n".join(said).encode()).hexdigest()[:32]
+
+    def _tick(self, length: int) -> None:
+        self.done = min(self.done + length, self.total)
+        self.on_progress(Progress(self.commit, self.done, self.total))
 
 
-def _here_already(file: RepoFile, actor: User) -> Blob | None:
+def _here_already(file: SourceFile, actor: User) -> Blob | None:
     found = (
-        Blob.objects.filter(sha256=file.lfs.sha256)
-        if file.lfs
-        else Blob.objects.filter(git_sha1=file.blob_id)
+        Blob.objects.filter(sha256=file.sha256)
+        if file.sha256
+        else Blob.objects.filter(git_sha1=file.git_sha1)
     )
-    blob = found.filter(size_bytes=file.size).first()
+    blob = found.filter(size_bytes=file.size_bytes).first()
     return blob if blob is not None and may_read_blob(actor, blob) else None
-
-
-@contextmanager
-def _failures_in_words(source: str) -> Iterator[None]:
-    import httpx2
-    from huggingface_hub import errors
-
-    try:
-        yield
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.GatedRepoError) as error:
-        raise ImportFailed(f"{source} is not there, not at this revision, or not open to you.") from error
-    except errors.HFValidationError as error:
-        raise ImportFailed(
-            f"{source[:100]!r} is no name of a repository, such as lorahub/flan_t5_large-who."
-        ) from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, httpx2.HTTPError, OSError) as error:
-        raise ImportFailed(f"{source} could not be fetched from the other Hub. Try again later.") from error

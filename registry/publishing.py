@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -42,6 +41,7 @@ from registry.models import (
     Blob,
     FormerName,
     Namespace,
+    Origin,
     Ref,
     Revision,
     RevisionFile,
@@ -50,7 +50,6 @@ from registry.models import (
 )
 from registry.names import check_adapter_name
 from registry.rights import Quarantined, require_change, require_write
-from registry.search import upkeep
 from web.errors import Conflict, Forbidden
 
 logger = logging.getLogger(__name__)
@@ -151,12 +150,13 @@ def publish(
     language: str = "",
     message: str = "",
     kind: str = Adapter.Kind.MODULE,
+    origin: Origin | None = None,
 ) -> Adapter:
     """`namespace/name` with these files as its newest revision; the adapter is made if there is none.
 
     `files` maps names inside the adapter to files; those below UPLOAD_TMP_DIR are moved, others copied. What is
     left empty comes from the card, or stays as it was; a new adapter is public unless said otherwise. Files equal
-    to the newest revision's make no new one. Raises InspectionRefused, NameNotFree, NameMoved, NameOfBaseModel, PublishedMeanwhile,
+    to the newest revision's make no new one; `origin` is kept with the revision that has them. Raises InspectionRefused, NameNotFree, NameMoved, NameOfBaseModel, PublishedMeanwhile,
     BadDetail,
     InvalidName, Forbidden, Quarantined, StorageFull; then nothing is kept.
     """
@@ -182,6 +182,9 @@ def publish(
                 describe(adapter, given, tags, prepared)
                 if not _is_unchanged(adapter, blobs):
                     write_revision(adapter, author=author, message=message, prepared=prepared, blobs=blobs)
+                if origin is not None and adapter.head is not None:
+                    said = {name: getattr(origin, name) for name in ("endpoint", "source", "commit")}
+                    Origin.objects.get_or_create(revision=adapter.head, **said)
                 adapter.updated_at = timezone.now()
                 adapter.save()
         except BaseException:
@@ -503,8 +506,6 @@ def write_revision(
     adapter.base_model = prepared.base_model
     adapter.base_model_label = prepared.base_model_label
     _repeat_facts(adapter, revision)
-    # After commit, and whatever becomes of it: a card that is not read now is read within the hour.
-    transaction.on_commit(partial(upkeep.read_card, adapter.pk, revision.pk), robust=True)
     return revision
 
 

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from celery import shared_task
+from typing import Any
 
-from registry import idempotency, storage
-from registry.search import upkeep
+from celery import shared_task
+from celery.app.task import Task
+from celery.signals import worker_shutting_down
+
+from registry import hub_jobs, hub_work, idempotency, storage
 
 
 @shared_task
 def sweep_storage() -> None:
-    """Once an hour: old temporary files, blobs that nobody wants, answers that nobody will ask for, unread cards."""
+    """Once an hour: old temporary files, blobs that nobody wants, answers that nobody will ask for again."""
     storage.sweep_storage()
     idempotency.sweep_answers()
-    upkeep.read_cards()
+
+
+@shared_task(bind=True, name="registry.tasks.work_on_hub_jobs")
+def work_on_hub_jobs(self: Task, job_id: str) -> None:
+    """Work on imports and pushes, the longest waiting first, until none waits; harmless if delivered twice.
+
+    The id says who rang, for the log.
+    """
+    hub_work.run_all(self.request.hostname or "worker")
+
+
+@shared_task(name="registry.tasks.sweep_hub_jobs")
+def sweep_hub_jobs() -> None:
+    """Ring for imports and pushes that nobody came for."""
+    hub_jobs.sweep()
+
+
+@worker_shutting_down.connect
+def stop_hub_jobs(**_: Any) -> None:
+    """SIGTERM: what is at work stops at the next piece; another worker goes on behind it."""
+    hub_jobs.drain()

@@ -31,7 +31,7 @@ class Command(BaseCommand):
             namespace = writable_namespace(actor, options["namespace"] or user)
             token = options["token_file"].read_text().strip() if options["token_file"] else ""
             hub = {"endpoint": options["endpoint"], "token": token}
-            found = [source for pattern in sources for source in importing.find_sources(pattern, **hub)]
+            found = importing.find_sources(importing.check_sources(sources), **hub)
         except User.DoesNotExist as error:
             raise CommandError(f"There is nobody called {user!r} here.") from error
         except (DomainError, OSError) as error:

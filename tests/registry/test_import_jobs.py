@@ -1,0 +1,517 @@
+"""Imports as jobs: by page and REST, many at once, with progress, resumed after a kill, and never with a token in clear."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.db import connection
+from django.test import Client
+from django.utils import timezone
+
+from registry import hub_jobs, hub_work, import_jobs
+from registry.models import Adapter, Blob, ImportItem, ImportJob, Origin, SentBlob, User
+from tests.compose.test_crashes import environment
+from tests.conftest import ROOT, Ring, wait_for
+from tests.factories import (
+    make_base_model,
+    make_organisation,
+    make_token,
+    make_user,
+    publish_fake,
+)
+from tests.fake_adapters import files_of, make_adapter
+from tests.fake_hub import FakeHub, fake_hub
+
+pytestmark = pytest.mark.django_db
+in_real_transactions = pytest.mark.django_db(transaction=True)
+SECRET = "hf_ThisIsTheSecretOfBob"
+
+
+def adapter_files(folder: Path, seed: int = 0, **options: Any) -> dict[str, bytes]:
+    made = make_adapter(folder / f"made-{seed}", seed=seed, card="---\nlicense: mit\n---\n# One\n", **options)
+    return {path: file.read_bytes() for path, file in files_of(made).items()}
+
+
+@pytest.fixture
+def hub(settings: Any, tmp_path: Path) -> Iterator[FakeHub]:
+    """Another Hub with three adapters of `lab` and something that is none."""
+    make_base_model()
+    with fake_hub() as hub:
+        hub.repositories = {f"lab/module-{n}": adapter_files(tmp_path, n) for n in range(3)}
+        hub.repositories["lab/thesis"] = {"README.md": b"# A thesis"}
+        settings.IMPORT_ENDPOINTS = [hub.address]
+        yield hub
+
+
+@pytest.fixture
+def bob(db: None) -> User:
+    return make_user("bob")
+
+
+def api(user: User, method: str, path: str, body: Any = None, scope: str = "write") -> Any:
+    headers = {"Authorization": f"Bearer {make_token(user, scope)}"}
+    options = {"data": body, "content_type": "application/json"} if method == "post" else {}
+    return getattr(Client(), method)(f"/api/v1/{path}", headers=headers, **options)
+
+
+def ask(user: User, *sources: str, **options: Any) -> Any:
+    return api(user, "post", "imports/", {"sources": list(sources), **options})
+
+
+@in_real_transactions
+def test_many_are_imported_by_a_pattern_each_pinned_and_recorded(hub: FakeHub, bob: User, rung: list[Ring]):
+    answer = ask(bob, "lab/module-*", visibility="private")
+    assert answer.status_code == 201
+    assert answer.json()["status"] == "queued"
+    assert [ring.args for ring in rung] == [(answer.json()["id"],)]
+    rung[0].answer()
+    found = api(bob, "get", f"imports/{answer.json()['id']}/").json()
+    assert found["status"] == "succeeded"
+    assert found["counts"] == {
+        "total": 3, "waiting": 0, "fetching": 0, "imported": 3, "present": 0, "failed": 0, "cancelled": 0,
+    }  # fmt: skip
+    row = found["items"][1]
+    assert (row["source"], row["adapter"]) == ("lab/module-1", "bob/module-1")
+    assert row["commit"] == hub.commit("lab/module-1")
+    assert row["bytes_done"] == row["bytes_total"] == sum(map(len, hub.repositories["lab/module-1"].values()))
+    adapter = Adapter.objects.get(name="module-1")
+    assert (adapter.license, adapter.is_private, adapter.is_composable) == ("mit", True, True)
+    origin = Origin.objects.get(revision=adapter.head)
+    assert (origin.endpoint, origin.source, origin.commit) == (hub.address, "lab/module-1", row["commit"])
+    assert not SentBlob.objects.exists()
+
+
+def test_asked_for_again_nothing_is_fetched_and_a_new_commit_becomes_a_new_version(
+    hub: FakeHub, bob: User, rung: list[Ring], tmp_path: Path
+):
+    for _ in range(2):
+        ask(bob, "lab/module-*")
+        hub_work.run_all("w")
+    jobs = list(ImportJob.objects.order_by("created_at"))
+    assert import_jobs.counts(jobs[1])["present"] == 3
+    files = len([path for path, _ in hub.requests if "/resolve/" in path])
+    hub.repositories["lab/module-0"] = adapter_files(tmp_path, 7)
+    ask(bob, "lab/module-*")
+    hub_work.run_all("w")
+    # Only the weights are new: config and card are here and bob's to read.
+    assert len([path for path, _ in hub.requests if "/resolve/" in path]) == files + 1
+    adapter = Adapter.objects.get(name="module-0")
+    assert adapter.revisions.count() == 2
+    assert Origin.objects.filter(revision__adapter=adapter).count() == 2
+
+
+def test_what_is_no_adapter_is_told_beside_the_others(hub: FakeHub, bob: User, rung: list[Ring]):
+    ask(bob, "lab/*")
+    hub_work.run_all("w")
+    job = ImportJob.objects.get()
+    assert (job.status, job.error) == ("succeeded", "1 of 4 could not be imported.")
+    (failed,) = job.items.filter(status="failed")
+    assert failed.error == "lab/thesis is no adapter: it has no adapter_config.json."
+    page = signed_in(bob).get(job.get_absolute_url())
+    assert b"lab/thesis is no adapter" in page.content
+    assert b"hx-get" not in page.content
+
+
+def test_a_single_one_that_fails_fails_the_import_with_its_reason(hub: FakeHub, bob: User, rung: list[Ring]):
+    for source, why in (
+        ("lab/none", "not there"),
+        ("lab/thesis", "no adapter"),
+        ("lab/no-*", "nothing called"),
+    ):
+        job = ImportJob.objects.get(pk=ask(bob, source).json()["id"])
+        hub_work.run_all("w")
+        job.refresh_from_db()
+        assert job.status == "failed"
+        assert why in job.error
+    assert not Adapter.objects.exists()
+
+
+def test_an_import_never_covers_what_is_something_else(
+    hub: FakeHub, bob: User, rung: list[Ring], tmp_path: Path
+):
+    publish_fake(tmp_path, "module-0", owner=bob, config={"seed": 9})
+    ask(bob, "lab/module-0")
+    hub_work.run_all("w")
+    assert "was not imported from lab/module-0" in ImportJob.objects.get().error
+    assert Adapter.objects.get().revisions.count() == 1
+    ask(bob, "lab/module-0", name="theirs")
+    hub_work.run_all("w")
+    assert Adapter.objects.filter(name="theirs").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"sources": []}, 400),
+        ({"sources": ["no name at all"]}, 400),
+        ({"sources": ["../../etc/passwd"]}, 400),
+        ({"sources": ["*/colour"]}, 400),
+        ({"sources": ["lab/a"], "endpoint": "http://169.254.169.254"}, 400),
+        ({"sources": ["lab/a", "lab/b"], "name": "one"}, 400),
+        ({"sources": ["lab/a"], "name": "a--b"}, 400),
+        ({"sources": ["lab/a"], "visibility": "secret"}, 400),
+        ({"sources": ["lab/a"], "namespace": "eve"}, 403),
+        ({"sources": ["lab/a"], "namespace": "nobody"}, 404),
+        ({"sources": ["lab/a"], "mistyped": 1}, 400),
+        ({}, 400),
+    ],
+)
+def test_what_cannot_be_imported_is_refused_at_once(
+    hub: FakeHub, bob: User, rung: list[Ring], body: dict[str, Any], status: int
+):
+    make_user("eve")
+    answer = api(bob, "post", "imports/", body)
+    assert answer.status_code == status
+    assert answer.json()["message"]
+    assert not ImportJob.objects.exists()
+    assert rung == []
+
+
+def test_only_who_may_write_imports_into_an_organisation(hub: FakeHub, bob: User, rung: list[Ring]):
+    reader, guest = make_user("reader"), Client()
+    make_organisation("team", members={bob: "write", reader: "read"})
+    assert ask(reader, "lab/module-0", namespace="team").status_code == 403
+    assert api(bob, "post", "imports/", {"sources": ["lab/a"]}, scope="read").status_code == 403
+    assert guest.post("/api/v1/imports/", {"sources": ["lab/a"]}, "application/json").status_code == 401
+    assert guest.get("/import").status_code == 302
+    assert ask(bob, "lab/module-0", namespace="team").status_code == 201
+    hub_work.run_all("w")
+    assert Adapter.objects.get().full_name == "team/module-0"
+
+
+def test_imports_are_seen_by_their_owner_only(hub: FakeHub, bob: User, rung: list[Ring]):
+    job = ImportJob.objects.get(pk=ask(bob, "lab/module-0").json()["id"])
+    eve = make_user("eve")
+    assert api(eve, "get", "imports/").json()["results"] == []
+    assert [row["id"] for row in api(bob, "get", "imports/").json()["results"]] == [job.pk]
+    for path in (f"imports/{job.pk}/", f"imports/{job.pk}/items/"):
+        assert api(eve, "get", path).status_code == 404
+    assert api(eve, "post", f"imports/{job.pk}/cancel/").status_code == 404
+    assert signed_in(eve).get(job.get_absolute_url()).status_code == 404
+    assert signed_in(eve).post(f"{job.get_absolute_url()}/cancel").status_code == 404
+
+
+def test_five_at_a_time_are_enough(hub: FakeHub, bob: User, rung: list[Ring]):
+    answers = [ask(bob, "lab/module-0").status_code for _ in range(6)]
+    assert answers == [201] * 5 + [409]
+
+
+# --- Tokens ------------------------------------------------------------------------------------------------------
+
+
+def test_a_token_is_never_kept_in_clear_logged_or_sent_to_the_broker_and_goes_with_the_job(
+    hub: FakeHub, bob: User, rung: list[Ring], caplog: pytest.LogCaptureFixture
+):
+    hub.before = lambda path, headers: (
+        None
+        if headers.get("authorization") == f"Bearer {SECRET}"
+        else (401, {"X-Error-Code": "RepoNotFound"}, b"{}")
+    )
+    answer = ask(bob, "lab/module-0", token=SECRET)
+    job = ImportJob.objects.get()
+    assert job.sealed_token
+    assert SECRET not in str(answer.json()) + str(rung) + _whole_database()
+    hub_work.run_all("w")
+    job.refresh_from_db()
+    assert (job.status, job.sealed_token) == ("succeeded", "")
+    assert SECRET not in caplog.text
+    assert {headers.get("authorization") for _, headers in hub.requests} == {f"Bearer {SECRET}"}
+    ask(bob, "lab/module-1")
+    hub_work.run_all("w")
+    assert "not open to you" in ImportJob.objects.get(sources=["lab/module-1"]).error
+
+
+def _whole_database() -> str:
+    with connection.cursor() as cursor:
+        said = []
+        for table in connection.introspection.table_names(cursor):
+            cursor.execute(f"SELECT * FROM {connection.ops.quote_name(table)}")
+            said.append(str(cursor.fetchall()))
+    return "\n".join(said)
+
+
+def test_a_sealed_token_opens_nothing_elsewhere_and_not_for_ever(
+    hub: FakeHub, bob: User, rung: list[Ring], settings: Any
+):
+    ask(bob, "lab/module-0", token=SECRET)
+    ask(bob, "lab/module-1", token=SECRET)
+    first, second = ImportJob.objects.order_by("created_at")
+    assert hub_jobs.token_of(first) == SECRET
+    first.sealed_token = second.sealed_token
+    with pytest.raises(hub_jobs.TokenGone):
+        hub_jobs.token_of(first)
+    settings.SECRET_KEY = "another key " * 5
+    with pytest.raises(hub_jobs.TokenGone):
+        hub_jobs.token_of(second)
+    ImportJob.objects.update(created_at=timezone.now() - timedelta(days=2))
+    assert hub_jobs.sweep()["tokens"] == 2
+    hub_work.run_all("w")
+    assert {job.status for job in ImportJob.objects.all()} == {"failed"}
+    assert all("no longer kept" in job.error for job in ImportJob.objects.all())
+
+
+def test_a_redirect_to_elsewhere_gets_no_token_and_leads_nowhere_inside(
+    hub: FakeHub, bob: User, rung: list[Ring]
+):
+    with fake_hub(repositories=hub.repositories) as inside:
+        for target in (
+            inside.address,
+            "https://127.0.0.1",
+            "https://localhost",
+            "file:///etc/passwd",
+            "https://[::1]",
+        ):
+            hub.before = _leads_to(target)
+            ask(bob, "lab/module-0", token=SECRET)
+            hub_work.run_all("w")
+            job = ImportJob.objects.first()
+            assert job.status == "failed"
+            assert "we do not go" in job.error
+        assert inside.requests == []
+    assert not Adapter.objects.exists()
+
+
+def _leads_to(target: str) -> Callable[[str, Any], Any]:
+    return lambda path, headers: (302, {"Location": f"{target}{path}"}, b"") if "/resolve/" in path else None
+
+
+# --- What goes wrong ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    waits: list[float] = []
+    from registry.other_hubs import OtherHub
+
+    plain = OtherHub.__init__
+    monkeypatch.setattr(OtherHub, "__init__", lambda self, *given: plain(self, *given, sleep=waits.append))
+    return waits
+
+
+def test_a_hub_that_is_busy_is_asked_again_when_it_says(
+    hub: FakeHub, bob: User, rung: list[Ring], no_waiting: list[float]
+):
+    refusals = iter([(429, {"Retry-After": "7"}, b"{}"), (503, {}, b"{}")])
+    hub.before = lambda path, headers: next(refusals, None)
+    ask(bob, "lab/module-0")
+    hub_work.run_all("w")
+    assert ImportJob.objects.get().status == "succeeded"
+    assert no_waiting == [7.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ((500, {}, b"{}"), "Try again later"),
+        ((200, {}, b"<html>"), "cannot be read"),
+        ((200, {}, b'{"sha": "../..", "id": 3}'), "cannot be read"),
+        ((200, {}, b"[" * 100_000), "cannot be read"),
+        ((418, {}, b""), "status 418"),
+        ((429, {"Retry-After": "9000"}, b""), "wait 9000 seconds"),
+    ],
+)
+def test_a_hub_that_talks_nonsense_ends_the_import_with_a_sentence(
+    hub: FakeHub, bob: User, rung: list[Ring], no_waiting: list[float], answer: Any, why: str
+):
+    hub.before = lambda path, headers: answer
+    ask(bob, "lab/module-0")
+    hub_work.run_all("w")
+    job = ImportJob.objects.get()
+    assert job.status == "failed"
+    assert why in job.error
+
+
+def test_other_bytes_than_the_hub_said_are_not_taken(
+    hub: FakeHub, bob: User, rung: list[Ring], data_dir: Path
+):
+    hub.before = lambda path, headers: (
+        (200, {}, bytes(len(hub.repositories["lab/module-0"]["adapter_model.safetensors"])))
+        if path.endswith(".safetensors")
+        else None
+    )
+    ask(bob, "lab/module-0")
+    hub_work.run_all("w")
+    assert "other bytes" in ImportJob.objects.get().error
+    assert list((data_dir / "tmp").iterdir()) == []
+    hub.before = lambda path, headers: (200, {}, b"x" * 10**6) if path.endswith(".safetensors") else None
+    ask(bob, "lab/module-1")
+    hub_work.run_all("w")
+    assert "more bytes than it said" in ImportJob.objects.first().error
+
+
+@in_real_transactions
+def test_cancel_ends_a_waiting_import_at_once_and_a_running_one_at_the_next_piece(
+    hub: FakeHub, bob: User, rung: list[Ring], monkeypatch: pytest.MonkeyPatch
+):
+    waiting = ImportJob.objects.get(pk=ask(bob, "lab/module-0").json()["id"])
+    assert api(bob, "post", f"imports/{waiting.pk}/cancel/").json()["status"] == "cancelled"
+    assert api(bob, "post", f"imports/{waiting.pk}/cancel/").status_code == 409
+    assert hub_work.run_all("w") == 0
+    monkeypatch.setattr(import_jobs, "PROGRESS_EVERY_S", 0)
+    running = ImportJob.objects.get(pk=ask(bob, "lab/module-*").json()["id"])
+    for _ in range(2):  # what is meant, and the first of the three
+        hub_work.run_step("w")
+
+    def cancelled(path: str, headers: Any) -> None:
+        if path.endswith(".safetensors"):
+            assert api(bob, "post", f"imports/{running.pk}/cancel/").json()["status"] == "running"
+
+    hub.before = cancelled
+    hub_work.run_all("w")
+    running.refresh_from_db()
+    assert running.status == "cancelled"
+    assert [item.status for item in running.items.all()] == ["imported", "cancelled", "cancelled"]
+
+
+def test_people_take_turns(hub: FakeHub, bob: User, rung: list[Ring]):
+    eve = make_user("eve")
+    many, one = ask(bob, "lab/module-*").json()["id"], ask(eve, "lab/module-0").json()["id"]
+    for _ in range(5):
+        hub_work.run_step("w")
+    assert ImportJob.objects.get(pk=one).items.get().status == "imported"
+    assert import_jobs.counts(ImportJob.objects.get(pk=many))["imported"] < 3
+
+
+def test_the_sweep_rings_for_what_nobody_came_for(hub: FakeHub, bob: User, rung: list[Ring]):
+    ask(bob, "lab/module-0")
+    rung.clear()
+    assert hub_jobs.sweep()["rung"] == 0
+    ImportJob.objects.update(rung_at=timezone.now() - timedelta(minutes=5))
+    assert hub_jobs.sweep()["rung"] == 1
+    assert rung[0].task == "registry.tasks.work_on_hub_jobs"
+
+
+# --- Workers that die --------------------------------------------------------------------------------------------
+
+
+@in_real_transactions
+def test_a_killed_worker_loses_nothing_the_next_goes_on_inside_of_the_file(
+    hub: FakeHub, bob: User, rung: list[Ring], tmp_path: Path, settings: Any
+):
+    large = adapter_files(tmp_path, 11, base_matrices=_wide(), rank=64, base_model_name_or_path="some/wide")
+    weights = large["adapter_model.safetensors"]
+    hub.repositories["lab/module-1"] = large
+    hub.holds = {"adapter_model.safetensors": 3 * 2**20}
+    ask(bob, "lab/module-1", token=SECRET)
+    process = _worker()
+    part = _wait_for_part(2 * 2**20)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    hub.go_on.set()
+    job = ImportJob.objects.get()
+    assert (job.status, job.items.get().status) == ("running", "fetching")
+    assert hub_work.run_all("w") == 0  # its lease still holds
+    ImportJob.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    arrived = part.stat().st_size
+    hub_work.run_all("w")
+    job.refresh_from_db()
+    assert job.status == "succeeded"
+    item = job.items.get()
+    assert (item.attempts, item.status) == (2, "imported")
+    assert hub.ranges("adapter_model.safetensors") == ["", f"bytes={arrived}-"]
+    assert item.fetched_bytes == len(weights) - arrived
+    assert Blob.objects.filter(size_bytes=len(weights)).exists()
+    assert list(Path(django_settings.UPLOAD_TMP_DIR).glob("import-*")) == []
+
+
+def _wide() -> dict[str, tuple[int, int]]:
+    return {f"encoder.block.{n}.layer.0.SelfAttention.q": (8192, 8192) for n in range(2)}
+
+
+def _worker() -> subprocess.Popen[bytes]:
+    code = "import django; django.setup(); from registry import hub_work; hub_work.run_all('doomed')"
+    variables = environment(
+        DJANGO_SETTINGS_MODULE="config.settings",
+        SECRET_KEY=django_settings.SECRET_KEY,
+        IMPORT_ENDPOINTS=",".join(django_settings.IMPORT_ENDPOINTS),
+        JOB_LEASE_S="60",
+    )
+    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=variables)
+
+
+def _wait_for_part(size: int) -> Path:
+    folder = Path(django_settings.UPLOAD_TMP_DIR)
+
+    def grown() -> list[Path]:
+        return [path for path in folder.glob("import-*.part") if path.stat().st_size >= size]
+
+    wait_for(grown, seconds=30, what="The first bytes of the file")
+    time.sleep(0.3)
+    return grown()[0]
+
+
+def test_what_kills_its_worker_three_times_is_left_out(hub: FakeHub, bob: User, rung: list[Ring]):
+    ask(bob, "lab/module-*")
+    hub_work.run_step("w")
+    ImportItem.objects.filter(source="lab/module-0").update(status="fetching", attempts=3)
+    hub_work.run_all("w")
+    job = ImportJob.objects.get()
+    assert [item.status for item in job.items.all()] == ["failed", "imported", "imported"]
+    assert "lost 3 times" in job.items.first().error
+
+
+def test_a_worker_that_is_told_to_go_gives_the_import_back(
+    hub: FakeHub, bob: User, rung: list[Ring], monkeypatch: pytest.MonkeyPatch
+):
+    import threading
+
+    monkeypatch.setattr(import_jobs, "PROGRESS_EVERY_S", 0)
+    monkeypatch.setattr(hub_jobs, "_draining", threading.Event())
+    ask(bob, "lab/module-0")
+    hub_work.run_step("w")
+    hub.before = lambda path, headers: hub_jobs.drain() if path.endswith(".safetensors") else None
+    hub_work.run_all("w")
+    job = ImportJob.objects.get()
+    assert (job.status, job.lease_until, job.items.get().status) == ("running", None, "waiting")
+    monkeypatch.setattr(hub_jobs, "_draining", threading.Event())
+    hub.before = lambda path, headers: None
+    hub_work.run_all("another")
+    assert ImportJob.objects.get().status == "succeeded"
+    assert ImportItem.objects.get().attempts == 1
+
+
+# --- Pages -------------------------------------------------------------------------------------------------------
+
+
+def signed_in(user: User) -> Client:
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def test_the_page_asks_shows_how_far_it_is_and_cancels(hub: FakeHub, bob: User, rung: list[Ring]):
+    client = signed_in(bob)
+    form = client.get("/import?sources=lab/module-*")
+    assert b"lab/module-*" in form.content
+    said = {
+        "sources": "lab/module-*\nlab/thesis",
+        "endpoint": hub.address,
+        "namespace": "bob",
+        "visibility": "public",
+    }
+    wrong = client.post("/import", {**said, "sources": "nonsense here/ and", "token": SECRET})
+    assert wrong.status_code == 400
+    assert SECRET.encode() not in wrong.content
+    answer = client.post("/import", said)
+    job = ImportJob.objects.get()
+    assert answer["Location"] == job.get_absolute_url()
+    page = client.get(answer["Location"])
+    assert b"Waiting for a worker" in page.content
+    assert b"hx-get" in page.content
+    for _ in range(2):
+        hub_work.run_step("w")
+    part = client.get(f"{answer['Location']}/progress")
+    assert b"1 of 4" in part.content
+    assert b"<html" not in part.content
+    client.post(f"{answer['Location']}/cancel")
+    assert b"3 cancelled" in client.get(answer["Location"]).content
+    assert b"lab/module-*" in client.get("/imports").content
