@@ -9,13 +9,15 @@ from celery.app.task import Task
 from celery.signals import worker_shutting_down
 
 from registry import hub_jobs, hub_work, idempotency, storage
+from registry.search import upkeep
 
 
 @shared_task
 def sweep_storage() -> None:
-    """Once an hour: old temporary files, blobs that nobody wants, answers that nobody will ask for again."""
+    """Once an hour: old temporary files, blobs that nobody wants, answers that nobody will ask for, unread cards."""
     storage.sweep_storage()
     idempotency.sweep_answers()
+    upkeep.read_cards()
 
 
 @shared_task(bind=True, name="registry.tasks.work_on_hub_jobs")
