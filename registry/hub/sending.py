@@ -1,4 +1,4 @@
-"""Bytes on their way into a commit: a body taken in pieces, and who sent what."""
+"""Bytes on their way into a commit: a body taken in pieces, and the tickets of those who send without a token."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 from django.conf import settings
 from django.core import signing
 from django.http import HttpRequest
-from django.utils import timezone
 
 from registry import rights, storage
-from registry.models import Adapter, Blob, SentBlob, Token, User
+from registry.models import Adapter, Token, User
 from registry.uploads import UploadTooLarge
 from web.errors import DomainError, Forbidden
 
@@ -40,11 +39,6 @@ def length_of(request: HttpRequest, *, most: int) -> int:
 def pieces_of(request: HttpRequest) -> Iterator[bytes]:
     while piece := request.read(CHUNK_BYTES):
         yield piece
-
-
-def note_sent(user: User, blob: Blob) -> None:
-    """From now on, for a day, this person may put these bytes into a commit."""
-    SentBlob.objects.update_or_create(user=user, blob=blob, defaults={"sent_at": timezone.now()})
 
 
 def ticket(purpose: str, *, person: User, adapter: Adapter, **said: Any) -> str:

@@ -15,6 +15,7 @@ from registry.hub.doors import Caller, door
 from registry.hub.writing import BadRequest, body_of, writable
 from registry.models import Adapter, Blob, SentBlob, User
 from registry.rights import may_read_blob
+from registry.sent import note_sent
 from registry.storage import HashMismatch
 from web.errors import NotFound
 
@@ -58,7 +59,7 @@ def _how_to_send(
         return {**row, "error": {"code": 422, "message": problem}}
     blob = Blob.objects.filter(sha256=oid).first()
     if blob is not None and blob.size_bytes == size and may_read_blob(person, blob):
-        sending.note_sent(person, blob)  # keeps it until the commit
+        note_sent(person, blob)  # keeps it until the commit
         return row
     ticket = sending.ticket("lfs", person=person, adapter=adapter, oid=oid, size=size)
     upload = request.build_absolute_uri(reverse("hub_lfs_put", args=[ticket]))
@@ -88,7 +89,7 @@ def put(request: HttpRequest, caller: Caller, ticket: str) -> JsonResponse:
         blob = storage.store_stream(sending.pieces_of(request), size_bytes=length, sha256=said["oid"])
     except HashMismatch as error:
         raise OtherBytes(found=error.found, expected=error.expected) from error
-    sending.note_sent(person, blob)
+    note_sent(person, blob)
     return JsonResponse({})
 
 

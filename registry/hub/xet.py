@@ -26,6 +26,7 @@ from registry.hub.doors import Caller, by_ticket, door
 from registry.hub.writing import writable
 from registry.hub.xorbs import MAX_SHARD_BYTES, MAX_XORB_BYTES, BadXet, XetFile, Xorb, read_shard
 from registry.models import User
+from registry.sent import note_sent
 from registry.storage import HashMismatch
 from registry.uploads import UploadTooLarge
 from web.errors import Forbidden, NotFound
@@ -110,7 +111,7 @@ def _store(file: XetFile, folder: Path, xorbs: dict[str, Xorb], person: User) ->
         blob = storage.store_stream(_bytes_of(file, folder, xorbs), size_bytes=size, sha256=file.sha256)
     except HashMismatch as error:
         raise BadXet(f"{error.message} (It came through Xet.)") from error
-    sending.note_sent(person, blob)
+    note_sent(person, blob)
     logger.info("took %d bytes through Xet from %s", size, person)
 
 
