@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from compose.engine.auto import AutoSearch
 from compose.engine.errors import BadInput
+from compose.engine.gradient import GradientSearch
 from compose.engine.mixing import EXACT, PAPER
 from compose.engine.search import LoraHubSearch
 from compose.engine.types import Trial
@@ -37,11 +38,18 @@ class Problem:
 class Search(Protocol):
     """One run of a method."""
 
+    @property
+    def needs(self) -> str:
+        """What `tell` wants beside the losses of the last `ask`: "losses" (nothing), "responses" or "gradient"."""
+
     def ask(self) -> list[Vector]:
         """Vectors to score next, in order; empty when the search is over."""
 
-    def tell(self, trials: Sequence[Trial]) -> None:
-        """The scored vectors of the last `ask`, all of them, in order."""
+    def tell(self, trials: Sequence[Trial], more: Any = None) -> None:
+        """The scored vectors of the last `ask`, all of them, in order.
+
+        `more` is what was needed: `responses.Responses` of all vectors, or a list of derivatives for each vector.
+        """
 
     def objective(self, mixing_weights: Vector, loss: float) -> float:
         """What is minimised, from the mean token loss."""
@@ -75,22 +83,33 @@ class LoraHub:
 
 
 class Auto:
-    """Ours: CMA-ES over the exact mix, in batches; modules of unlike rank, alpha and target matrices may join."""
+    """Ours: Gauss-Newton over the exact mix, without gradients; modules of unlike rank, alpha and targets may join."""
 
     name = "auto"
     mix = EXACT
     usual_budget = 400
 
     def start(self, problem: Problem) -> Search:
-        return AutoSearch(
+        return AutoSearch(audition=problem.audition, base_loss=problem.base_loss, budget=problem.budget)
+
+
+class Gradient:
+    """Adam on the weights of the exact mix: needs the base's gradients, a few times the cost of a trial each."""
+
+    name = "gradient"
+    mix = EXACT
+    usual_budget = 200
+
+    def start(self, problem: Problem) -> Search:
+        return GradientSearch(
+            modules=problem.modules,
             audition=problem.audition,
             base_loss=problem.base_loss,
             budget=problem.budget,
-            seed=problem.seed,
         )
 
 
-METHODS: dict[str, Method] = {method.name: method for method in (LoraHub(), Auto())}
+METHODS: dict[str, Method] = {method.name: method for method in (LoraHub(), Auto(), Gradient())}
 
 
 def method_named(name: str) -> Method:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -192,7 +193,7 @@ class _Fold:
     search: Search
     trials: list[Trial] = field(default_factory=list)
 
-    def tell(self, vectors: list[Vector], losses: list[float]) -> None:
+    def tell(self, vectors: list[Vector], losses: list[float], more: Any = None) -> None:
         if not vectors:
             return
         told = [
@@ -202,7 +203,42 @@ class _Fold:
             )
         ]
         self.trials += told
-        self.search.tell(told)
+        self.search.tell(told, more)
+
+
+def _measured(
+    loaded: _Loaded, method: Method, needs: str, vectors: list[Vector], rows: list[int] | None = None
+) -> tuple[list[float], Any]:
+    """Losses of the vectors, over all examples or some, and what a search may need besides."""
+    mixes = [Mix(method.mix, vector) for vector in vectors]
+    if not mixes:
+        return [], None
+    if needs == "responses":
+        responses = loaded.scorer.responses(mixes)
+        if rows is not None:
+            responses = responses.of(rows)
+        return responses.losses(), responses
+    if needs == "gradient":
+        examples = list(range(len(loaded.rows))) if rows is None else rows
+        found = [loaded.scorer.gradient(loaded.bank, vector, examples) for vector in vectors]
+        return [loss for loss, _ in found], [slope for _, slope in found]
+    if rows is None:
+        return loaded.scorer.losses(mixes), None
+    return loaded.scorer.row_losses(mixes).means(rows), None
+
+
+def _score_folds(loaded: _Loaded, method: Method, folds: list[_Fold], asked: list[list[Vector]]) -> None:
+    """Tell every fold what it asked; where the losses do, one forward serves them all."""
+    if any(fold.search.needs != "losses" for fold in folds):
+        for fold, own in zip(folds, asked, strict=True):
+            fold.tell(own, *_measured(loaded, method, fold.search.needs, own, fold.rows))
+        return
+    vectors = [vector for own in asked for vector in own]
+    losses = loaded.scorer.row_losses([Mix(method.mix, vector) for vector in vectors])
+    start = 0
+    for fold, own in zip(folds, asked, strict=True):
+        fold.tell(own, losses.means(fold.rows)[start : start + len(own)])
+        start += len(own)
 
 
 @dataclass
@@ -233,7 +269,8 @@ class _Composition:
         with self._stage("search", f"{method.name}, {request.budget} trials"):
             found = self._search(loaded, method, audition)
             attribution = self._attribution(loaded, method, found)
-            answering = [_Answering(method, found.weights, len(found.trials))]
+            most = len(found.trials) if found.stopped_early else request.budget
+            answering = [_Answering(method, found.weights, most)]
             answering += self._reference(loaded, method, audition)
         with self._stage("evaluate"):
             scores, predictions, verdict = self._evaluate(loaded, answering, audition, test_rows)
@@ -299,25 +336,29 @@ class _Composition:
             if asked is None:
                 stopped = self._stopped = True
                 break
-            trials += asked
-            search.tell(asked)
+            trials += asked[0]
+            search.tell(*asked)
         best = search.best(trials)
         weights = best.mixing_weights if best else (0.0,) * n
         return _Found(weights, trials, best.loss if best else audition.base(), stopped)
 
     def _trials(
         self, loaded: _Loaded, method: Method, search: Search, vectors: list[Vector], before: int
-    ) -> list[Trial] | None:
-        """The vectors scored, from the record as far as it agrees; None if the observer asked to stop."""
+    ) -> tuple[list[Trial], Any] | None:
+        """The vectors scored, and what else the search needs; None if the observer asked to stop.
+
+        Losses come from the record as far as it agrees.
+        """
         known = self._replayed(vectors, before)
         told = before + len(known)
-        if 0 < len(known) < len(vectors):
-            # A half recorded batch is scored whole, since a smaller batch would round otherwise.
+        if 0 < len(known) < len(vectors) or search.needs != "losses":
+            # A half recorded batch is scored whole, since a smaller batch would round otherwise; so is one of
+            # which more than the losses is needed, as only they are on record.
             known = []
         fresh = vectors[len(known) :]
-        if fresh and self._check_wish() == "stop":
+        if told < before + len(vectors) and self._check_wish() == "stop":
             return None
-        losses = loaded.scorer.losses([Mix(method.mix, vector) for vector in fresh]) if fresh else []
+        losses, more = _measured(loaded, method, search.needs, fresh)
         trials = []
         for offset, (vector, loss) in enumerate(zip(vectors, known + losses, strict=True)):
             number = before + offset + 1
@@ -328,7 +369,7 @@ class _Composition:
             trials.append(Trial(number, vector, loss, search.objective(vector, loss)))
             if number > told:
                 self.observer.on_trial(trials[-1])
-        return trials
+        return trials, more
 
     def _replayed(self, vectors: list[Vector], before: int) -> list[float]:
         """Recorded losses of the first vectors; from the first that disagrees the record is given up."""
@@ -481,7 +522,7 @@ class _Composition:
     ) -> list[Vector]:
         """The weights found on each set of kept rows; one forward scores the next trials of every fold.
 
-        `trials_each` is what the search on all rows took, fewer than the budget after a stop.
+        `trials_each` is the budget, or after a stop what the search on all rows took until then.
         """
         budget = self.request.budget if method.name == self.request.method else method.usual_budget
         folds = [_Fold(rest, method.start(self._problem(loaded, audition, rest, budget))) for rest in kept]
@@ -489,12 +530,7 @@ class _Composition:
         while done < trials_each and (asked := [fold.search.ask() for fold in folds]) and any(asked):
             if self._check_wish() == "stop" and not self._stopped:
                 break
-            vectors = [vector for own in asked for vector in own]
-            losses = loaded.scorer.row_losses([Mix(method.mix, vector) for vector in vectors])
-            start = 0
-            for fold, own in zip(folds, asked, strict=True):
-                fold.tell(own, losses.means(fold.rows)[start : start + len(own)])
-                start += len(own)
+            _score_folds(loaded, method, folds, asked)
             done = max(len(fold.trials) for fold in folds)
         nothing = (0.0,) * loaded.bank.size
         bests = [fold.search.best(fold.trials) for fold in folds]

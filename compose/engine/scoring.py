@@ -7,17 +7,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from compose.engine import slopes
+from compose.engine.bank import Bank
 from compose.engine.errors import EmptyExample, ExamplesTooLong, OutOfMemory
 from compose.engine.loading import LoadedBase
 from compose.engine.mixing import Mix, Mixer
+from compose.engine.responses import Responses, choose_classes, log_probs_of
 from compose.engine.types import Example
 
 IGNORED = -100
 T = TypeVar("T")
+_BATCHES_KEPT = 64
 
 # Limits of one forward: tokens of inputs and outputs, and bytes of float32 logits.
 _TOKENS = {"cpu": 16_384, "cuda": 262_144}
@@ -126,6 +131,7 @@ class Scorer:
         self._rows = list(rows)
         self.evaluations = 0  # mixes scored
         self.forwards = 0
+        self._batches: dict[tuple[int, ...], _Batch] = {}
         self._limit = tokens_per_forward or _TOKENS[base.device.type]
 
     @property
@@ -152,11 +158,16 @@ class Scorer:
             return [self._batch_mean(mixes[0])]
         return self.row_losses(mixes).means()
 
+    def bare_forward(self) -> None:
+        """One forward of the base over all rows with nothing mixed in: what a trial costs at the least."""
+        with torch.inference_mode():
+            self._logits(self._rows, repeats=1)
+
     def _batch_mean(self, mix: Mix) -> float:
         """The loss as the model itself computes it, in one float32 mean: `lorahub` must not differ by a rounding."""
         try:
             with self._mixer.attached(), torch.inference_mode():
-                self._mixer.assign([(mix, len(self._rows))])
+                self._mixer.assign([(mix, len(self._rows))], once=True)
                 logits, labels = self._logits(self._rows, repeats=1)
                 flat = logits.float().reshape(-1, logits.shape[-1])
                 loss = functional.cross_entropy(flat, labels.reshape(-1), ignore_index=IGNORED)
@@ -168,10 +179,77 @@ class Scorer:
         self.forwards += 1
         return float(loss)
 
-    def _row_batches(self) -> list[list[int]]:
+    def responses(self, mixes: Sequence[Mix]) -> Responses:
+        """What every mix says at every token of the answers; the first mix chooses which tokens are told apart."""
+        classes: dict[int, Tensor] = {}  # by row; chosen when the first mix meets it
+        parts, examples = [], []
+        with self._mixer.attached(), torch.inference_mode():
+            for chosen in self._row_batches():
+                size = max(1, self._limit // self._cost([self._rows[index] for index in chosen]))
+                told = [
+                    self._respond(mixes[start : start + size], chosen, classes)
+                    for start in range(0, len(mixes), size)
+                ]
+                parts.append(torch.cat(told))
+                examples += [index for index in chosen for _ in self._rows[index].labels]
+        self.evaluations += len(mixes)
+        return Responses(log_probs=torch.cat(parts, dim=1).numpy(), examples=np.array(examples))
+
+    def _respond(self, mixes: Sequence[Mix], chosen: Sequence[int], classes: dict[int, Tensor]) -> Tensor:
+        """(mixes, label tokens of the chosen rows, classes); halves the batch when memory runs out."""
+        rows = [self._rows[index] for index in chosen]
+        try:
+            self.forwards += 1
+            self._mixer.assign([(mix, len(rows)) for mix in mixes], once=True)
+            logits, labels = self._logits(rows, repeats=len(mixes))
+            wanted = labels[: len(rows)] != IGNORED
+            logits = logits.view(len(mixes), *wanted.shape, -1)[:, wanted]  # (mixes, positions, vocabulary)
+            if chosen[0] not in classes:
+                ids = choose_classes(logits[0], labels[: len(rows)][wanted])
+                lengths = [len(row.labels) for row in rows]
+                classes.update(zip(chosen, ids.split(lengths), strict=True))
+            return log_probs_of(logits, torch.cat([classes[index] for index in chosen])).cpu()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        if self._base.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(mixes) > 1:
+            half = len(mixes) // 2
+            first, second = mixes[:half], mixes[half:]
+            return torch.cat([self._respond(part, chosen, classes) for part in (first, second)])
+        if len(chosen) > 1:
+            half = len(chosen) // 2
+            ways = (chosen[:half], chosen[half:])
+            return torch.cat([self._respond(mixes, part, classes) for part in ways], dim=1)
+        raise OutOfMemory(
+            f"Scoring one example of {rows[0].tokens} tokens needs more memory than the worker has. "
+            "Use shorter examples, fewer modules or a smaller base model."
+        )
+
+    def gradient(
+        self, bank: Bank, mixing_weights: Sequence[float], examples: Sequence[int]
+    ) -> tuple[float, list[float]]:
+        """Mean token loss of the exact mix over these examples, and its derivative by every weight."""
+        weights = torch.tensor(mixing_weights, dtype=torch.float32, device=self._base.device).requires_grad_()
+        tokens = sum(len(self._rows[index].labels) for index in examples)
+        loss, total = 0.0, torch.zeros_like(weights)
+        with slopes.attached(self._base, bank, weights), torch.enable_grad():
+            for chosen in self._row_batches(examples):
+                logits, labels = self._logits([self._rows[index] for index in chosen], repeats=1)
+                part = functional.cross_entropy(
+                    logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+                )
+                [slope] = torch.autograd.grad(part, weights)
+                loss, total = loss + float(part), total + slope
+                self.forwards += 1
+        self.evaluations += 1
+        return loss / tokens, (total / tokens).tolist()
+
+    def _row_batches(self, examples: Sequence[int] | None = None) -> list[list[int]]:
         """Rows of one forward. All together, as the reference does, unless that is more than one forward takes."""
-        everything = list(range(len(self._rows)))
-        if self._cost(self._rows) <= self._limit:
+        everything = list(range(len(self._rows)) if examples is None else examples)
+        if self._cost([self._rows[index] for index in everything]) <= self._limit:
             return [everything]
         by_length = sorted(everything, key=lambda index: self._rows[index].tokens)
         batches: list[list[int]] = [[]]
@@ -211,7 +289,7 @@ class Scorer:
 
     def _one_forward(self, mixes: Sequence[Mix], rows: Sequence[Row]) -> Tensor:
         self.forwards += 1
-        self._mixer.assign([(mix, len(rows)) for mix in mixes])
+        self._mixer.assign([(mix, len(rows)) for mix in mixes], once=True)
         logits, labels = self._logits(rows, repeats=len(mixes))
         token_losses = functional.cross_entropy(
             logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
@@ -220,33 +298,58 @@ class Scorer:
 
     def _logits(self, rows: Sequence[Row], *, repeats: int) -> tuple[Tensor, Tensor]:
         """Logits and the labels they predict, (repeats * rows, positions[, vocabulary])."""
-        device = self._base.device
+        batch = self._batch(rows)
+        labels = batch.labels.repeat(repeats, 1)
+        logits = self._base.model(
+            **{name: tensor.repeat(repeats, 1) for name, tensor in batch.inputs.items()},
+            use_cache=False,
+            **batch.options,
+        ).logits
         if self._base.kind == "seq2seq":
-            inputs = pad([row.inputs for row in rows], self._base.pad_token_id)
-            mask = pad([[1] * len(row.inputs) for row in rows], 0)
-            labels = pad([row.labels for row in rows], IGNORED)
-            shifted = self._base.model.prepare_decoder_input_ids_from_labels(labels=labels)
-            outputs = self._base.model(
-                input_ids=inputs.repeat(repeats, 1).to(device),
-                attention_mask=mask.repeat(repeats, 1).to(device),
-                decoder_input_ids=shifted.repeat(repeats, 1).to(device),
-                use_cache=False,
-            )
-            return outputs.logits, labels.repeat(repeats, 1).to(device)
-        inputs = pad([[*row.inputs, *row.labels] for row in rows], self._base.pad_token_id)
-        mask = pad([[1] * row.tokens for row in rows], 0)
+            return logits, labels
+        # The logits at a position predict the next one.
+        return logits[:, -batch.kept : -1], labels[:, labels.shape[1] - batch.kept + 1 :]
+
+    def _batch(self, rows: Sequence[Row]) -> _Batch:
+        """The rows as tensors on the device; those of the last rows asked for are still there."""
+        key = tuple(map(id, rows))
+        if key not in self._batches:
+            if len(self._batches) >= _BATCHES_KEPT:
+                self._batches.clear()
+            self._batches[key] = _batch(self._base, rows)
+        return self._batches[key]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Rows as a model takes them; `kept` is the number of last positions whose logits are needed."""
+
+    inputs: dict[str, Tensor]  # (rows, positions) each
+    labels: Tensor  # (rows, positions)
+    kept: int
+    options: dict[str, int]
+
+
+def _batch(base: LoadedBase, rows: Sequence[Row]) -> _Batch:
+    if base.kind == "seq2seq":
+        labels = pad([row.labels for row in rows], IGNORED)
+        inputs = {
+            "input_ids": pad([row.inputs for row in rows], base.pad_token_id),
+            "attention_mask": pad([[1] * len(row.inputs) for row in rows], 0),
+            "decoder_input_ids": base.model.prepare_decoder_input_ids_from_labels(labels=labels),
+        }
+        kept, options = labels.shape[1], {}
+    else:
+        inputs = {
+            "input_ids": pad([[*row.inputs, *row.labels] for row in rows], base.pad_token_id),
+            "attention_mask": pad([[1] * row.tokens for row in rows], 0),
+        }
         labels = pad([[*[IGNORED] * len(row.inputs), *row.labels] for row in rows], IGNORED)
         kept = _kept_positions(rows)
-        takes_limit = "logits_to_keep" in inspect.signature(self._base.model.forward).parameters
-        outputs = self._base.model(
-            input_ids=inputs.repeat(repeats, 1).to(device),
-            attention_mask=mask.repeat(repeats, 1).to(device),
-            use_cache=False,
-            **({"logits_to_keep": kept} if takes_limit else {}),
-        )
-        logits = outputs.logits[:, -kept:]
-        # The logits at a position predict the next one.
-        return logits[:, :-1], labels[:, inputs.shape[1] - kept + 1 :].repeat(repeats, 1).to(device)
+        takes_limit = "logits_to_keep" in inspect.signature(base.model.forward).parameters
+        options = {"logits_to_keep": kept} if takes_limit else {}
+    on_device = {name: tensor.to(base.device) for name, tensor in inputs.items()}
+    return _Batch(on_device, labels.to(base.device), kept, options)
 
 
 def _kept_positions(rows: Sequence[Row]) -> int:

@@ -23,6 +23,8 @@ class LoraHubSearch:
     Source: Huang et al. 2023, LoraHub, arXiv:2307.13269; PyPI package lorahub 0.1.0, `lorahub_learning`.
     """
 
+    needs = "losses"
+
     def __init__(self, *, modules: int, examples: int, budget: int, seed: int) -> None:
         self._examples = examples
         self._left = budget
@@ -42,7 +44,7 @@ class LoraHubSearch:
             self._asked = self._optimizer.ask()
         return [tuple(float(weight) for weight in self._asked.value)]
 
-    def tell(self, trials: Sequence[Trial]) -> None:
+    def tell(self, trials: Sequence[Trial], more: None = None) -> None:
         assert self._asked is not None
         assert len(trials) == 1
         with warnings.catch_warnings():
