@@ -11,9 +11,9 @@ MAX_NAME_LENGTH = 96
 RESERVED_NAMESPACES = frozenset({
     "about", "accounts", "activity", "admin", "api", "apple-touch-icon.png", "base-models", "blog",
     "compose", "compositions", "datasets", "docs", "explore", "favicon.ico", "favicon.svg", "feed",
-    "feeds", "health", "healthz", "help", "home", "jobs", "join", "legal", "login", "logout", "media",
+    "feeds", "hashes", "health", "healthz", "help", "home", "import", "imports", "jobs", "join", "legal", "login", "logout", "media",
     "metrics", "models", "modules", "new", "notifications", "oauth", "organizations", "organisations",
-    "privacy", "robots.txt", "search", "security", "settings", "signup", "sitemap.xml", "spaces",
+    "privacy", "pushes", "robots.txt", "search", "security", "settings", "signup", "sitemap.xml", "spaces",
     "static", "status", "support", "tasks", "terms", "upload", "v1", "webhooks", "well-known", "xet",
 })  # fmt: skip
 # Base models of one segment have their files at `name/resolve/…`, organisations their settings at `name/settings`.
