@@ -37,7 +37,7 @@ def main() -> None:
     options = _parser().parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.venv or Path(scratch) / "venv"
-        python = _environment(folder)
+        python = environment(folder)
         request = {
             "base": str(options.base.resolve()),
             "modules": [str(module.resolve()) for module in options.modules],
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _environment(folder: Path) -> Path:
+def environment(folder: Path) -> Path:
     """The interpreter of the reference's environment."""
     python = folder / "bin" / "python"
     if not python.exists():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compose.engine.loading import LoadedModule
+from compose.engine.loading import Factors, LoadedModule
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,24 @@ class TargetBank:
 
 
 @dataclass(frozen=True)
+class Stack:
+    """Target matrices of one size in one block of memory, so that one operation reaches all of them."""
+
+    paths: tuple[str, ...]
+    a: Tensor  # (targets, R, in_features)
+    b: Tensor  # (targets, R, out_features)
+
+
+@dataclass(frozen=True)
 class Bank:
-    """The modules of a composition on one device; `targets` is keyed by the dotted path in the base."""
+    """The modules of a composition on one device; `targets` is keyed by the dotted path in the base.
+
+    The tensors of `targets` are views of those of `stacks`.
+    """
 
     names: tuple[str, ...]
     targets: dict[str, TargetBank]
+    stacks: tuple[Stack, ...]
     paper_problem: str  # why these modules have no paper mix; empty if they have
     notes: tuple[str, ...]
 
@@ -50,39 +63,69 @@ class Bank:
 
     @property
     def size_bytes(self) -> int:
-        return sum(bank.a.nbytes + bank.b.nbytes for bank in self.targets.values())
+        return sum(stack.a.nbytes + stack.b.nbytes for stack in self.stacks)
 
 
 def build_bank(
     modules: Sequence[LoadedModule], *, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Bank:
     """Concatenate the modules per target matrix, in their order."""
-    paths = sorted({target for module in modules for target in module.factors})
-    targets = {path: _concatenate(modules, path, device, dtype) for path in paths}
+    by_size: dict[tuple[int, int, int], list[str]] = {}
+    for path in sorted({target for module in modules for target in module.factors}):
+        by_size.setdefault(_size(modules, path), []).append(path)
+    stacks, targets = [], {}
+    for paths in by_size.values():
+        stack = _stack(modules, paths, device, dtype)
+        stacks.append(stack)
+        for index, path in enumerate(paths):
+            targets[path] = _target(modules, path, stack.a[index], stack.b[index])
     return Bank(
         names=tuple(module.name for module in modules),
-        targets=targets,
+        targets={path: targets[path] for path in sorted(targets)},
+        stacks=tuple(stacks),
         paper_problem=paper_problem(modules),
         notes=tuple(_scaling_notes(modules)),
     )
 
 
-def _concatenate(
-    modules: Sequence[LoadedModule], path: str, device: torch.device, dtype: torch.dtype
-) -> TargetBank:
-    present = [
-        (index, module.factors[path]) for index, module in enumerate(modules) if path in module.factors
-    ]
+def _holders(modules: Sequence[LoadedModule], path: str) -> list[tuple[int, Factors]]:
+    """Modules with this matrix, by their index."""
+    return [(index, module.factors[path]) for index, module in enumerate(modules) if path in module.factors]
+
+
+def _size(modules: Sequence[LoadedModule], path: str) -> tuple[int, int, int]:
+    """(R, in_features, out_features) of the target matrix."""
+    factors = [each for _, each in _holders(modules, path)]
+    return sum(each.rank for each in factors), factors[0].a.shape[1], factors[0].b.shape[0]
+
+
+def _stack(
+    modules: Sequence[LoadedModule], paths: Sequence[str], device: torch.device, dtype: torch.dtype
+) -> Stack:
+    rank, in_features, out_features = _size(modules, paths[0])
+    a = torch.empty(len(paths), rank, in_features, dtype=dtype)
+    b = torch.empty(len(paths), rank, out_features, dtype=dtype)
+    for index, path in enumerate(paths):
+        row = 0
+        for _, factors in _holders(modules, path):
+            a[index, row : row + factors.rank] = factors.a
+            b[index, row : row + factors.rank] = factors.b.T
+            row += factors.rank
+    return Stack(tuple(paths), a.to(device), b.to(device))
+
+
+def _target(modules: Sequence[LoadedModule], path: str, a: Tensor, b: Tensor) -> TargetBank:
     scalings, ranks = [0.0] * len(modules), [0] * len(modules)
-    for index, factors in present:
+    owner: list[int] = []
+    for index, factors in _holders(modules, path):
         scalings[index], ranks[index] = factors.scaling, factors.rank
-    owner = [index for index, factors in present for _ in range(factors.rank)]
+        owner += [index] * factors.rank
     return TargetBank(
-        a=torch.cat([factors.a for _, factors in present]).to(device, dtype),
-        b=torch.cat([factors.b.T for _, factors in present]).contiguous().to(device, dtype),
-        owner=torch.tensor(owner, device=device),
+        a=a,
+        b=b,
+        owner=torch.tensor(owner, device=a.device),
         ranks=tuple(ranks),
-        scalings=torch.tensor(scalings, device=device, dtype=torch.float32),
+        scalings=torch.tensor(scalings, device=a.device, dtype=torch.float32),
     )
 
 

@@ -1,11 +1,11 @@
 """Adding mixed adapters to a frozen base, where every row of a batch may carry its own mixing weights.
 
-Rows that share a mix lie next to each other. Three ways compute the same numbers, and the cheapest is taken:
+Rows that share a mix lie next to each other. Four ways compute the same numbers, and the cheapest is taken:
 
 * folded (paper mix): the factors are mixed first, A_g = Σ w_i A_i and B_g = Σ w_i B_i, then y += s·(x A_gᵀ) B_gᵀ;
 * concatenated (exact mix): U = x A_catᵀ for all modules at once, then y += (U ∘ w·s) B_catᵀ;
 * gathered (exact mix with few modules in it): the same with only the rows of A_cat and B_cat a mix uses;
-* dense (exact mix over many rows): Δ_g = B_cat diag(w·s) A_cat is formed once for the mix, then y += x Δ_gᵀ.
+* dense (exact mix over many tokens): Δ_g = B_cat diag(w·s) A_cat is formed once for the mix, then y += x Δ_gᵀ.
 """
 
 from __future__ import annotations
@@ -25,6 +25,13 @@ from compose.engine.errors import IncompatibleModule
 from compose.engine.loading import LoadedBase
 
 PAPER, EXACT = "paper", "exact"
+
+# Numbers of a piece of a sum over all modules: 512 KiB of float32, half of what a core's second cache holds.
+_PIECE = 131_072
+# Copying a number costs about as much as this many multiplications with it.
+_COPY = 8
+# Dense changes kept for the next token of a text that is being written, all target matrices together.
+_KEPT_BYTES = 2**30
 
 Change = Callable[[Tensor], Tensor]  # (groups, tokens, in_features) -> (groups, tokens, out_features)
 
@@ -68,25 +75,30 @@ class Mixer:
         self._bank = bank
         self._exact_way = exact_way
         self._rows = 0
-        self._changes: dict[str, list[tuple[int, int, int, Change]]] = {}
+        self._room = 0  # bytes left for dense changes that are kept
+        self._changes: dict[str, list[tuple[int, int, int, Any]]] = {}
 
     @contextmanager
     def attached(self) -> Iterator[Mixer]:
-        """Hook the base for the time of the block; one mixer at a time, others wait."""
+        """Take over the base's target matrices for the time of the block; one mixer at a time, others wait."""
         with self._base.lock:
-            hooks = [
-                self._base.model.get_submodule(path).register_forward_hook(partial(self._add, path))
-                for path in self._bank.targets
-            ]
+            layers = {path: self._base.model.get_submodule(path) for path in self._bank.targets}
             try:
+                for path, layer in layers.items():
+                    # An attribute of the object, before its class's: cheaper than a hook, which torch calls in a
+                    # slower way, and it may leave out the base's own product.
+                    layer.forward = partial(self._forward, path, layer)
                 yield self
             finally:
-                for hook in hooks:
-                    hook.remove()
+                for layer in layers.values():
+                    layer.__dict__.pop("forward", None)
                 self._changes = {}
 
-    def assign(self, groups: Sequence[tuple[Mix, int]]) -> None:
-        """The next batches consist of these groups in order, (mix, number of rows)."""
+    def assign(self, groups: Sequence[tuple[Mix, int]], *, once: bool = False) -> None:
+        """The next batches consist of these groups in order, (mix, number of rows).
+
+        `once`: there will be a single batch, so nothing is kept for the next.
+        """
         for mix, _ in groups:
             if mix.kind == PAPER and not mix.is_base and self._bank.paper_problem:
                 raise IncompatibleModule(
@@ -94,29 +106,54 @@ class Mixer:
                     "Leave one of them out, or use the exact mix."
                 )
         self._rows = sum(rows for _, rows in groups)
-        runs = _runs(groups, self._base.device)
-        self._changes = {
-            path: [(run.start, run.stop, len(run.mixing_weights), self._change(target, run)) for run in runs]
-            for path, target in self._bank.targets.items()
+        self._changes = {path: [] for path in self._bank.targets}
+        self._room = 0 if once else _KEPT_BYTES
+        for run in _runs(groups, self._base.device):
+            for path, change in self._run_changes(run).items():
+                self._changes[path].append((run.start, run.stop, len(run.mixing_weights), change))
+
+    def _run_changes(self, run: Run) -> dict[str, Change]:
+        if run.kind == PAPER and len(run.mixing_weights) == 1:
+            return _as_peft_does(self._bank, run.mixing_weights[0])
+        if run.kind == PAPER:
+            return {path: _folded(each, run.mixing_weights) for path, each in self._bank.targets.items()}
+        return {
+            path: _Exact(each, run.mixing_weights, way=self._exact_way, keep=self._keep)
+            for path, each in self._bank.targets.items()
         }
 
-    def _change(self, target: TargetBank, run: Run) -> Change:
-        if run.kind == PAPER:
-            return _folded(target, run.mixing_weights)
-        return _exact(target, run.mixing_weights, way=self._exact_way)
+    def _keep(self, delta: Tensor) -> bool:
+        """Whether there is room to keep a dense change for the next batch."""
+        self._room -= delta.nbytes
+        return self._room >= 0
 
-    def _add(self, path: str, _module: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    def _forward(self, path: str, layer: Any, inputs: Tensor) -> Tensor:
+        """What the layer does, with the changes of every row."""
         changes = self._changes.get(path)
         if not changes:
-            return output
-        inputs = args[0]
+            return type(layer).forward(layer, inputs)
         # Some models flatten (rows, tokens) before a linear layer; row order is kept, so this undoes it.
         x = inputs.reshape(self._rows, -1, inputs.shape[-1])  # (rows, tokens, in)
+        if self._are_all_dense(changes, x):
+            y = x.new_empty(*x.shape[:-1], self._bank.targets[path].out_features)
+            for start, stop, groups, change in changes:
+                whole = change.whole(x[start:stop].reshape(groups, -1, x.shape[-1]), layer)
+                y[start:stop] = whole.view(stop - start, y.shape[1], y.shape[2])
+            return y.view(*inputs.shape[:-1], y.shape[-1])
+        output = type(layer).forward(layer, inputs)
         y = output.view(self._rows, -1, output.shape[-1])  # (rows, tokens, out)
         for start, stop, groups, change in changes:
             part = x[start:stop].reshape(groups, -1, x.shape[-1])
             y[start:stop] += change(part).view(stop - start, y.shape[1], y.shape[2])
         return output
+
+    def _are_all_dense(self, changes: list[tuple[int, int, int, Any]], x: Tensor) -> bool:
+        """Whether every row has its own dense matrix, so that the base's need not be multiplied as well."""
+        covered = sum(stop - start for start, stop, _, _ in changes)
+        return covered == self._rows and all(
+            isinstance(change, _Exact) and change.is_whole((stop - start) // groups * x.shape[1])
+            for start, stop, groups, change in changes
+        )
 
 
 def _runs(groups: Sequence[tuple[Mix, int]], device: torch.device) -> list[Run]:
@@ -140,8 +177,6 @@ def _runs(groups: Sequence[tuple[Mix, int]], device: torch.device) -> list[Run]:
 def _folded(target: TargetBank, mixing_weights: Tensor) -> Change:
     """Paper mix: a rank-r pair for every group."""
     groups, n = mixing_weights.shape
-    if groups == 1:
-        return _as_peft_does(target, mixing_weights[0])
     weights = mixing_weights.to(target.a.dtype)
     a = (weights @ target.a.view(n, -1)).view(groups, -1, target.in_features)  # (groups, r, in)
     b = (weights @ target.b.view(n, -1)).view(groups, -1, target.out_features)  # (groups, r, out)
@@ -149,56 +184,108 @@ def _folded(target: TargetBank, mixing_weights: Tensor) -> Change:
     return lambda x: x @ a.transpose(1, 2) @ b
 
 
-def _as_peft_does(target: TargetBank, mixing_weights: Tensor) -> Change:
-    """Paper mix of one group, operation for operation as the released code and PEFT do it.
+def _as_peft_does(bank: Bank, mixing_weights: Tensor) -> dict[str, Change]:
+    """Paper mix of one group, rounded at every step as the released code and PEFT round it.
 
     COBYLA amplifies rounding: with sums in another order its points drift from the reference's by trial 30 or so.
     """
-    a = _sum_in_order(target.a, mixing_weights).view(-1, target.in_features)  # (r, in)
-    b = _sum_in_order(target.b, mixing_weights).view(-1, target.out_features)  # (r, out)
-    b = b.T.contiguous()
-    scaling = target.paper_scaling
-    return lambda x: functional.linear(functional.linear(x[0], a), b) * scaling
+    changes: dict[str, Change] = {}
+    for stack in bank.stacks:
+        a = _sum_in_order(stack.a, mixing_weights)  # (targets, r, in)
+        b = _sum_in_order(stack.b, mixing_weights).transpose(1, 2).contiguous()  # (targets, out, r)
+        for index, path in enumerate(stack.paths):
+            changes[path] = _low_rank(a[index], b[index], bank.targets[path].paper_scaling)
+    return changes
+
+
+def _low_rank(a: Tensor, b: Tensor, scaling: float) -> Change:
+    return lambda x: functional.linear(functional.linear(x[0], a), b).mul_(scaling)
 
 
 def _sum_in_order(factors: Tensor, mixing_weights: Tensor) -> Tensor:
-    """Σ w_i F_i over the n equal parts of the rows, added one after the other."""
-    parts = factors.view(len(mixing_weights), -1) * mixing_weights.to(factors.dtype).unsqueeze(1)
-    total = parts[0]
-    for part in parts[1:]:
-        total += part
-    return total
+    """Σ w_i F_i over the n equal parts of the rows, added one after the other: (targets, R, k) -> (targets, R/n, k)."""
+    n = len(mixing_weights)
+    parts = factors.view(len(factors), n, -1)  # (targets, n, numbers)
+    weights = mixing_weights.to(factors.dtype).unbind()
+    total = torch.empty(len(factors), parts.shape[2], dtype=factors.dtype, device=factors.device)
+    # In pieces that stay in a core's cache over all modules; every number sees the same additions.
+    step = max(1, _PIECE // parts.shape[2]) if factors.device.type == "cpu" else len(factors)
+    for start in range(0, len(factors), step):
+        piece, part = total[start : start + step], parts[start : start + step]
+        torch.mul(part[:, 0], weights[0], out=piece)
+        term = torch.empty_like(piece)
+        for index in range(1, n):
+            piece += torch.mul(part[:, index], weights[index], out=term)
+    return total.view(len(factors), factors.shape[1] // n, factors.shape[2])
 
 
-def _exact(target: TargetBank, mixing_weights: Tensor, *, way: str) -> Change:
-    strengths = mixing_weights * target.scalings  # (groups, n)
-    per_row = strengths[:, target.owner].to(target.a.dtype)  # (groups, R)
-    ranks = torch.tensor(target.ranks, device=strengths.device, dtype=torch.float32)
-    widest = int(((strengths != 0).float() @ ranks).max())
-    if widest == 0:
-        return lambda x: x.new_zeros(*x.shape[:-1], target.out_features)
-    way = way or _cheapest_way(target, widest=widest)
-    if way == "concatenated":
-        coefficients = per_row.unsqueeze(1)  # (groups, 1, R)
-        return lambda x: (x @ target.a.T * coefficients) @ target.b
-    a, b = _gathered(target, per_row, widest)
-    if way == "gathered":
-        return lambda x: x @ a.transpose(1, 2) @ b
-    delta = a.transpose(1, 2) @ b  # (groups, in, out)
-    return lambda x: x @ delta
+class _Exact:
+    """Exact mix of some groups at one target matrix; how it is computed depends on how many tokens a group has."""
 
+    def __init__(
+        self, target: TargetBank, mixing_weights: Tensor, *, way: str, keep: Callable[[Tensor], bool]
+    ) -> None:
+        self._target = target
+        self._forced = way
+        self._keep = keep
+        strengths = mixing_weights * target.scalings  # (groups, n)
+        self._per_row = strengths[:, target.owner].to(target.a.dtype)  # (groups, R)
+        ranks = torch.tensor(target.ranks, device=strengths.device, dtype=torch.float32)
+        self._widest = int(((strengths != 0).float() @ ranks).max())
+        self._kept: Tensor | None = None  # (groups, in, out)
 
-def _cheapest_way(target: TargetBank, *, widest: int) -> str:
-    """By the multiplications a token costs; forming the dense change is repaid by a mix's many tokens."""
-    low_rank = widest * (target.in_features + target.out_features)
-    if low_rank > target.in_features * target.out_features:
-        return "dense"
-    # Gathering copies the rows, which only pays when a mix leaves most of them out.
-    return "gathered" if 2 * widest <= len(target.owner) else "concatenated"
+    def __call__(self, x: Tensor) -> Tensor:
+        """The change alone: (groups, tokens, in) -> (groups, tokens, out)."""
+        if self._widest == 0:
+            return x.new_zeros(*x.shape[:-1], self._target.out_features)
+        way = self._way(x.shape[1])
+        if way == "concatenated":
+            return (x @ self._target.a.T * self._per_row.unsqueeze(1)) @ self._target.b
+        if way == "gathered":
+            a, b = self._gathered()
+            return x @ a.transpose(1, 2) @ b
+        return x @ self._delta()
 
+    def is_whole(self, tokens: int) -> bool:
+        """Whether base and change are best multiplied as one matrix of every group."""
+        # In a shorter float type the sum of both would round away much of the change.
+        return self._target.a.dtype == torch.float32 and self._widest > 0 and self._way(tokens) == "dense"
 
-def _gathered(target: TargetBank, per_row: Tensor, widest: int) -> tuple[Tensor, Tensor]:
-    """For every group the rows of A and B in its mix, filled up with rows of strength 0: (groups, widest, ...)."""
-    order = torch.argsort((per_row == 0).to(torch.uint8), dim=1, stable=True)[:, :widest]  # (groups, widest)
-    strengths = per_row.gather(1, order)
-    return target.a[order], target.b[order] * strengths.unsqueeze(-1)
+    def whole(self, x: Tensor, layer: Any) -> Tensor:
+        """What the layer gives with the change: (groups, tokens, in) -> (groups, tokens, out)."""
+        weight = layer.weight.T if isinstance(layer, torch.nn.Linear) else layer.weight  # (in, out)
+        y = x @ (self._delta() + weight)
+        return y if layer.bias is None else y.add_(layer.bias)
+
+    def _way(self, tokens: int) -> str:
+        """The cheapest by multiplications for one group; a kept dense change costs nothing to form."""
+        if self._forced:
+            return self._forced
+        target, used, held = self._target, self._widest, len(self._target.owner)
+        sides, area = target.in_features + target.out_features, target.in_features * target.out_features
+        costs = {
+            "concatenated": tokens * held * sides,
+            # Gathering copies the rows, which a few tokens do not repay.
+            "gathered": (tokens + _COPY) * used * sides,
+            "dense": tokens * area + (0 if self._kept is not None else used * area),
+        }
+        if target.a.dtype == torch.float32:
+            costs["dense"] -= tokens * area  # it takes the place of the base's own product
+        return min(costs, key=lambda way: costs[way])
+
+    def _delta(self) -> Tensor:
+        if self._kept is not None:
+            return self._kept
+        a, b = self._gathered()
+        delta = a.transpose(1, 2) @ b
+        if self._keep(delta):
+            self._kept = delta
+        return delta
+
+    def _gathered(self) -> tuple[Tensor, Tensor]:
+        """For every group the rows of A and B in its mix, filled up with rows of strength 0: (groups, widest, ...)."""
+        if self._widest == len(self._target.owner):
+            return self._target.a.unsqueeze(0), self._target.b * self._per_row.unsqueeze(-1)
+        order = torch.argsort((self._per_row == 0).to(torch.uint8), dim=1, stable=True)[:, : self._widest]
+        strengths = self._per_row.gather(1, order)
+        return self._target.a[order], self._target.b[order] * strengths.unsqueeze(-1)

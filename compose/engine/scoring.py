@@ -316,7 +316,8 @@ class Scorer:
         if key not in self._batches:
             if len(self._batches) >= _BATCHES_KEPT:
                 self._batches.clear()
-            self._batches[key] = _batch(self._base, rows)
+            with torch.inference_mode(False):  # gradients may be wanted through what uses them later
+                self._batches[key] = _batch(self._base, rows)
         return self._batches[key]
 
 

@@ -1,0 +1,399 @@
+"""How fast the engine scores mixes, beside the released LoraHub and beside the bare base model.
+
+    python -m benchmarks.engine --reference-venv VENV --out docs/engine
+    python -m benchmarks.engine --shapes small --growth --out growth
+
+Every shape is a random base with random modules (benchmarks/random_collection.py). The contestants of one round run
+one after the other on the same examples, round after round, so that whatever else the machine does meets all of them:
+
+* limit: the bare base model's forward over the examples, once for every mix, in float32;
+* reference: the search of `lorahub==0.1.0`, in a process of its own that waits between its turns;
+* lorahub: our method of that name, the same search in float32;
+* default: the same number of exact mixes scored as method `auto` scores them, in the float type it would choose, and
+  in the other one.
+
+What is printed are medians over the rounds of each round's own ratio, and the best seconds of all rounds. With --out
+the figures are also written as OUT.json and OUT.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import random_collection
+from benchmarks.record_reference import environment
+from compose.engine import loading, precision
+from compose.engine.bank import build_bank
+from compose.engine.loading import LoadedBase, LoadedModule
+from compose.engine.mixing import EXACT, PAPER, Mix, Mixer
+from compose.engine.scoring import Scorer, tokenise
+from compose.engine.search import LoraHubSearch
+from compose.engine.types import Example, Module, Trial
+
+TIMER = Path(__file__).with_name("reference_timer.py")
+RANK = 16
+SEED = 42
+GROWTH = {
+    "modules": (5, 20, 50, 100, 200),
+    "mixes": (1, 10, 40, 100, 400),
+    "examples": (1, 5, 20, 100),
+    "tokens": (32, 129, 512),
+}
+USUAL = {"modules": 20, "mixes": 40, "examples": 5, "tokens": 129}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Time what is asked for; the table on stdout, the same in files where --out names them."""
+    options = _parser().parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    report: dict[str, Any] = {"machine": machine(options.threads), "shapes": [], "growth": []}
+    with tempfile.TemporaryDirectory() as scratch:
+        for shape in options.shapes:
+            if options.growth:
+                report["growth"].append(_growth(Path(scratch), shape, options))
+            else:
+                report["shapes"].append(_race(Path(scratch), shape, options))
+            _write(report, options.out)
+    print(as_markdown(report))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--shapes", nargs="+", choices=random_collection.SHAPES, default=["tiny", "small", "base"]
+    )
+    parser.add_argument("--modules", type=int, default=USUAL["modules"])
+    parser.add_argument("--mixes", type=int, default=USUAL["mixes"])
+    parser.add_argument("--examples", type=int, default=USUAL["examples"])
+    parser.add_argument("--tokens", type=int, default=USUAL["tokens"], help="of an input")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu or cuda; the reference takes a GPU if it sees one"
+    )
+    parser.add_argument(
+        "--reference-venv", type=Path, help="environment of lorahub==0.1.0; made if it is not there"
+    )
+    parser.add_argument("--growth", action="store_true", help="instead: how cost grows with each quantity")
+    parser.add_argument("--out", type=Path, help="write OUT.json and OUT.md")
+    return parser
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """What the figures depend on."""
+    processor = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        named = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
+        processor = named[0] if named else processor
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "torch": torch.__version__,
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", ""),
+        "command": "python -m benchmarks.engine " + " ".join(sys.argv[1:]),
+    }
+
+
+# --- One shape, all contestants --------------------------------------------------------------------------------
+
+
+def _race(scratch: Path, shape: str, options: argparse.Namespace) -> dict[str, Any]:
+    base, modules = _folders(scratch, shape, options.modules)
+    examples = random_collection.new_examples(options.examples, tokens=options.tokens)
+    device = loading.resolve_device(options.device)
+    started = time.perf_counter()
+    bench = Bench(base, modules, examples, device=device)
+    loaded_s = time.perf_counter() - started
+    contestants: dict[str, Callable[[], float]] = {
+        "limit": lambda: bench.bare_forwards(options.mixes),
+        "lorahub": lambda: bench.lorahub(options.mixes),
+        "default": lambda: bench.default(options.mixes, bench.chosen),
+        "default_other": lambda: bench.default(options.mixes, bench.other),
+    }
+    with _reference(scratch, base, modules, examples, options) as reference:
+        if reference is not None:
+            contestants["reference"] = reference.search
+        rounds = _rounds(contestants, options.rounds)
+    figures = {
+        "shape": shape,
+        "sizes": {name: getattr(options, name) for name in USUAL},
+        "chosen": str(bench.chosen).removeprefix("torch."),
+        "other": str(bench.other).removeprefix("torch."),
+        "best_s": {name: min(each[name] for each in rounds) for name in contestants},
+        "rounds": rounds,
+        "ratios": _ratios(rounds),
+        "load_s": {"ours": loaded_s, **({"reference": reference.load_s} if reference else {})},
+    }
+    print(json.dumps({key: figures[key] for key in ("shape", "best_s", "ratios", "load_s")}), file=sys.stderr)
+    return figures
+
+
+def _rounds(contestants: dict[str, Callable[[], float]], rounds: int) -> list[dict[str, float]]:
+    """Seconds of every contestant in every round; a round before the first is not counted."""
+    for run in contestants.values():
+        run()
+    return [{name: run() for name, run in contestants.items()} for _ in range(rounds)]
+
+
+def _ratios(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Medians over the rounds: how many times the limit, and how many times faster than the reference."""
+    ratios = {}
+    for name in ("lorahub", "default", "default_other"):
+        ratios[f"{name}/limit"] = statistics.median(each[name] / each["limit"] for each in rounds)
+        if "reference" in rounds[0]:
+            ratios[f"reference/{name}"] = statistics.median(each["reference"] / each[name] for each in rounds)
+    return ratios
+
+
+def _folders(scratch: Path, shape: str, count: int) -> tuple[Path, list[Module]]:
+    base = scratch / shape
+    if not base.exists():
+        random_collection.save_base(base, shape)
+    return base, random_collection.save_modules(
+        scratch / f"{shape}-modules", random_collection.new_base(shape), count=count, rank=RANK
+    )
+
+
+class Bench:
+    """A loaded base with modules and examples, and the contestants of ours on it; each returns its seconds."""
+
+    def __init__(
+        self, base: Path, modules: Sequence[Module], examples: Sequence[Example], *, device: torch.device
+    ) -> None:
+        self.device = device
+        self.base = loading.load_base(base, device=device)
+        self.modules = [loading.load_module(module) for module in modules]
+        self.rows = tokenise(self.base, examples)
+        self.chosen = precision.for_search(self.base)
+        self.other = torch.bfloat16 if self.chosen == torch.float32 else torch.float32
+        self._path = base
+        self._scorers: dict[torch.dtype, Scorer] = {
+            torch.float32: _scorer(self.base, self.modules, self.rows)
+        }
+
+    def bare_forwards(self, mixes: int) -> float:
+        scorer = self._scorer(torch.float32)
+        with self._timed() as seconds:
+            for _ in range(mixes):
+                scorer.bare_forward()  # its tensors are ready: a forward and nothing else
+        return seconds[0]
+
+    def lorahub(self, budget: int) -> float:
+        scorer = self._scorer(torch.float32)
+        with self._timed() as seconds:
+            search = LoraHubSearch(
+                modules=len(self.modules), examples=len(self.rows), budget=budget, seed=SEED
+            )
+            for number in range(1, budget + 1):
+                [vector] = search.ask()
+                [loss] = scorer.losses([Mix(PAPER, vector)])
+                search.tell([Trial(number, vector, loss, search.objective(vector, loss))])
+        return seconds[0]
+
+    def default(self, mixes: int, dtype: torch.dtype) -> float:
+        scorer = self._scorer(dtype)
+        vectors = (
+            torch.rand(mixes, len(self.modules), generator=torch.Generator().manual_seed(SEED)) * 0.4 - 0.2
+        )
+        with self._timed() as seconds:
+            scorer.losses([Mix(EXACT, tuple(vector)) for vector in vectors.tolist()])
+        return seconds[0]
+
+    def _scorer(self, dtype: torch.dtype) -> Scorer:
+        if dtype not in self._scorers:
+            base = loading.load_base(self._path, device=self.device, dtype=dtype)
+            self._scorers[dtype] = _scorer(base, self.modules, self.rows)
+        return self._scorers[dtype]
+
+    @contextmanager
+    def _timed(self) -> Iterator[list[float]]:
+        seconds: list[float] = []
+        self._wait()
+        started = time.perf_counter()
+        yield seconds
+        self._wait()
+        seconds.append(time.perf_counter() - started)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def _scorer(base: LoadedBase, modules: Sequence[LoadedModule], rows: Sequence[Any]) -> Scorer:
+    bank = build_bank(modules, device=base.device, dtype=base.model.dtype)
+    return Scorer(base, Mixer(base, bank), rows)
+
+
+# --- The reference, in its own process -------------------------------------------------------------------------
+
+
+class Reference:
+    """The released package, loaded and waiting; `search` has it search once and returns its seconds."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self.load_s = float(self._answer()["load_s"])
+
+    def search(self) -> float:
+        assert self._process.stdin is not None
+        self._process.stdin.write("search\n")
+        self._process.stdin.flush()
+        return float(self._answer()["search_s"])
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"The reference ended with code {self._process.wait()}; its output is above.")
+        return dict(json.loads(line))
+
+
+@contextmanager
+def _reference(
+    scratch: Path,
+    base: Path,
+    modules: Sequence[Module],
+    examples: Sequence[Example],
+    options: argparse.Namespace,
+) -> Iterator[Reference | None]:
+    """None without an environment for it, and for causal bases, which the package does not know."""
+    is_causal = not json.loads((base / "config.json").read_text()).get("is_encoder_decoder")
+    if options.reference_venv is None or is_causal:
+        yield None
+        return
+    request = scratch / "request.json"
+    request.write_text(
+        json.dumps(
+            {
+                "base": str(base),
+                "modules": [str(module.path) for module in modules],
+                "examples": [asdict(example) for example in examples],
+                "budget": options.mixes,
+                "seed": SEED,
+                "threads": options.threads,
+            }
+        )
+    )
+    python = environment(options.reference_venv)
+    process = subprocess.Popen(
+        [python, TIMER, request], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=scratch
+    )
+    try:
+        yield Reference(process)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+# --- How cost grows --------------------------------------------------------------------------------------------
+
+
+def _growth(scratch: Path, shape: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of the default way, one quantity changed at a time and the others as usual."""
+    device = loading.resolve_device(options.device)
+    base, modules = _folders(scratch, shape, max(GROWTH["modules"]))
+    rows = []
+    for quantity, values in GROWTH.items():
+        for value in values:
+            sizes = {name: getattr(options, name) for name in USUAL} | {quantity: value}
+            examples = random_collection.new_examples(sizes["examples"], tokens=sizes["tokens"])
+            bench = Bench(base, modules[: sizes["modules"]], examples, device=device)
+            bench.default(1, bench.chosen)
+            seconds = min(bench.default(sizes["mixes"], bench.chosen) for _ in range(options.rounds))
+            limit = min(bench.bare_forwards(4) for _ in range(options.rounds)) / 4
+            rows.append({"quantity": quantity, "value": value, "seconds": seconds, "limit_forward_s": limit})
+            print(json.dumps({"shape": shape, **rows[-1]}), file=sys.stderr)
+    return {
+        "shape": shape,
+        "float_type": str(bench.chosen).removeprefix("torch."),
+        "usual": {name: getattr(options, name) for name in USUAL},
+        "rows": rows,
+    }
+
+
+# --- Writing it down -------------------------------------------------------------------------------------------
+
+
+def _write(report: dict[str, Any], out: Path | None) -> None:
+    if out is None:
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
+    out.with_suffix(".md").write_text(as_markdown(report))
+
+
+def as_markdown(report: dict[str, Any]) -> str:
+    """The report as tables for people."""
+    about = report["machine"]
+    where = about["gpu"] or f"{about['processor']}, {about['cores']} cores, {about['threads']} threads"
+    wait = f", OMP_WAIT_POLICY={about['omp_wait_policy']}" if about["omp_wait_policy"] else ""
+    lines = [f"{about['date']}, {where}, torch {about['torch']}{wait}: `{about['command']}`", ""]
+    if report["shapes"]:
+        lines += _race_table(report["shapes"])
+    for growth in report["growth"]:
+        lines += _growth_table(growth)
+    return "\n".join(lines) + "\n"
+
+
+def _race_table(shapes: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| shape | limit s | reference s | lorahub s | default s (type) | lorahub / limit | reference / lorahub "
+        "| reference / default | other type s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for figures in shapes:
+        best, ratios = figures["best_s"], figures["ratios"]
+        lines.append(
+            f"| {figures['shape']} | {best['limit']:.2f} | {_or_dash(best.get('reference'))} | {best['lorahub']:.2f} "
+            f"| {best['default']:.2f} ({figures['chosen']}) | {ratios['lorahub/limit']:.2f} "
+            f"| {_or_dash(ratios.get('reference/lorahub'))} | {_or_dash(ratios.get('reference/default'))} "
+            f"| {best['default_other']:.2f} ({figures['other']}) |"
+        )
+    return [*lines, ""]
+
+
+def _or_dash(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _growth_table(growth: dict[str, Any]) -> list[str]:
+    usual = ", ".join(f"{value} {name}" for name, value in growth["usual"].items())
+    lines = [
+        f"{growth['shape']}, {growth['float_type']}; what is not named: {usual}.",
+        "",
+        "| | seconds | bare base forward over the examples, float32, s |",
+        "| --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row['value']} {row['quantity']} | {row['seconds']:.3f} | {row['limit_forward_s']:.4f} |"
+        for row in growth["rows"]
+    ]
+    return [*lines, ""]
+
+
+if __name__ == "__main__":
+    main()
