@@ -68,13 +68,13 @@ INSTALLED_APPS = [
     "allauth.account",
     "rest_framework",
     "drf_spectacular",
-    "drf_spectacular_sidecar",
     "django_htmx",
     "csp",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "web.middleware.CompressPagesMiddleware",
     "web.middleware.RequestIdMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -171,6 +171,7 @@ CELERY_BEAT_SCHEDULE = {
     "sweep-compositions": {"task": "compose.tasks.sweep_compositions", "schedule": 5.0},
     "sweep-hub-jobs": {"task": "registry.tasks.sweep_hub_jobs", "schedule": 10.0},
     "sweep-storage": {"task": "registry.tasks.sweep_storage", "schedule": 3600.0},
+    "refresh-standing": {"task": "compose.tasks.refresh_standing", "schedule": 600.0},
 }
 
 # --- Files ---------------------------------------------------------------------------------------------------
@@ -316,17 +317,24 @@ REST_FRAMEWORK = {
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
+# Of the Hub protocol: fixed windows, told in its RateLimit headers. Files have a budget of their own, since one
+# snapshot asks for many.
+_FILES = env.str("THROTTLE_FILES", "5000/5m")
+HUB_RATES = {
+    "api": dict(REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"]),  # type: ignore[call-overload]
+    "resolvers": {"anonymous": _FILES, "user": _FILES},
+}
 SPECTACULAR_SETTINGS = {
     "TITLE": "LoRA Commons API",
     "DESCRIPTION": "Publish, find, compose and download LoRA modules. Send your token as `Authorization: Bearer lr_…`.",
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
-    "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {
         "AdapterKind": "registry.models.Adapter.Kind",
+        "CompositionStatus": "compose.models.Composition.Status",
+        "TryoutStatus": "compose.models.Tryout.Status",
         "BaseModelKind": "registry.models.BaseModel.Kind",
         "NamespaceKind": "registry.models.Namespace.Kind",
     },

@@ -23,6 +23,7 @@ from django.utils import timezone
 from registry import storage
 from registry.models import Adapter, BaseModel, BaseModelFile, Blob, Download, Revision, RevisionFile
 from registry.rights import Person
+from web.addresses import client_address
 from web.errors import NotFound
 
 logger = logging.getLogger(__name__)
@@ -134,10 +135,7 @@ def _client(request: HttpRequest, person: Person, day: str) -> str:
     if person is not None and person.is_authenticated:
         who = f"user {person.pk}"
     else:
-        address = request.META.get("REMOTE_ADDR", "")
-        if settings.HTTPS:  # behind our own proxy, which appends the address it saw
-            address = request.META.get("HTTP_X_FORWARDED_FOR", address).rsplit(",", 1)[-1].strip()
-        who = f"{address} {request.META.get('HTTP_USER_AGENT', '')}"
+        who = f"{client_address(request)} {request.META.get('HTTP_USER_AGENT', '')}"
     secret = f"{settings.SECRET_KEY} downloads {day}".encode()
     return hmac.new(secret, who.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
 

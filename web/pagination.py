@@ -61,6 +61,11 @@ def paginate(queryset: QuerySet[M], *, order: tuple[str, ...], cursor: str | Non
     return Page(items=items, next_cursor=_encode(items[-1], order) if has_more else None)
 
 
+def begins_behind(cursor: str | None, order: tuple[str, ...]) -> Any:
+    """The first field's value in the row that a page comes after; None for the first page. Raises BadCursor."""
+    return _decode(cursor, order)[0] if cursor else None
+
+
 def page_size(given: str | None) -> int:
     """The `limit` parameter as a number of rows. Raises BadPageSize."""
     if given in (None, ""):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
@@ -19,7 +20,9 @@ from registry import rights
 from registry.authentication import find_token
 from registry.hub import errors
 from registry.models import Token, User
+from web.addresses import client_address
 from web.errors import DomainError
+from web.rate_limits import Budget, Rate, spend
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +54,28 @@ class TooMuchText(DomainError):
     status = 413
 
 
-def door(*methods: str) -> Callable[[View], View]:
+class TooManyRequests(DomainError):
+    code = "too_many_requests"
+    status = 429
+
+    def __init__(self, budget: Budget) -> None:
+        super().__init__(
+            f"You have made more than {budget.rate.count:,} requests in {budget.rate.window_s // 60} minutes. "
+            f"Go on in {budget.reset_s} seconds."
+        )
+
+
+def door(*methods: str, bucket: str = "api") -> Callable[[View], View]:
     """For `view(request, caller, ...)`: these methods only, the caller known, every refusal as the clients read it.
 
-    The body is left unread, so that a view can take it in pieces.
+    The body is left unread, so that a view can take it in pieces. Requests count against the caller's `bucket`, a key of
+    HUB_RATES.
     """
+    return _guarded(methods, find_caller, bucket)
+
+
+def freely(*methods: str) -> Callable[[View], View]:
+    """As `door`, uncounted: for what a signed address allows, which was counted when it was given."""
     return _guarded(methods, find_caller)
 
 
@@ -64,29 +84,52 @@ def by_ticket(*methods: str) -> Callable[[View], View]:
     return _guarded(methods, _bearer)
 
 
-def _guarded(methods: tuple[str, ...], who: Callable[[HttpRequest], object]) -> Callable[[View], View]:
+def _guarded(
+    methods: tuple[str, ...], who: Callable[[HttpRequest], object], bucket: str = ""
+) -> Callable[[View], View]:
     allowed = {*methods, "HEAD"} if "GET" in methods else set(methods)
 
     def wrap(view: View) -> View:
         @csrf_exempt
         @functools.wraps(view)
         def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            headers: dict[str, str] = {}
             try:
                 if request.method not in allowed:
                     raise errors.NotAllowed(f"{request.method} means nothing at this address.")
-                return view(request, who(request), *args, **kwargs)
+                caller = who(request)
+                if bucket:
+                    _count(request, caller, bucket, headers)
+                response = view(request, caller, *args, **kwargs)
             except errors.Moved as move:
-                return errors.moved(request, move)
+                response = errors.moved(request, move)
             except DomainError as error:
-                return errors.answer(error)
+                response = errors.answer(error)
             except RequestDataTooBig:
-                return errors.answer(TooMuchText("The request is larger than such a request can be."))
+                response = errors.answer(TooMuchText("The request is larger than such a request can be."))
             except (SuspiciousOperation, RawPostDataException):
-                return errors.answer(DomainError("The request could not be read."))
+                response = errors.answer(DomainError("The request could not be read."))
+            for name, value in headers.items():
+                response[name] = value
+            return response
 
         return answer
 
     return wrap
+
+
+def _count(request: HttpRequest, caller: object, bucket: str, headers: dict[str, str]) -> None:
+    """Take a request from the caller's budget and put what is left into `headers`. Raises TooManyRequests."""
+    assert isinstance(caller, Caller)
+    if isinstance(caller.person, User):
+        kind, who = "user", str(caller.person.pk)
+    else:
+        kind, who = "anonymous", client_address(request)
+    budget = spend(bucket, f"{kind}:{who}", Rate.parse(settings.HUB_RATES[bucket][kind]))
+    headers |= budget.headers()
+    if budget.is_over:
+        headers["Retry-After"] = str(budget.reset_s)
+        raise TooManyRequests(budget)
 
 
 def by_method(**views: View) -> View:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from django.db.models import F, Q, QuerySet, TextField, Value
 from django.db.models.functions import Cast, Concat
@@ -11,7 +12,7 @@ from django.http import HttpRequest, JsonResponse
 from registry.hub import answers, pages, repositories
 from registry.hub.doors import Caller, door
 from registry.models import Adapter, BaseModel
-from web.pagination import paginate
+from web.pagination import Page, begins_behind, paginate
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
@@ -32,7 +33,7 @@ class UnknownSort(pages.BadNumber):
 
 @door("GET")
 def models(request: HttpRequest, caller: Caller) -> JsonResponse:
-    """Adapters that the caller may see, in pages of `limit`."""
+    """Adapters that the caller may see, in pages of `limit`, and among them the base models that are hosted here."""
     visible = Adapter.objects.visible_to(caller.person).select_related("namespace", "base_model", "head")
     rows = _matching(request, visible)
     sort = request.GET.get("sort") or "createdAt"
@@ -40,22 +41,29 @@ def models(request: HttpRequest, caller: Caller) -> JsonResponse:
         raise UnknownSort(sort)
     size = pages.whole_number(request, "limit", default=DEFAULT_LIMIT, most=MAX_LIMIT) or DEFAULT_LIMIT
     found = paginate(rows, order=SORTS[sort], cursor=request.GET.get("cursor"), size=size)
+    bases = _bases_between(request, found, order=SORTS[sort])
     is_full = request.GET.get("full", "").lower() in {"1", "true"} or "siblings" in request.GET.getlist(
         "expand"
     )
     with_card = is_full or request.GET.get("cardData", "").lower() in {"1", "true"}
+    mixed = sorted([*found.items, *bases], key=lambda item: _value(item, SORTS[sort]), reverse=True)
     return pages.json_page(
         request,
-        [_row(adapter, is_full=is_full, with_card=with_card) for adapter in found.items],
+        [_row(item, is_full=is_full, with_card=with_card) for item in mixed],
         next_cursor=found.next_cursor,
     )
 
 
-def _row(adapter: Adapter, *, is_full: bool, with_card: bool) -> answers.Json:
-    if not (is_full or with_card) or adapter.head is None:
-        return answers.adapter_row(adapter)
-    repository = repositories.Repository(adapter.full_name, adapter=adapter)
-    row = answers.model(repository.snapshot_of(adapter.head))
+def _row(item: Adapter | BaseModel, *, is_full: bool, with_card: bool) -> answers.Json:
+    if isinstance(item, BaseModel):
+        if not (is_full or with_card):
+            return answers.base_model_row(item)
+        row = answers.model(repositories.Repository(item.name, base_model=item).snapshot())
+    elif not (is_full or with_card) or item.head is None:
+        return answers.adapter_row(item)
+    else:
+        repository = repositories.Repository(item.full_name, adapter=item)
+        row = answers.model(repository.snapshot_of(item.head))
     if not is_full:
         del row["siblings"]
     return row
@@ -73,6 +81,43 @@ def _matching(request: HttpRequest, rows: QuerySet[Adapter]) -> QuerySet[Adapter
         if tag:
             rows = with_tag(rows, tag)
     return rows.none() if request.GET.get("gated", "").lower() == "true" else rows
+
+
+def _bases_between(request: HttpRequest, found: Page[Adapter], *, order: tuple[str, ...]) -> list[BaseModel]:
+    """The hosted base models that stand in `order` where this page of adapters does. There are few of them.
+
+    Those level with the page's last row come with it, and so not with the next page.
+    """
+    upper = begins_behind(request.GET.get("cursor"), order)
+    lower = _value(found.items[-1], order) if found.next_cursor else None
+    return [
+        base
+        for base in BaseModel.objects.filter(kind=BaseModel.Kind.HOSTED)
+        if _is_wanted(request, base)
+        and (upper is None or _value(base, order) < upper)
+        and (lower is None or _value(base, order) >= lower)
+    ]
+
+
+def _value(item: Adapter | BaseModel, order: tuple[str, ...]) -> Any:
+    """What an order goes by first. Of a base model nobody counts downloads or likes."""
+    field = order[0].lstrip("-")
+    if isinstance(item, Adapter):
+        return getattr(item, field)
+    return item.created_at if field.endswith("_at") else 0
+
+
+def _is_wanted(request: HttpRequest, base: BaseModel) -> bool:
+    """Whether a hosted base model is what `_matching` would let through."""
+    row = answers.base_model_row(base)
+    search = request.GET.get("search", "").strip().lower()
+    author = request.GET.get("author", "").strip().lower()
+    if search not in row["id"].lower() or author not in ("", row["author"].lower()):
+        return False
+    its = {tag.lower() for tag in [*row["tags"], row["pipeline_tag"] or ""]}
+    wanted = [*request.GET.getlist("filter"), *request.GET.getlist("pipeline_tag")]
+    tags = [part.strip().lower() for given in wanted for part in given.split(",")]
+    return all(tag in its for tag in tags if tag) and request.GET.get("gated", "").lower() != "true"
 
 
 def with_tag(rows: QuerySet[Adapter], tag: str) -> QuerySet[Adapter]:

@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from registry import likes
 from registry.hub import answers, repositories
-from registry.hub.doors import Caller, by_method, door, empty
+from registry.hub.doors import Caller, by_method, door, empty, freely
 from registry.hub.errors import HubError
 from registry.models import Adapter, Like, Membership, Namespace, User
 from registry.rights import require_change, require_whole_account
@@ -151,7 +151,7 @@ def agent_harnesses(request: HttpRequest, caller: Caller) -> JsonResponse:
     return JsonResponse({"standardEnvVars": [], "harnesses": {}})
 
 
-@door("POST")
+@freely("POST")
 def telemetry(request: HttpRequest, caller: Caller) -> HttpResponse:
     """Taken and dropped, unread."""
     return empty()

@@ -20,7 +20,7 @@ EXPANDED_TREE_PAGE = 50
 COMMITS_PAGE = 100
 
 
-@door("GET")
+@door("GET", bucket="resolvers")
 def resolve(request: HttpRequest, caller: Caller, repo: str, rest: str) -> HttpResponseBase:
     """A file's bytes, whole or a range; HEAD says what the client's cache has to know about them."""
     snapshot, file = repositories.find_file(caller.person, repo, rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import urllib.request
 from typing import Any
 
 import pytest
@@ -289,3 +290,72 @@ def test_other_methods_are_refused_in_json(adapter: Adapter, method: str):
     answer = get("/api/models/ada/m", method=method)
     assert answer.status_code == 405
     assert answer.json()["error"]
+
+
+# --- Base models that are hosted here, in the list -----------------------------------------------------------
+
+
+def listed(query: str = "") -> list[str]:
+    """All ids of the list, page after page."""
+    names, address = [], f"/api/models?{query}"
+    while address:
+        answer = get(address)
+        names += [row["id"] for row in answer.json()]
+        link = answer.headers.get("Link", "")
+        address = link[1 : link.index(">")].removeprefix("http://testserver") if link else ""
+    return names
+
+
+def test_hosted_base_models_stand_in_the_list_in_order_and_once(adapter: Adapter):
+    newer = [make_adapter(f"n{number}", owner=make_user(), base_model_label="x/y") for number in range(4)]
+    base = make_base_model("demo/base", kind=BaseModel.Kind.HOSTED, license="mit")
+    make_base_model("far/away")
+    BaseModel.objects.filter(pk=base.pk).update(created_at=newer[1].created_at)
+    by_date = [*reversed([row.full_name for row in newer[1:]]), "demo/base", newer[0].full_name, "ada/m"]
+    for limit in (1, 2, 3, 100):
+        assert listed(f"limit={limit}") == by_date
+        for sort in ("downloads", "likes"):
+            assert sorted(listed(f"limit={limit}&sort={sort}")) == sorted(by_date)
+    assert (
+        listed("search=DEMO/b")
+        == listed("author=demo")
+        == listed("filter=license:mit,transformers")
+        == ["demo/base"]
+    )
+    assert listed("pipeline_tag=text2text-generation") == ["demo/base"]
+    assert "demo/base" not in listed("filter=lora")
+    assert listed("gated=true") == []
+
+
+# --- Where another sends the bytes ---------------------------------------------------------------------------
+
+
+def test_with_nginx_before_us_a_file_leaves_without_its_bytes(adapter: Adapter, settings: Any):
+    settings.X_ACCEL_REDIRECT_PREFIX = "/blobs/"
+    sha256 = hashlib.sha256(WEIGHTS).hexdigest()
+    path = "/ada/m/resolve/main/adapter_model.safetensors"
+    answer = get(path, headers={"Range": "bytes=5-9"})
+    assert answer["X-Accel-Redirect"] == f"/blobs/{sha256[:2]}/{sha256[2:4]}/{sha256}"
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer["X-Repo-Commit"] == head_commit(adapter)
+    assert answer["ETag"] == f'"{sha256}"'
+    # HEAD is answered here: the client's cache lives by these headers, and nginx would put its own.
+    head = get(path, method="head")
+    assert "X-Accel-Redirect" not in head
+    assert head["Content-Length"] == head["X-Linked-Size"] == str(len(WEIGHTS))
+    assert Download.objects.count() == 1
+
+
+@pytest.mark.services
+def test_from_an_object_store_a_file_is_fetched_by_a_signed_address(s3_storage: str, settings: Any):
+    settings.S3_SIGNED_DOWNLOADS = True
+    adapter = make_adapter("m", owner=make_user("ada"), files=FILES)
+    path = "/ada/m/resolve/main/adapter_model.safetensors"
+    answer = get(path)
+    assert (answer.status_code, answer.content) == (302, b"")
+    assert answer["X-Linked-Etag"] == f'"{hashlib.sha256(WEIGHTS).hexdigest()}"'
+    assert answer["X-Linked-Size"] == str(len(WEIGHTS))
+    assert answer["X-Repo-Commit"] == head_commit(adapter)
+    with urllib.request.urlopen(answer["Location"]) as stored:
+        assert stored.read() == WEIGHTS
+    assert get(path, method="head").status_code == 200

@@ -1,0 +1,14 @@
+"""Where a request comes from."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.http import HttpRequest
+
+
+def client_address(request: HttpRequest) -> str:
+    """The address of whoever asks; behind our own proxy (HTTPS) the one that it saw, which it appends."""
+    address = str(request.META.get("REMOTE_ADDR", ""))
+    if settings.HTTPS:
+        address = str(request.META.get("HTTP_X_FORWARDED_FOR", address)).rsplit(",", 1)[-1].strip()
+    return address
