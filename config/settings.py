@@ -68,13 +68,13 @@ INSTALLED_APPS = [
     "allauth.account",
     "rest_framework",
     "drf_spectacular",
+    "drf_spectacular_sidecar",
     "django_htmx",
     "csp",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "web.middleware.CompressPagesMiddleware",
     "web.middleware.RequestIdMiddleware",
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -171,7 +171,6 @@ CELERY_BEAT_SCHEDULE = {
     "sweep-compositions": {"task": "compose.tasks.sweep_compositions", "schedule": 5.0},
     "sweep-hub-jobs": {"task": "registry.tasks.sweep_hub_jobs", "schedule": 10.0},
     "sweep-storage": {"task": "registry.tasks.sweep_storage", "schedule": 3600.0},
-    "refresh-standing": {"task": "compose.tasks.refresh_standing", "schedule": 600.0},
 }
 
 # --- Files ---------------------------------------------------------------------------------------------------
@@ -329,12 +328,12 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Publish, find, compose and download LoRA modules. Send your token as `Authorization: Bearer lr_…`.",
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {
         "AdapterKind": "registry.models.Adapter.Kind",
-        "CompositionStatus": "compose.models.Composition.Status",
-        "TryoutStatus": "compose.models.Tryout.Status",
         "BaseModelKind": "registry.models.BaseModel.Kind",
         "NamespaceKind": "registry.models.Namespace.Kind",
     },
