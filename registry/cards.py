@@ -179,6 +179,8 @@ def render_markdown(text: str, *, file_address: str = "") -> str:
         attribute_filter=only_ours,
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener nofollow ugc",
+        # A block wider than the screen scrolls; with this it does so by keys as well.
+        set_tag_attribute_values={"pre": {"tabindex": "0"}},
     )
 
 

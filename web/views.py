@@ -48,8 +48,10 @@ def docs(request: HttpRequest, page: str = "") -> HttpResponse:
 
 
 def api_reference(request: HttpRequest) -> HttpResponse:
-    """The API's schema as a page; nothing on it comes from another host or stands inline."""
-    return render(request, "docs/api_reference.html", {"section": "docs"})
+    """The API's schema as a page that needs no scripts."""
+    from web.api_reference import reference  # the generator is slow to load, and few pages need it
+
+    return render(request, "docs/api_reference.html", {"section": "docs", "reference": reference()})
 
 
 def _rate_in_words(rate: str) -> str:

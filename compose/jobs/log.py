@@ -9,7 +9,7 @@ from __future__ import annotations
 from compose.models import Composition, LogLine
 
 STAGES = {
-    "load": "Reading the base model and the modules",
+    "load": "Loading",
     "audition": "Trying every module alone",
     "search": "Searching",
     "evaluate": "Answering the test rows, for each method",

@@ -1,4 +1,4 @@
-// What every page shares: search by "/", moving through a list by j and k, copy buttons, menus that close.
+// What every page shares: keys (search, lists, help), copy buttons, menus that close, and a word when the site is away.
 (() => {
   "use strict";
   const said = document.getElementById("said");
@@ -48,6 +48,11 @@
     next.scrollIntoView({ block: "nearest" });
   };
 
+  const keys = document.getElementById("keys");
+  const showKeys = () => (keys.open ? keys.close() : keys.showModal());
+  document.querySelector("[data-keys]").addEventListener("click", showKeys);
+  keys.addEventListener("click", (event) => { if (event.target === keys) keys.close(); });
+
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") {
       for (const menu of document.querySelectorAll("details.menu[open]")) {
@@ -57,7 +62,7 @@
       return;
     }
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest("input, textarea, select, [contenteditable]")) return;
+    if (event.target.closest("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]")) return;
     if (event.key === "/") {
       event.preventDefault();
       document.getElementById("site-search").select();
@@ -65,8 +70,19 @@
       moveInList(1);
     } else if (event.key === "k") {
       moveInList(-1);
+    } else if (event.key === "c") {
+      location.assign("/compose");
+    } else if (event.key === "?") {
+      showKeys();
     }
   });
+
+  // A part of a page that could not be fetched: its last state stays, and that is said. Polling pages say it themselves.
+  const trouble = document.getElementById("trouble");
+  const tell = (is) => { if (trouble && !document.querySelector(".offline")) trouble.hidden = !is; };
+  document.addEventListener("htmx:sendError", () => tell(true));
+  document.addEventListener("htmx:responseError", () => tell(true));
+  document.addEventListener("htmx:afterOnLoad", () => tell(false));
 
   // A form that asks first; without scripts it goes through a page of its own.
   document.addEventListener("submit", (event) => {

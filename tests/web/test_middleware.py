@@ -20,3 +20,11 @@ def test_a_parameter_with_nul_is_refused(path):
     answer = Client().get(path)
     assert answer.status_code == 400
     assert "NUL" in answer.content.decode()
+
+
+@pytest.mark.django_db
+def test_pages_are_compressed_and_what_scripts_and_files_need_is_left_alone(client):
+    page = client.get("/docs", headers={"Accept-Encoding": "gzip"})
+    assert page.headers["Content-Encoding"] == "gzip"
+    assert "Content-Encoding" not in client.get("/docs").headers
+    assert "Content-Encoding" not in client.get("/api/schema/", headers={"Accept-Encoding": "gzip"}).headers

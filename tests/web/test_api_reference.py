@@ -1,0 +1,48 @@
+"""The API in words, laid out from its own schema."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+from django.test import Client
+
+from web.api_reference import reference, words
+
+pytestmark = pytest.mark.django_db
+
+
+def test_every_call_of_the_schema_is_there_with_what_it_takes_and_gives():
+    calls = {(call.method, call.path): call for group in reference().groups for call in group.operations}
+    assert len(calls) > 40
+    asked = calls["POST", "/api/v1/compositions/"]
+    assert {"examples", "pinned", "excluded", "dry_run"} <= {field.name for field in asked.body}
+    assert asked.needs_account
+    assert "201" in {answer.status for answer in asked.answers}
+    shapes = {shape.name for shape in reference().shapes}
+    named = {answer.shape for call in calls.values() for answer in call.answers if answer.shape}
+    assert named <= shapes, "a link that leads nowhere"
+
+
+def test_the_page_has_it_without_scripts_and_compressed():
+    answer = Client().get("/api/docs/", headers={"Accept-Encoding": "gzip"})
+    assert answer.headers["Content-Encoding"] == "gzip"
+    page = gzip.decompress(answer.content).decode()
+    assert 'id="shape-Composition"' in page
+    assert "/api/v1/compositions/{id}/try/" in page
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"type": "array", "items": {"type": "string"}}, "list of text"),
+        ({"oneOf": [{"type": "integer"}, {"$ref": "#/components/schemas/Score"}]}, "whole number or Score"),
+        ({"enum": ["a", "b"]}, "one of a, b"),
+        ({"type": "string", "format": "date-time"}, "time"),
+        ({"type": "object", "additionalProperties": {"type": "number"}}, "object of number"),
+        ({"type": ["string", "null"]}, "text or nothing"),
+        ({}, ""),
+    ],
+)
+def test_a_schema_is_said_in_words(schema: dict, said: str):
+    assert words(schema) == said
