@@ -1,9 +1,9 @@
-"""Addresses of imports from and pushes to other Hubs: pages and REST."""
+"""Addresses of imports from and pushes to other Hubs, pages and REST, and of finding what a file is."""
 
 from django.urls import path
 
 from registry import hub_jobs_api as api
-from registry.views import other_hubs
+from registry.views import hashes, other_hubs
 
 urlpatterns = [
     path("api/v1/imports/", api.ImportList.as_view(), name="api_imports"),
@@ -13,6 +13,7 @@ urlpatterns = [
     path("api/v1/pushes/", api.PushList.as_view(), name="api_pushes"),
     path("api/v1/pushes/<str:id>/", api.PushDetail.as_view(), name="api_push"),
     path("api/v1/pushes/<str:id>/cancel/", api.PushCancel.as_view(), name="api_push_cancel"),
+    path("hashes", hashes.hashes, name="hashes"),
     path("import", other_hubs.import_new, name="import"),
     path("imports", other_hubs.imports, name="imports"),
     path("imports/<str:id>", other_hubs.import_detail, name="import_detail"),

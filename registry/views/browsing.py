@@ -7,12 +7,14 @@ from typing import Any
 
 from django.db.models import Count, Sum
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
+from django.shortcuts import redirect, render
+from django.urls import reverse
 
 from registry import search
 from registry.models import Adapter, Namespace, User
 from registry.rights import is_member, may_write
 from registry.search import AdapterQuery, Facet
+from registry.views.hashes import is_hash
 from web.errors import NotFound
 
 SORT_WORDS = {
@@ -40,6 +42,8 @@ class Filter:
 def modules(request: HttpRequest) -> HttpResponse:
     """The list of modules; everything that decides it is in the address."""
     query = AdapterQuery.parse(request.GET)
+    if is_hash(query.q):
+        return redirect(f"{reverse('hashes')}?sha256={query.q.strip()}")
     context = _listing(request, query)
     context["composable_count"] = (
         search.count(AdapterQuery(composable=True), person=request.user) if not query.is_narrowed else None

@@ -63,3 +63,26 @@ def test_private_files_are_found_by_their_members_only(adapter: Adapter):
 @pytest.mark.parametrize("sha256", ["abc", "z" * 64, "a" * 65])
 def test_what_is_no_hash_is_refused(sha256: str):
     assert ask(sha256).status_code == 400
+
+
+def test_the_page_leads_from_a_hash_to_the_module_and_the_search_field_leads_to_the_page(adapter: Adapter):
+    head = adapter.head
+    assert head is not None
+    sha256 = head.files.get(is_lfs=True).blob.sha256
+    client = Client()
+    page = client.get("/modules", {"q": sha256}, follow=True)
+    assert page.redirect_chain == [(f"/hashes?sha256={sha256}", 302)]
+    assert b"ada/colour" in page.content
+    assert b"adapter_model.safetensors" in page.content
+    assert b"its tensors" in client.get("/hashes", {"sha256": head.tensor_sha256}).content
+    assert b"Nothing here has it" in client.get("/hashes", {"sha256": "0" * 64}).content
+    Adapter.objects.update(visibility="private")
+    assert b"ada/colour" not in client.get("/hashes", {"sha256": sha256}).content
+
+
+def test_the_page_refuses_what_is_no_hash():
+    assert Client().get("/hashes").status_code == 200
+    wrong = Client().get("/hashes", {"sha256": "abc"})
+    assert wrong.status_code == 400
+    assert b"64 hex digits" in wrong.content
+    assert Client().get("/hashes", {"sha256": "0" * 64, "cursor": "x"}).status_code == 400
