@@ -1,8 +1,9 @@
 from django.urls import path
 
-from compose import api
+from compose import api, fit_views
 
 urlpatterns = [
+    path("adapters/fit/", fit_views.FitView.as_view(), name="api_fit"),
     path("compositions/", api.CompositionList.as_view(), name="api_compositions"),
     path("compositions/<str:id>/", api.CompositionDetail.as_view(), name="api_composition"),
     path("compositions/<str:id>/cancel/", api.CompositionCancel.as_view(), name="api_composition_cancel"),

@@ -56,6 +56,14 @@ def hang_own_bell(sender: str, instance: Any, **_: Any) -> None:
         queues.select_add(Queue(name, Exchange(name), routing_key=name, auto_delete=True, expires=60))
 
 
+@shared_task(name="compose.tasks.refresh_standing")
+def refresh_standing() -> None:
+    """Write down what is trending and what has proved useful."""
+    from compose import usefulness
+
+    usefulness.refresh_standing()
+
+
 @worker_ready.connect
 def begin(sender: Any = None, **_: Any) -> None:
     """Say that this worker is there, and load the engine's libraries while nobody waits: they take seconds."""

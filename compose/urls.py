@@ -1,9 +1,10 @@
 from django.urls import path
 
-from compose import result_views, views
+from compose import fit_views, result_views, views
 
 urlpatterns = [
     path("", views.home, name="home"),
+    path("modules/fit", fit_views.fit_page, name="fit"),
     path("compose", views.compose, name="compose"),
     path("compose/check", views.check_examples, name="compose_check"),
     path("compose/candidates", views.pick_candidates, name="compose_candidates"),

@@ -141,6 +141,7 @@ def _file_url(request: Request) -> Callable[[RevisionFile], str]:
 class AdapterList(AdapterContext, generics.ListAPIView[Adapter]):
     """Adapters that you may see."""
 
+    takes_limited_tokens = True
     serializer_class = AdapterSerializer
     queryset = Adapter.objects.none()
     keyset_order = ("id",)  # for the schema; the search has its own cursors

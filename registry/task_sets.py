@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from django.db import transaction
 from django.utils.text import slugify
 
 from registry.details import check_text
-from registry.models import BaseModel, Namespace, Task, TaskRow
+from registry.models import BaseModel, Namespace, Task, TaskRevision, TaskRow
 
 
 def task_called(text: str, *, owner: Namespace) -> Task | None:
@@ -46,7 +47,10 @@ def save_task(
     owner: Namespace | None = None,
     is_held_out: bool = True,
 ) -> Task:
-    """A task with exactly these rows, {"input", "output"}, made or brought up to date; held out: nobody trained on it."""
+    """A task with exactly these rows, {"input", "output"}, made or brought up to date; held out: nobody trained on it.
+
+    Other rows or another metric than before make its next revision; the revisions before it stay as they were.
+    """
     fields: dict[str, Any] = {
         "title": title,
         "description": description,
@@ -59,7 +63,27 @@ def save_task(
     task, _ = Task.objects.update_or_create(slug=slug, defaults=fields)
     for split, rows in ((TaskRow.Split.FEW_SHOT, few_shot), (TaskRow.Split.TEST, test)):
         _save_rows(task, split, rows)
+    _save_revision(task, few_shot, test)
     return task
+
+
+def _save_revision(task: Task, few_shot: Sequence[dict[str, str]], test: Sequence[dict[str, str]]) -> None:
+    rows = [[{"input": row["input"], "output": row["output"]} for row in given] for given in (few_shot, test)]
+    if not any(rows):
+        return
+    said = json.dumps([task.metric, *rows], sort_keys=True, separators=(",", ":"))
+    sha256 = hashlib.sha256(said.encode()).hexdigest()
+    newest = task.revisions.order_by("-number").first()
+    if newest is not None and newest.sha256 == sha256:
+        return
+    TaskRevision.objects.create(
+        task=task,
+        number=newest.number + 1 if newest else 1,
+        sha256=sha256,
+        metric=task.metric,
+        few_shot=rows[0],
+        test=rows[1],
+    )
 
 
 def _save_rows(task: Task, split: TaskRow.Split, rows: Sequence[dict[str, str]]) -> None:

@@ -6,6 +6,8 @@ _ADAPTER = "<str:namespace>/<str:name>"
 
 urlpatterns = [
     path("modules", browsing.modules, name="modules"),
+    path("modules/saved", browsing.save_search, name="save_search"),
+    path("modules/saved/<int:search_id>/remove", browsing.remove_saved_search, name="remove_saved_search"),
     path("upload", uploading.upload, name="upload"),
     path("upload/check", uploading.upload_check, name="upload_check"),
     path("base-models", base_models.base_models, name="base_models"),

@@ -12,9 +12,11 @@ from registry.models.adapters import (
 )
 from registry.models.base_models import BaseModel, BaseModelAlias, BaseModelFile
 from registry.models.finding import AdapterScore, AdapterText, SavedSearch, SearchClock, SearchRow
+from registry.models.following import Delivery, Follow, Webhook
 from registry.models.hub_jobs import HubJob, ImportItem, ImportJob, JobStatus, Origin, PushJob
 from registry.models.moderation import AuditEntry, Report
-from registry.models.tasks import Task, TaskRow
+from registry.models.statistics import WeightStatistics
+from registry.models.tasks import Task, TaskRevision, TaskRow
 
 __all__ = [
     "Adapter",
@@ -25,7 +27,9 @@ __all__ = [
     "BaseModelAlias",
     "BaseModelFile",
     "Blob",
+    "Delivery",
     "Download",
+    "Follow",
     "FormerName",
     "HubJob",
     "IdempotentAnswer",
@@ -47,7 +51,10 @@ __all__ = [
     "SearchRow",
     "SentBlob",
     "Task",
+    "TaskRevision",
     "TaskRow",
     "Token",
     "User",
+    "Webhook",
+    "WeightStatistics",
 ]

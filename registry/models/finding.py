@@ -88,7 +88,6 @@ class SavedSearch(models.Model):
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="saved_searches")
     name = models.CharField(max_length=100)
     parameters = models.CharField(max_length=2000)
-    seen_at = models.DateTimeField(default=timezone.now, help_text="When its owner last opened it.")
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

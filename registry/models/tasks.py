@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import models
 from django.urls import reverse
+from django.utils import timezone
 
 from registry.models.accounts import Namespace
 
@@ -72,3 +73,33 @@ class TaskRow(models.Model):
 
     def __str__(self) -> str:
         return f"{self.task_id} {self.split} {self.position}"
+
+
+class TaskRevision(models.Model):
+    """What a task consisted of from a moment on: never changed. Other rows or another metric make the next one.
+
+    A composition belongs to the revision that was the newest when it was asked for, so scores on other rows are never
+    ranked against each other.
+    """
+
+    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="revisions")
+    number = models.PositiveIntegerField(help_text="From 1.")
+    sha256 = models.CharField(max_length=64, help_text="Of rows and metric.")
+    metric = models.CharField(max_length=40)
+    few_shot = models.JSONField(help_text='[{"input", "output"}]')
+    test = models.JSONField(help_text="The hidden rows: only our own scoring reads them.")
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["task", "number"], name="task_revision_number_once")
+        ]
+        ordering: ClassVar = ["task_id", "number"]
+
+    def __str__(self) -> str:
+        return f"{self.task_id} revision {self.number}"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if self.pk is not None:
+            raise TypeError("a revision of a task is written once and not changed")
+        super().save(*args, **kwargs)

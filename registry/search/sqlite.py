@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from registry.search.backends import COLUMNS, FETCHED_AT_ONCE
 
 LIKENESS = 0.45  # as on Postgres
-LOOKED_AT = 2000  # names that share the most trigrams with a word, compared in full
 
 
 def _micros(moment: str) -> str:
@@ -157,8 +156,13 @@ class Sqlite:
         if names_only:
             asked = f"names : ({asked})"
         with connection.cursor() as cursor:
-            cursor.execute("SELECT rowid FROM registry_words WHERE registry_words MATCH %s", [asked])
-            return np.fromiter((row[0] for row in cursor.fetchall()), dtype=np.int64)
+            # One text of all ids: a row for each would take longer than finding them.
+            cursor.execute(
+                "SELECT coalesce(group_concat(rowid), '') FROM registry_words WHERE registry_words MATCH %s",
+                [asked],
+            )
+            (ids,) = cursor.fetchone()
+        return np.fromstring(ids, dtype=np.int64, sep=",")
 
     def with_similar_names(self, connection: Any, words: Sequence[str]) -> NDArray[np.int64]:
         found: set[int] | None = None
@@ -174,20 +178,26 @@ class Sqlite:
         asked = " OR ".join(f'"{piece}"' for piece in sorted(pieces))
         with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT rowid, names FROM registry_likeness WHERE registry_likeness MATCH %s ORDER BY rank LIMIT %s",
-                [asked, LOOKED_AT],
+                "SELECT rowid, names FROM registry_likeness WHERE registry_likeness MATCH %s", [asked]
             )
             rows = cursor.fetchall()
-        return {pk for pk, names in rows if likeness(word, names) >= LIKENESS}
+        # Names share most of their words, so each word is compared once.
+        verdicts: dict[str, bool] = {}
+        found = set()
+        for pk, names in rows:
+            for other in re.findall(r"[^\W_]+", names.lower()):
+                if other not in verdicts:
+                    verdicts[other] = likeness(word, other) >= LIKENESS
+                if verdicts[other]:
+                    found.add(pk)
+                    break
+        return found
 
 
-def likeness(word: str, text: str) -> float:
-    """How much of the word's trigrams the most similar word of the text shares: 0 to 1, near pg_trgm's word_similarity."""
+def likeness(word: str, other: str) -> float:
+    """How much of the word's trigrams another word has: 0 to 1, near to pg_trgm's word_similarity."""
     wanted = _trigrams(word)
-    return max(
-        (len(wanted & _trigrams(other)) / len(wanted) for other in re.findall(r"[^\W_]+", text.lower())),
-        default=0.0,
-    )
+    return len(wanted & _trigrams(other)) / len(wanted)
 
 
 def _trigrams(word: str) -> set[str]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
 from django.db.models import Count, Sum
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.views.decorators.http import require_POST
 
-from registry import search
-from registry.models import Adapter, Namespace, User
+from registry import saved_searches, search
+from registry.models import Adapter, Namespace, SavedSearch, User
 from registry.rights import is_member, may_write
 from registry.search import AdapterQuery, Facet
 from registry.views.hashes import is_hash
+from registry.views.people import signed_in
 from web.errors import NotFound
 
 SORT_WORDS = {
@@ -53,7 +57,31 @@ def modules(request: HttpRequest) -> HttpResponse:
         people = Namespace.objects.filter(deleted_at=None, name__icontains=query.q)
         context["people"] = people[:OTHERS_FOUND]
         context["tasks"] = search.tasks_shown_to(request.user).filter(title__icontains=query.q)[:OTHERS_FOUND]
+    if request.user.is_authenticated:
+        saved = list(SavedSearch.objects.filter(user=signed_in(request)))
+        context["saved_searches"] = saved
+        context["is_saved"] = any(item.parameters == query.url_with() for item in saved)
     return render(request, "registry/modules.html", context)
+
+
+@login_required
+@require_POST
+def save_search(request: HttpRequest) -> HttpResponse:
+    """Keep the list that somebody is looking at under a name."""
+    saved = saved_searches.save(
+        user=signed_in(request),
+        name=request.POST.get("name", ""),
+        parameters=request.POST.get("parameters", ""),
+    )
+    messages.success(request, f"Saved as “{saved.name}”.")
+    return redirect(f"{reverse('modules')}?{saved.parameters}")
+
+
+@login_required
+@require_POST
+def remove_saved_search(request: HttpRequest, search_id: int) -> HttpResponse:
+    saved_searches.remove(user=signed_in(request), pk=search_id)
+    return redirect("modules")
 
 
 def namespace(request: HttpRequest, namespace: str) -> HttpResponse:

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import random
+from dataclasses import replace
+from urllib.parse import urlencode
+
 import pytest
 from django.db import connection
 from django.http import QueryDict
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
+from benchmarks.search import questions
 from registry import search
-from registry.models import Adapter, AdapterScore
-from registry.search import AdapterQuery, BadParameter
+from registry.models import Adapter, AdapterScore, AdapterText, Ref, SavedSearch, SearchRow, User
+from registry.search import AdapterQuery, BadParameter, upkeep
 from tests.factories import (
     make_adapter,
     make_base_model,
@@ -15,8 +22,10 @@ from tests.factories import (
     make_task,
     make_user,
     namespace_of,
+    publish_fake,
 )
 from web.errors import DomainError
+from web.pagination import BadCursor
 
 pytestmark = pytest.mark.django_db
 
@@ -201,3 +210,132 @@ def test_pages_neither_repeat_nor_lose_rows_while_others_come(shelf):
 
 def test_bad_parameter_is_a_400():
     assert BadParameter("x", "y").status == 400
+
+
+def test_a_card_is_found_by_its_words_once_it_is_published(tmp_path, django_capture_on_commit_callbacks):
+    make_base_model()
+    with django_capture_on_commit_callbacks(execute=True):
+        publish_fake(
+            tmp_path, "carded", config={"card": "---\nlicense: mit\n---\n# Says *heliotrope* aloud\n"}
+        )
+    assert names("q=heliotrope") == ["carded"]
+    AdapterText.objects.update(card="", card_of=None)
+    assert names("q=heliotrope") == []
+    assert upkeep.read_cards() == 1
+    assert names("q=heliotrope") == ["carded"]
+    assert upkeep.read_cards() == 0
+
+
+def test_rows_and_texts_follow_every_way_of_writing(shelf):
+    Adapter.objects.filter(name="odd").update(name="even", description="", is_composable=True)
+    shelf["a"].namespace.name = "countess"
+    shelf["a"].namespace.save()
+    shelf["a"].task.title = "Whodunnit"
+    shelf["a"].task.save(update_fields=["title"])
+    assert names("q=even") == ["even"]
+    assert names("q=countess+who") == ["who-plain"]
+    assert names("q=whodunnit") == ["who-plain"]
+    assert "even" in names("composable=yes")
+    Adapter.objects.filter(name="even").update(quarantined_at=timezone.now())
+    assert "even" not in names("")
+    SearchRow.objects.filter(adapter=shelf["e"]).delete()
+    assert "dora" not in names("")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_a_process_keeps_in_memory_follows_what_was_committed_and_deleted():
+    owner = make_user("ada")
+    first = make_adapter("first", owner=owner, rank=4)
+    assert names("rank=4") == ["first"]
+    make_adapter("second", owner=owner, rank=4)
+    Adapter.objects.filter(pk=first.pk).update(rank=8, downloads=3)
+    assert names("rank=4") == ["second"]
+    assert names("sort=downloads") == ["first", "second"]
+    Adapter.objects.filter(pk=first.pk).update(head=None)
+    Ref.objects.filter(adapter=first).delete()
+    first.revisions.all().delete()
+    first.delete()
+    assert names("") == ["second"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pages_of_every_order_hold_each_row_once_and_in_order(seed):
+    generator = random.Random(seed)
+    owner = make_user()
+    for number in range(37):
+        make_adapter(f"n{number}", owner=owner, downloads=generator.randrange(4), likes=generator.randrange(3),
+                     best_score=generator.choice([None, 0.5, 0.25]))  # fmt: skip
+    for sort in search.SORTS:
+        query = AdapterQuery(q="n", sort=sort, limit=generator.choice([1, 5, 12]))
+        seen: list[int] = []
+        while True:
+            found = search.find(query, person=None)
+            seen += [item.pk for item in found.items]
+            if not found.next_cursor:
+                break
+            query = replace(query, cursor=found.next_cursor)
+        assert len(seen) == len(set(seen)) == found.count == 37, sort
+        whole = search.find(AdapterQuery(q="n", sort=sort, limit=100), person=None)
+        assert seen == [item.pk for item in whole.items], sort
+
+
+@pytest.mark.parametrize("cursor", ["x", "e30", "WyJuZXciLDEsMV0", "WyJyZWxldmFuY2UiLHRydWUsMV0", "é"])
+def test_a_cursor_that_is_not_of_this_list_is_refused(shelf, cursor):
+    with pytest.raises(BadCursor):
+        search.find(AdapterQuery(q="who", cursor=cursor), person=None)
+
+
+def test_the_api_counts_facets_and_says_how_many_there_are(shelf):
+    answer = Client().get("/api/v1/adapters/?q=twise")
+    assert [row["name"] for row in answer.json()["results"]] == ["who-twice"]
+    assert (answer["X-Total-Count"], answer["X-Search-Matched"]) == ("1", "similar-names")
+    facets = Client().get("/api/v1/adapters/facets/?q=who").json()
+    assert facets["count"] == 2
+    by_name = {facet["parameter"]: facet["values"] for facet in facets["facets"]}
+    assert {"value": "who", "label": "Who did it", "count": 1} in by_name["task"]
+    bad = Client().get("/api/v1/adapters/facets/?colour=red")
+    assert bad.status_code == 400
+    assert "colour" in bad.json()["fields"]
+
+
+def test_searches_are_kept_under_a_name_listed_and_forgotten(shelf, client):
+    ada = User.objects.get(username="ada")
+    client.force_login(ada)
+    saved = client.post("/modules/saved", {"name": "Mine", "parameters": "q=who&sort=new&cursor=abc"})
+    assert saved["Location"] == "/modules?q=who&sort=new"
+    page = client.get("/modules?q=who&sort=new").content.decode()
+    assert "Mine" in page
+    assert 'name="parameters"' not in page  # it is saved already
+    kept = SavedSearch.objects.get()
+    client.force_login(make_user())
+    assert client.post(f"/modules/saved/{kept.pk}/remove").status_code == 404
+    client.force_login(ada)
+    client.post(f"/modules/saved/{kept.pk}/remove")
+    assert not SavedSearch.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "given", [{"name": "", "parameters": "q=a"}, {"name": "x", "parameters": "colour=red"}]
+)
+def test_a_search_that_cannot_be_saved_is_refused(client, given):
+    client.force_login(make_user())
+    assert client.post("/modules/saved", given).status_code == 400
+    assert not SavedSearch.objects.exists()
+
+
+def test_strangers_are_sent_to_sign_in_before_they_save(client):
+    assert "/login" in client.post("/modules/saved", {"name": "x", "parameters": ""})["Location"]
+
+
+def test_the_page_of_modules_says_when_names_are_only_alike_and_takes_at_most_fifteen_queries(shelf, client):
+    assert "These names are like them" in client.get("/modules?q=twise").content.decode()
+    client.force_login(User.objects.get(username="ada"))
+    with CaptureQueriesContext(connection) as queries:
+        assert client.get("/modules?q=who&base=flan-large&task=who&sort=score").status_code == 200
+    assert len(queries) <= 15
+
+
+def test_the_benchmarks_questions_are_ones_that_the_search_takes():
+    for params in questions(200):
+        text = urlencode(params)
+        AdapterQuery.parse(QueryDict(text))

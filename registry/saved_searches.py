@@ -1,0 +1,56 @@
+"""Searches that people keep: a name for the parameters of a list."""
+
+from __future__ import annotations
+
+from django.db import IntegrityError, transaction
+from django.http import QueryDict
+
+from registry.details import check_text
+from registry.models import SavedSearch, User
+from registry.search import AdapterQuery
+from web.errors import Conflict, DomainError, NotFound
+
+MOST = 50
+MAX_NAME = 100
+
+
+class TooManySearches(Conflict):
+    code = "too_many_searches"
+
+    def __init__(self) -> None:
+        super().__init__(f"You keep {MOST} searches, which is the most. Remove one first.")
+
+
+class UnnamedSearch(DomainError):
+    code = "bad_name"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, fields={"name": [message]})
+
+
+def save(*, user: User, name: str, parameters: str) -> SavedSearch:
+    """Keep a search under a name; one of the same name is replaced.
+
+    `parameters` is the part of the list's address behind the "?"; the place in the list is left out of it. Raises
+    BadParameter, UnnamedSearch, TooManySearches.
+    """
+    query = AdapterQuery.parse(QueryDict(parameters))
+    name = check_text("description", name).strip()
+    if not 0 < len(name) <= MAX_NAME:
+        raise UnnamedSearch(f"Give the search a name of up to {MAX_NAME} characters.")
+    try:
+        with transaction.atomic():
+            saved, is_new = SavedSearch.objects.update_or_create(
+                user=user, name=name, defaults={"parameters": query.url_with()}
+            )
+            if is_new and SavedSearch.objects.filter(user=user).count() > MOST:
+                raise TooManySearches
+    except IntegrityError:  # saved twice at once; the other one says the same or came last
+        saved = SavedSearch.objects.get(user=user, name=name)
+    return saved
+
+
+def remove(*, user: User, pk: int) -> None:
+    """Raises NotFound, also for somebody else's."""
+    if not SavedSearch.objects.filter(user=user, pk=pk).delete()[0]:
+        raise NotFound("There is no such saved search of yours.")
