@@ -22,7 +22,7 @@ from compose.engine.types import Example
 from compose.errors import CandidateProblem, FewShotProblem
 from compose.models import Composition
 from registry.models import Adapter, BaseModel, Namespace, Revision, Task, User
-from registry.rights import Person
+from registry.rights import Person, writable_namespaces
 from web.errors import DomainError
 
 FEWEST_ROWS_SHOWN = 5
@@ -385,21 +385,10 @@ class PublishForm(forms.Form):
 
     def __init__(self, *args: Any, person: Person, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["namespace"].queryset = writable_namespaces(person)  # type: ignore[attr-defined]
+        self.fields["namespace"].queryset = writable_namespaces(person).order_by("-kind", "name")  # type: ignore[attr-defined]
 
     def refuse(self, error: DomainError) -> None:
         """Put a refusal of the domain beside the input it is about."""
         named = [name for name in error.fields if name in self.fields]
         # The message is the whole sentence; the fields' own are short, since they were made for scripts.
         self.add_error(named[0] if named else None, error.message)
-
-
-def writable_namespaces(person: Person) -> QuerySet[Namespace]:
-    """Where this person may publish, their own name first."""
-    if person is None or not person.is_authenticated:
-        return Namespace.objects.none()
-    return (
-        Namespace.objects.filter(memberships__user_id=person.pk, memberships__role__in=["write", "admin"])
-        .distinct()
-        .order_by("-kind", "name")
-    )

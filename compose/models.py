@@ -9,6 +9,7 @@ from django.db import models
 from django.urls import reverse
 from django.utils import timezone
 
+from registry import rights
 from registry.models import Adapter, BaseModel, Blob, Revision, Task, User
 
 if TYPE_CHECKING:
@@ -24,9 +25,9 @@ class CompositionQuerySet(models.QuerySet["Composition"]):
     def visible_to(self, user: User | AnonymousUser | None) -> CompositionQuerySet:
         """A person's own, and those whose composed adapter they may see."""
         published = models.Q(adapter__in=Adapter.objects.visible_to(user))
-        if user is None or not user.is_authenticated:
+        if not rights.acts_as_themselves(user):
             return self.filter(published)
-        return self.filter(published | models.Q(owner_id=user.pk))
+        return self.filter(published | models.Q(owner_id=user.pk if user else None))
 
 
 class Composition(models.Model):

@@ -464,7 +464,7 @@ def task(request: HttpRequest, slug: str) -> HttpResponse:
 
 @require_safe
 def leaderboard_csv(request: HttpRequest, slug: str) -> HttpResponse:
-    found = get_object_or_404(Task, slug=slug)
+    found = get_object_or_404(tasks_shown_to(request.user), slug=slug)
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(["rank", "name", "kind", "score", "low", "high", "n", "metric", "base_model"])

@@ -88,6 +88,16 @@ def require_whole_account(person: Person) -> None:
         raise TokenIsLimited(token)
 
 
+def acts_as_themselves(person: Person) -> bool:
+    """Whether what belongs to this person and to no namespace is open: signed in, or by a token without a limit."""
+    return person is not None and person.is_authenticated and not is_limited(person)
+
+
+def owns(person: Person, owner_id: int | None) -> bool:
+    """Whether a thing that belongs to one person alone, such as a composition, is this person's."""
+    return acts_as_themselves(person) and person is not None and person.pk == owner_id
+
+
 def _is_in_reach(token: Token | None, namespace: Namespace, name: str | None) -> bool:
     """Whether a token reaches the adapter `name` of a namespace; without `name`, everything in the namespace."""
     if token is None or not token.is_limited:

@@ -21,6 +21,7 @@ from compose.errors import BadSetting, FewShotProblem
 from compose.jobs import log, queue, telling
 from compose.models import Candidate, Composition
 from registry.models import BaseModel, Revision, Task, TaskRow, User
+from registry.rights import require_whole_account, require_writing_token
 from web.errors import DomainError
 
 DEFAULT_METHOD = Composition.Method.AUTO
@@ -61,7 +62,9 @@ class CompositionRequest:
         return usual_budget(self.method) if self.budget is None else self.budget
 
     def check(self) -> None:
-        """Raises BadSetting."""
+        """Raises BadSetting, Forbidden."""
+        require_whole_account(self.owner)
+        require_writing_token(self.owner)
         check_settings(method=self.method, budget=self.trials, seed=self.seed, title=self.title)
         if self.notice_origin:
             telling.check_can_mail(self.owner)

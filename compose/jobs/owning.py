@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from compose.errors import NoSuchComposition, WrongState
 from compose.jobs import lease, log
 from compose.models import Composition
-from registry.rights import Person
+from registry.rights import Person, owns
 from web.errors import Forbidden
 
 Status = Composition.Status
@@ -37,7 +37,7 @@ def visible_composition(
 
 def require_owner(composition: Composition, actor: Person) -> None:
     """Raises NoSuchComposition, or Forbidden for one that the actor may see."""
-    if actor is not None and actor.is_authenticated and composition.owner_id == actor.pk:
+    if owns(actor, composition.owner_id):
         return
     if Composition.objects.visible_to(actor).filter(pk=composition.pk).exists():
         raise Forbidden("Only the person who asked for this composition may do this.")

@@ -75,13 +75,13 @@ def organisation_settings(request: HttpRequest, namespace: str) -> HttpResponse:
     if namespace.lower() == user.username.lower():
         return redirect("profile")
     organisation = rights.member_organisation(user, namespace)
+    if request.method == "POST":
+        rights.require_admin(user, organisation)
     form = OrganisationSettingsForm(request.POST or None, initial={"full_name": organisation.full_name})
     if request.method == "POST" and form.is_valid():
         try:
             organisations.rename(organisation, actor=user, **form.cleaned_data)
         except DomainError as error:
-            if error.status != 400:
-                raise
             form.add_error("full_name", error.message)
         else:
             messages.success(request, "Saved.")
