@@ -31,6 +31,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ GROWTH = {
     "examples": (1, 5, 20, 100),
     "tokens": (32, 129, 512),
 }
+Contestant = Callable[[int], float]  # the number of mixes -> seconds
 USUAL = {"modules": 20, "mixes": 40, "examples": 5, "tokens": 129}
 
 
@@ -128,16 +130,16 @@ def _race(scratch: Path, shape: str, options: argparse.Namespace) -> dict[str, A
     started = time.perf_counter()
     bench = Bench(base, modules, examples, device=device)
     loaded_s = time.perf_counter() - started
-    contestants: dict[str, Callable[[], float]] = {
-        "limit": lambda: bench.bare_forwards(options.mixes),
-        "lorahub": lambda: bench.lorahub(options.mixes),
-        "default": lambda: bench.default(options.mixes, bench.chosen),
-        "default_other": lambda: bench.default(options.mixes, bench.other),
+    contestants: dict[str, Contestant] = {
+        "limit": bench.bare_forwards,
+        "lorahub": bench.lorahub,
+        "default": partial(bench.default, dtype=bench.chosen),
+        "default_other": partial(bench.default, dtype=bench.other),
     }
     with _reference(scratch, base, modules, examples, options) as reference:
         if reference is not None:
             contestants["reference"] = reference.search
-        rounds = _rounds(contestants, options.rounds)
+        rounds = _rounds(contestants, options.mixes, options.rounds)
     figures = {
         "shape": shape,
         "sizes": {name: getattr(options, name) for name in USUAL},
@@ -152,11 +154,11 @@ def _race(scratch: Path, shape: str, options: argparse.Namespace) -> dict[str, A
     return figures
 
 
-def _rounds(contestants: dict[str, Callable[[], float]], rounds: int) -> list[dict[str, float]]:
-    """Seconds of every contestant in every round; a round before the first is not counted."""
+def _rounds(contestants: dict[str, Contestant], mixes: int, rounds: int) -> list[dict[str, float]]:
+    """Seconds of every contestant in every round; a short round before the first is not counted."""
     for run in contestants.values():
-        run()
-    return [{name: run() for name, run in contestants.items()} for _ in range(rounds)]
+        run(2)
+    return [{name: run(mixes) for name, run in contestants.items()} for _ in range(rounds)]
 
 
 def _ratios(rounds: list[dict[str, float]]) -> dict[str, float]:
@@ -258,9 +260,9 @@ class Reference:
         self._process = process
         self.load_s = float(self._answer()["load_s"])
 
-    def search(self) -> float:
+    def search(self, budget: int) -> float:
         assert self._process.stdin is not None
-        self._process.stdin.write("search\n")
+        self._process.stdin.write(f"{budget}\n")
         self._process.stdin.flush()
         return float(self._answer()["search_s"])
 
@@ -292,7 +294,6 @@ def _reference(
                 "base": str(base),
                 "modules": [str(module.path) for module in modules],
                 "examples": [asdict(example) for example in examples],
-                "budget": options.mixes,
                 "seed": SEED,
                 "threads": options.threads,
             }

@@ -1,6 +1,7 @@
-"""Runs inside the reference's environment: loads once, then times one search of `lorahub.algorithm` for every line read.
+"""Runs inside the reference's environment: loads once, then times searches of `lorahub.algorithm`.
 
-Called by benchmarks/engine.py as `python reference_timer.py REQUEST.json`; it answers every line with a JSON object.
+Called by benchmarks/engine.py as `python reference_timer.py REQUEST.json`; it answers every line, a number
+of trials, with a JSON object.
 """
 
 import copy
@@ -36,14 +37,16 @@ def main(request_file: str) -> None:
     outputs = [example["output"] for example in request["examples"]]
     dataset = reference.load_dataset(inputs, outputs, tokenizer)
     answers.write(json.dumps({"load_s": load_s}) + "\n")
-    for _ in sys.stdin:
-        answers.write(json.dumps(search(model, cache, dataset, request)) + "\n")
+    for line in sys.stdin:
+        answers.write(
+            json.dumps(search(model, cache, dataset, seed=request["seed"], budget=int(line))) + "\n"
+        )
 
 
-def search(model, cache, dataset, request) -> dict:
+def search(model, cache, dataset, *, seed: int, budget: int) -> dict:
     """The search as `lorahub_learning` does it, without its loading and its merge at the end."""
-    random.seed(request["seed"])
-    numpy.random.seed(request["seed"])
+    random.seed(seed)
+    numpy.random.seed(seed)
     n = len(cache)
     score = partial(
         reference.get_score,
@@ -56,7 +59,7 @@ def search(model, cache, dataset, request) -> dict:
     )
     started = time.perf_counter()
     array = ng.p.Array(init=[0] * n, upper=[1.5] * n, lower=[-1.5] * n)
-    optimizer = ng.optimizers.NGOpt(parametrization=array, budget=request["budget"])
+    optimizer = ng.optimizers.NGOpt(parametrization=array, budget=budget)
     recommendation = optimizer.minimize(score, verbosity=0)
     return {"search_s": time.perf_counter() - started, "weights": [float(w) for w in recommendation.value]}
 

@@ -13,6 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from compose import candidates, examples, jobs, publishing, recipes, serializers, tryouts
+from compose.engine.types import ExportForm
 from compose.errors import BadSetting
 from compose.models import Composition, Trial
 from registry.authentication import SignedIn
@@ -226,6 +227,7 @@ def _wanted(given: dict[str, Any], request: Request) -> jobs.CompositionRequest:
         method=given["method"],
         budget=given["budget"],
         seed=given["seed"],
+        export=ExportForm(rank=given["export_rank"], dtype=given["export_dtype"]),
         title=given["title"],
     )
 

@@ -18,7 +18,7 @@ from django.utils.datastructures import MultiValueDict
 
 from compose import candidates, jobs
 from compose import examples as few_shot
-from compose.engine.types import Example
+from compose.engine.types import FLOAT_TYPES, LARGEST_EXPORT_RANK, Example, ExportForm
 from compose.errors import CandidateProblem, FewShotProblem
 from compose.models import Composition
 from registry.models import Adapter, BaseModel, Namespace, Revision, Task, User
@@ -37,6 +37,8 @@ _DRAFT_FIELDS = (
     "method",
     "budget",
     "seed",
+    "export_rank",
+    "export_dtype",
     "email",
     "examples_text",
     "test_text",
@@ -179,6 +181,24 @@ class ComposeForm(forms.Form):
         },
     )
 
+    export_rank = forms.IntegerField(
+        min_value=0,
+        max_value=LARGEST_EXPORT_RANK,
+        required=False,
+        label="Rank of the adapter",
+        error_messages={
+            "invalid": "The rank is a whole number.",
+            "min_value": "The rank is at least 1; leave it empty for the mix as it is.",
+            "max_value": f"The rank is at most {LARGEST_EXPORT_RANK}.",
+        },
+    )
+    export_dtype = forms.ChoiceField(
+        choices=[(name, name) for name in FLOAT_TYPES],
+        required=False,
+        initial=FLOAT_TYPES[0],
+        label="Float type",
+        error_messages={"invalid_choice": "There is no float type of this name. Choose one of the list."},
+    )
     email = forms.BooleanField(required=False, label="E-mail me when it is done")
 
     def __init__(
@@ -239,6 +259,9 @@ class ComposeForm(forms.Form):
             method=cleaned["method"],
             budget=cleaned["budget"],
             seed=cleaned["seed"],
+            export=ExportForm(
+                rank=cleaned["export_rank"] or 0, dtype=cleaned["export_dtype"] or FLOAT_TYPES[0]
+            ),
             notice_origin=origin if cleaned["email"] else "",
         )
 
@@ -351,6 +374,8 @@ class ComposeForm(forms.Form):
                 "method": composition.method,
                 "budget": composition.budget,
                 "seed": composition.seed,
+                "export_rank": composition.export_rank or None,
+                "export_dtype": composition.export_dtype,
             },
         )
 

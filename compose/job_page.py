@@ -118,6 +118,23 @@ class JobPage:
         return sorted(((self.composition.result or {}).get("versions") or {}).items())
 
     @property
+    def precision(self) -> str:
+        """The float type the search ran in."""
+        return str((self.composition.result or {}).get("precision", "float32"))
+
+    @property
+    def exported(self) -> str:
+        """The adapter that was written, in words; empty for results of earlier versions, which did not say."""
+        found = (self.composition.result or {}).get("exported")
+        if not found:
+            return ""
+        text = f"rank {found['rank']:,}, {found['dtype']}"
+        if not found["relative_error"]:
+            return text
+        why = "cut to that rank" if found["kind"] == "truncated" else "rounded"
+        return f"{text}; {why}, {found['relative_error']:.2%} from the mix itself"
+
+    @property
     def stopped_early(self) -> bool:
         return bool((self.composition.result or {}).get("stopped_early"))
 

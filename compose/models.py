@@ -70,6 +70,12 @@ class Composition(models.Model):
         help_text="Trials: each evaluates one vector of mixing weights on all examples."
     )
     seed = models.PositiveIntegerField()
+    export_rank = models.PositiveIntegerField(
+        default=0, help_text="The composed adapter is cut to this rank; 0: as it is."
+    )
+    export_dtype = models.CharField(
+        max_length=10, default="float32", help_text="Float type of the composed adapter."
+    )
     examples = models.JSONField(help_text='Few-shot rows, [{"input", "output"}]: private to the owner.')
     test_examples = models.JSONField(default=list, help_text="Held-out rows, used for scoring only.")
     examples_removed_at = models.DateTimeField(

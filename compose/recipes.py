@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from compose.engine.types import FLOAT_TYPES, ExportForm
 from compose.errors import RecipeProblem, WrongState
 from compose.models import Composition
 from registry import storage
@@ -38,6 +39,7 @@ def recipe(composition: Composition) -> dict[str, Any]:
         "method": composition.method,
         "mix": composition.result["mix"],
         "seed": composition.seed,
+        "export": {"rank": composition.export_rank, "dtype": composition.export_dtype},
         "budget": composition.budget,
         "trials": composition.result["trials"],
         "examples": {"count": len(composition.examples), "sha256": hash_of(composition.examples)},
@@ -107,6 +109,7 @@ def rebuild(recipe: dict[str, Any], out: Path) -> None:
                 recipe["mix"],
                 folder / "out",
                 base_model.name,
+                form=_export_form(recipe),
             )
         except EngineError as error:
             raise RecipeProblem(error.message) from error
@@ -140,6 +143,10 @@ def _shape_problem(recipe: dict[str, Any]) -> str:
         return "“base_model” needs “name” and “commit”"
     if recipe.get("mix") not in {"paper", "exact"}:
         return "“mix” is “paper” or “exact”"
+    export = recipe.get("export", {})
+    is_rank = isinstance(export, dict) and type(export.get("rank", 0)) is int
+    if not (is_rank and set(export) <= {"rank", "dtype"} and export.get("dtype", "float32") in FLOAT_TYPES):
+        return "“export” has a whole number as “rank” and a float type as “dtype”"
     if not (isinstance(output, dict) and all(isinstance(output.get(name), str) for name in OUTPUTS)):
         return "“output” needs the sha256 of both files"
     if not (isinstance(modules, list) and modules):
@@ -152,6 +159,11 @@ def _shape_problem(recipe: dict[str, Any]) -> str:
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
             return f"module {number} needs a number as “mixing_weight”"
     return ""
+
+
+def _export_form(recipe: dict[str, Any]) -> ExportForm:
+    """How the adapter is written; recipes of earlier versions say nothing and mean the mix as it is."""
+    return ExportForm(**recipe.get("export", {}))
 
 
 def _base_model(recipe: dict[str, Any]) -> BaseModel:

@@ -105,6 +105,12 @@ class CompositionRequestSerializer(serializers.Serializer):
         help_text="Trials; 40 for lorahub and 400 for auto if left out.",
     )
     seed = serializers.IntegerField(default=jobs.DEFAULT_SEED)
+    export_rank = serializers.IntegerField(
+        default=0, help_text="Cut the composed adapter to this rank, by SVD; 0 leaves the mix as it is."
+    )
+    export_dtype = serializers.CharField(
+        default="float32", help_text="Of the composed adapter: `float32`, `bfloat16` or `float16`."
+    )
     title = serializers.CharField(required=False, allow_blank=True, default="")
     email_when_done = serializers.BooleanField(
         default=False, help_text="Send a mail to your address when it ends."
@@ -166,6 +172,17 @@ class ScoreSerializer(serializers.ModelSerializer):
         fields = ("method", "metric", "split", "value", "low", "high", "n")
 
 
+class ExportedSerializer(serializers.Serializer):
+    """The adapter that was written."""
+
+    kind = serializers.ChoiceField(choices=["paper", "concatenated", "truncated"])
+    rank = serializers.IntegerField(help_text="The highest of all matrices.")
+    dtype = serializers.CharField()
+    relative_error = serializers.FloatField(
+        help_text="Of its changes to the base beside the mix's own, Frobenius norm; 0 when nothing was cut or rounded."
+    )
+
+
 class ResultSerializer(serializers.Serializer):
     """What was found. Losses are mean token losses on the few-shot examples."""
 
@@ -173,6 +190,8 @@ class ResultSerializer(serializers.Serializer):
     verdict = serializers.CharField()
     notes = serializers.ListField(child=serializers.CharField())
     mix = serializers.ChoiceField(choices=["paper", "exact"])
+    precision = serializers.CharField(help_text="Float type the search ran in; what was found is float32.")
+    exported = ExportedSerializer(allow_null=True)
     loss = serializers.FloatField()
     base_loss = serializers.FloatField()
     trials = serializers.IntegerField()
@@ -203,6 +222,8 @@ class CompositionListSerializer(serializers.ModelSerializer):
             "method",
             "budget",
             "seed",
+            "export_rank",
+            "export_dtype",
             "status",
             "wish",
             "stage",
@@ -290,7 +311,8 @@ class CompositionSerializer(CompositionListSerializer):
         if composition.result is None:
             return None
         scores = ScoreSerializer(composition.scores.all(), many=True).data
-        return {"scores": scores, **composition.result}
+        # Results of earlier versions lack these two.
+        return {"precision": "float32", "exported": None, "scores": scores, **composition.result}
 
 
 class CompositionPublishSerializer(serializers.Serializer):

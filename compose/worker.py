@@ -27,6 +27,7 @@ from compose.jobs import workers
 from compose.models import Composition
 from registry import storage
 from registry.models import BaseModel, Revision
+from web import logs
 from web.errors import DomainError
 
 if TYPE_CHECKING:
@@ -83,6 +84,11 @@ def hold_engine() -> Iterator[bool]:
 
 def run(composition: Composition) -> None:
     """Work on a claimed composition until it has a result, failed, was cancelled, or is no longer ours."""
+    with logs.about(composition=composition.pk):
+        _run(composition)
+
+
+def _run(composition: Composition) -> None:
     logger.info("Composition %s, attempt %d, begins", composition.pk, composition.attempt)
     try:
         with Heart(composition) as heart, _job_folder(composition) as folder:
@@ -164,6 +170,7 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
         seed=composition.seed,
         out=out,
         base_name=composition.base_model.name,
+        export=types.ExportForm(rank=composition.export_rank, dtype=composition.export_dtype),
     )
     recorded = jobs.recorded_trials(composition)
     reporter = Reporter(composition, heart, recorded=len(recorded))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from compose.engine.errors import BadInput, EngineError
-from compose.engine.types import Example, Module, Observer, Request, Result, Trial
+from compose.engine.types import Example, ExportForm, Module, Observer, Request, Result, Trial
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +43,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     shared.add_argument("--examples", type=Path, required=True, metavar="FILE", help="few-shot rows, JSONL")
     shared.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    shared.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16 (default: float32)")
+    shared.add_argument(
+        "--dtype",
+        default="auto",
+        help="of the search: auto, float32, bfloat16 or float16 (default: auto, what this machine does faster)",
+    )
     compose = commands.add_parser(
         "compose", parents=[shared], help="find mixing weights and export the adapter"
     )
@@ -52,6 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     compose.add_argument("--budget", type=int, help="trials (default: the method's own, 40 for lorahub)")
     compose.add_argument("--seed", type=int, default=1)
     compose.add_argument("--out", type=Path, metavar="DIR", help="folder for the composed adapter")
+    compose.add_argument(
+        "--export-rank", type=int, default=0, help="cut the adapter to this rank (default: 0, as it is)"
+    )
+    compose.add_argument("--export-dtype", default="float32", help="float32, bfloat16 or float16")
     score = commands.add_parser("score", parents=[shared], help="losses of given mixing weights")
     score.add_argument(
         "--weights", type=Path, required=True, metavar="FILE", help="JSON list of weight vectors"
@@ -89,10 +97,10 @@ def _compose(options: argparse.Namespace) -> dict[str, Any]:
         out=options.out,
         device=options.device,
         dtype=options.dtype,
+        export=ExportForm(rank=options.export_rank, dtype=options.export_dtype),
     )
-    from compose.engine import (
-        run,
-    )  # torch takes seconds to import; what is refused before should not wait for it
+    # Here, as torch takes seconds to import: what is refused before should not wait for it.
+    from compose.engine import run
 
     return _as_json(run.compose(request, observer=_Progress()))
 
@@ -122,6 +130,8 @@ def _as_json(result: Result) -> dict[str, Any]:
             "notes": result.notes,
             "predictions": [asdict(prediction) for prediction in result.predictions],
         },
+        "precision": result.precision,
+        "exported": asdict(result.exported) if result.exported else None,
         "seconds": result.seconds,
         "stopped_early": result.stopped_early,
         "versions": result.versions,

@@ -15,9 +15,14 @@ from compose.engine.bank import paper_problem
 from compose.engine.errors import BadInput, IncompatibleModule
 from compose.engine.loading import LoadedModule, linear_shape
 from compose.engine.mixing import PAPER, Mix
+from compose.engine.truncation import relative_error, truncated
+from compose.engine.types import FLOAT_TYPES, LARGEST_EXPORT_RANK, Exported, ExportForm
 
 # Of the first module's config, what decides how PEFT reads the mixed factors.
 _KEPT_BY_PAPER = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora")
+
+
+_AS_IT_IS = ExportForm()
 
 
 def export_adapter(
@@ -28,15 +33,65 @@ def export_adapter(
     *,
     base_name: str = "",
     seq2seq: bool,
-) -> None:
-    """Write adapter_config.json and adapter_model.safetensors of the mix into `out`, float32.
+    form: ExportForm = _AS_IT_IS,
+) -> Exported:
+    """Write adapter_config.json and adapter_model.safetensors of the mix into `out`, and say what was written.
 
     The paper mix keeps the modules' rank; the exact mix is the concatenation of the modules with a weight other
-    than 0, its rank the sum of theirs. `base_name`: empty means what the modules' configs name.
-    Raises BadInput when the folder cannot be written.
+    than 0, its rank the sum of theirs. Either is cut where `form` asks for a lower rank. `base_name`: empty means
+    what the modules' configs name. Raises BadInput for a form there is not, and when the folder cannot be written.
     """
+    check_form(form)
     factors = mixed_factors(modules, mix)
-    config = _config(model, modules, mix, factors, base_name=base_name, seq2seq=seq2seq)
+    highest = max(a.shape[0] for a, _ in factors.values())
+    is_cut = 0 < form.rank < highest
+    exact = _with_scaling(modules, mix, factors) if is_cut else factors
+    shaped = {
+        target: truncated(a, b, rank=form.rank) if is_cut else (a, b) for target, (a, b) in exact.items()
+    }
+    written = {target: _as_type(pair, form.dtype) for target, pair in shaped.items()}
+    ranks = None if mix.kind == PAPER and not is_cut else written
+    config = _config(model, modules, list(factors), ranks, base_name=base_name, seq2seq=seq2seq)
+    _write(out, written, config)
+    return Exported(
+        kind="truncated" if is_cut else "paper" if mix.kind == PAPER else "concatenated",
+        rank=max(a.shape[0] for a, _ in written.values()),
+        dtype=form.dtype,
+        relative_error=relative_error(exact, written) if is_cut or form.dtype != "float32" else 0.0,
+    )
+
+
+def check_form(form: ExportForm) -> None:
+    """Raises BadInput for a rank or a float type that an adapter cannot have."""
+    if not 0 <= form.rank <= LARGEST_EXPORT_RANK:
+        raise BadInput(
+            f"The export rank is {form.rank}; give a number from 1 to {LARGEST_EXPORT_RANK}, or 0 for the mix as it is."
+        )
+    if form.dtype not in FLOAT_TYPES:
+        raise BadInput(
+            f"There is no float type {form.dtype!r} to export; choose one of: {', '.join(FLOAT_TYPES)}."
+        )
+
+
+def _as_type(pair: tuple[Tensor, Tensor], dtype: str) -> tuple[Tensor, Tensor]:
+    """Raises BadInput where a number is too large for the type."""
+    a, b = (side.to(getattr(torch, dtype)).contiguous() for side in pair)
+    if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
+        raise BadInput(f"The mix holds numbers too large for {dtype}; export it as float32 or bfloat16.")
+    return a, b
+
+
+def _with_scaling(
+    modules: Sequence[LoadedModule], mix: Mix, factors: dict[str, tuple[Tensor, Tensor]]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """The factors such that B·A is the whole change; the paper mix leaves the scaling to PEFT."""
+    if mix.kind != PAPER:
+        return factors
+    first = modules[0].factors
+    return {target: (a, b * first[target].scaling) for target, (a, b) in factors.items()}
+
+
+def _write(out: Path, factors: dict[str, tuple[Tensor, Tensor]], config: dict[str, Any]) -> None:
     tensors = {}
     for target, (a, b) in factors.items():
         tensors[f"base_model.model.{target}.lora_A.weight"] = a
@@ -100,12 +155,13 @@ def _exact_factors(modules: Sequence[LoadedModule], mix: Mix) -> dict[str, tuple
 def _config(
     model: nn.Module,
     modules: Sequence[LoadedModule],
-    mix: Mix,
-    factors: dict[str, tuple[Tensor, Tensor]],
+    targets: Sequence[str],
+    factors: dict[str, tuple[Tensor, Tensor]] | None,
     *,
     base_name: str,
     seq2seq: bool,
 ) -> dict[str, Any]:
+    """`factors` None: ranks and scaling are those of the first module; else they are read from the factors."""
     first = modules[0].config
     config: dict[str, Any] = {
         "base_model_name_or_path": base_name or first.get("base_model_name_or_path") or "",
@@ -116,11 +172,11 @@ def _config(
         "lora_dropout": 0.0,
         "modules_to_save": None,
         "peft_type": "LORA",
-        "target_modules": target_names(model, list(factors)),
+        "target_modules": target_names(model, targets),
         "task_type": "SEQ_2_SEQ_LM" if seq2seq else "CAUSAL_LM",
         "use_dora": False,
     }
-    if mix.kind == PAPER:
+    if factors is None:
         return config | {name: first[name] for name in _KEPT_BY_PAPER if first.get(name) is not None}
     return config | _exact_ranks(factors)
 

@@ -1,11 +1,15 @@
-"""Which float type a search runs in: chosen once for a composition, by what the machine and the base model are.
+"""Which float type a search runs in: chosen once for a composition, by what this machine does faster.
 
-A rule and no stopwatch: a composition that goes on after a crash has to choose as its first attempt did.
+bfloat16 keeps the range of float32 and a 256th of its precision: enough to tell good mixes from bad ones, not enough
+for the faithful `lorahub`, nor for methods that look at small differences. What is recommended is scored again in
+float32. A processor may know bfloat16 and still multiply it slower than float32 (AVX512-BF16 without AMX does), so the
+machine is asked with a stopwatch and not by its name.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import time
+from functools import lru_cache
 
 import torch
 
@@ -15,8 +19,13 @@ from compose.engine.loading import LoadedBase
 AUTO = "auto"
 _NAMED = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NAMES = (AUTO, *_NAMED)
-# Narrower bases are bound by calls, not by arithmetic, and bfloat16 gains nothing; docs/engine-performance.md.
+# Narrower bases are bound by calls, not by arithmetic, and gain nothing; docs/engine-performance.md.
 NARROWEST_FOR_BFLOAT16 = 512
+# The whole of a forward gains less than its products; and a measurement near 1 could fall either way on the next try.
+FASTER_BY = 1.5
+# The others need every digit: `lorahub` to propose the released package's points, `gradient` for its derivatives.
+BEAR_BFLOAT16 = frozenset({"auto"})
+_ROWS, _REPEATS = 512, 5
 
 
 def named(name: str) -> torch.dtype | None:
@@ -28,18 +37,40 @@ def named(name: str) -> torch.dtype | None:
     return _NAMED[name]
 
 
+def wanted(name: str, *, method: str) -> torch.dtype | None:
+    """The float type a search by this method was asked to run in; None: whatever the machine does faster.
+
+    Raises BadInput for a name there is not.
+    """
+    asked = named(name)
+    return torch.float32 if asked is None and method not in BEAR_BFLOAT16 else asked
+
+
 def for_search(base: LoadedBase) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it faster and the base is wide enough to feel it; else float32."""
+    """bfloat16 where this machine multiplies matrices of the base's width clearly faster in it; else float32."""
     width = getattr(base.model.config.get_text_config(), "hidden_size", 0)
-    if width >= NARROWEST_FOR_BFLOAT16 and has_fast_bfloat16(base.device):
+    if width >= NARROWEST_FOR_BFLOAT16 and bfloat16_gain(base.device.type, width) >= FASTER_BY:
         return torch.bfloat16
     return torch.float32
 
 
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for it; without them it is emulated and slower than float32."""
+@lru_cache
+def bfloat16_gain(device_type: str, width: int) -> float:
+    """How many times faster a product of this width is in bfloat16; measured once for each worker, some milliseconds."""
+    device = torch.device(device_type)
+    x, weight = torch.randn(_ROWS, width, device=device), torch.randn(width, 2 * width, device=device)
+    pairs = {torch.float32: (x, weight), torch.bfloat16: (x.bfloat16(), weight.bfloat16())}
+    best = dict.fromkeys(pairs, float("inf"))
+    for _ in range(_REPEATS):  # in turns, so that what else the machine does meets both
+        for dtype, (left, right) in pairs.items():
+            _wait(device)
+            started = time.perf_counter()
+            left @ right
+            _wait(device)
+            best[dtype] = min(best[dtype], time.perf_counter() - started)
+    return best[torch.float32] / best[torch.bfloat16]
+
+
+def _wait(device: torch.device) -> None:
     if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    info = Path("/proc/cpuinfo")
-    flags = info.read_text(encoding="utf-8", errors="replace").split() if info.exists() else []
-    return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
+        torch.cuda.synchronize(device)

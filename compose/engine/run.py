@@ -6,24 +6,35 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from compose.engine import evaluation, export, loading
+from compose.engine import evaluation, export, loading, precision
 from compose.engine.bank import Bank
 from compose.engine.errors import BadInput, Cancelled, LossNotFinite, NoExamples, NoModules
 from compose.engine.loading import LoadedBase, LoadedModule
+from compose.engine.measuring import measure
 from compose.engine.methods import METHODS, Method, Problem, Search, Vector, method_named
 from compose.engine.mixing import EXACT, PAPER, Mix, Mixer
 from compose.engine.scoring import Row, RowLosses, Scorer, tokenise
-from compose.engine.types import Example, Module, Observer, Prediction, Request, Result, Score, Trial
+from compose.engine.types import (
+    Example,
+    Exported,
+    ExportForm,
+    Module,
+    Observer,
+    Prediction,
+    Request,
+    Result,
+    Score,
+    Trial,
+)
 from compose.engine.warm import WarmCache
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Leave-one-out runs a search for every example; beyond this many the examples are left out in fifths.
 _MOST_SINGLE_FOLDS = 10
 _FOLDS_OTHERWISE = 5
@@ -65,8 +76,8 @@ def score(
     request = Request(
         base=base, modules=tuple(modules), examples=tuple(examples), device=device, dtype=dtype, budget=1
     )
-    loaded = _load(request, warm or WarmCache())
-    return loaded.scorer.losses([Mix(_mix_kind(mix), tuple(vector)) for vector in weights])
+    loaded = _load(request, warm or WarmCache(), precision.named(dtype) or torch.float32)
+    return loaded.search_scorer.losses([Mix(_mix_kind(mix), tuple(vector)) for vector in weights])
 
 
 def export_weights(
@@ -77,8 +88,9 @@ def export_weights(
     out: Path,
     base_name: str = "",
     *,
+    form: ExportForm | None = None,
     warm: WarmCache | None = None,
-) -> None:
+) -> Exported:
     """Write the adapter of known weights, the same bytes `compose` wrote for them. Raises EngineError."""
     _check_weights(mixing_weights, modules, "The recipe")
     _check_modules(modules)
@@ -87,13 +99,14 @@ def export_weights(
     loaded = [cache.module(module) for module in modules]
     for module in loaded:
         loading.check_fit(module, loaded_base)
-    export.export_adapter(
+    return export.export_adapter(
         loaded_base.model,
         loaded,
         Mix(_mix_kind(mix), tuple(mixing_weights)),
         out,
         base_name=base_name,
         seq2seq=loaded_base.kind == "seq2seq",
+        form=form or ExportForm(),
     )
 
 
@@ -121,31 +134,47 @@ def _check_modules(modules: Sequence[Module]) -> None:
 
 @dataclass
 class _Loaded:
-    """What the stages after "load" work with."""
+    """What the stages after "load" work with. The search may have a base and a bank of its own, in a shorter type."""
 
-    base: LoadedBase
+    base: LoadedBase  # float32, as is what follows
     modules: list[LoadedModule]
     bank: Bank
     mixer: Mixer
     rows: list[Row]
     scorer: Scorer
+    search_bank: Bank
+    search_scorer: Scorer
+    dtype: torch.dtype  # of the search
+    method: str  # whose search it is; any other, as what it is compared with, runs in float32
+
+    def searching(self, method: Method) -> tuple[Scorer, Bank]:
+        """What a search by this method works with."""
+        if method.name == self.method:
+            return self.search_scorer, self.search_bank
+        return self.scorer, self.bank
 
 
-def _load(request: Request, warm: WarmCache) -> _Loaded:
+def _load(request: Request, warm: WarmCache, dtype: torch.dtype | None) -> _Loaded:
+    """`dtype` None: what this machine does faster."""
     _check_modules(request.modules)
     if not request.examples:
         raise NoExamples("There are no few-shot examples; give at least one with an input and an output.")
-    if request.dtype not in _DTYPES:
-        raise BadInput(f"There is no float type {request.dtype!r}; choose one of: {', '.join(_DTYPES)}.")
-    device, dtype = loading.resolve_device(request.device), _DTYPES[request.dtype]
-    base = warm.base(Path(request.base), device=device, dtype=dtype)
+    device = loading.resolve_device(request.device)
+    base = warm.base(Path(request.base), device=device, dtype=torch.float32)
     modules = [warm.module(module) for module in request.modules]
     for module in modules:
         loading.check_fit(module, base)
     rows = tokenise(base, request.examples)
-    bank = warm.bank(request.modules, device=device, dtype=dtype)
+    bank = warm.bank(request.modules, device=device, dtype=torch.float32)
     mixer = Mixer(base, bank)
-    return _Loaded(base, modules, bank, mixer, rows, Scorer(base, mixer, rows))
+    scorer = Scorer(base, mixer, rows)
+    chosen = dtype or precision.for_search(base)
+    if chosen == torch.float32:
+        return _Loaded(base, modules, bank, mixer, rows, scorer, bank, scorer, chosen, request.method)
+    short_base = warm.base(Path(request.base), device=device, dtype=chosen)
+    short_bank = warm.bank(request.modules, device=device, dtype=chosen)
+    short_scorer = Scorer(short_base, Mixer(short_base, short_bank), rows)
+    return _Loaded(base, modules, bank, mixer, rows, scorer, short_bank, short_scorer, chosen, request.method)
 
 
 @dataclass
@@ -206,35 +235,16 @@ class _Fold:
         self.search.tell(told, more)
 
 
-def _measured(
-    loaded: _Loaded, method: Method, needs: str, vectors: list[Vector], rows: list[int] | None = None
-) -> tuple[list[float], Any]:
-    """Losses of the vectors, over all examples or some, and what a search may need besides."""
-    mixes = [Mix(method.mix, vector) for vector in vectors]
-    if not mixes:
-        return [], None
-    if needs == "responses":
-        responses = loaded.scorer.responses(mixes)
-        if rows is not None:
-            responses = responses.of(rows)
-        return responses.losses(), responses
-    if needs == "gradient":
-        examples = list(range(len(loaded.rows))) if rows is None else rows
-        found = [loaded.scorer.gradient(loaded.bank, vector, examples) for vector in vectors]
-        return [loss for loss, _ in found], [slope for _, slope in found]
-    if rows is None:
-        return loaded.scorer.losses(mixes), None
-    return loaded.scorer.row_losses(mixes).means(rows), None
-
-
 def _score_folds(loaded: _Loaded, method: Method, folds: list[_Fold], asked: list[list[Vector]]) -> None:
     """Tell every fold what it asked; where the losses do, one forward serves them all."""
     if any(fold.search.needs != "losses" for fold in folds):
         for fold, own in zip(folds, asked, strict=True):
-            fold.tell(own, *_measured(loaded, method, fold.search.needs, own, fold.rows))
+            needs = fold.search.needs
+            fold.tell(own, *measure(*loaded.searching(method), method.mix, needs, own, fold.rows))
         return
     vectors = [vector for own in asked for vector in own]
-    losses = loaded.scorer.row_losses([Mix(method.mix, vector) for vector in vectors])
+    scorer, _ = loaded.searching(method)
+    losses = scorer.row_losses([Mix(method.mix, vector) for vector in vectors])
     start = 0
     for fold, own in zip(folds, asked, strict=True):
         fold.tell(own, losses.means(fold.rows)[start : start + len(own)])
@@ -257,9 +267,10 @@ class _Composition:
         method = method_named(request.method)
         if request.budget < 1:
             raise BadInput(f"The budget is {request.budget} trials; give at least 1.")
+        export.check_form(request.export)
         self._check_wish()
         with self._stage("load", f"{len(request.modules)} modules"):
-            loaded = _load(request, self.warm)
+            loaded = _load(request, self.warm, precision.wanted(request.dtype, method=method.name))
             self.notes += loaded.bank.notes if method.mix == PAPER else ()
         test_rows = tokenise(loaded.base, request.test, what="test row")
         with self._stage("audition", timed_as="search"):
@@ -268,15 +279,17 @@ class _Composition:
             self.observer.on_audition(audition.base(), audition.modules())
         with self._stage("search", f"{method.name}, {request.budget} trials"):
             found = self._search(loaded, method, audition)
+            found = self._scored_again(loaded, method, found, audition)
             attribution = self._attribution(loaded, method, found)
             most = len(found.trials) if found.stopped_early else request.budget
             answering = [_Answering(method, found.weights, most)]
             answering += self._reference(loaded, method, audition)
         with self._stage("evaluate"):
             scores, predictions, verdict = self._evaluate(loaded, answering, audition, test_rows)
+        exported = None
         with self._stage("export"):
             if request.out is not None:
-                self._export(loaded, method, found)
+                exported = self._export(loaded, method, found)
         return Result(
             modules=[module.name for module in request.modules],
             mixing_weights=list(found.weights),
@@ -293,6 +306,8 @@ class _Composition:
             seconds=self.seconds,
             stopped_early=found.stopped_early,
             versions=versions(),
+            precision=str(loaded.dtype).removeprefix("torch."),
+            exported=exported,
         )
 
     @contextmanager
@@ -315,7 +330,7 @@ class _Composition:
         n = loaded.bank.size
         one_hot = [tuple(float(i == j) for j in range(n)) for i in range(n)]
         mixes = [Mix(EXACT, (0.0,) * n), *(Mix(EXACT, vector) for vector in one_hot)]
-        losses = loaded.scorer.row_losses(mixes)
+        losses = loaded.search_scorer.row_losses(mixes)
         if not math.isfinite(losses.means()[0]):
             raise LossNotFinite(
                 "The base model's own loss on the examples is not a number; "
@@ -342,6 +357,32 @@ class _Composition:
         weights = best.mixing_weights if best else (0.0,) * n
         return _Found(weights, trials, best.loss if best else audition.base(), stopped)
 
+    def _scored_again(self, loaded: _Loaded, method: Method, found: _Found, audition: _Audition) -> _Found:
+        """What was found in a shorter float type, with its loss in float32; never worse there than what it had to beat.
+
+        `lorahub` takes its own recommendation, whatever it is.
+        """
+        if loaded.dtype == torch.float32:
+            return found
+        n, best = loaded.bank.size, audition.best()
+        mixes = [
+            Mix(method.mix, found.weights),
+            Mix(EXACT, (0.0,) * n),
+            Mix(EXACT, tuple(float(index == best) for index in range(n))),
+        ]
+        losses = loaded.scorer.losses(mixes)
+        if not all(map(math.isfinite, losses)):
+            raise LossNotFinite(
+                "The loss of what was found is not a number in float32; leave out modules that are not sound."
+            )
+        chosen = losses.index(min(losses)) if method.mix == EXACT else 0
+        if chosen:
+            self.notes.append(
+                f"The search ran in {str(loaded.dtype).removeprefix('torch.')}; in float32 what it found was worse on "
+                f"the examples than {'the base model alone' if chosen == 1 else loaded.bank.names[best]}, which is taken."
+            )
+        return replace(found, weights=mixes[chosen].mixing_weights, loss=losses[chosen])
+
     def _trials(
         self, loaded: _Loaded, method: Method, search: Search, vectors: list[Vector], before: int
     ) -> tuple[list[Trial], Any] | None:
@@ -358,7 +399,7 @@ class _Composition:
         fresh = vectors[len(known) :]
         if told < before + len(vectors) and self._check_wish() == "stop":
             return None
-        losses, more = _measured(loaded, method, search.needs, fresh)
+        losses, more = measure(*loaded.searching(method), method.mix, search.needs, fresh)
         trials = []
         for offset, (vector, loss) in enumerate(zip(vectors, known + losses, strict=True)):
             number = before + offset + 1
@@ -547,15 +588,16 @@ class _Composition:
             base_loss=audition.base(rows),
         )
 
-    def _export(self, loaded: _Loaded, method: Method, found: _Found) -> None:
+    def _export(self, loaded: _Loaded, method: Method, found: _Found) -> Exported:
         assert self.request.out is not None
-        export.export_adapter(
+        return export.export_adapter(
             loaded.base.model,
             loaded.modules,
             Mix(method.mix, found.weights),
             Path(self.request.out),
             base_name=self.request.base_name,
             seq2seq=loaded.base.kind == "seq2seq",
+            form=self.request.export,
         )
 
 

@@ -62,12 +62,43 @@ class Prediction:
     outputs: dict[str, str]
 
 
+FLOAT_TYPES = ("float32", "bfloat16", "float16")
+LARGEST_EXPORT_RANK = 1024
+
+
+@dataclass(frozen=True)
+class ExportForm:
+    """What the exported adapter looks like.
+
+    `rank`: 0 keeps the mix as it is (the paper mix at its modules' rank, the exact mix as its modules put together);
+    any other number cuts every matrix to at most that rank. `dtype` is one of FLOAT_TYPES.
+    """
+
+    rank: int = 0
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: "paper", "concatenated" or "truncated".
+
+    `rank` is the highest of all matrices; `relative_error` that of the changes to the base (Frobenius norm), cut and
+    rounded as they are written.
+    """
+
+    kind: str
+    rank: int
+    dtype: str
+    relative_error: float
+
+
 @dataclass(frozen=True)
 class Request:
     """Everything a composition depends on: the same request gives the same result and the same exported bytes.
 
     `budget` counts trials. `base_name` is what the exported adapter names as its base model; empty: what the
-    modules name. `out` is the folder to export to; None: no export.
+    modules name. `out` is the folder to export to; None: no export. `dtype` is the search's float type, "auto": what
+    this machine does faster, where the method bears it.
     """
 
     base: Path
@@ -79,8 +110,9 @@ class Request:
     seed: int = 1
     out: Path | None = None
     device: str = "auto"
-    dtype: str = "float32"
+    dtype: str = "auto"
     base_name: str = ""
+    export: ExportForm = ExportForm()
 
 
 @dataclass
@@ -88,7 +120,8 @@ class Result:
     """What `run.compose` found; lists with one entry per module follow the order of `modules`.
 
     `audition` is the loss of every module alone, `attribution` the rise of the loss without it (0 for a module
-    that is not in the mix). `seconds` has "load", "search", "evaluate" and "export".
+    that is not in the mix). `seconds` has "load", "search", "evaluate" and "export". `precision` is the float type the
+    search ran in; losses of the result are float32. `exported` is None where nothing was to be written.
     """
 
     modules: list[str]
@@ -106,6 +139,8 @@ class Result:
     seconds: dict[str, float]
     stopped_early: bool
     versions: dict[str, str] = field(default_factory=dict)
+    precision: str = "float32"
+    exported: Exported | None = None
 
 
 class Observer:

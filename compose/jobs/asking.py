@@ -6,7 +6,7 @@ import hashlib
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from compose import candidates as choosing
 from compose import examples as reading
-from compose.engine.types import Example
+from compose.engine.types import FLOAT_TYPES, LARGEST_EXPORT_RANK, Example, ExportForm
 from compose.errors import BadSetting, FewShotProblem
 from compose.jobs import log, queue, telling
 from compose.models import Candidate, Composition
@@ -53,6 +53,7 @@ class CompositionRequest:
     method: str = DEFAULT_METHOD
     budget: int | None = None
     seed: int = DEFAULT_SEED
+    export: ExportForm = field(default_factory=ExportForm)
     notice_origin: str = (
         ""  # scheme and host of the site: given, the owner gets a mail with a link when it ends
     )
@@ -66,6 +67,7 @@ class CompositionRequest:
         require_whole_account(self.owner)
         require_writing_token(self.owner)
         check_settings(method=self.method, budget=self.trials, seed=self.seed, title=self.title)
+        check_export(self.export)
         if self.notice_origin:
             telling.check_can_mail(self.owner)
 
@@ -98,6 +100,8 @@ def request_composition(request: CompositionRequest) -> Composition:
             method=request.method,
             budget=request.trials,
             seed=request.seed,
+            export_rank=request.export.rank,
+            export_dtype=request.export.dtype,
             examples=reading.as_json(plan.examples),
             test_examples=reading.as_json(plan.test_examples),
             has_hidden_test=plan.has_hidden_test,
@@ -186,6 +190,20 @@ def check_settings(*, method: str, budget: int, seed: int, title: str = "") -> N
         raise BadSetting("title", "The title holds a NUL character; take it out.")
 
 
+def check_export(form: ExportForm) -> None:
+    """Raises BadSetting for a rank or a float type that a composed adapter cannot have."""
+    if not 0 <= form.rank <= LARGEST_EXPORT_RANK:
+        raise BadSetting(
+            "export_rank",
+            f"The rank to export at is from 1 to {LARGEST_EXPORT_RANK:,}, or 0 for the mix as it is.",
+        )
+    if form.dtype not in FLOAT_TYPES:
+        raise BadSetting(
+            "export_dtype",
+            f"There is no float type {form.dtype[:40]!r} to export; choose one of: {', '.join(FLOAT_TYPES)}.",
+        )
+
+
 def estimate(base_model: BaseModel, method: str, budget: int) -> dict[str, Any]:
     """Seconds of worker time from the last compositions on this base, and from how many; None if there are none."""
     recent = Composition.objects.filter(
@@ -255,6 +273,7 @@ def _spec_sha256(request: CompositionRequest, plan: Plan) -> str:
         "method": request.method,
         "budget": request.trials,
         "seed": request.seed,
+        **({} if request.export == ExportForm() else {"export": asdict(request.export)}),
         "examples": reading.as_json(plan.examples),
         "test_examples": reading.as_json(plan.test_examples),
         "candidates": choosing.names(revision for revision, _ in plan.candidates),

@@ -187,6 +187,8 @@ def release_all(worker: str) -> int:
 def _result_block(result: types.Result) -> dict[str, Any]:
     return {
         "mix": result.mix,
+        "precision": result.precision,
+        "exported": asdict(result.exported) if result.exported else None,
         "verdict": result.verdict,
         "notes": list(result.notes),
         "loss": result.loss,

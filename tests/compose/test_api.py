@@ -49,11 +49,12 @@ def post(client: APIClient, **body: Any):
 
 
 def test_a_request_answers_201_with_everything_that_was_decided(client, base_model):
-    answer = post(client, budget=12, seed=5, title="Colours")
+    answer = post(client, budget=12, seed=5, title="Colours", export_rank=8, export_dtype="bfloat16")
     assert answer.status_code == 201, answer.data
     body = answer.json()
     assert answer["Location"] == f"http://testserver{URL}{body['id']}/"
     assert (body["status"], body["queue_place"], body["budget"], body["step"]) == ("queued", 1, 12, 0)
+    assert (body["export_rank"], body["export_dtype"]) == (8, "bfloat16")
     assert [c["adapter"] for c in body["candidates"]] == ["maker/part-0", "maker/part-1", "maker/part-2"]
     assert all(len(c["revision"]) == 40 and c["mixing_weight"] is None for c in body["candidates"])
     assert (body["result"], body["adapter"], body["error"]) == (None, None, "")
@@ -119,6 +120,8 @@ def test_the_same_key_asks_once(client, base_model):
         ({"seed": 2**70}, 400, "seed", "The seed is a whole number from 0"),
         ({"method": "magic"}, 400, "method", "There is no method 'magic' here"),
         ({"task": "no-such-task"}, 404, "task", "There is no task 'no-such-task' here."),
+        ({"export_rank": -1}, 400, "export_rank", "The rank to export at is from 1 to 1,024, or 0"),
+        ({"export_dtype": "int8"}, 400, "export_dtype", "There is no float type 'int8' to export"),
         ({"candidates": "all"}, 400, "candidates", 'Give "auto", or a list of names'),
         ({"candidates": [3]}, 400, "candidates", 'Give "auto", or a list of names'),
         ({"candidates": ["no/where"]}, 400, "candidates", "There is no LoRA module 'no/where' here"),

@@ -180,6 +180,8 @@ BAD_INPUT = [
     ({"budget": "many"}, "The budget is a whole number of trials."),
     ({"budget": "999999"}, "At most 2000 trials are run"),
     ({"seed": "-1"}, "The seed is 0 or more."),
+    ({"export_rank": "5000"}, "The rank is at most 1024."),
+    ({"export_dtype": "int8"}, "There is no float type of this name."),
     ({"seed": ""}, "Give a whole number; the same one repeats the same search."),
     ({"method": "magic"}, "There is no method of this name."),
     ({"task": "no such task"}, "There is no such task to compose for any more."),

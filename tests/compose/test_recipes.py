@@ -10,7 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from compose import jobs, publishing, recipes, worker
-from compose.engine.types import Example
+from compose.engine.types import Example, ExportForm
 from compose.errors import RecipeProblem
 from registry import storage
 from registry.models import BaseModel, BaseModelFile, Revision, User
@@ -54,6 +54,9 @@ def test_a_recipe_names_everything_and_its_numbers_survive_json():
         (lambda recipe: without(recipe, "base_model", "commit"), "“base_model” needs “name” and “commit”"),
         (lambda recipe: recipe | {"mix": "cat"}, "“mix” is “paper” or “exact”"),
         (lambda recipe: recipe | {"modules": []}, "it names no modules"),
+        (lambda recipe: recipe | {"export": {"rank": "two"}}, "“export” has a whole number as “rank”"),
+        (lambda recipe: recipe | {"export": {"dtype": "int8"}}, "“export” has a whole number as “rank”"),
+        (lambda recipe: recipe | {"export": 3}, "“export” has a whole number as “rank”"),
         (lambda recipe: without(recipe, "modules", "0", "mixing_weight"), "module 1 needs a number"),
         (lambda recipe: without(recipe, "output", "adapter_config.json"), "“output” needs the sha256"),
     ],
@@ -166,6 +169,22 @@ def test_an_exact_mix_is_rebuilt_too(tiny, tmp_path):
     recipe = recipes.recipe(composition)
     assert recipe["mix"] == "exact"
     recipes.rebuild(recipes.read(recipes.as_text(recipe)), tmp_path / "out")
+    assert composition.weights_blob
+    made = (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
+    assert made == storage.open_blob(composition.weights_blob).read()
+
+
+def test_a_cut_and_rounded_adapter_is_rebuilt_too_and_says_how_far_it_is(tiny, tmp_path):
+    base_model, _ = tiny
+    form = ExportForm(rank=2, dtype="bfloat16")
+    composition = compose(base_model, make_user("ann"), method="auto", export=form)
+    assert composition.result
+    told = composition.result["exported"]
+    assert (told["kind"], told["rank"], told["dtype"]) == ("truncated", 2, "bfloat16")
+    assert 0 < told["relative_error"] < 1
+    recipe = recipes.read(recipes.as_text(recipes.recipe(composition)))
+    assert recipe["export"] == {"rank": 2, "dtype": "bfloat16"}
+    recipes.rebuild(recipe, tmp_path / "out")
     assert composition.weights_blob
     made = (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
     assert made == storage.open_blob(composition.weights_blob).read()

@@ -353,3 +353,21 @@ def test_weights_that_do_not_match_the_modules_are_refused(t5: Collection, tmp_p
         run.export_weights(t5.base, t5.modules, [float("nan")] * 6, "paper", tmp_path)
     with pytest.raises(errors.BadInput, match="no mix 'linear'"):
         run.score(t5.base, t5.modules, tiny.EXAMPLES, [[0.0] * 6], "linear")
+
+
+def test_a_search_in_a_shorter_float_type_has_its_result_scored_again_in_float32(t5: Collection):
+    request = Request(
+        base=t5.base, modules=t5.modules, examples=tiny.EXAMPLES, method="auto", budget=60, dtype="bfloat16"
+    )
+    result = run.compose(request)
+    assert result.precision == "bfloat16"
+    exact = run.score(
+        t5.base, t5.modules, tiny.EXAMPLES, [result.mixing_weights, [0.0] * 6], "exact", dtype="float32"
+    )
+    assert result.loss == pytest.approx(exact[0], rel=1e-5)
+    assert result.loss <= exact[1] * (1 + 1e-5)
+
+
+def test_lorahub_searches_in_float32_unless_told_otherwise(t5: Collection):
+    request = Request(base=t5.base, modules=t5.modules, examples=tiny.EXAMPLES, budget=2)
+    assert run.compose(request).precision == "float32"
