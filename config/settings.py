@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
+from csp.constants import NONCE
 from environs import Env
 
 env = Env()
@@ -77,6 +78,7 @@ MIDDLEWARE = [
     "web.middleware.CompressPagesMiddleware",
     "web.middleware.RequestIdMiddleware",
     "csp.middleware.CSPMiddleware",
+    "web.first_visit.InlineStylesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -345,7 +347,7 @@ CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": ["'self'"],
         "script-src": ["'self'"],
-        "style-src": ["'self'"],
+        "style-src": ["'self'", NONCE],  # of the first page somebody sees: web/first_visit.py
         "img-src": ["'self'", "data:"],
         "connect-src": ["'self'"],
         "object-src": ["'none'"],

@@ -1,0 +1,319 @@
+"""In real Chromium: every page is accessible, light enough and quick enough, and can be used by keys alone.
+
+The pages are found in the address table, so that a new one is held to the same without being named here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import django_htmx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
+from django.urls import URLPattern, URLResolver, get_resolver
+from playwright.sync_api import expect
+
+from compose import jobs, tryouts
+from compose.models import Composition
+from registry.models import User
+from tests.compose.factories import finish, make_composition, make_modules, make_trials
+from tests.conftest import ROOT
+from tests.factories import (
+    make_adapter,
+    make_base_model,
+    make_organisation,
+    make_task,
+    make_user,
+    namespace_of,
+)
+from tests.test_browser_compose import PASSWORD, _playwright_beside_django, sign_in
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+__all__ = ["_playwright_beside_django"]
+
+PAGE_BYTES = 150 * 1024  # compressed, pictures aside
+# Django's own administration is not ours to mend; the rest are no pages of people.
+NO_PAGES = ("admin/", "api/", "^api/", "xet/", "v1/", "^(?P<repo>", "^(?P<rest>")
+# Beyond what a page looks like in light at 1280: what dark changes, and what a phone does.
+ONLY_CONTRAST = {"runOnly": ["color-contrast"]}
+ALL_BUT_CONTRAST = {"rules": {"color-contrast": {"enabled": False}}}
+
+
+@dataclass
+class Filled:
+    """A site with something on every page, and what its addresses are filled in with."""
+
+    ada: User
+    names: dict[str, str]
+    more: list[str]
+
+
+@pytest.fixture
+def filled(_playwright_beside_django: None, transactional_db: None, rung: list[Any]) -> Filled:
+    ada = make_user("ada", password=PASSWORD, email="ada@lora.example")
+    make_organisation("lab", members={ada: "admin"})
+    base_model = make_base_model("demo/tiny-t5", kind="hosted")
+    modules = make_modules(base_model, 3, owner=ada, description="Names the colour of the thing")
+    task = make_task("colour-twice", rows=5, test_rows=20, is_held_out=True, base_model=base_model)
+    done = finish(make_composition(owner=ada, base_model=base_model, task=task, examples=()))
+    done.adapter = make_adapter(
+        "composed", namespace=namespace_of(ada), base_model=base_model, kind="composed", task=task
+    )
+    done.save(update_fields=["adapter"])
+    unpublished = finish(make_composition(owner=ada, base_model=base_model, title="Unpublished"))
+    jobs.share(unpublished, ada)
+    tried = tryouts.ask(unpublished, ada, "What colour?")
+    running = claim(make_composition(owner=ada, base_model=base_model, title="Running"))
+    jobs.record_audition(running, 2.5, [1.5, 2.0, 3.0])
+    jobs.set_stage(running, "search", steps=40)
+    jobs.record_trials(running, make_trials(7))
+    failed = claim(make_composition(owner=ada, base_model=base_model, title="Failed"))
+    jobs.fail(failed, "Example 3 is longer than the base model reads. Shorten it or leave it out.")
+    waiting = make_composition(owner=ada, base_model=base_model, title="Waiting")
+    head = modules[0].head
+    assert head is not None
+    names = {
+        "namespace": "ada",
+        "name": modules[0].name,
+        "slug": task.slug,
+        "page": "composing",
+        "composition_id": unpublished.pk,
+        "tryout_id": tried.pk,
+        "commit": head.commit,
+        "revision": "main",
+        "username": "ada",
+    }
+    more = [c.get_absolute_url() for c in (done, running, failed, waiting)]
+    more += [
+        "/base-models/demo/tiny-t5",
+        "/ada/composed",
+        "/lab",
+        "/lab/settings",
+        "/compose?task=colour-twice",
+    ]
+    more += [
+        "/modules?q=nothing-like-it",
+        "/modules?q=colour",
+        "/nothing/here",
+        "/modules?sort=odd",
+        "/docs/limits",
+    ]
+    return Filled(ada, names, more)
+
+
+def claim(composition: Composition) -> Composition:
+    claimed = jobs.claim(composition.pk, "worker-1")
+    assert claimed is not None
+    return claimed
+
+
+def addresses(site: Filled) -> list[str]:
+    """Every address that the table has and `site` can fill in; forms that only take a POST answer for themselves."""
+    found = [
+        "/" + re.sub(r"<(?:\w+:)?(\w+)>", lambda hole: site.names[hole[1]], route)
+        for route in _routes(get_resolver())
+        if not route.startswith(NO_PAGES) and "^" not in route
+        if set(re.findall(r"<(?:\w+:)?(\w+)>", route)) <= set(site.names)
+    ]
+    return list(dict.fromkeys([*found, *site.more]))
+
+
+def _routes(resolver: URLResolver, prefix: str = "") -> Iterator[str]:
+    for pattern in resolver.url_patterns:
+        if isinstance(pattern, URLPattern):
+            yield prefix + str(pattern.pattern)
+        else:
+            yield from _routes(pattern, prefix + str(pattern.pattern))
+
+
+def is_page(page: Page, address: str) -> bool:
+    answer = page.request.get(address, max_redirects=0)
+    return "text/html" in answer.headers.get("content-type", "") and "<main" in answer.text()
+
+
+def violations(page: Page, options: dict[str, Any]) -> list[str]:
+    found = page.evaluate("(options) => axe.run({resultTypes: ['violations'], ...options})", options)
+    return [f"{rule['id']}: {rule['nodes'][0]['html'][:120]}" for rule in found["violations"]]
+
+
+def test_axe_finds_nothing_on_any_page_in_light_in_dark_and_on_a_phone(
+    page: Page, live_server: Any, filled: Filled
+):
+    script = Axe().axe_script
+    wrong: list[str] = []
+    seen = 0
+
+    def look(address: str) -> None:
+        nonlocal seen
+        seen += 1
+        page.set_viewport_size({"width": 1280, "height": 900})
+        page.emulate_media(color_scheme="light", reduced_motion="reduce")
+        page.goto(address)
+        page.evaluate(script)
+        wrong.extend(f"{address} light: {found}" for found in violations(page, {}))
+        page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+        wrong.extend(f"{address} dark: {found}" for found in violations(page, ONLY_CONTRAST))
+        page.set_viewport_size({"width": 390, "height": 800})
+        wrong.extend(f"{address} at 390: {found}" for found in violations(page, ALL_BUT_CONTRAST))
+
+    for path in ("/accounts/login/", "/accounts/signup/", "/accounts/password/reset/", "/compose"):
+        look(f"{live_server.url}{path}")
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    for path in addresses(filled):
+        if is_page(page, f"{live_server.url}{path}"):
+            look(f"{live_server.url}{path}")
+    assert wrong == []
+    assert seen > 40, f"only {seen} pages were looked at"
+
+
+# --- Weight and speed ----------------------------------------------------------------------------------------
+
+
+class _Silent(WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def compressed_site(filled: Filled, tmp_path: Path) -> Iterator[str]:
+    """The site as production serves it: pages and static files compressed. The test server compresses neither."""
+    from django.core.wsgi import get_wsgi_application
+    from whitenoise import WhiteNoise
+
+    static = tmp_path / "static"
+    for source in (ROOT / "static", Path(django_htmx.__file__).parent / "static"):
+        shutil.copytree(source, static, dirs_exist_ok=True)
+    for file in [path for path in static.rglob("*") if path.suffix in {".css", ".js", ".svg"}]:
+        file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes(), 9))
+    server = ThreadedWSGIServer(("127.0.0.1", 0), _Silent, allow_reuse_address=False)
+    server.set_app(WhiteNoise(get_wsgi_application(), root=str(static), prefix="static/"))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_no_page_weighs_more_than_150_kb_compressed(page: Page, compressed_site: str, filled: Filled):
+    sign_in(page, compressed_site, "ada", PASSWORD)
+    network = page.context.new_cdp_session(page)
+    network.send("Network.enable")
+    network.send("Network.setCacheDisabled", {"cacheDisabled": True})
+    weights: list[float] = []
+    network.on("Network.loadingFinished", lambda done: weights.append(done["encodedDataLength"]))
+    heavy: dict[str, float] = {}
+    for path in [
+        "/",
+        "/api/docs/",
+        *filled.more,
+        f"/compositions/{filled.names['composition_id']}",
+        "/upload",
+    ]:
+        weights.clear()
+        page.goto(f"{compressed_site}{path}")
+        page.wait_for_load_state("load")
+        assert weights, path
+        if sum(weights) > PAGE_BYTES:
+            heavy[path] = sum(weights)
+    assert heavy == {}
+
+
+def test_the_first_results_are_readable_within_a_second_on_slow_3g(
+    browser: Browser, compressed_site: str, filled: Filled
+):
+    """400 kbit/s and 400 ms for every request, as Chromium simulates it, with nothing in the cache."""
+    owner = make_user("prolific")
+    base_model = make_base_model("google/flan-t5-large")
+    for number in range(20):
+        make_adapter(
+            f"module-{number}", owner=owner, base_model=base_model, description="Names the colour of it"
+        )
+    times = [first_paint(browser, f"{compressed_site}/modules") for _ in range(3)]
+    print("first paint of /modules on slow 3G, ms:", [round(ms) for ms in times])
+    assert min(times) <= 1000, times  # the quickest: beside other work on two cores the others wait for it
+
+
+def first_paint(browser: Browser, address: str) -> float:
+    """Milliseconds until text is on the screen, for somebody who was never here."""
+    context = browser.new_context(viewport={"width": 390, "height": 800})
+    try:
+        page = context.new_page()
+        network = context.new_cdp_session(page)
+        network.send("Network.enable")
+        rate = 400 * 1024 / 8
+        slow = {"offline": False, "latency": 400, "downloadThroughput": rate, "uploadThroughput": rate}
+        network.send("Network.emulateNetworkConditions", slow)
+        page.goto(address)
+        assert page.is_visible(".row-title >> nth=0")
+        paint = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+        return float(page.evaluate(paint))
+    finally:
+        context.close()
+
+
+# --- Keys ----------------------------------------------------------------------------------------------------
+
+
+def test_the_site_can_be_used_by_keys_and_says_which(page: Page, live_server: Any, filled: Filled):
+    page.goto(f"{live_server.url}/modules")
+    page.keyboard.press("?")
+    page.wait_for_selector("#keys[open]")
+    page.keyboard.press("Escape")
+    expect(page.locator("#keys")).not_to_be_visible()
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("k")
+    first = page.evaluate("document.activeElement.href")
+    assert first == page.locator(".row-title a").first.evaluate("link => link.href")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "site-search"
+    page.keyboard.type("?jk")
+    assert page.input_value("#site-search") == "?jk", "keys are letters where one types"
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("c")
+    page.wait_for_url("**/compose")
+
+
+def test_the_focus_is_seen_wherever_it_goes(page: Page, live_server: Any, filled: Filled):
+    """Tab through the compose form: each stop has an outline of two pixels, or its box says it."""
+    page.goto(f"{live_server.url}/compose")
+    unseen = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        unseen += page.evaluate(
+            """() => {
+              const at = document.activeElement;
+              if (at === document.body) return [];
+              const shown = (el) => { const s = getComputedStyle(el); return s.outlineStyle !== "none" && parseFloat(s.outlineWidth) >= 2; };
+              const near = [at, at.nextElementSibling, at.closest(".search")].filter(Boolean);
+              const searching = at.closest(".search") && getComputedStyle(at.closest(".search")).borderColor !== getComputedStyle(document.querySelector("header.site")).borderBottomColor;
+              return near.some(shown) || searching ? [] : [at.outerHTML.slice(0, 120)];
+            }"""
+        )
+    assert unseen == []
+
+
+def test_a_site_that_does_not_answer_is_said_and_nothing_typed_is_lost(
+    page: Page, live_server: Any, filled: Filled
+):
+    page.goto(f"{live_server.url}/compose")
+    page.route("**/compose/check", lambda route: route.abort())
+    page.fill("[aria-label='Input of row 1']", "typed")
+    page.wait_for_selector("#trouble:visible")
+    page.unroute("**/compose/check")
+    page.fill("[aria-label='Output of row 1']", "kept")
+    page.wait_for_selector("#examples-check b:has-text('1 example')")
+    expect(page.locator("#trouble")).not_to_be_visible()
+    assert page.input_value("[aria-label='Input of row 1']") == "typed"
