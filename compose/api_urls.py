@@ -1,8 +1,9 @@
 from django.urls import path
 
-from compose import api, fit_views
+from compose import api, fit_views, status_api
 
 urlpatterns = [
+    path("status/", status_api.SiteStatus.as_view(), name="api_status"),
     path("adapters/fit/", fit_views.FitView.as_view(), name="api_fit"),
     path("compositions/", api.CompositionList.as_view(), name="api_compositions"),
     path("compositions/<str:id>/", api.CompositionDetail.as_view(), name="api_composition"),

@@ -6,27 +6,32 @@ import statistics
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.conf import settings
-from django.db.models import Count, Max, Min, Q
+from django.db.models import Count, Min, Q
 from django.utils import timezone
 
-from compose.models import Composition
+from compose.jobs import workers
+from compose.models import Composition, Worker
 
 RECENT = timedelta(hours=24)
 LAST_WAITS = 50
 LAST_FAILURES = 5
+Status = Composition.Status
+
+
+WORKER_STATES = ("busy", "idle", "leaving", "silent")
 
 
 @dataclass(frozen=True)
-class Worker:
-    """`busy_with` is the base model it works on now; `is_silent`: its lease runs and it stopped beating."""
+class WorkerLine:
+    """`state` is one of WORKER_STATES; `done` counts what it finished in the last 24 hours."""
 
     name: str
-    last_seen: datetime
-    busy_with: str
+    state: str
+    heartbeat_at: datetime | None
+    warm: list[str]
+    busy_with: str  # the base model
     stage: str
     done: int
-    is_silent: bool
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class SiteStatus:
-    workers: list[Worker]
+    workers: list[WorkerLine]
     queues: list[Queue]
     median_wait_s: float | None
     median_run_s: float | None
@@ -60,10 +65,12 @@ class SiteStatus:
     @property
     def headline(self) -> str:
         """The state in one sentence."""
-        alive = [worker for worker in self.workers if not worker.is_silent]
-        if any(worker.is_silent for worker in self.workers):
+        states = {worker.state for worker in self.workers}
+        if "silent" in states:
             return "A worker fell silent; what it held goes back into the queue by itself."
-        if self.waiting and not any(worker.busy_with for worker in alive):
+        if self.waiting and not states - {"leaving"}:
+            return "Compositions are waiting and no worker is there; they stay in line until one comes."
+        if self.waiting and "busy" not in states:
             return "Compositions are waiting and no worker is busy; one should begin within seconds."
         if self.running:
             return f"Working: {self.running} running, {self.waiting} waiting."
@@ -71,28 +78,28 @@ class SiteStatus:
 
 
 def site_status() -> SiteStatus:
-    """Read from the compositions alone: a worker is known by what it claims and by its heartbeats."""
+    """Of the queue, the workers, and what ended lately."""
     since = timezone.now() - RECENT
     recent = Composition.objects.filter(finished_at__gte=since)
     counts = recent.aggregate(
-        succeeded=Count("id", filter=Q(status=Composition.Status.SUCCEEDED)),
-        failed=Count("id", filter=Q(status=Composition.Status.FAILED)),
-        cancelled=Count("id", filter=Q(status=Composition.Status.CANCELLED)),
+        succeeded=Count("id", filter=Q(status=Status.SUCCEEDED)),
+        failed=Count("id", filter=Q(status=Status.FAILED)),
+        cancelled=Count("id", filter=Q(status=Status.CANCELLED)),
     )
     done = list(
-        Composition.objects.filter(status=Composition.Status.SUCCEEDED, started_at__isnull=False)
+        Composition.objects.filter(status=Status.SUCCEEDED, started_at__isnull=False)
         .order_by("-finished_at")
         .values_list("created_at", "started_at", "finished_at")[:LAST_WAITS]
     )
     waits = [(started - created).total_seconds() for created, started, _ in done if started]
     runs = [(finished - started).total_seconds() for _, started, finished in done if started and finished]
     failures = (
-        Composition.objects.filter(status=Composition.Status.FAILED)
+        Composition.objects.filter(status=Status.FAILED)
         .order_by("-finished_at")
         .values_list("finished_at", "base_model__name", "stage")[:LAST_FAILURES]
     )
     return SiteStatus(
-        workers=_workers(since),
+        workers=all_workers(),
         queues=_queues(),
         median_wait_s=statistics.median(waits) if waits else None,
         median_run_s=statistics.median(runs) if runs else None,
@@ -102,42 +109,47 @@ def site_status() -> SiteStatus:
     )
 
 
-def _workers(since: datetime) -> list[Worker]:
-    seen = (
-        Composition.objects.filter(heartbeat_at__gte=since)
-        .exclude(worker="")
-        .values("worker")
-        .annotate(last=Max("heartbeat_at"), done=Count("id", filter=Q(status=Composition.Status.SUCCEEDED)))
-        .order_by("worker")
-    )
+def all_workers() -> list[WorkerLine]:
+    """Those that say they are there, and those that hold a composition without having said so, by name."""
+    since = timezone.now() - RECENT
+    silent_since = workers.silent_since()
     busy = {
-        worker: (base, stage)
-        for worker, base, stage in Composition.objects.filter(status=Composition.Status.RUNNING).values_list(
-            "worker", "base_model__name", "stage"
+        name: (base, stage, heartbeat)
+        for name, base, stage, heartbeat in Composition.objects.filter(status=Status.RUNNING).values_list(
+            "worker", "base_model__name", "stage", "heartbeat_at"
         )
     }
-    silent_before = timezone.now() - timedelta(seconds=settings.JOB_LEASE_S)
-    return [
-        Worker(
-            name=row["worker"],
-            last_seen=row["last"],
-            busy_with=busy.get(row["worker"], ("", ""))[0],
-            stage=busy.get(row["worker"], ("", ""))[1],
-            done=row["done"],
-            is_silent=row["worker"] in busy and row["last"] < silent_before,
-        )
-        for row in seen
-    ]
+    done = dict(
+        Composition.objects.filter(status=Status.SUCCEEDED, finished_at__gte=since)
+        .values_list("worker")
+        .annotate(count=Count("pk"))
+        .order_by()
+    )
+    known = {worker.name: worker for worker in Worker.objects.all()}
+    lines = []
+    for name in sorted({*known, *busy}):
+        worker = known.get(name)
+        base, stage, heartbeat = busy.get(name, ("", "", None))
+        heard = max((at for at in (worker.heartbeat_at if worker else None, heartbeat) if at), default=None)
+        if heard is None or heard < silent_since:
+            state = "silent"
+        elif worker is not None and worker.is_leaving:
+            state = "leaving"
+        else:
+            state = "busy" if name in busy else "idle"
+        warm = worker.warm if worker else []
+        lines.append(WorkerLine(name, state, heard, warm, base, stage, done.get(name, 0)))
+    return lines
 
 
 def _queues() -> list[Queue]:
     rows = (
-        Composition.objects.filter(status__in=[Composition.Status.QUEUED, Composition.Status.RUNNING])
+        Composition.objects.filter(status__in=[Status.QUEUED, Status.RUNNING])
         .values("base_model__name")
         .annotate(
-            waiting=Count("id", filter=Q(status=Composition.Status.QUEUED)),
-            running=Count("id", filter=Q(status=Composition.Status.RUNNING)),
-            oldest=Min("created_at", filter=Q(status=Composition.Status.QUEUED)),
+            waiting=Count("id", filter=Q(status=Status.QUEUED)),
+            running=Count("id", filter=Q(status=Status.RUNNING)),
+            oldest=Min("created_at", filter=Q(status=Status.QUEUED)),
         )
         .order_by("-waiting", "base_model__name")
     )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from compose.presence import Presence
 
 COMPOSITIONS = "compositions"  # the queue that every worker of compositions hears
+BELLS = Exchange("bells")  # of the queues that one worker hears; drops what is for a worker that is gone
 _presence: Presence | None = None
 
 
@@ -53,7 +54,7 @@ def hang_own_bell(sender: str, instance: Any, **_: Any) -> None:
     queues = instance.app.amqp.queues
     if COMPOSITIONS in queues.consume_from:
         name = own_bell(sender)
-        queues.select_add(Queue(name, Exchange(name), routing_key=name, auto_delete=True, expires=60))
+        queues.select_add(Queue(name, BELLS, routing_key=name, auto_delete=True, expires=60))
 
 
 @shared_task(name="compose.tasks.refresh_standing")

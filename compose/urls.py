@@ -1,6 +1,6 @@
 from django.urls import path
 
-from compose import fit_views, result_views, views
+from compose import fit_views, metrics, result_views, views
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -33,4 +33,5 @@ urlpatterns = [
     path("tasks/<slug:slug>", views.task, name="task"),
     path("tasks/<slug:slug>/leaderboard.csv", views.leaderboard_csv, name="task_leaderboard_csv"),
     path("status", views.status, name="status"),
+    path("metrics", metrics.metrics, name="metrics"),
 ]

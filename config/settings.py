@@ -5,11 +5,12 @@ SQLite and files below `var/`, the broker that `dev.py up` starts, debug off.
 """
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from csp.constants import NONCE
+from django.core.exceptions import ImproperlyConfigured
 from environs import Env
 
 env = Env()
@@ -77,6 +78,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "web.middleware.CompressPagesMiddleware",
     "web.middleware.RequestIdMiddleware",
+    "web.metrics.MetricsMiddleware",
     "csp.middleware.CSPMiddleware",
     "web.first_visit.InlineStylesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -254,6 +256,8 @@ JOB_LEASE_S = env.int("JOB_LEASE_S", 60)
 JOB_HEARTBEAT_S = env.int("JOB_HEARTBEAT_S", 5)
 JOB_RING_AGAIN_S = env.int("JOB_RING_AGAIN_S", 15)
 JOB_MAX_ATTEMPTS = 3
+# Days after its end for which a composition keeps the texts it was given and what it wrote; 0: for ever.
+FEW_SHOT_KEPT_DAYS = env.int("FEW_SHOT_KEPT_DAYS", 365)
 ENGINE_CACHE_BYTES = env.int("ENGINE_CACHE_BYTES", 4 * 1024**3)
 HUB_ENDPOINT = env.str(
     "HUB_ENDPOINT", ""
@@ -359,6 +363,16 @@ CONTENT_SECURITY_POLICY = {
 
 
 # --- Logs ---------------------------------------------------------------------------------------------------------------
+LOG_FORMAT = env.str("LOG_FORMAT", "line" if IS_EMBEDDED else "json")
+# Whoever sends it as a bearer token may read /metrics; without it there is no such page.
+METRICS_TOKEN = env.str("METRICS_TOKEN", "")
+METRICS_DIR = str(DATA_DIR / "metrics") if METRICS_TOKEN else ""
+if METRICS_DIR:
+    # prometheus_client reads this when it is imported: where the web processes put their figures together.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = METRICS_DIR
+    Path(METRICS_DIR).mkdir(parents=True, exist_ok=True)
+
+
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
     """All but the coming and going of a sweep, every five seconds."""
     return record.levelno > logging.INFO or "sweep" not in record.getMessage() or "celery" not in record.name
@@ -367,10 +381,23 @@ def _is_worth_a_line(record: logging.LogRecord) -> bool:
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "filters": {"worth_a_line": {"()": "django.utils.log.CallbackFilter", "callback": _is_worth_a_line}},
+    "formatters": {
+        "line": {
+            "()": "web.logs.LineFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s [%(request)s %(composition)s] %(message)s",
+        },
+        "json": {"()": "web.logs.ObjectFormatter"},
+    },
+    "filters": {
+        "worth_a_line": {"()": "django.utils.log.CallbackFilter", "callback": _is_worth_a_line},
+        "context": {"()": "web.logs.ContextFilter"},
+    },
     "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["worth_a_line"]}
+        "stderr": {
+            "class": "logging.StreamHandler",
+            "formatter": LOG_FORMAT,
+            "filters": ["worth_a_line", "context"],
+        }
     },
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", "INFO")},
     "loggers": {

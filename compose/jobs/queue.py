@@ -87,18 +87,18 @@ def ring(composition_id: str, *, to_all: bool = False) -> None:
     The bell of an idle worker that has the base model in memory, if there is one; else, or `to_all`, the bell that
     whichever worker is free hears.
     """
-    from compose.tasks import run_composition
+    from compose.tasks import BELLS, run_composition
 
     target = None if to_all else _warm_and_idle(composition_id)
     try:
         if target is None:
             run_composition.apply_async([composition_id], retry=False)
         else:
-            # By the default exchange, which carries to a queue by its name and drops what has none.
             run_composition.apply_async(
                 [composition_id],
                 retry=False,
-                exchange="",
+                exchange=BELLS.name,
+                declare=[BELLS],
                 routing_key=target,
                 expires=settings.JOB_RING_AGAIN_S,
             )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from django import template
-from django.db.models import Avg, Count
+from django.db.models import Avg, Count, Q
 
-from compose import charts
+from compose import charts, jobs
 from compose.models import Candidate, Composition
 from registry.models import Adapter
 
@@ -16,10 +16,17 @@ register = template.Library()
 MOST_SHOWN = 5
 
 
+@register.inclusion_tag("compose/_room.html", takes_context=True)
+def room_in_the_queue(context: dict[str, Any]) -> dict[str, Any]:
+    """What the person has waiting and running, and how many more compositions they may ask for now."""
+    person = _person(context)
+    return {"room": jobs.room(person) if person is not None and person.is_authenticated else None}
+
+
 @register.inclusion_tag("compose/_lineage.html", takes_context=True)
 def adapter_lineage(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
     """What a composed adapter was made from: its modules with their weights, and the composition that made it."""
-    composition = Composition.objects.filter(adapter=adapter).first()
+    composition = Composition.objects.filter(adapter=adapter).first() if adapter.is_composed else None
     if composition is None:
         return {"composition": None}
     person = _person(context)
@@ -52,8 +59,12 @@ def used_in(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
         mixing_weight=None
     )
     kept = uses.exclude(mixing_weight=0)
-    numbers = kept.aggregate(
-        count=Count("composition", distinct=True), weight=Avg("mixing_weight"), attribution=Avg("attribution")
+    has_weight = ~Q(mixing_weight=0)
+    numbers = uses.aggregate(
+        tried=Count("pk"),
+        count=Count("composition", distinct=True, filter=has_weight),
+        weight=Avg("mixing_weight", filter=has_weight),
+        attribution=Avg("attribution", filter=has_weight),
     )
     latest = (
         kept.select_related("composition__adapter__namespace")
@@ -61,11 +72,11 @@ def used_in(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
         .order_by("-composition__finished_at", "-pk")
     )
     return {
-        "tried": uses.count(),
+        "tried": numbers["tried"],
         "count": numbers["count"],
         "weight": numbers["weight"],
         "attribution": numbers["attribution"],
-        "latest": latest[:MOST_SHOWN],
+        "latest": latest[:MOST_SHOWN] if numbers["count"] else [],
     }
 
 

@@ -129,7 +129,7 @@ def test_the_bell_of_an_idle_worker_that_is_warm_rings(monkeypatch):
     jobs.ring(waiting(other_base()).pk)
     queue.ring(composition.pk, to_all=True)
     assert [options.get("routing_key") for options in sent] == ["compositions@warm", None, None]
-    assert sent[0]["exchange"] == ""
+    assert sent[0]["exchange"] == "bells"
 
 
 def test_what_nobody_came_for_is_rung_for_everybody(rung, monkeypatch):

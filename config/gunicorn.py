@@ -1,0 +1,40 @@
+"""How gunicorn serves the site: `gunicorn config.wsgi -c config/gunicorn.py`; the bind address is the caller's.
+
+Workers and threads: docs/reliability.md has what was measured; flags on the command line change them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from config import settings
+
+worker_class = "gthread"
+workers = 2
+threads = 16
+# A thread is held while a body arrives; a worker that does not answer its parent for this long is replaced.
+timeout = 60
+graceful_timeout = 30
+keepalive = 5
+control_socket_disable = True
+accesslog = "-"
+access_log_format = (
+    '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(B)s %(M)sms %({x-request-id}o)s'  # no query: it may hold words
+)
+# Its heartbeat files belong in memory, where a busy disk cannot make a worker look dead.
+worker_tmp_dir = next((place for place in ("/dev/shm",) if Path(place).is_dir()), None)  # noqa: S108 - not a file name
+
+
+def on_starting(server: Any) -> None:
+    """Figures of the processes before this start are not ours."""
+    if settings.METRICS_DIR:
+        for path in Path(settings.METRICS_DIR).glob("*.db"):
+            path.unlink(missing_ok=True)
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    if settings.METRICS_DIR:
+        from prometheus_client import multiprocess
+
+        multiprocess.mark_process_dead(worker.pid)

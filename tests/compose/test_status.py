@@ -1,0 +1,128 @@
+"""The public status, as page, API and Prometheus metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from compose import jobs, status_page
+from compose.jobs import workers
+from compose.models import Worker
+from tests.compose.factories import finish, make_composition
+from tests.conftest import ROOT
+from tests.factories import make_user
+
+pytestmark = pytest.mark.django_db
+
+
+def states() -> dict[str, str]:
+    return {worker.name: worker.state for worker in status_page.all_workers()}
+
+
+def test_a_worker_is_busy_idle_leaving_or_silent():
+    for name in ("busy", "idle", "leaving", "silent"):
+        workers.report(name)
+    jobs.claim(make_composition().pk, "busy")
+    workers.say_leaving("leaving")
+    Worker.objects.filter(name="silent").update(heartbeat_at=timezone.now() - timedelta(hours=1))
+    assert states() == {"busy": "busy", "idle": "idle", "leaving": "leaving", "silent": "silent"}
+
+
+def test_a_worker_that_holds_a_composition_and_stopped_beating_is_silent(settings):
+    claimed = jobs.claim(make_composition().pk, "lost")
+    assert claimed
+    type(claimed).objects.update(heartbeat_at=timezone.now() - timedelta(hours=1))
+    assert states() == {"lost": "silent"}
+    assert "fell silent" in status_page.site_status().headline
+
+
+def test_without_a_worker_the_page_says_that_none_is_there():
+    make_composition()
+    assert "no worker is there" in Client().get("/status").content.decode()
+
+
+def test_the_api_tells_the_same_to_everybody_and_names_nobody():
+    owner = make_user("ada")
+    finish(make_composition(owner=owner, title="Secret title"))
+    failed = jobs.claim(make_composition(owner=owner).pk, "w")
+    assert failed
+    jobs.fail(failed, "Example 1, “secret text”, is too long.")
+    make_composition(owner=owner)
+    workers.report("w1", warm=["demo/tiny-t5"])
+    answer = Client().get("/api/v1/status/")
+    told = answer.json()
+    assert (told["waiting"], told["running"], told["succeeded"], told["failed"]) == (1, 0, 1, 1)
+    assert told["queues"][0]["base_model"] == "demo/tiny-t5"
+    assert told["workers"][0] | {"heartbeat_at": None} == {
+        "name": "w1",
+        "state": "idle",
+        "heartbeat_at": None,
+        "warm": ["demo/tiny-t5"],
+        "busy_with": "",
+        "stage": "",
+        "done": 0,
+    }
+    assert told["failures"][0]["base_model"] == "demo/tiny-t5"
+    assert told["yours"] is None
+    for private in ("ada", "ecret"):
+        assert private not in answer.content.decode()
+
+
+def test_with_a_token_it_tells_what_is_yours_and_what_is_left(settings):
+    settings.MAX_WAITING_JOBS_PER_USER = 3
+    owner = make_user()
+    make_composition(owner=owner)
+    client = Client()
+    client.force_login(owner)
+    yours = client.get("/api/v1/status/").json()["yours"]
+    assert yours == {"waiting": 1, "running": 0, "places_left": 2, "may_wait": 3, "may_run": 2}
+    assert "room for 2 more of 3 in the queue" in client.get("/compose").content.decode()
+
+
+def test_metrics_are_nobodys_without_a_token_and_the_token_holders_with_one(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    assert Client().get("/metrics").status_code == 404
+    settings.METRICS_TOKEN = "for-prometheus"
+    for wrong in ("", "Bearer ", "Bearer for-prometheu", "for-prometheus-x"):
+        assert Client(headers={"Authorization": wrong}).get("/metrics").status_code == 404
+    finish(make_composition())
+    make_composition()
+    workers.report("w1")
+    text = Client(headers={"Authorization": "Bearer for-prometheus"}).get("/metrics").content.decode()
+    assert 'lora_compositions{base_model="demo/tiny-t5",status="queued"} 1.0' in text
+    assert 'lora_compositions_ended_total{status="succeeded"} 1.0' in text
+    assert 'lora_workers{state="idle"} 1.0' in text
+
+
+def test_requests_are_counted_over_processes_by_route(tmp_path):
+    """Two processes one after the other on the same folder: the second tells of both."""
+    environment = {
+        **os.environ,
+        "METRICS_TOKEN": "t",
+        "LORA_DATA_DIR": str(tmp_path),
+        "DATABASE_URL": "",
+        "DJANGO_SETTINGS_MODULE": "config.settings",
+    }
+    ask = (
+        "import django; django.setup()\n"
+        "from django.core.management import call_command\n"
+        "from django.test import Client\n"
+        "c = Client(headers={'Authorization': 'Bearer t'})\n"
+        "c.get('/robots.txt', SERVER_NAME='localhost')\n"
+        "from prometheus_client import CollectorRegistry, generate_latest, multiprocess\n"
+        "r = CollectorRegistry(); multiprocess.MultiProcessCollector(r)\n"
+        "import json; print(json.dumps(generate_latest(r).decode()))"
+    )
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", ask], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+    text = json.loads(done.stdout.splitlines()[-1])
+    assert 'lora_http_requests_total{method="GET",route="robots.txt",status="200"} 2.0' in text, done.stderr
