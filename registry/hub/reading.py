@@ -14,6 +14,15 @@ from registry.hub.doors import Caller, door
 from registry.hub.errors import EntryNotFound, RepositoryNotFound
 from registry.hub.repositories import File, Snapshot
 from registry.models import RevisionFile
+from web.errors import DomainError
+
+
+class NotServed(DomainError):
+    code = "not_served"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"There is no {what[:40]!r} of repositories here.")
+
 
 TREE_PAGE = 1000
 EXPANDED_TREE_PAGE = 50
@@ -119,6 +128,15 @@ def show(request: HttpRequest, caller: Caller, repo: str, rest: str) -> HttpResp
 def nothing_here(request: HttpRequest, caller: Caller, rest: str = "") -> JsonResponse:
     """Data sets, spaces and whatever else the Hub has and we have not: a 404 that clients can read."""
     raise RepositoryNotFound(rest)
+
+
+@door("GET", "POST", "PUT", "DELETE", "PATCH")
+def not_served(request: HttpRequest, caller: Caller, rest: str) -> JsonResponse:
+    """What else can be done with a repository elsewhere. Not a 404, which clients take for a missing repository."""
+    namespace, _, behind = rest.partition("/")
+    name, _, what = behind.partition("/")
+    repositories.find(caller.person, f"{namespace}/{name}")
+    raise NotServed(what.partition("/")[0])
 
 
 def _add_last_commits(snapshot: Snapshot, files: list[File], rows: list[answers.Json]) -> None:

@@ -47,11 +47,16 @@ def environment(site: str, home: Path, *, token: str = "", **variables: str) -> 
     }
 
 
-def run(code: str, site: str, home: Path, *, token: str = "", **variables: str) -> dict[str, Any]:
-    """What the code says with `say(...)`; it finds `hub`, `api`, `errors`, `error_of` and `message_of` ready."""
+def run(
+    code: str, site: str, home: Path, *, token: str = "", python: str = sys.executable, **variables: str
+) -> dict[str, Any]:
+    """What the code says with `say(...)`; it finds `hub`, `api`, `errors`, `error_of` and `message_of` ready.
+
+    `python` is the interpreter whose huggingface_hub is asked.
+    """
     program = _PROLOGUE + textwrap.dedent(code)
     done = subprocess.run(
-        [sys.executable, "-c", program],
+        [python, "-c", program],
         cwd=home.parent,
         env=environment(site, home, token=token, **variables),
         capture_output=True,
@@ -64,3 +69,17 @@ def run(code: str, site: str, home: Path, *, token: str = "", **variables: str) 
         if line.startswith("SAID "):
             said |= json.loads(line.removeprefix("SAID "))
     return said
+
+
+def hf(
+    *arguments: str, site: str, home: Path, token: str = "", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """The `hf` command as people run it."""
+    return subprocess.run(
+        [Path(sys.executable).with_name("hf"), *arguments],
+        cwd=home.parent,
+        env=environment(site, home, token=token, **variables),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )

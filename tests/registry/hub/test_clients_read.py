@@ -181,3 +181,24 @@ def test_peft_loads_adapter_and_base_from_us_with_equal_logits(live_server: Any,
     assert said["equal"]
     assert said["does_something"]
     assert said["unknown"] == "OSError"
+
+
+@pytest.mark.services
+def test_the_client_follows_to_the_object_store_where_downloads_go_there(
+    live_server: Any, tmp_path: Path, s3_storage: str, settings: Any
+):
+    settings.S3_SIGNED_DOWNLOADS = True
+    owner = make_user("ada")
+    make_adapter(
+        "m", owner=owner, visibility="private", files={"adapter_model.safetensors": bytes(3 * 2**20)}
+    )
+    said = run(
+        """
+        path = hub.hf_hub_download("ada/m", "adapter_model.safetensors")
+        say(size=os.path.getsize(path), folder=hub.snapshot_download("ada/m"))
+        """,
+        live_server.url,
+        tmp_path / "home",
+        token=make_token(owner, "read"),
+    )
+    assert said["size"] == 3 * 2**20

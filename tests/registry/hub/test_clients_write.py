@@ -232,6 +232,9 @@ def test_peft_pushes_and_pulls_with_equal_logits(live_server: Any, tmp_path: Pat
         with torch.no_grad():
             say(equal=torch.equal(model(**ask).logits, pulled(**ask).logits))
         model.push_to_hub("ada/pushed", commit_message="Once more")
+        by_transformers = AutoModelForSeq2SeqLM.from_pretrained("ada/pushed").eval()
+        with torch.no_grad():
+            say(by_transformers=torch.equal(model(**ask).logits, by_transformers(**ask).logits))
         say(files=api.list_repo_files("ada/pushed"))
         """,
         live_server.url,
@@ -239,6 +242,7 @@ def test_peft_pushes_and_pulls_with_equal_logits(live_server: Any, tmp_path: Pat
         token=token,
     )
     assert said["equal"]
+    assert said["by_transformers"]
     assert said["files"] == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
     adapter = Adapter.objects.get(name="pushed")
     assert adapter.is_composable

@@ -73,6 +73,14 @@ def test_branch_tag_commit_and_short_commit_name_a_revision(adapter: Adapter, na
         assert get(f"/api/models/ada/m/tree/{address}/extra%2Fdeep").json()[0]["path"] == "extra/deep/a b.txt"
 
 
+@pytest.mark.parametrize("method", ["get", "post", "put", "delete"])
+def test_what_the_hub_does_with_a_repository_and_we_do_not_is_said(adapter: Adapter, method: str):
+    answer = get("/api/models/ada/m/discussions/1", method=method)
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "There is no 'discussions' of repositories here."
+    assert "X-Error-Code" not in answer
+
+
 @pytest.mark.parametrize(
     ("path", "code"),
     [
@@ -81,7 +89,7 @@ def test_branch_tag_commit_and_short_commit_name_a_revision(adapter: Adapter, na
         ("/api/models/gpt2", "RepoNotFound"),
         ("/api/models/ada/none", "RepoNotFound"),
         ("/api/models/ada/none/tree/main", "RepoNotFound"),
-        ("/api/models/ada/m/what/is/this", "RepoNotFound"),
+        ("/api/models/ada/none/discussions", "RepoNotFound"),
         ("/api/datasets/ada/m", "RepoNotFound"),
         ("/datasets/ada/m/resolve/main/x.csv", "RepoNotFound"),
         ("/ada/m/resolve/v9/README.md", "RevisionNotFound"),
