@@ -175,6 +175,7 @@ CELERY_BEAT_SCHEDULE = {
     "sweep-compositions": {"task": "compose.tasks.sweep_compositions", "schedule": 5.0},
     "sweep-hub-jobs": {"task": "registry.tasks.sweep_hub_jobs", "schedule": 10.0},
     "sweep-storage": {"task": "registry.tasks.sweep_storage", "schedule": 3600.0},
+    "draw-weights": {"task": "registry.tasks.draw_weights", "schedule": 20.0},
     "refresh-standing": {"task": "compose.tasks.refresh_standing", "schedule": 600.0},
 }
 

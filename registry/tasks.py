@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from celery import shared_task
 from celery.app.task import Task
 from celery.signals import worker_shutting_down
 
-from registry import hub_jobs, hub_work, idempotency, storage
+from registry import hub_jobs, hub_work, idempotency, storage, weight_statistics
 from registry.search import upkeep
 
 
@@ -18,6 +19,13 @@ def sweep_storage() -> None:
     storage.sweep_storage()
     idempotency.sweep_answers()
     upkeep.read_cards()
+    weight_statistics.compute_missing()
+
+
+@shared_task
+def draw_weights() -> None:
+    """Soon after publishing: norms and singular values of the new weights."""
+    weight_statistics.compute_missing(since=timedelta(days=1))
 
 
 @shared_task(bind=True, name="registry.tasks.work_on_hub_jobs")

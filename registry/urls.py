@@ -1,6 +1,15 @@
 from django.urls import path
 
-from registry.views import adapters, base_models, browsing, organisations, settings, uploading
+from registry.views import (
+    adapters,
+    base_models,
+    browsing,
+    following,
+    organisations,
+    settings,
+    uploading,
+    versions,
+)
 
 _ADAPTER = "<str:namespace>/<str:name>"
 
@@ -39,10 +48,14 @@ urlpatterns = [
         name="invitation_withdraw",
     ),
     path("<str:namespace>/settings/delete", organisations.organisation_delete, name="organisation_delete"),
+    path("<str:namespace>/follow", following.follow_namespace, name="namespace_follow"),
     # Last: these take whatever is left.
     path(f"{_ADAPTER}/settings", adapters.adapter_settings, name="adapter_settings"),
     path(f"{_ADAPTER}/delete", adapters.adapter_delete, name="adapter_delete"),
-    path(f"{_ADAPTER}/versions", adapters.versions, name="adapter_versions"),
+    path(f"{_ADAPTER}/versions", versions.versions, name="adapter_versions"),
+    path(f"{_ADAPTER}/compare", versions.compare, name="adapter_compare"),
+    path(f"{_ADAPTER}/like", following.like_adapter, name="adapter_like"),
+    path(f"{_ADAPTER}/follow", following.follow_adapter, name="adapter_follow"),
     path(f"{_ADAPTER}/revisions/<str:commit>", adapters.adapter, name="adapter_revision"),
     path(f"{_ADAPTER}/download/<str:commit>.zip", adapters.adapter_archive, name="adapter_archive"),
     path(f"{_ADAPTER}/download/<str:commit>/<path:path>", adapters.adapter_file, name="adapter_file"),

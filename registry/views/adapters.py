@@ -13,16 +13,27 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
-from registry import cards, downloads, moving, publishing, search, snippets, storage
+from registry import (
+    cards,
+    downloads,
+    following,
+    moving,
+    publishing,
+    search,
+    snippets,
+    storage,
+    weight_pictures,
+)
 from registry.filenames import CARD
 from registry.forms import AdapterForm, LicenceFields
-from registry.models import Adapter, BaseModel, Revision, RevisionFile
+from registry.models import Adapter, BaseModel, Revision, RevisionFile, WeightStatistics
 from registry.rights import may_change, may_moderate, visible_adapter, writable_adapter
 from registry.views.people import signed_in
 from web.errors import DomainError
 
 VERSIONS_SHOWN = 10
 TENSORS_SHOWN = 400
+SCORES_SHOWN = 30
 CARD_KEPT_S = 3600
 
 
@@ -51,19 +62,18 @@ def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -
         "way": next((way for way in ways if way.name == request.GET.get("use")), ways[0]),
         "versions": versions[:VERSIONS_SHOWN],
         "has_more_versions": len(versions) > VERSIONS_SHOWN,
+        "has_many_versions": len(versions) > 1,
+        "weights": _weights(revision),
+        "scores": list(
+            shown.task_scores.select_related("task", "reported_by").order_by("-created_at", "pk")[
+                :SCORES_SHOWN
+            ]
+        ),
+        **following.marks(request.user, shown),
         "may_write": may_change(request.user, shown),
         "may_moderate": may_moderate(request.user),
     }
     return render(request, "registry/adapter.html", context)
-
-
-def versions(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
-    """Every version of an adapter."""
-    shown = visible_adapter(request.user, namespace, name)
-    all_versions = shown.revisions.select_related("author")[:1000]
-    return render(
-        request, "registry/versions.html", {"section": "modules", "adapter": shown, "versions": all_versions}
-    )
 
 
 @require_safe
@@ -123,6 +133,18 @@ def adapter_delete(request: HttpRequest, namespace: str, name: str) -> HttpRespo
     publishing.withdraw(shown, actor=signed_in(request))
     messages.success(request, f"{shown.full_name} is deleted.")
     return redirect(shown.namespace)
+
+
+def _weights(revision: Revision) -> dict[str, Any]:
+    """The pictures of a revision's weights, or why there are none."""
+    statistics = WeightStatistics.objects.filter(revision=revision).first()
+    if statistics is None:
+        return {"pictures": None, "problem": "", "is_coming": bool(revision.facts)}
+    return {
+        "pictures": weight_pictures.draw(statistics),
+        "problem": statistics.problem,
+        "is_coming": False,
+    }
 
 
 def _file_row(adapter: Adapter, revision: Revision, file: RevisionFile) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""Following adapters and namespaces, and what is new of what somebody follows."""
+
+from __future__ import annotations
+
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from registry.models import Adapter, Follow, Like, Namespace, Revision, User
+from registry.rights import Person
+
+
+def follow(*, user: User, adapter: Adapter | None = None, namespace: Namespace | None = None) -> None:
+    """`user` wants to hear of the adapter's new versions or of all that the namespace publishes; twice is once."""
+    Follow.objects.get_or_create(user=user, adapter=adapter, namespace=namespace)
+
+
+def unfollow(*, user: User, adapter: Adapter | None = None, namespace: Namespace | None = None) -> None:
+    Follow.objects.filter(user=user, adapter=adapter, namespace=namespace).delete()
+
+
+def follows(person: Person, *, adapter: Adapter | None = None, namespace: Namespace | None = None) -> bool:
+    if person is None or not person.is_authenticated:
+        return False
+    return Follow.objects.filter(user_id=person.pk, adapter=adapter, namespace=namespace).exists()
+
+
+def marks(person: Person, adapter: Adapter) -> dict[str, bool]:
+    """{"is_liked", "is_followed"}: what this person has said of the adapter, in one query."""
+    if person is None or not person.is_authenticated:
+        return {"is_liked": False, "is_followed": False}
+    said = Adapter.objects.filter(pk=adapter.pk).values_list(
+        Exists(Like.objects.filter(adapter=OuterRef("pk"), user_id=person.pk)),
+        Exists(Follow.objects.filter(adapter=OuterRef("pk"), user_id=person.pk)),
+    )
+    is_liked, is_followed = said.get()
+    return {"is_liked": is_liked, "is_followed": is_followed}
+
+
+def news_for(user: User) -> QuerySet[Revision]:
+    """Versions of what `user` follows and may still see, newest first."""
+    mine = Follow.objects.filter(user=user)
+    visible = Adapter.objects.visible_to(user).filter(
+        Q(pk__in=mine.filter(adapter__isnull=False).values("adapter_id"))
+        | Q(namespace__in=mine.filter(namespace__isnull=False).values("namespace_id"))
+    )
+    return versions_of(visible)
+
+
+def versions_of(adapters: QuerySet[Adapter]) -> QuerySet[Revision]:
+    """Complete versions of these adapters, newest first, without their long facts."""
+    return (
+        Revision.objects.filter(adapter__in=adapters.filter(rank__isnull=False))
+        .exclude(facts={})
+        .select_related("adapter__namespace", "adapter__task", "adapter__base_model", "author")
+        .defer("facts", "warnings", "adapter__base_model__config", "adapter__base_model__matrices")
+        .order_by("-created_at", "-pk")
+    )

@@ -1,0 +1,38 @@
+"""The versions of an adapter, and what changed between two of them."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+
+from registry import downloads, version_diff
+from registry.rights import visible_adapter
+
+MOST_VERSIONS = 1000
+
+
+def versions(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
+    """Every version of an adapter."""
+    shown = visible_adapter(request.user, namespace, name)
+    all_versions = shown.revisions.select_related("author").defer("facts")[:MOST_VERSIONS]
+    context = {"section": "modules", "adapter": shown, "versions": all_versions}
+    return render(request, "registry/versions.html", context)
+
+
+def compare(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
+    """Two versions beside each other: `from` and `to` in the address, by commit, branch or tag."""
+    shown = visible_adapter(request.user, namespace, name)
+    after = downloads.revision_called(shown, request.GET.get("to", ""))
+    given = request.GET.get("from", "")
+    before = downloads.revision_called(shown, given) if given else after.parent
+    if before is None:
+        return redirect("adapter_versions", namespace=shown.namespace.name, name=shown.name)
+    context = {
+        "section": "modules",
+        "adapter": shown,
+        "before": before,
+        "after": after,
+        "diff": version_diff.compare(before, after),
+        "versions": shown.revisions.only("commit", "message", "created_at", "adapter_id")[:MOST_VERSIONS],
+    }
+    return render(request, "registry/compare.html", context)
