@@ -15,14 +15,14 @@ MOST_KEPT = 32
 # Sum of the weights of the uniform mixes that are tried as a start.
 STARTS = (0.7, 1.4)
 # How far a weight is raised to see what it does.
-STEP = 0.05
+STEP = 0.005
 # What a unit of absolute weight and half a unit of squared weight cost, in nats; see docs/decisions/0007.
 L1_PENALTY = 0.03
 L2_PENALTY = 0.0
-# Steps tried in a round, from bold to timid; the range moves with what the last round took.
-DAMPINGS = tuple(10.0**exponent for exponent in (-3.0, -2.5, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5))
-# A round that lowers the objective by less than this share of it is the last.
-ENOUGH = 2e-3
+# Steps tried in a round, from bold to timid. Rounds differ so much in what they bear that the range is wide.
+DAMPINGS = tuple(10.0**exponent for exponent in (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5))
+# After two rounds in a row that lower the objective by less than this share of it, the search is over.
+ENOUGH = 5e-3
 
 
 class AutoSearch:
@@ -30,7 +30,7 @@ class AutoSearch:
 
     A round raises the weight of every module a little, all in one batch, and learns from the answers'
     log-probabilities how each module bends them next to the others. The modelled loss with its penalty is minimised
-    under eight dampings, and these eight mixes are the second batch. So a module is heard in company, where a form
+    under ten dampings, and these ten mixes are the second batch. So a module is heard in company, where a form
     without its function helps, and not only alone, where it may hurt. Nothing is random: the seed changes nothing.
     """
 
@@ -43,7 +43,7 @@ class AutoSearch:
         self._centre = np.zeros(self._modules)
         self._lowest = np.inf
         self._caution = 1.0  # scales the dampings
-        self._failed = 0  # rounds of steps since one was taken
+        self._small = 0  # rounds in a row that gained little
         self._tangent: Tangent | None = None
         self._stage = "starts"
         self._points = np.zeros((0, self._modules))
@@ -128,18 +128,18 @@ class AutoSearch:
 
     def _judge(self, best: int, objective: float) -> None:
         """Take the best step if it leads down, else ask for more cautious ones; stop where little is to be had."""
-        if objective < self._lowest:
-            gained = (self._lowest - objective) / max(abs(objective), 1e-12)
+        gained = (self._lowest - objective) / max(abs(self._lowest), 1e-12)
+        self._small = 0 if gained > ENOUGH else self._small + 1
+        if gained > 0:
             self._move(best, objective)
-            self._caution *= {0: 0.2, 1: 0.2, 6: 5.0, 7: 5.0}.get(best, 1.0)
-            self._failed = 0
-            self._stage = "probes" if gained > ENOUGH else "done"
+            self._caution = 1.0
+            self._stage = "probes"
             if len(self.kept) > MOST_KEPT:
                 self._keep(self._most_useful())
         else:
-            self._failed += 1
-            self._caution *= 100.0
-            self._stage = "steps" if self._failed < 2 else "done"
+            self._caution *= 1000.0
+        if self._small >= 2:
+            self._stage = "done"
 
     def _move(self, point: int, objective: float) -> None:
         self._centre = self._points[point].copy()

@@ -1,0 +1,109 @@
+"""How well the methods compose, on the demo collection: `python -m benchmarks.quality run`, then `... table`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from benchmarks.quality import plan, tables
+from benchmarks.quality.cells import GROUPS, Cell, measure
+from demo.build import prepare_process
+from demo.collection import LLAMA
+
+BENCHES = ("main", "causal", "curve")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    parser.add_argument("command", choices=("run", "table"))
+    parser.add_argument(
+        "--record", type=Path, required=True, help="JSON lines, one for every cell; a run goes on here"
+    )
+    parser.add_argument("--bench", choices=BENCHES, default="main")
+    parser.add_argument("--rows", type=int, default=100, help="test rows of a cell (default: 100)")
+    parser.add_argument("--groups", nargs="*", default=list(GROUPS), choices=list(GROUPS), help="only these")
+    parser.add_argument("--workers", type=int, default=1, help="processes, one thread each (default: 1)")
+    parser.add_argument("--share", default="1/1", help="2/3: the second of three runs that share the cells")
+    parser.add_argument(
+        "--minutes", type=float, default=0.0, help="take no new cell after so many; 0: no limit"
+    )
+    parser.add_argument("--cells", type=int, default=0, help="only the first so many cells; 0: all")
+    options = parser.parse_args(arguments)
+    if options.command == "table":
+        print(tables.page(options.bench, list(records(options.record))))
+        return
+    wanted = (cell for cell in cells_of(options.bench, options.rows) if cell.group in options.groups)
+    cells = list(islice(wanted, options.cells or None))
+    part, parts = (int(number) for number in options.share.split("/"))
+    done = {record["key"] for record in records(options.record)}
+    missing = [cell for cell in cells if cell.key not in done][part - 1 :: parts]
+    run(missing, options.record, workers=options.workers, seconds=options.minutes * 60 or float("inf"))
+
+
+def cells_of(bench: str, rows: int) -> Iterator[Cell]:
+    """All cells of a bench, in order."""
+    if bench == "causal":
+        return plan.causal_cells(LLAMA, rows)
+    return plan.curve_cells(rows) if bench == "curve" else plan.main_cells(rows)
+
+
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """What is on record; a line that a kill cut off is left out."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
+
+
+def run(cells: Sequence[Cell], record: Path, *, workers: int, seconds: float) -> None:
+    """Measure the cells and write each down as soon as it is done."""
+    end = time.monotonic() + seconds
+    if workers <= 1:
+        prepare_process()
+        for number, cell in enumerate(cells, start=1):
+            if time.monotonic() > end:
+                return
+            _write(record, *_measured(cell), number, len(cells))
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=prepare_process) as pool:
+        waiting = iter(cells)
+        running = {pool.submit(_measured, cell) for cell in islice(waiting, workers * 2)}
+        number = 0
+        while running:
+            finished = next(as_completed(running))
+            running.remove(finished)
+            number += 1
+            _write(record, *finished.result(), number, len(cells))
+            if time.monotonic() < end:
+                running |= {pool.submit(_measured, cell) for cell in islice(waiting, 1)}
+
+
+def _measured(cell: Cell) -> tuple[Cell, dict[str, Any]]:
+    return cell, {name: asdict(found) for name, found in measure(cell).items()}
+
+
+def _write(record: Path, cell: Cell, found: dict[str, Any], number: int, count: int) -> None:
+    with record.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps({"key": cell.key, "cell": asdict(cell), "found": found}) + "\n")
+    said = ", ".join(f"{name} {each['right']}/{each['n']}" for name, each in found.items())
+    print(
+        f"{number} of {count}: {cell.task}, draw {cell.draw}, pool {cell.pool}, {cell.shots} examples: {said}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
