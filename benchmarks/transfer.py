@@ -2,13 +2,15 @@
 
 A web process of the site on an empty folder takes an adapter of random weights from the real client, through Xet and through Git
 LFS, and gives it back to curl. Beside each stands what the machine itself needs: `sha256sum` and `cp` of the same file
-for an upload, nginx (where it is installed) serving the same file for a download.
+for an upload, nginx (where it is installed) serving the same file for a download. The last row is nginx before the
+site: it sends the bytes (X-Accel), and the run fails if the web process read them too.
 """
 
 from __future__ import annotations
 
 import argparse
 import getpass
+import hashlib
 import json
 import os
 import shutil
@@ -32,6 +34,11 @@ api.create_repo(name)
 start = time.perf_counter()
 api.upload_folder(repo_id=name, folder_path=sys.argv[2])
 print(name, time.perf_counter() - start)
+"""
+DOWNLOAD = """
+import hashlib, sys, huggingface_hub as hub
+with open(hub.hf_hub_download(sys.argv[1], sys.argv[2]), "rb") as file:
+    print(hashlib.file_digest(file, "sha256").hexdigest())
 """
 
 
@@ -67,9 +74,9 @@ def make_adapter(folder: Path, mib: int) -> Path:
 
 
 @contextmanager
-def site(folder: Path) -> Iterator[tuple[str, str]]:
-    """(address, token) of one web process on an empty site."""
-    environment = {**os.environ, "LORA_DATA_DIR": str(folder / "site"), "LOG_LEVEL": "WARNING"}
+def site(folder: Path, **variables: str) -> Iterator[tuple[str, str]]:
+    """(address, token) of one web process on the site in a folder, empty the first time."""
+    environment = {**os.environ, "LORA_DATA_DIR": str(folder / "site"), "LOG_LEVEL": "WARNING", **variables}
     account = folder / "account.json"
     for command in (["migrate", "--noinput", "-v", "0"], ["demo_account", "--file", str(account)]):
         subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, env=environment, check=True)
@@ -86,18 +93,18 @@ def site(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def nginx(folder: Path, served: Path) -> Iterator[str]:
-    """The address of nginx serving a folder, with sendfile."""
+def nginx(folder: Path, what: str, ready: str) -> Iterator[str]:
+    """The address of nginx, with sendfile; `what` are the directives of its one server, `ready` a path that answers."""
     port = free_port()
     (folder / "nginx.conf").write_text(
         f"daemon off; user {getpass.getuser()}; pid {folder}/nginx.pid; error_log {folder}/error.log; events {{}}\n"
         f"http {{ access_log off; sendfile on; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; "
         f"fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; "
-        f"server {{ listen 127.0.0.1:{port}; root {served}; }} }}"
+        f"server {{ listen 127.0.0.1:{port}; {what} }} }}"
     )
     process = subprocess.Popen(["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf")])
     try:
-        wait_for(f"http://127.0.0.1:{port}/adapter_config.json")
+        wait_for(f"http://127.0.0.1:{port}{ready}")
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -145,6 +152,51 @@ def copy_s(file: Path, copy: Path) -> float:
     return time.perf_counter() - start
 
 
+def through_front_s(folder: Path, weights: Path) -> float:
+    """Seconds to fetch the file from nginx before the site, which sends the bytes itself (X-Accel).
+
+    Fails if the site's process read the file, or if the real client gets other bytes.
+    """
+    with site(folder, X_ACCEL_REDIRECT_PREFIX="/blobs/") as (behind, _):
+        what = (
+            f"location / {{ proxy_pass {behind}; proxy_set_header Host $http_host; }} "
+            f"location /blobs/ {{ internal; alias {folder}/site/blobs/; etag off; "
+            "add_header ETag $upstream_http_etag; add_header X-Repo-Commit $upstream_http_x_repo_commit; }"
+        )
+        with nginx(folder, what, "/api/health") as address:
+            before = bytes_read_by_web(behind)
+            found = fetch_s(f"{address}/demo/lfs/resolve/main/{weights.name}")
+            carried = bytes_read_by_web(behind) - before
+            if carried > MIB:
+                raise SystemExit(f"The web process read {carried:,} bytes while nginx sent the file.")
+            environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(folder / "c")}
+            done = subprocess.run(
+                [sys.executable, "-c", DOWNLOAD, "demo/lfs", weights.name],
+                env=environment,
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            with weights.open("rb") as file:
+                sent = hashlib.file_digest(file, "sha256").hexdigest()
+            if done.stdout.split()[-1] != sent:
+                raise SystemExit("The client got other bytes through nginx.")
+    return found
+
+
+def bytes_read_by_web(address: str) -> int:
+    """What the processes that were told to listen at an address have read so far, in bytes (Linux)."""
+    listening = f"127.0.0.1:{address.rpartition(':')[2]}".encode()
+    total = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if listening in (folder / "cmdline").read_bytes().split(b"\0"):
+                total += int((folder / "io").read_text().split()[1])  # rchar
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended meanwhile
+    return total
+
+
 def measure(mib: int) -> dict[str, float]:
     """Seconds of each way, and the ratios that the issue asks for; more than 0.5 is good."""
     found: dict[str, float] = {"mib": mib}
@@ -161,9 +213,11 @@ def measure(mib: int) -> dict[str, float]:
         for way in ("lfs", "xet"):
             found[f"upload_{way}_ratio"] = found["sha256sum_and_cp_s"] / found[f"upload_{way}_s"]
         if shutil.which("nginx"):
-            with nginx(folder, weights.parent) as address:
+            with nginx(folder, f"root {weights.parent};", "/adapter_config.json") as address:
                 found["nginx_download_s"] = fetch_s(f"{address}/{weights.name}")
             found["download_ratio"] = found["nginx_download_s"] / found["download_s"]
+            found["front_download_s"] = through_front_s(folder, weights)
+            found["front_download_ratio"] = found["nginx_download_s"] / found["front_download_s"]
     return {key: round(value, 3) for key, value in found.items()}
 
 
