@@ -11,13 +11,14 @@ import errno
 import hashlib
 import logging
 import os
+import re
 import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -38,6 +39,9 @@ CHUNK_BYTES = 1024 * 1024
 TEMP_FILES_KEPT = timedelta(hours=1)
 CACHED_BLOBS_KEPT = timedelta(days=7)
 UNREFERENCED_BLOBS_KEPT = timedelta(days=1)
+ORPHANS_ASKED_AT_ONCE = 500
+DAMAGED = "damaged/"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class StorageFull(DomainError, BadRequest):
@@ -50,6 +54,17 @@ class StorageFull(DomainError, BadRequest):
         super().__init__(
             "There is not enough space left on this server to take these files. Nothing was kept; "
             "try again later or tell the people who run it."
+        )
+
+
+class StorageBroken(DomainError, BadRequest):
+    code = "storage_broken"
+    status = 503
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The disk of this server could not be written. Nothing was kept; try again later or tell the people "
+            "who run it."
         )
 
 
@@ -240,12 +255,14 @@ def _flush(path: Path) -> None:
 
 @contextmanager
 def full_disk_in_words() -> Iterator[None]:
-    """Turns "no space left on device" into StorageFull."""
+    """Turns "no space left on device" into StorageFull, and a disk that fails into StorageBroken."""
     try:
         yield
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise StorageFull from error
+        if error.errno in {errno.EIO, errno.EROFS}:
+            raise StorageBroken from error
         raise
 
 
@@ -282,6 +299,26 @@ def read_range(blob: Blob, start: int, length: int) -> Iterator[bytes]:
     bucket = storage.bucket  # type: ignore[attr-defined]
     answer = bucket.Object(key(blob.sha256)).get(Range=f"bytes={start}-{start + length - 1}")
     yield from answer["Body"].iter_chunks(CHUNK_BYTES)
+
+
+def has_bytes(blob: Blob) -> bool:
+    return _storage().exists(key(blob.sha256))
+
+
+def put_aside(blob: Blob) -> None:
+    """Take bytes that are not the blob's out of its place; they stay in the storage, below DAMAGED."""
+    storage = _storage()
+    name = key(blob.sha256)
+    aside = f"{DAMAGED}{blob.sha256}.{secrets.token_hex(4)}"
+    if isinstance(storage, FileSystemStorage):
+        target = Path(storage.path(aside))
+        _make_folder(target.parent)
+        Path(storage.path(name)).replace(target)
+        _flush(target.parent)
+        return
+    bucket = storage.bucket  # type: ignore[attr-defined]
+    bucket.Object(aside).copy({"Bucket": bucket.name, "Key": name})
+    bucket.Object(name).delete()
 
 
 def signed_url(blob: Blob, *, filename: str) -> str:
@@ -356,6 +393,9 @@ def sweep_storage() -> tuple[int, int]:
     """
     temp_files = _sweep_temp_files()
     cutoff = timezone.now() - UNREFERENCED_BLOBS_KEPT
+    if is_on_disk():
+        for orphan in orphans(older_than=cutoff):
+            adopt(orphan)
     SentBlob.objects.filter(sent_at__lt=cutoff).delete()
     stale = list(unreferenced().filter(last_stored_at__lt=cutoff).values_list("pk", flat=True))
     blobs = sum(_remove(pk, stored_until=cutoff) for pk in stale)
@@ -373,6 +413,73 @@ def unreferenced() -> QuerySet[Blob]:
     return blobs
 
 
+@dataclass(frozen=True)
+class StoredObject:
+    """Bytes in the storage, whether or not they have a row."""
+
+    name: str
+    size_bytes: int
+    stored_at: datetime
+
+
+def stored_objects() -> Iterator[StoredObject]:
+    """Everything in the storage but half-written files, in no order that one could rely on."""
+    storage = _storage()
+    if not isinstance(storage, FileSystemStorage):
+        for found in storage.bucket.objects.all():  # type: ignore[attr-defined]
+            yield StoredObject(found.key, found.size, found.last_modified)
+        return
+    root = Path(storage.location)
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = Path(folder, name)
+            with suppress(FileNotFoundError):
+                state = path.stat()
+                if not name.endswith(".part"):
+                    stored_at = datetime.fromtimestamp(state.st_mtime, tz=UTC)
+                    yield StoredObject(path.relative_to(root).as_posix(), state.st_size, stored_at)
+
+
+def orphans(*, older_than: datetime) -> Iterator[StoredObject]:
+    """Bytes without a row that were put before `older_than`: a process died between the two."""
+    group: list[StoredObject] = []
+    for found in stored_objects():
+        if found.stored_at < older_than:
+            group.append(found)
+        if len(group) == ORPHANS_ASKED_AT_ONCE:
+            yield from _without_row(group)
+            group = []
+    yield from _without_row(group)
+
+
+def _without_row(group: list[StoredObject]) -> list[StoredObject]:
+    names = [found.name.rpartition("/")[2] for found in group]
+    known = set(Blob.objects.filter(sha256__in=names).values_list("sha256", flat=True))
+    return [found for found in group if found.name not in {key(sha256) for sha256 in known}]
+
+
+def adopt(orphan: StoredObject) -> None:
+    """Give bytes without a row one that nobody stored for a day, so that the sweep may take them, or an upload them.
+
+    Deleted without a row they could be those of an upload that is about to write it.
+    """
+    sha256 = orphan.name.rpartition("/")[2]
+    if orphan.name != key(sha256) or not _SHA256.fullmatch(sha256):
+        return  # nothing of ours
+    git_sha1 = hashlib.sha1(b"blob %d\0" % orphan.size_bytes, usedforsecurity=False)
+    blob = Blob(sha256=sha256, size_bytes=orphan.size_bytes, last_stored_at=orphan.stored_at)
+    for piece in read_range(blob, 0, orphan.size_bytes):
+        git_sha1.update(piece)
+    Blob.objects.get_or_create(
+        sha256=sha256,
+        defaults={
+            "git_sha1": git_sha1.hexdigest(),
+            "size_bytes": orphan.size_bytes,
+            "last_stored_at": orphan.stored_at,
+        },
+    )
+
+
 def _remove(pk: int, *, stored_until: object) -> bool:
     """Remove one blob if it is still unreferenced and was not stored again since. True if it was removed.
 
@@ -386,6 +493,13 @@ def _remove(pk: int, *, stored_until: object) -> bool:
         blob.delete()
         _storage().delete(key(blob.sha256))
     return True
+
+
+def remove_if_unwanted(sha256: str) -> bool:
+    """Remove a blob that nothing refers to and nobody stored for a day; whether it was removed."""
+    blob = Blob.objects.filter(sha256=sha256).first()
+    cutoff = timezone.now() - UNREFERENCED_BLOBS_KEPT
+    return blob is not None and _remove(blob.pk, stored_until=cutoff)
 
 
 def _sweep_cache() -> int:
