@@ -118,6 +118,11 @@ class JobPage:
         return sorted(((self.composition.result or {}).get("versions") or {}).items())
 
     @property
+    def option_scores(self) -> dict[str, Any] | None:
+        """The methods held to a closed set of answers, if the answers are one."""
+        return (self.composition.result or {}).get("option_scores")
+
+    @property
     def precision(self) -> str:
         """The float type the search ran in."""
         return str((self.composition.result or {}).get("precision", "float32"))

@@ -97,7 +97,7 @@ class CompositionRequestSerializer(serializers.Serializer):
         help_text="Names that the automatic choice has to leave.",
     )
     task = serializers.SlugField(required=False, help_text="Slug of a task that this is for.")
-    method = serializers.CharField(default=jobs.DEFAULT_METHOD, help_text="`lorahub` or `auto`.")
+    method = serializers.CharField(default=jobs.DEFAULT_METHOD, help_text="`auto`, `lorahub` or `gradient`.")
     budget = serializers.IntegerField(
         required=False,
         allow_null=True,
@@ -183,6 +183,29 @@ class ExportedSerializer(serializers.Serializer):
     )
 
 
+class OptionScoreSerializer(serializers.Serializer):
+    method = serializers.CharField()
+    metric = serializers.CharField()
+    value = serializers.FloatField()
+    low = serializers.FloatField()
+    high = serializers.FloatField()
+    n = serializers.IntegerField()
+    split = serializers.CharField()
+
+
+class OptionScoresSerializer(serializers.Serializer):
+    """Methods held to a small closed set of answers; what then is left of a gain is more than the answer's form."""
+
+    options = serializers.IntegerField(help_text="At most for one row.")
+    origin = serializers.ChoiceField(
+        choices=["listed", "seen"], help_text="Listed in each row, or seen as the examples' answers."
+    )
+    rows = serializers.IntegerField(help_text="Held-out rows scored so, the first of them.")
+    rows_held_out = serializers.IntegerField()
+    scores = OptionScoreSerializer(many=True)
+    sentence = serializers.CharField()
+
+
 class ResultSerializer(serializers.Serializer):
     """What was found. Losses are mean token losses on the few-shot examples."""
 
@@ -192,6 +215,9 @@ class ResultSerializer(serializers.Serializer):
     mix = serializers.ChoiceField(choices=["paper", "exact"])
     precision = serializers.CharField(help_text="Float type the search ran in; what was found is float32.")
     exported = ExportedSerializer(allow_null=True)
+    option_scores = OptionScoresSerializer(
+        allow_null=True, help_text="Null where the answers are no small closed set, or nothing was held out."
+    )
     loss = serializers.FloatField()
     base_loss = serializers.FloatField()
     trials = serializers.IntegerField()
@@ -311,8 +337,9 @@ class CompositionSerializer(CompositionListSerializer):
         if composition.result is None:
             return None
         scores = ScoreSerializer(composition.scores.all(), many=True).data
-        # Results of earlier versions lack these two.
-        return {"precision": "float32", "exported": None, "scores": scores, **composition.result}
+        # Results of earlier versions lack these.
+        later = {"precision": "float32", "exported": None, "option_scores": None}
+        return {**later, "scores": scores, **composition.result}
 
 
 class CompositionPublishSerializer(serializers.Serializer):

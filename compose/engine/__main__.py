@@ -128,6 +128,7 @@ def _as_json(result: Result) -> dict[str, Any]:
             "audition": result.audition,
             "attribution": result.attribution,
             "notes": result.notes,
+            "option_scores": asdict(result.option_scores) if result.option_scores else None,
             "predictions": [asdict(prediction) for prediction in result.predictions],
         },
         "precision": result.precision,

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from compose.engine import evaluation, export, loading, precision
+from compose.engine import evaluation, export, loading, options, precision
 from compose.engine.bank import Bank
 from compose.engine.errors import BadInput, Cancelled, LossNotFinite, NoExamples, NoModules
 from compose.engine.loading import LoadedBase, LoadedModule
@@ -27,6 +27,7 @@ from compose.engine.types import (
     ExportForm,
     Module,
     Observer,
+    OptionScores,
     Prediction,
     Request,
     Result,
@@ -259,6 +260,7 @@ class _Composition:
     warm: WarmCache
     seconds: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    _option_scores: OptionScores | None = None
     _stopped: bool = False  # the search was ended early; what is compared with it runs as long as it did
 
     def run(self) -> Result:
@@ -308,6 +310,7 @@ class _Composition:
             versions=versions(),
             precision=str(loaded.dtype).removeprefix("torch."),
             exported=exported,
+            option_scores=self._option_scores,
         )
 
     @contextmanager
@@ -489,8 +492,33 @@ class _Composition:
             for name in outputs[0]
         }
         scores = [evaluation.exact_match_score(name, found_, split=split) for name, found_ in hits.items()]
+        if split == "held_out":
+            self._option_scores = self._by_options(loaded, answering, audition, hits)
         single = loaded.bank.names[audition.best()]
         return scores, predictions, evaluation.verdict(self.request.method, hits, split=split, single=single)
+
+    def _by_options(
+        self,
+        loaded: _Loaded,
+        answering: list[_Answering],
+        audition: _Audition,
+        hits: dict[str, list[bool]],
+    ) -> OptionScores | None:
+        """The same mixes held to the options, where the answers are a small closed set."""
+        found = options.closed_set(self.request.examples, self.request.test)
+        if found is None:
+            return None
+        weights = [(each.method, each.weights) for each in answering]
+        return options.score(
+            loaded.base,
+            loaded.mixer,
+            found,
+            self.request.test,
+            self._mixes(loaded, weights, audition.best()),
+            ours=self.request.method,
+            written=hits,
+            on_row=self._evaluated,
+        )
 
     def _evaluated(self, done: int, total: int) -> None:
         self.observer.on_progress(done, total)

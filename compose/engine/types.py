@@ -54,6 +54,21 @@ class Score:
 
 
 @dataclass(frozen=True)
+class OptionScores:
+    """The methods held to a small closed set of answers, each by its most likely one.
+
+    `origin` is "listed" (in each row) or "seen" (as answers of the examples); `rows` of `rows_held_out` were scored.
+    """
+
+    options: int  # at most for one row
+    origin: str
+    rows: int
+    rows_held_out: int
+    scores: list[Score]
+    sentence: str
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What every method generated for one row; `outputs` maps the method to its text."""
 
@@ -121,7 +136,8 @@ class Result:
 
     `audition` is the loss of every module alone, `attribution` the rise of the loss without it (0 for a module
     that is not in the mix). `seconds` has "load", "search", "evaluate" and "export". `precision` is the float type the
-    search ran in; losses of the result are float32. `exported` is None where nothing was to be written.
+    search ran in; losses of the result are float32. `exported` is None where nothing was to be written, `option_scores`
+    where the answers are no small closed set or there are no test rows.
     """
 
     modules: list[str]
@@ -141,6 +157,7 @@ class Result:
     versions: dict[str, str] = field(default_factory=dict)
     precision: str = "float32"
     exported: Exported | None = None
+    option_scores: OptionScores | None = None
 
 
 class Observer:

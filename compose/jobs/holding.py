@@ -188,6 +188,7 @@ def _result_block(result: types.Result) -> dict[str, Any]:
     return {
         "mix": result.mix,
         "precision": result.precision,
+        "option_scores": asdict(result.option_scores) if result.option_scores else None,
         "exported": asdict(result.exported) if result.exported else None,
         "verdict": result.verdict,
         "notes": list(result.notes),

@@ -14,8 +14,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils.html import escape
 
 from compose import job_page, jobs
+from compose.engine import types
 from compose.models import Composition
-from registry.models import Adapter, BaseModel, User
+from registry.models import Adapter, BaseModel, TaskRow, User
 from tests.compose.factories import (
     finish,
     make_composition,
@@ -403,6 +404,21 @@ def test_a_module_both_pinned_and_left_out_is_refused_beside_the_choice(
     assert not Composition.objects.exists()
 
 
+def test_the_modules_are_sorted_by_what_the_examples_speak_for_with_the_reasons(
+    client: Client, base_model: BaseModel
+):
+    task = make_task("shade", rows=3, title="Shade of the flower")
+    TaskRow.objects.filter(task=task).update(output="crimson")
+    make_adapter("shade-teller", base_model=base_model, task=task, description="Says the shade of the flower")
+    given = filled(example_input=["which shade is the flower"] * 5, example_output=["crimson"] * 5)
+    page = text_of(client.post("/compose/candidates", given))
+    names = re.findall(r'name="pin" value="([^"]+)"', page)
+    assert names[0].endswith("/shade-teller")
+    assert len(names) == 4
+    assert 'class="why"' in page
+    assert says(client.post("/compose", given | {"action": "refresh"}), "Sort again")
+
+
 def test_a_module_says_what_earlier_compositions_made_of_it(as_owner: Client, succeeded: Composition):
     page = as_owner.get("/compose/candidates?base_model=demo/tiny-t5")
     assert says(page, "kept in 1 of 1 composition, mean weight +0.10")
@@ -542,6 +558,24 @@ def test_the_result_opens_with_the_finding(as_owner: Client, succeeded: Composit
     assert says(page, "+2.10")
     assert says(page, "Publish")
     assert says(page, "All parents have the licence mit.")
+
+
+def test_the_result_says_how_the_adapter_was_written_and_what_the_form_of_the_answer_gave(
+    as_owner: Client, queued: Composition
+):
+    held = [types.Score("zero_shot", "option_likelihood", 0.55, 0.4, 0.7, 40, "held_out")]
+    finish(
+        queued,
+        precision="bfloat16",
+        exported=types.Exported("truncated", 8, "bfloat16", 0.0312),
+        option_scores=types.OptionScores(2, "seen", 40, 90, held, "The gain is only the form of the answer."),
+    )
+    page = as_owner.get(queued.get_absolute_url())
+    assert says(page, "rank 8, bfloat16; cut to that rank, 3.12% from the mix itself")
+    assert says(page, "(search in bfloat16, result in float32)")
+    assert says(page, "The gain is only the form of the answer.")
+    assert says(page, "Most likely of 2 answers the examples give")
+    assert says(page, "Measured on the first 40 of 90 held-out rows.")
 
 
 def test_the_owner_sees_twenty_predictions_and_all_when_asked(as_owner: Client, succeeded: Composition):

@@ -1,0 +1,138 @@
+"""Answers from a small closed set, scored by likelihood: what is left of a gain when the form of the answer is given.
+
+A base model that knows "no" and writes "No, it is not." is wrong by exact match. Held to the options, it is right; a
+composed adapter that is better only by exact match has taught the form of the answer and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from compose.engine.evaluation import ENOUGH_ROWS, LABELS, matches, sign_test, wilson_interval
+from compose.engine.loading import LoadedBase
+from compose.engine.mixing import Mix, Mixer
+from compose.engine.scoring import Scorer, tokenise
+from compose.engine.types import Example, OptionScores, Score
+
+BY_LIKELIHOOD = "option_likelihood"
+MOST_OPTIONS = 20
+MOST_LETTERS = 60  # a longer answer is a text, not an option
+MOST_ROWS = 200  # every row costs a forward for each of its options and each mix
+
+_ROWS_AT_ONCE = 25
+
+_LISTED = re.compile(r"^\s*(?:[-*•]\s+|(?P<mark>\(\w\))\s*)(?P<text>\S.*?)\s*$", re.MULTILINE)
+_HEADING = re.compile(r"\b(?:options|choices)\b\s*:", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ClosedSet:
+    """The options of every test row, and where they are from: "listed" in the row itself, or "seen" as answers."""
+
+    source: str
+    rows: tuple[tuple[str, ...], ...]
+
+
+def closed_set(examples: Sequence[Example], test: Sequence[Example]) -> ClosedSet | None:
+    """The options, if the examples' answers come from a small closed set; None if they do not.
+
+    Either every example lists its options under "Options:" and answers with one of them, and then so does every test
+    row; or a few short answers come again and again. Test answers are not looked at.
+    """
+    listed = [listed_options(example.input) for example in examples]
+    if all(_is_among(example.output, options) for example, options in zip(examples, listed, strict=True)):
+        rows = [_in_the_form_of(examples, listed_options(row.input)) for row in test]
+        return ClosedSet("listed", tuple(rows)) if rows and all(len(row) > 1 for row in rows) else None
+    counts = Counter(example.output.strip() for example in examples)
+    is_small = 2 <= len(counts) <= MOST_OPTIONS and 2 * len(counts) <= len(examples)
+    if is_small and all(len(option) <= MOST_LETTERS for option in counts):
+        return ClosedSet("seen", (tuple(sorted(counts)),) * len(test))
+    return None
+
+
+def listed_options(text: str) -> list[tuple[str, str]]:
+    """(mark, text) of the options listed under a heading, such as ("(A)", "red"); the mark is empty after a dash."""
+    heading = _HEADING.search(text)
+    if heading is None:
+        return []
+    found = [(match["mark"] or "", match["text"]) for match in _LISTED.finditer(text, heading.end())]
+    return found if 2 <= len(found) <= MOST_OPTIONS else []
+
+
+def _is_among(answer: str, options: list[tuple[str, str]]) -> bool:
+    return any(matches(answer, said) for option in options for said in option if said)
+
+
+def _in_the_form_of(examples: Sequence[Example], options: list[tuple[str, str]]) -> tuple[str, ...]:
+    """Marks where the examples answer with marks, texts where they answer with those."""
+    by_mark = all(re.fullmatch(r"\(\w\)", example.output.strip().rstrip(".")) for example in examples)
+    return tuple(mark if by_mark and mark else text for mark, text in options)
+
+
+def score(
+    base: LoadedBase,
+    mixer: Mixer,
+    found: ClosedSet,
+    test: Sequence[Example],
+    mixes: dict[str, Mix],
+    *,
+    ours: str,
+    written: dict[str, list[bool]],
+    on_row: Callable[[int, int], None] = lambda done, total: None,
+) -> OptionScores:
+    """Every mix's most likely option for the first MOST_ROWS test rows: summed token log-likelihood, end included.
+
+    Args:
+        mixes: by method; "zero_shot" is the constrained baseline.
+        written: for every method, which test rows it got right in its own words.
+    """
+    rows = list(test)[:MOST_ROWS]
+    names = list(mixes)
+    hits: dict[str, list[bool]] = {name: [] for name in names}
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part, options = rows[start : start + _ROWS_AT_ONCE], found.rows[start : start + _ROWS_AT_ONCE]
+        pairs = [Example(row.input, option) for row, own in zip(part, options, strict=True) for option in own]
+        tokens = tokenise(base, pairs, what="option of a test row, number")
+        losses = Scorer(base, mixer, tokens).row_losses([mixes[name] for name in names])
+        for name, sums in zip(names, losses.sums, strict=True):
+            told = sums.split([len(own) for own in options])
+            hits[name] += [
+                matches(own[int(each.argmin())], row.output)
+                for row, own, each in zip(part, options, told, strict=True)
+            ]
+        on_row(start + len(part), len(rows))
+    return OptionScores(
+        options=max(len(options) for options in found.rows),
+        origin=found.source,
+        rows=len(rows),
+        rows_held_out=len(test),
+        scores=[_as_score(name, own) for name, own in hits.items()],
+        sentence=_sentence(hits, written, ours=ours),
+    )
+
+
+def _as_score(method: str, hits: list[bool]) -> Score:
+    low, high = wilson_interval(sum(hits), len(hits))
+    return Score(method, BY_LIKELIHOOD, sum(hits) / len(hits), low, high, len(hits), "held_out")
+
+
+def _sentence(hits: dict[str, list[bool]], written: dict[str, list[bool]], *, ours: str) -> str:
+    """What the gain over the bare base model is made of."""
+    held, bare = hits[ours], hits["zero_shot"]
+    n = len(held)
+    mine, base_own = written[ours][:n], written["zero_shot"][:n]
+    counts = f"held to the options, the composed adapter gets {sum(held)} of {n} rows right, the base model alone {sum(bare)}"
+    gains = sum(mine) > sum(base_own) and sign_test(mine, base_own) < 0.05
+    is_clear = sign_test(held, bare) < 0.05
+    if sum(held) > sum(bare) and is_clear:
+        return f"More than the form of the answer: {counts}."
+    if gains and n < ENOUGH_ROWS:
+        return f"Too few rows to tell whether the gain is more than the form of the answer: {counts}."
+    if gains:
+        return f"The gain is only the form of the answer: {counts}."
+    best = max((name for name in hits if name != ours), key=lambda name: sum(hits[name]))
+    other = "" if best == "zero_shot" else f", {LABELS.get(best, best)} {sum(hits[best])}"
+    return f"There is no gain to explain by the form of the answer: {counts}{other}."
