@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Sequence
 from urllib.parse import urlencode
 
 from django.conf import settings
@@ -16,9 +17,9 @@ from django.db.models import Count, Q
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.views.decorators.http import require_GET, require_POST, require_safe
+from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
-from compose import candidates, job_page, jobs, leaderboards, publishing, recipes, status_page
+from compose import candidates, fit, job_page, jobs, leaderboards, publishing, recipes, status_page
 from compose import examples as few_shot
 from compose.forms import ComposeForm, PublishForm, base_models, read_examples, read_test_examples
 from compose.models import Composition
@@ -65,8 +66,8 @@ def compose(request: HttpRequest) -> HttpResponse:
         return _render_form(request, _fresh_form(request))
     form = ComposeForm(request.POST, request.FILES, person=request.user)
     action = request.POST.get("action", "compose")
-    if action == "refresh":  # without scripts: another base model, another filter
-        return _render_form(request, _unchecked(form))
+    if action == "refresh":  # without scripts: another base model, another filter, the order by the examples
+        return _render_form(request, _unchecked(form), is_ranked=True)
     if not form.is_valid():
         return _render_form(request, form, status=422)
     if not request.user.is_authenticated:
@@ -118,7 +119,12 @@ def _sign_in_first(request: HttpRequest, form: ComposeForm) -> HttpResponse:
 
 
 def _render_form(
-    request: HttpRequest, form: ComposeForm, *, check: dict | None = None, status: int = 200
+    request: HttpRequest,
+    form: ComposeForm,
+    *,
+    check: dict | None = None,
+    status: int = 200,
+    is_ranked: bool = False,
 ) -> HttpResponse:
     models = list(base_models().annotate(modules=Count("adapters", filter=Q(adapters__is_composable=True))))
     chosen = form["base_model"].value() or (models[0].name if models else "")
@@ -145,7 +151,14 @@ def _render_form(
             "limits": settings,
             "split_at": few_shot.MIN_ROWS_TO_SPLIT,
             "estimate": _estimate(base_model, form["method"].value(), form["budget"].value()),
-            **_pickable(request, base_model, form.picked, form.pinned, form.excluded),
+            **_pickable(
+                request,
+                base_model,
+                form.picked,
+                form.pinned,
+                form.excluded,
+                examples=_as_examples(form) if is_ranked else [],
+            ),
         },
         status=status,
     )
@@ -207,20 +220,22 @@ def check_examples(request: HttpRequest) -> HttpResponse:
     )
 
 
-@require_safe
+@require_http_methods(["GET", "HEAD", "POST"])
 def pick_candidates(request: HttpRequest) -> HttpResponse:
-    """The modules that fit a base model, to pick from; those already picked come first."""
-    base_model = BaseModel.objects.named(request.GET.get("base_model", ""))
-    picked = request.GET.getlist("pick")
+    """The modules that fit a base model, to pick from; those already picked come first.
+
+    A POST brings the form's examples, and what most speaks for comes before the rest, with the reasons.
+    """
+    given = request.POST if request.method == "POST" else request.GET
+    base_model = BaseModel.objects.named(given.get("base_model", "").replace("\x00", ""))
+    marked = [
+        [name for name in given.getlist(mark) if "\x00" not in name] for mark in ("pick", "pin", "exclude")
+    ]
+    examples = read_examples(request.POST, request.FILES).examples if request.method == "POST" else []
     return render(
         request,
         "compose/_candidates.html",
-        {
-            "base_model": base_model,
-            **_pickable(
-                request, base_model, picked, request.GET.getlist("pin"), request.GET.getlist("exclude")
-            ),
-        },
+        {"base_model": base_model, **_pickable(request, base_model, *marked, examples=examples)},
     )
 
 
@@ -230,8 +245,10 @@ def _pickable(
     picked: list[str],
     pinned: list[str],
     excluded: list[str],
+    *,
+    examples: Sequence[few_shot.Example] = (),
 ) -> dict[str, object]:
-    """The modules to choose from: those already marked first, then what the filter finds."""
+    """The modules to choose from: those already marked first, then what the filter finds or the examples speak for."""
     text = (request.POST.get("filter") or request.GET.get("filter") or "").replace("\x00", " ").strip()[:100]
     if base_model is None:
         return {"pickable": [], "pickable_count": 0, "filter": text}
@@ -249,7 +266,16 @@ def _pickable(
             | Q(description__icontains=word)
             | Q(task__title__icontains=word)
         )
-    found = list(fitting[: PICKABLE + 1])
+    found, why = list(fitting[: PICKABLE + 1]), {}
+    if examples and not text:
+        fits = fit.rank_modules(
+            examples=examples[: settings.MAX_FEW_SHOT_EXAMPLES],
+            base_model=base_model,
+            person=request.user,
+            limit=PICKABLE + 1,
+        )
+        found = [each.adapter for each in fits.ranked]
+        why = {each.adapter.pk: each.reasons for each in fits.ranked}
     kept = []
     if chosen_names:
         all_names = Q()
@@ -262,6 +288,7 @@ def _pickable(
     reasons = candidates.experience_with([adapter.pk for adapter in shown], request.user)
     for adapter in shown:
         adapter.experience = reasons.get(adapter.pk)  # type: ignore[attr-defined]
+        adapter.why = why.get(adapter.pk, [])  # type: ignore[attr-defined]
     return {
         "pickable": shown,
         **{
@@ -269,6 +296,7 @@ def _pickable(
             for mark, names in marks.items()
         },
         "pickable_count": total,
+        "is_ranked": bool(why),
         "pickable_more": len(found) > PICKABLE,
         "filter": text,
     }
