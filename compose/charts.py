@@ -24,6 +24,7 @@ METHOD_LABELS = {
     "in_context": "In context",
     "lorahub": "LoraHub",
     "auto": "Auto",
+    "gradient": "Gradient",
 }
 METHOD_MEANINGS = {
     "zero_shot": "The base model alone.",
@@ -31,7 +32,8 @@ METHOD_MEANINGS = {
     "uniform": "All candidates with the same weight.",
     "in_context": "The base model with the examples written into its prompt.",
     "lorahub": "LoraHub as published: 40 evaluations without gradients, A and B mixed separately.",
-    "auto": "Our own search: keeps what helps, mixes exactly.",
+    "auto": "Our own search without gradients: probes every module beside the others, mixes exactly.",
+    "gradient": "Gradient descent on the same weights, mixed exactly.",
 }
 
 

@@ -47,6 +47,7 @@ class Composition(models.Model):
     class Method(models.TextChoices):
         LORAHUB = "lorahub", "LoraHub"
         AUTO = "auto", "Auto"
+        GRADIENT = "gradient", "Gradient"
 
     class Wish(models.TextChoices):
         """What its owner asked a running composition to do."""

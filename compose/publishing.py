@@ -30,6 +30,7 @@ METHOD_NAMES = {
     "uniform": "All modules with equal weights",
     "lorahub": "LoraHub",
     "auto": "Auto",
+    "gradient": "Gradient",
 }
 LORAHUB_CITATION = """@article{huang2023lorahub,
   title = {LoraHub: Efficient Cross-Task Generalization via Dynamic LoRA Composition},

@@ -87,7 +87,7 @@ class Auto:
 
     name = "auto"
     mix = EXACT
-    usual_budget = 400
+    usual_budget = 600
 
     def start(self, problem: Problem) -> Search:
         return AutoSearch(audition=problem.audition, base_loss=problem.base_loss, budget=problem.budget)

@@ -241,7 +241,7 @@ class Scorer:
                     logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
                 )
                 [slope] = torch.autograd.grad(part, weights)
-                loss, total = loss + float(part), total + slope
+                loss, total = loss + part.item(), total + slope
                 self.forwards += 1
         self.evaluations += 1
         return loss / tokens, (total / tokens).tolist()

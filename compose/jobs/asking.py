@@ -26,7 +26,11 @@ from web.errors import DomainError
 
 DEFAULT_METHOD = Composition.Method.AUTO
 # What each method is usually given; the engine's own numbers, which cannot be imported without torch.
-USUAL_BUDGETS: dict[str, int] = {Composition.Method.LORAHUB: 40, Composition.Method.AUTO: 400}
+USUAL_BUDGETS: dict[str, int] = {
+    Composition.Method.LORAHUB: 40,
+    Composition.Method.AUTO: 600,
+    Composition.Method.GRADIENT: 200,
+}
 DEFAULT_SEED = 1
 MAX_SEED = 2**31 - 1
 Status = Composition.Status

@@ -110,7 +110,8 @@ def test_a_refused_request_says_why_and_leaves_nothing_behind(options, error, se
 
 
 def test_each_method_gets_its_usual_budget():
-    assert [make_composition(method=method).budget for method in ("lorahub", "auto")] == [40, 400]
+    methods = ("lorahub", "auto", "gradient")
+    assert [make_composition(method=method).budget for method in methods] == [40, 600, 200]
 
 
 def test_methods_and_their_budgets_are_the_engines():
