@@ -1,9 +1,10 @@
 from django.urls import path
 
-from compose import api, fit_views, status_api
+from compose import api, fit_views, status_api, task_views
 
 urlpatterns = [
     path("status/", status_api.SiteStatus.as_view(), name="api_status"),
+    path("tasks/<str:slug>/leaderboard/", task_views.LeaderboardView.as_view(), name="api_leaderboard"),
     path("adapters/fit/", fit_views.FitView.as_view(), name="api_fit"),
     path("compositions/", api.CompositionList.as_view(), name="api_compositions"),
     path("compositions/<str:id>/", api.CompositionDetail.as_view(), name="api_composition"),

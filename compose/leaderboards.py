@@ -1,64 +1,162 @@
-"""Ranking what was composed for a task, on the task's own hidden rows."""
+"""Ranking what was composed for a task, on the task's own hidden rows, and what others say of their modules beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 
-from django.db.models import F, Max, OuterRef, QuerySet, Subquery
+from django.db.models import F, Max, OuterRef, Q, QuerySet, Subquery
 
 from compose.charts import METHOD_MEANINGS, method_label
 from compose.models import Composition, Score
-from registry.models import Task
+from registry.models import Adapter, AdapterScore, Task, TaskRevision
 from registry.rights import Person
+from web.errors import NotFound
 
 HELD_OUT = "held_out"
 BASELINES = ("zero_shot", "best_single", "uniform", "in_context")
+SHOWN = 100
+SOURCES = ("all", "verified", "reported")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of a leaderboard. `rank` is empty for baselines: they are lines to beat, not competitors.
+    """One row of a leaderboard. `rank` is empty for baselines, which are lines to beat, and for what others report.
 
-    `composition` made the number; for a baseline it is one of those that measured it.
+    `score` is what `low`, `high` and `n` may be missing of only where it was reported. `url` is where the row leads.
     """
 
     rank: int | None
     label: str
-    score: Score
-    composition: Composition
-    is_baseline: bool
-    is_mine: bool
+    value: float
+    low: float | None
+    high: float | None
+    n: int | None
+    metric: str
+    method: str
+    base_model: str
+    url: str
+    is_baseline: bool = False
+    is_mine: bool = False
+    is_verified: bool = True
+    is_published: bool = True
     note: str = ""
 
+    @property
+    def kind(self) -> str:
+        if self.is_baseline:
+            return "baseline"
+        return "composed" if self.is_verified else "reported"
 
-def leaderboard(task: Task, person: Person) -> list[Entry]:
-    """Composed adapters and baselines for `task`, best first.
 
-    Counted are scores that we computed on all of the task's hidden rows, of compositions that this person may
-    see. Equal scores share a rank and the older comes first. A baseline is there once: the same model on the same rows
-    gives the same number, and where it depends on the candidates (best single, uniform) the best one stands.
+@dataclass(frozen=True)
+class Board:
+    """A task's leaderboard. `entries` are the first SHOWN and those of the person who looks; `total` counts all."""
+
+    task: Task
+    revision: TaskRevision | None
+    revisions: list[TaskRevision]
+    hidden: int
+    entries: list[Entry]
+    total: int
+    verified: int
+    reported: int
+    source: str
+
+
+def board(task: Task, person: Person, *, revision: str = "", source: str = "", whole: bool = False) -> Board:
+    """The leaderboard of one revision of a task, the newest unless another is named by its number.
+
+    `source` is one of SOURCES. Raises NotFound for a revision or source that there is not.
     """
-    hidden = task.rows.filter(split="test").count()
+    if source and source not in SOURCES:
+        raise NotFound(f"A leaderboard shows {', '.join(SOURCES)}, not {source[:40]!r}.")
+    revisions = list(task.revisions.order_by("-number").defer("few_shot", "test"))
+    chosen = _revision(task, revisions, revision)
+    is_newest = chosen is None or chosen.pk == revisions[0].pk
+    ours = _verified(task, person, *_time_of(chosen, revisions), hidden=_hidden(task, chosen))
+    # What people report names no revision: it stands beside the newest.
+    theirs = _reported(task, person) if is_newest else []
+    wanted = {"verified": ours, "reported": theirs}.get(source, ours + theirs)
+    entries = sorted(wanted, key=lambda entry: (_sorted_by(task, entry.value), entry.is_baseline))
+    shown = entries if whole else [
+        entry for place, entry in enumerate(entries) if place < SHOWN or entry.is_mine
+    ]  # fmt: skip
+    return Board(
+        task=task,
+        revision=chosen,
+        revisions=revisions,
+        hidden=_hidden(task, chosen),
+        entries=shown,
+        total=len(entries),
+        verified=sum(not entry.is_baseline for entry in ours),
+        reported=len(theirs),
+        source=source or "all",
+    )
+
+
+def _sorted_by(task: Task, value: float) -> float:
+    return -value if task.higher_is_better else value
+
+
+def _revision(task: Task, revisions: Sequence[TaskRevision], number: str) -> TaskRevision | None:
+    if not number:
+        return revisions[0] if revisions else None
+    found = next((revision for revision in revisions if str(revision.number) == number), None)
+    if found is None:
+        raise NotFound(f"{task.slug} has no revision {number[:20]!r}.")
+    return found
+
+
+def _time_of(
+    chosen: TaskRevision | None, revisions: Sequence[TaskRevision]
+) -> tuple[datetime | None, datetime | None]:
+    """From when until when a composition was asked for that belongs to this revision; the first has no beginning."""
+    if chosen is None:
+        return None, None
+    after = [revision for revision in revisions if revision.number > chosen.number]
+    return chosen.created_at if chosen.number > 1 else None, after[-1].created_at if after else None
+
+
+def _hidden(task: Task, chosen: TaskRevision | None) -> int:
+    if chosen is None:
+        return task.rows.filter(split="test").count()
+    return len(TaskRevision.objects.values_list("test", flat=True).get(pk=chosen.pk))
+
+
+def _verified(
+    task: Task, person: Person, since: datetime | None, until: datetime | None, *, hidden: int
+) -> list[Entry]:
+    """Scores that we computed on all of the task's hidden rows, of compositions that this person may see.
+
+    Equal scores share a rank and the older comes first. A baseline is there once: the same model on the same rows gives
+    the same number, and where it depends on the candidates (best single, uniform) the best one stands.
+    """
+    compositions = Composition.objects.visible_to(person).filter(
+        task=task, status=Composition.Status.SUCCEEDED
+    )
+    if since is not None:
+        compositions = compositions.filter(created_at__gte=since)
+    if until is not None:
+        compositions = compositions.filter(created_at__lt=until)
     scores = list(
         Score.objects.filter(
-            composition__in=Composition.objects.visible_to(person).filter(
-                task=task, status=Composition.Status.SUCCEEDED
-            ),
-            composition__has_hidden_test=True,
-            split=HELD_OUT,
-            n=hidden,
+            composition__in=compositions, composition__has_hidden_test=True, split=HELD_OUT, n=hidden
         )
+        .filter(Q(method=F("composition__method")) | Q(method__in=BASELINES))
         .select_related(
             "composition", "composition__owner", "composition__base_model", "composition__adapter__namespace"
         )
-        .defer("composition__examples", "composition__test_examples", "composition__predictions")
-        .order_by("-value", "composition__created_at")
-    )
+        .defer(
+            "composition__examples", "composition__test_examples", "composition__predictions", "composition__result",
+            "composition__base_model__config", "composition__base_model__matrices",
+        )
+        .order_by("-value" if task.higher_is_better else "value", "composition__created_at")
+    )  # fmt: skip
     ours = [score for score in scores if score.method == score.composition.method]
     baselines = _best_of_each(score for score in scores if score.method in BASELINES)
-    entries = _ranked(ours, person) + [_baseline(score) for score in baselines]
-    return sorted(entries, key=lambda entry: (-entry.score.value, entry.is_baseline))
+    return _ranked(ours, person) + [_baseline(score) for score in baselines]
 
 
 def _best_of_each(scores: Iterable[Score]) -> list[Score]:
@@ -73,16 +171,17 @@ def _ranked(scores: list[Score], person: Person) -> list[Entry]:
     entries: list[Entry] = []
     for position, score in enumerate(scores, 1):
         before = entries[-1] if entries else None
-        is_tie = before is not None and before.score.value == score.value
+        is_tie = before is not None and before.value == score.value
         composition = score.composition
+        entry = _entry(
+            score, label=composition.adapter.full_name if composition.adapter else composition.title
+        )
         entries.append(
-            Entry(
+            replace(
+                entry,
                 rank=before.rank if is_tie and before else position,
-                label=composition.adapter.full_name if composition.adapter else composition.title,
-                score=score,
-                composition=composition,
-                is_baseline=False,
                 is_mine=person is not None and composition.owner_id == person.pk,
+                is_published=composition.adapter_id is not None,
                 note=f"{method_label(composition.method)}, {composition.budget} trials, seed {composition.seed}",
             )
         )
@@ -90,15 +189,58 @@ def _ranked(scores: list[Score], person: Person) -> list[Entry]:
 
 
 def _baseline(score: Score) -> Entry:
+    entry = _entry(score, label=method_label(score.method))
+    return replace(entry, is_baseline=True, note=METHOD_MEANINGS.get(score.method, ""))
+
+
+def _entry(score: Score, *, label: str) -> Entry:
     return Entry(
         rank=None,
-        label=method_label(score.method),
-        score=score,
-        composition=score.composition,
-        is_baseline=True,
-        is_mine=False,
-        note=METHOD_MEANINGS.get(score.method, ""),
+        label=label,
+        value=score.value,
+        low=score.low,
+        high=score.high,
+        n=score.n,
+        metric=score.metric,
+        method=score.method,
+        base_model=score.composition.base_model.name,
+        url=score.composition.get_absolute_url(),
     )
+
+
+def _reported(task: Task, person: Person) -> list[Entry]:
+    """What others say of their modules, of those that this person may see."""
+    rows = (
+        AdapterScore.objects.filter(
+            task=task,
+            source=AdapterScore.Source.REPORTED,
+            metric=task.metric,
+            adapter__in=Adapter.objects.visible_to(person),
+        )
+        .select_related("adapter__namespace", "adapter__base_model")
+        .defer("adapter__base_model__config", "adapter__base_model__matrices")
+        .order_by("adapter__namespace__name", "adapter__name")
+    )
+    return [
+        Entry(
+            rank=None,
+            label=row.adapter.full_name,
+            value=row.value,
+            low=row.low,
+            high=row.high,
+            n=row.n,
+            metric=row.metric,
+            method="module",
+            base_model=row.adapter.base_model.name
+            if row.adapter.base_model
+            else row.adapter.base_model_label,
+            url=row.adapter.get_absolute_url(),
+            is_mine=person is not None and row.adapter.created_by_id == person.pk,
+            is_verified=False,
+            note=row.note,
+        )
+        for row in rows
+    ]
 
 
 def with_best(tasks: QuerySet[Task], person: Person) -> QuerySet[Task]:

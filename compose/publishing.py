@@ -17,7 +17,7 @@ from compose.jobs import require_owner
 from compose.licences import DerivedLicence, derive_licence
 from compose.models import Candidate, Composition, Score
 from registry import publishing, storage
-from registry.models import Adapter, Namespace, User
+from registry.models import Adapter, AdapterScore, Namespace, User
 from registry.rights import require_write
 from web.errors import Conflict
 
@@ -88,10 +88,30 @@ def publish_composition(
         if score is not None:
             adapter.best_score = score.value
             adapter.save(update_fields=["best_score"])
+            _keep_task_score(composition, adapter, score)
         composition.adapter = adapter
         composition.save(update_fields=["adapter"])
     logger.info("composition %s was published as %s", composition.pk, adapter)
     return adapter
+
+
+def _keep_task_score(composition: Composition, adapter: Adapter, score: Score) -> None:
+    """What it reached on a task's hidden rows becomes the adapter's, for its page and for lists sorted by it."""
+    if composition.task is None or not composition.has_hidden_test:
+        return
+    AdapterScore.objects.update_or_create(
+        adapter=adapter,
+        task=composition.task,
+        source=AdapterScore.Source.VERIFIED,
+        metric=score.metric,
+        defaults={
+            "value": score.value,
+            "low": score.low,
+            "high": score.high,
+            "n": score.n,
+            "note": f"Composition {composition.pk}",
+        },
+    )
 
 
 def held_out_score(composition: Composition) -> Score | None:

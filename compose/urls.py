@@ -1,6 +1,6 @@
 from django.urls import path
 
-from compose import fit_views, metrics, result_views, views
+from compose import fit_views, metrics, result_views, task_views, views
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -29,9 +29,10 @@ urlpatterns = [
         views.predictions,
         name="composition_predictions",
     ),
-    path("tasks", views.tasks, name="tasks"),
-    path("tasks/<slug:slug>", views.task, name="task"),
-    path("tasks/<slug:slug>/leaderboard.csv", views.leaderboard_csv, name="task_leaderboard_csv"),
+    path("tasks", task_views.tasks, name="tasks"),
+    path("tasks/<slug:slug>", task_views.task, name="task"),
+    path("tasks/<slug:slug>/leaderboard.csv", task_views.leaderboard_csv, name="task_leaderboard_csv"),
+    path("tasks/<slug:slug>/embed", task_views.leaderboard_embed, name="task_leaderboard_embed"),
     path("status", views.status, name="status"),
     path("metrics", metrics.metrics, name="metrics"),
 ]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Sequence
-from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
@@ -24,8 +21,7 @@ from compose import examples as few_shot
 from compose.forms import ComposeForm, PublishForm, base_models, read_examples, read_test_examples
 from compose.models import Composition
 from compose.token_counts import count_tokens
-from registry.models import Adapter, BaseModel, Task, TaskRow, User
-from registry.search import tasks_shown_to
+from registry.models import Adapter, BaseModel, Task, User
 from web.errors import DomainError
 from web.pagination import paginate
 
@@ -436,82 +432,7 @@ def _attachment(text: str, content_type: str, filename: str) -> HttpResponse:
     )
 
 
-# --- Tasks, leaderboards, status ------------------------------------------------------------------------------------
-
-
-@require_safe
-def tasks(request: HttpRequest) -> HttpResponse:
-    """Tasks to compose for, or those that modules were trained on."""
-    trained = request.GET.get("kind") == "trained"
-    text = request.GET.get("q", "").strip()[:100]
-    found = tasks_shown_to(request.user).select_related("base_model").filter(is_held_out=not trained)
-    for word in text.split():
-        found = found.filter(
-            Q(title__icontains=word) | Q(slug__icontains=word) | Q(description__icontains=word)
-        )
-    if trained:
-        alive = Q(adapters__in=Adapter.objects.visible_to(request.user))
-        found = found.annotate(modules=Count("adapters", filter=alive, distinct=True))
-    else:
-        found = leaderboards.with_best(found, request.user)
-    page = paginate(found, order=("slug",), cursor=request.GET.get("cursor"), size=PAGE)
-    kept = {"kind": "trained"} if trained else {}
-    kept |= {"q": text} if text else {}
-    return render(
-        request,
-        "tasks/tasks.html",
-        {
-            "tasks": page.items,
-            "next_url": f"?{urlencode(kept | {'cursor': page.next_cursor})}" if page.next_cursor else "",
-            "is_trained": trained,
-            "q": text,
-            "section": "tasks",
-        },
-    )
-
-
-@require_safe
-def task(request: HttpRequest, slug: str) -> HttpResponse:
-    found = get_object_or_404(tasks_shown_to(request.user).select_related("base_model", "owner"), slug=slug)
-    modules = Adapter.objects.visible_to(request.user).filter(task=found, kind=Adapter.Kind.MODULE)
-    hidden = found.rows.filter(split=TaskRow.Split.TEST).count()
-    return render(
-        request,
-        "tasks/task_detail.html",
-        {
-            "task": found,
-            "rows": found.rows.filter(split=TaskRow.Split.FEW_SHOT),
-            "hidden": hidden,
-            "entries": leaderboards.leaderboard(found, request.user) if hidden else [],
-            "modules": modules.select_related("namespace", "base_model").order_by("-downloads", "-id")[:10],
-            "module_count": modules.count(),
-            "section": "tasks",
-        },
-    )
-
-
-@require_safe
-def leaderboard_csv(request: HttpRequest, slug: str) -> HttpResponse:
-    found = get_object_or_404(tasks_shown_to(request.user), slug=slug)
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(["rank", "name", "kind", "score", "low", "high", "n", "metric", "base_model"])
-    for entry in leaderboards.leaderboard(found, request.user):
-        score = entry.score
-        writer.writerow(
-            [
-                entry.rank or "",
-                job_page.plain_cell(entry.label),
-                "baseline" if entry.is_baseline else "composed",
-                score.value,
-                score.low,
-                score.high,
-                score.n,
-                score.metric,
-                entry.composition.base_model.name,
-            ]
-        )
-    return _attachment(out.getvalue(), "text/csv", f"leaderboard-{found.slug}.csv")
+# --- Status ------------------------------------------------------------------------------------
 
 
 @require_GET

@@ -251,6 +251,7 @@ MAX_CANDIDATES = 200
 MAX_BUDGET = 2000
 MAX_WAITING_JOBS_PER_USER = env.int("MAX_WAITING_JOBS_PER_USER", 10)
 MAX_RUNNING_JOBS_PER_USER = env.int("MAX_RUNNING_JOBS_PER_USER", 2)
+MAX_SCORED_PER_TASK_PER_DAY = env.int("MAX_SCORED_PER_TASK_PER_DAY", 50)
 
 # --- Jobs ---------------------------------------------------------------------------------------------------------
 JOB_LEASE_S = env.int("JOB_LEASE_S", 60)

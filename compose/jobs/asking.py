@@ -15,6 +15,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from compose import candidates as choosing
+from compose import daily_limit
 from compose import examples as reading
 from compose.engine.types import FLOAT_TYPES, LARGEST_EXPORT_RANK, Example, ExportForm
 from compose.errors import BadSetting, FewShotProblem
@@ -95,6 +96,8 @@ def request_composition(request: CompositionRequest) -> Composition:
     plan = _plan(request)
     with transaction.atomic():
         queue.require_room(request.owner)
+        if request.task is not None and plan.has_hidden_test:
+            daily_limit.require_left(request.owner, request.task)
         composition = Composition.objects.create(
             owner=request.owner,
             title=request.title.strip() or _title(request, plan),

@@ -10,6 +10,9 @@ from django.utils import timezone
 
 from registry.models.accounts import Namespace
 
+# Metrics of which less is better; all others are shares of what is right.
+LOWER_IS_BETTER = frozenset({"loss", "perplexity", "word_error_rate", "edit_distance"})
+
 
 class TaskQuerySet(models.QuerySet["Task"]):
     def held_out(self) -> TaskQuerySet:
@@ -50,6 +53,10 @@ class Task(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("task", args=[self.slug])
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.metric not in LOWER_IS_BETTER
 
 
 class TaskRow(models.Model):

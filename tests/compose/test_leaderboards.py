@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import csv
+import io
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from compose import daily_limit, leaderboards
+from compose.engine import types
+from compose.models import Composition
+from registry import reported_scores, task_sets
+from registry.models import Adapter, AdapterScore, Task, TaskRevision
+from registry.search import AdapterQuery, find
+from tests.compose.factories import finish, make_composition, make_modules
+from tests.factories import make_adapter, make_base_model, make_task, make_user
+from web.errors import NotFound
+
+pytestmark = pytest.mark.django_db
+ROWS = [{"input": f"question {number}", "output": str(number)} for number in range(20)]
+
+
+def make_board_task(**changes: Any) -> Task:
+    """A held-out task with five examples and twenty hidden rows."""
+    fields = {"slug": "count", "title": "Count", "description": "", "base_model": None, "few_shot": ROWS[:5]}
+    return task_sets.save_task(**{**fields, "test": ROWS, **changes})
+
+
+def scored(task: Task, value: float, **options: Any) -> Composition:
+    """A finished composition for the task with this score, and a zero-shot baseline of 0.2."""
+    scores = [
+        types.Score("zero_shot", "exact_match", 0.2, 0.1, 0.4, 20, "held_out"),
+        types.Score("lorahub", "exact_match", value, value / 2, 1.0, 20, "held_out"),
+    ]
+    return finish(make_composition(task=task, **options), scores=scores)
+
+
+def test_other_rows_make_another_revision_whose_board_begins_empty():
+    task, owner = make_board_task(), make_user()
+    first = scored(task, 0.6, owner=owner)
+    Composition.objects.update(created_at=timezone.now() - timedelta(hours=1))
+    make_board_task()
+    assert task.revisions.count() == 1
+    make_board_task(test=ROWS[::-1])
+    assert task.revisions.count() == 2
+    scored(task, 0.3, owner=owner)
+    newest = leaderboards.board(task, owner)
+    assert [entry.value for entry in newest.entries] == [0.3, 0.2]
+    before = leaderboards.board(task, owner, revision="1")
+    assert before.entries[0].url == first.get_absolute_url()
+    assert before.entries[0].value == 0.6
+    with pytest.raises(NotFound):
+        leaderboards.board(task, owner, revision="7")
+
+
+def test_a_revision_is_written_once():
+    make_board_task()
+    revision = TaskRevision.objects.get()
+    revision.metric = "other"
+    with pytest.raises(TypeError):
+        revision.save()
+
+
+def test_reported_scores_stand_beside_verified_ones_without_a_rank():
+    task, owner = make_board_task(), make_user()
+    scored(task, 0.5, owner=owner)
+    module = make_adapter("claimed")
+    AdapterScore.objects.create(adapter=module, task=task, source="reported", value=0.9, note="their table")
+    board = leaderboards.board(task, owner)
+    assert [(entry.rank, entry.kind) for entry in board.entries] == [
+        (None, "reported"),
+        (1, "composed"),
+        (None, "baseline"),
+    ]
+    assert [entry.kind for entry in leaderboards.board(task, owner, source="reported").entries] == [
+        "reported"
+    ]
+    Adapter.objects.filter(pk=module.pk).update(visibility="private")
+    assert leaderboards.board(task, owner).reported == 0
+
+
+def test_a_metric_of_which_less_is_better_is_sorted_the_other_way():
+    task = make_task("perplexing", metric="perplexity", is_held_out=True)
+    for name, value in (("worse", 0.9), ("better", 0.1)):
+        AdapterScore.objects.create(
+            adapter=make_adapter(name), task=task, source="reported", metric="perplexity", value=value
+        )
+    names = [entry.label.partition("/")[2] for entry in leaderboards.board(task, None).entries]
+    assert names == ["better", "worse"]
+    assert "↓" in Client().get("/tasks/perplexing").content.decode()
+
+
+def test_only_the_first_hundred_rows_and_ones_own_are_on_the_page_and_all_in_the_files(client: Client):
+    task, ada = make_board_task(), make_user("ada")
+    for number in range(105):
+        adapter = make_adapter(f"m{number:03}", created_by=ada if number == 104 else None)
+        AdapterScore.objects.create(adapter=adapter, task=task, source="reported", value=1 - number / 200)
+    client.force_login(ada)
+    with CaptureQueriesContext(connection) as queries:
+        page = client.get("/tasks/count").content.decode()
+    assert len(queries) <= 15, "\n".join(query["sql"][:100] for query in queries)
+    assert "m104" in page
+    assert "m103" not in page
+    assert "The first 101 of 105 rows" in page
+    rows = list(csv.DictReader(io.StringIO(client.get("/tasks/count/leaderboard.csv").content.decode())))
+    assert (len(rows), rows[0]["verified"], rows[0]["kind"]) == (105, "no", "reported")
+    board = client.get("/api/v1/tasks/count/leaderboard/").json()
+    assert (len(board["results"]), board["hidden_rows"], board["revision"]) == (105, 20, 1)
+
+
+def test_the_endpoint_refuses_what_it_does_not_know(client: Client):
+    make_board_task()
+    assert client.get("/api/v1/tasks/count/leaderboard/?sort=x").status_code == 400
+    assert client.get("/api/v1/tasks/nothing/leaderboard/").status_code == 404
+    assert client.get("/tasks/count?revision=99").status_code == 404
+    assert client.get("/tasks/count?source=nobody").status_code == 404
+
+
+def test_the_embedded_board_may_stand_in_other_pages_and_shows_what_everybody_sees(client: Client):
+    task, owner = make_board_task(), make_user()
+    scored(task, 0.5, owner=owner)
+    client.force_login(owner)
+    answer = client.get("/tasks/count/embed")
+    assert "X-Frame-Options" not in answer
+    assert "frame-ancestors *" in answer["Content-Security-Policy"]
+    assert "Nobody has composed" in answer.content.decode()
+    assert "frame-ancestors 'none'" in client.get("/tasks/count")["Content-Security-Policy"]
+
+
+def test_a_days_scored_compositions_run_out_and_failed_ones_are_given_back(settings: Any):
+    settings.MAX_SCORED_PER_TASK_PER_DAY = 2
+    task, owner = make_board_task(), make_user()
+    base_model = make_base_model()
+    make_modules(base_model)
+    failed = make_composition(owner=owner, task=task, base_model=base_model)
+    Composition.objects.filter(pk=failed.pk).update(status="failed")
+    for _ in range(2):
+        make_composition(owner=owner, task=task, base_model=base_model)
+    with pytest.raises(daily_limit.DailyLimit) as refused:
+        make_composition(owner=owner, task=task, base_model=base_model)
+    assert "today's 2 scored compositions" in refused.value.message
+    make_composition(task=task, base_model=base_model)
+    assert "0 more of 2" in daily_limit.for_person(owner, task)
+    assert "2 compositions a day" in daily_limit.for_person(None, task)
+    Composition.objects.update(created_at=timezone.now() - timedelta(hours=25))
+    make_composition(owner=owner, task=task, base_model=base_model)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "table.csv"
+    path.write_text("module,boolean_expressions,word_sorting\nlorahub/one,56.67,0.0\nlorahub/two,50.0,\n")
+    return path
+
+
+def test_a_table_of_modules_and_tasks_is_kept_as_self_reported_and_again_without_harm(table: Path):
+    make_user("ada")
+    arguments: list[Any] = [
+        table,
+        "--by",
+        "ada",
+        "--note",
+        "their repository",
+        "--percent",
+        "--task-prefix",
+        "bbh-",
+    ]
+    call_command("import_scores", *arguments)
+    assert not AdapterScore.objects.exists()
+    arguments += ["--make-missing", "--make-namespace", "lorahub", "--base", "google/flan-t5-large"]
+    for _ in range(2):
+        call_command("import_scores", *arguments)
+    assert AdapterScore.objects.count() == 3
+    score = AdapterScore.objects.get(adapter__name="one", task__slug="bbh-boolean-expressions")
+    assert score.value == pytest.approx(0.5667)
+    assert (score.source, score.note) == ("reported", "their repository")
+    page = Client().get("/tasks/bbh-boolean-expressions").content.decode()
+    assert "lorahub/one" in page
+    assert "self-reported" in page
+    query = AdapterQuery(namespace="lorahub", scored_on="bbh-boolean-expressions", sort="score")
+    assert [adapter.name for adapter in find(query, person=None).items] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "first line"),
+        ("module\n", "first line"),
+        ("module,a,a\n", "another task"),
+        ("module,a\nx/y\n", "Line 2 has 1 columns"),
+        ("module,a\nx/y,much\n", "Line 2, a: 'much' is no number"),
+        ("module,a\nx/y,101\n", "not between 0 and 100"),
+        ("module,a\nx/y,nan\n", "not between 0 and 100"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_refused_by_line_and_nothing_is_kept(
+    tmp_path: Path, text: str, sentence: str
+):
+    path = tmp_path / "table.csv"
+    path.write_text(text)
+    make_user("ada")
+    with pytest.raises(CommandError, match=sentence):
+        call_command("import_scores", path, "--by", "ada", "--note", "x", "--percent")
+    assert not AdapterScore.objects.exists()
+    assert not Task.objects.exists()
+
+
+def test_lorahubs_own_table_imports_at_its_real_size():
+    path = Path(__file__).resolve().parents[3] / "shared" / "data" / "lorahub" / "single_module_accuracy.csv"
+    if not path.exists():
+        pytest.skip("the table is not on this machine")
+    cells = reported_scores.read_table(path, in_percent=True)
+    assert len(cells) == 196 * 27
+    assert len({cell.module for cell in cells}) == 196
