@@ -307,7 +307,10 @@ def prepare(
 
     `base_model` counts before what config and card say, `fallback` after it. Raises InspectionRefused.
     """
-    with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="publish-") as workspace:
+    # What cannot be tidied up is the sweep's: by then the revision may be there, and an error would deny it.
+    with TemporaryDirectory(
+        dir=settings.UPLOAD_TMP_DIR, prefix="publish-", ignore_cleanup_errors=True
+    ) as workspace:
         base, label = _resolve_base(base_model, *_labels_in(files), fallback)
         matrices = (base.sizes() or None) if base else None
         found = inspection.inspect_folder(

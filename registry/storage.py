@@ -16,14 +16,13 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from django.conf import settings
-from django.core.exceptions import BadRequest
 from django.core.files import File
 from django.core.files.storage import FileSystemStorage, Storage, storages
 from django.db import transaction
@@ -31,8 +30,10 @@ from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from registry.models import Blob, SentBlob
+from web.disk import StorageBroken, StorageFull, failures_in_words
 from web.errors import DomainError
 
+__all__ = ["StorageBroken", "StorageFull", "failures_in_words"]  # of web.disk, for those who store
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1024 * 1024
@@ -42,30 +43,6 @@ UNREFERENCED_BLOBS_KEPT = timedelta(days=1)
 ORPHANS_ASKED_AT_ONCE = 500
 DAMAGED = "damaged/"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-class StorageFull(DomainError, BadRequest):
-    """Also a BadRequest: where Django itself reads a form, only that gets through to the error page."""
-
-    code = "storage_full"
-    status = 507
-
-    def __init__(self) -> None:
-        super().__init__(
-            "There is not enough space left on this server to take these files. Nothing was kept; "
-            "try again later or tell the people who run it."
-        )
-
-
-class StorageBroken(DomainError, BadRequest):
-    code = "storage_broken"
-    status = 503
-
-    def __init__(self) -> None:
-        super().__init__(
-            "The disk of this server could not be written. Nothing was kept; try again later or tell the people "
-            "who run it."
-        )
 
 
 class HashMismatch(DomainError):
@@ -119,7 +96,7 @@ def store_file(path: Path, *, sha256: str | None = None) -> Blob:
     digests = digest(path)
     if sha256 is not None and digests.sha256 != sha256.lower():
         raise HashMismatch(found=digests.sha256, expected=sha256.lower())
-    with full_disk_in_words():
+    with failures_in_words():
         return _store(path, digests)
 
 
@@ -132,13 +109,13 @@ def store_stream(
     """
     path = temp_path()
     try:
-        with full_disk_in_words(), path.open("wb") as file:
+        with failures_in_words(), path.open("wb") as file:
             digests = _write(chunks, file, size_bytes)
         if digests is None:
             return store_file(path, sha256=sha256)
         if size_bytes != digests.size_bytes or (sha256 or digests.sha256) != digests.sha256:
             raise HashMismatch(found=digests.sha256, expected=sha256 or f"of {size_bytes} bytes")
-        with full_disk_in_words():
+        with failures_in_words():
             return _store(path, digests)
     finally:
         path.unlink(missing_ok=True)
@@ -251,19 +228,6 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def full_disk_in_words() -> Iterator[None]:
-    """Turns "no space left on device" into StorageFull, and a disk that fails into StorageBroken."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise StorageFull from error
-        if error.errno in {errno.EIO, errno.EROFS}:
-            raise StorageBroken from error
-        raise
 
 
 # --- Taking out ------------------------------------------------------------------------------------------

@@ -62,7 +62,8 @@ class HashingUploadHandler(TemporaryFileUploadHandler):
         storage.require_free_space(content_length)
 
     def new_file(self, field_name: str, file_name: str, *args: Any, **kwargs: Any) -> None:
-        super().new_file(field_name, "upload", *args, **kwargs)
+        with storage.failures_in_words():
+            super().new_file(field_name, "upload", *args, **kwargs)
         self.path_in_folder = file_name
         self.digest = hashlib.sha256()
         self.size_bytes = 0
@@ -73,11 +74,12 @@ class HashingUploadHandler(TemporaryFileUploadHandler):
             self.file.close()
             raise UploadTooLarge(show(self.path_in_folder)[:255], settings.MAX_FILE_BYTES)
         self.digest.update(raw_data)
-        with storage.full_disk_in_words():
+        with storage.failures_in_words():
             self.file.write(raw_data)
 
     def file_complete(self, file_size: int) -> UploadedFile | None:
-        file = super().file_complete(file_size)
+        with storage.failures_in_words():  # the last bytes of the buffer go to the disk here
+            file = super().file_complete(file_size)
         file.name = self.path_in_folder  # type: ignore[union-attr]
         file.path_in_folder = self.path_in_folder  # type: ignore[union-attr]
         file.sha256 = self.digest.hexdigest()  # type: ignore[union-attr]

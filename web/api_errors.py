@@ -10,6 +10,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
+from web import disk
 from web.errors import DomainError
 
 ErrorBody = dict[str, Any]
@@ -30,6 +31,7 @@ def handle(exception: Exception, context: dict[str, Any]) -> Response | None:
         exception = exceptions.NotFound()
     elif isinstance(exception, PermissionDenied):
         exception = exceptions.PermissionDenied()
+    exception = disk.refusal_of(exception) or exception
     if isinstance(exception, DomainError):
         set_rollback()
         return Response(body(exception.code, exception.message, exception.fields), status=exception.status)

@@ -10,7 +10,7 @@ from django.http.response import HttpResponseBase
 from django.middleware.gzip import GZipMiddleware
 from django.shortcuts import render
 
-from web import logs, views
+from web import disk, logs, views
 from web.errors import DomainError
 
 COMPRESSED = frozenset({"text/html", "application/atom+xml", "image/svg+xml", "text/csv"})
@@ -75,6 +75,7 @@ class DomainErrorMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        if not isinstance(exception, DomainError):
+        error = exception if isinstance(exception, DomainError) else disk.refusal_of(exception)
+        if error is None:
             return None
-        return render(request, "error.html", {"error": exception}, status=exception.status)
+        return render(request, "error.html", {"error": error}, status=error.status)

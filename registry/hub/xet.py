@@ -72,7 +72,7 @@ def put_xorb(request: HttpRequest, ticket: str, scope: str, xorb: str) -> JsonRe
         raise UploadTooLarge("The upload", settings.MAX_ADAPTER_BYTES)
     beside = folder / f"{xorb}.{secrets.token_hex(8)}.part"
     try:
-        with storage.full_disk_in_words(), beside.open("wb") as file:
+        with storage.failures_in_words(), beside.open("wb") as file:
             for piece in sending.pieces_of(request):
                 file.write(piece)
         if beside.stat().st_size != length:
