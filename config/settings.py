@@ -68,6 +68,10 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "allauth",
     "allauth.account",
+    "allauth.mfa",
+    "allauth.usersessions",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "rest_framework",
     "drf_spectacular",
     "django_htmx",
@@ -294,6 +298,41 @@ ACCOUNT_LOGIN_METHODS = {"username", "email"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "email", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = env.str("ACCOUNT_EMAIL_VERIFICATION", "none")
 ACCOUNT_ADAPTER = "registry.accounts.AccountAdapter"
+# Failures are counted by address and by account; a browser that signed in to the account before has a count of its
+# own (`registry.accounts`), so nobody is locked out by strangers. Forms that send mail are counted as well.
+ACCOUNT_RATE_LIMITS = {
+    "login_failed": "10/5m/ip,10/5m/key",
+    "signup": "20/h/ip",
+    "reset_password": "20/h/ip,5/d/key",
+}
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_TOTP_ISSUER = "LoRA Commons"
+MFA_ALLOW_UNVERIFIED_EMAIL = True  # most sites at home have no mail
+MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not HTTPS  # browsers themselves allow passkeys only on localhost then
+# Sign-in by an OpenID Connect server: present once its address is set.
+OIDC_ISSUER = env.str("OIDC_ISSUER", "")
+SOCIALACCOUNT_PROVIDERS = (
+    {
+        "openid_connect": {
+            "OAUTH_PKCE_ENABLED": True,
+            "APPS": [
+                {
+                    "provider_id": "oidc",
+                    "name": env.str("OIDC_NAME", "your organisation"),
+                    "client_id": env.str("OIDC_CLIENT_ID"),
+                    "secret": env.str("OIDC_CLIENT_SECRET"),
+                    "settings": {"server_url": OIDC_ISSUER},
+                }
+            ],
+        }
+    }
+    if OIDC_ISSUER
+    else {}
+)
+SOCIALACCOUNT_AUTO_SIGNUP = False  # a new person chooses the name that they will publish under
+SOCIALACCOUNT_EMAIL_AUTHENTICATION = False  # an address that some server claims opens no account that is here
+SIGN_UP_OPEN = env.bool("SIGN_UP_OPEN", True)
 ACCOUNT_USERNAME_MIN_LENGTH = 2
 EMAIL_HOST = env.str("EMAIL_HOST", "")
 EMAIL_PORT = env.int("EMAIL_PORT", 587)

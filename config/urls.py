@@ -18,3 +18,4 @@ handler404 = "web.views.page_not_found"
 handler500 = "web.views.server_error"
 handler403 = "web.views.permission_denied"
 handler400 = "web.views.bad_request"
+handler429 = "web.views.too_many_requests"  # asked for by allauth

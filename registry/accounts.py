@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
 from django import forms
+from django.conf import settings
 from django.db import transaction
-from django.http import HttpRequest
+from django.db.models import Q
+from django.http import HttpRequest, HttpResponse
 
 from registry.models import Membership, Namespace, User
 from registry.names import InvalidName, check_namespace_name
+from web.addresses import client_address
 from web.errors import Conflict
+
+KNOWN_BROWSER = "known_browser"
+KNOWN_BROWSER_S = 365 * 24 * 3600
 
 
 class NameTaken(Conflict):
@@ -47,7 +54,41 @@ def create_account(*, username: str, password: str | None, email: str = "", is_s
 
 
 class AccountAdapter(DefaultAccountAdapter):
-    """allauth's hooks: a user name must be good as a namespace, and gets one."""
+    """allauth's hooks: a user name must be good as a namespace, and gets one.
+
+    Guesses at a password are counted by account. A browser that has signed in to it before carries a signed cookie
+    and is counted apart: strangers who use up the account's count do not lock its owner out. The idea is OWASP's
+    "device cookies", https://owasp.org/www-community/Slow_Down_Online_Guessing_Attacks_with_Device_Cookies
+    """
+
+    def is_open_for_signup(self, request: HttpRequest) -> bool:
+        return bool(settings.SIGN_UP_OPEN)
+
+    def get_client_ip(self, request: HttpRequest) -> str:
+        return client_address(request)
+
+    def post_login(self, request: HttpRequest, user: Any, **details: Any) -> HttpResponse:
+        response = super().post_login(request, user, **details)
+        response.set_signed_cookie(
+            KNOWN_BROWSER,
+            f"{user.pk}:{secrets.token_hex(8)}",
+            salt=KNOWN_BROWSER,
+            max_age=KNOWN_BROWSER_S,
+            secure=settings.HTTPS,
+            httponly=True,
+            samesite="Lax",
+        )
+        return response
+
+    def _get_login_attempts_cache_key(self, request: HttpRequest, **credentials: Any) -> str:
+        key: str = super()._get_login_attempts_cache_key(request, **credentials)
+        known = request.get_signed_cookie(KNOWN_BROWSER, "", salt=KNOWN_BROWSER, max_age=KNOWN_BROWSER_S)
+        if not known:
+            return key
+        login = credentials.get("username") or credentials.get("email") or ""
+        is_theirs = Q(username__iexact=login) | Q(email__iexact=login)
+        is_known = User.objects.filter(is_theirs, pk=known.partition(":")[0]).exists() if login else False
+        return f"{key}:{known}" if is_known else key
 
     def clean_username(self, username: str, shallow: bool = False) -> str:
         username = super().clean_username(username, shallow=shallow)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.db.models import Count, QuerySet
@@ -37,6 +38,8 @@ from registry.models import (
 )
 from registry.storage import unreferenced
 
+# Second factors and limits hold at the one place where people sign in.
+admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 admin.site.site_header = "LoRA Commons"
 admin.site.site_title = "LoRA Commons"
 admin.site.register(User, UserAdmin)

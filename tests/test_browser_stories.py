@@ -76,7 +76,9 @@ def test_a_contributor_uploads_a_module_and_sees_where_it_helps(
     # Somebody else composes with it.
     bob = make_user("bob")
     for number in (1, 2):
-        publish_fake(tmp_path, f"part-{number}", owner=bob, base_model="demo/tiny-t5", config={"seed": number})
+        publish_fake(
+            tmp_path, f"part-{number}", owner=bob, base_model="demo/tiny-t5", config={"seed": number}
+        )
     done = composed(make_user("grace"), base_model)
     page.goto(f"{live_server.url}/ada/colour")
     expect(page.locator("main")).to_contain_text(re.compile("[Uu]sed in"))

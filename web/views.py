@@ -93,6 +93,15 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     return answer_error(request, DomainError("The request could not be read."))
 
 
+def too_many_requests(request: HttpRequest) -> HttpResponse:
+    """For forms that are counted; the longest that somebody who is no machine has to wait."""
+    error = DomainError("Too many attempts. Wait five minutes, then try again.")
+    error.code, error.status = "too_many_requests", 429
+    response = answer_error(request, error)
+    response["Retry-After"] = "300"
+    return response
+
+
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     return answer_error(
         request,

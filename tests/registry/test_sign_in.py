@@ -1,0 +1,250 @@
+"""Signing in: limits that lock nobody out, a second factor, sessions, another server's accounts, no telling who exists."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from allauth.mfa.models import Authenticator
+from allauth.mfa.totp.internal import auth as totp
+from django.core.management import call_command
+from django.test import Client
+
+from registry.models import Namespace, User
+from registry.rights import may_write
+from tests.factories import make_user
+
+pytestmark = pytest.mark.django_db
+
+PASSWORD = "correct horse battery"
+
+
+def sign_in(client: Client, login: str, password: str = PASSWORD, address: str = "127.0.0.1") -> Any:
+    return client.post("/accounts/login/", {"login": login, "password": password}, REMOTE_ADDR=address)
+
+
+def was_checked(answer: Any) -> bool:
+    """Whether the password was looked at, and not the question refused."""
+    return answer.status_code != 429 and "Too many failed login attempts" not in answer.content.decode()
+
+
+def is_in(client: Client) -> bool:
+    return client.get("/settings").status_code == 200
+
+
+# --- Guessing ------------------------------------------------------------------------------------------------
+
+
+def test_a_thousand_guesses_from_one_address_are_ten():
+    make_user("ada")
+    client = Client()
+    answers = [sign_in(client, "ada", f"guess {number}") for number in range(50)]
+    assert sum(was_checked(answer) for answer in answers) <= 10
+    assert answers[-1].status_code == 429
+    assert answers[-1]["Retry-After"] == "300"
+    sign_in(client, "ada")
+    assert not is_in(client), "the right password from there waits as well"
+
+
+def test_guesses_from_many_addresses_do_not_lock_out_the_owner():
+    make_user("ada")
+    home = Client()
+    sign_in(home, "ada", address="10.9.9.9")
+    assert is_in(home)
+    home.post("/accounts/logout/")
+    answers = [
+        sign_in(Client(), "ada", f"guess {number}", address=f"10.0.0.{number}") for number in range(60)
+    ]
+    assert sum(was_checked(answer) for answer in answers) <= 10
+    sign_in(home, "ada", address="10.9.9.9")
+    assert is_in(home), "the owner's own browser is counted apart"
+
+
+def test_a_known_browser_is_known_for_its_account_alone():
+    make_user("ada")
+    make_user("eve")
+    client = Client()
+    sign_in(client, "eve")
+    client.post("/accounts/logout/")
+    answers = [sign_in(client, "ada", f"guess {number}", address=f"10.0.0.{number}") for number in range(30)]
+    assert sum(was_checked(answer) for answer in answers) <= 10
+
+
+def test_nobody_is_told_who_has_an_account():
+    make_user("ada", email="ada@example.org")
+    token = re.compile(r'name="csrfmiddlewaretoken" value="[^"]+"|request [0-9a-f]{16}')
+    for address, fields in (
+        ("/accounts/login/", [{"login": name, "password": "wrong"} for name in ("ada", "abc")]),
+        ("/accounts/password/reset/", [{"email": f"{name}@example.org"} for name in ("ada", "abc")]),
+    ):
+        known, unknown = (Client().post(address, given, follow=True) for given in fields)
+        assert known.status_code == unknown.status_code
+        first, second = (token.sub("", answer.content.decode()) for answer in (known, unknown))
+        assert first.replace("ada", "abc") == second, address
+
+
+def test_the_administration_has_no_door_of_its_own():
+    make_user("root", is_staff=True, is_superuser=True)
+    client = Client()
+    answer = client.post("/admin/login/", {"username": "root", "password": PASSWORD})
+    assert answer.status_code == 302
+    assert answer["Location"].startswith("/accounts/login/")
+    assert client.get("/admin/").status_code == 302
+
+
+def test_a_site_may_close_its_sign_up(settings):
+    settings.SIGN_UP_OPEN = False
+    Client().post("/accounts/signup/", {"username": "eve", "password1": PASSWORD, "password2": PASSWORD})
+    assert not User.objects.filter(username="eve").exists()
+
+
+# --- A second factor and sessions --------------------------------------------------------------------------------
+
+
+def test_with_a_second_factor_the_password_alone_opens_nothing():
+    user = make_user("ada")
+    secret = totp.generate_totp_secret()
+    totp.TOTP.activate(user, secret)
+    client = Client()
+    answer = sign_in(client, "ada")
+    assert answer["Location"].startswith("/accounts/2fa/authenticate/")
+    assert not is_in(client)
+    assert client.get("/admin/").status_code == 302
+    client.post("/accounts/2fa/authenticate/", {"code": "000000"})
+    assert not is_in(client)
+    code = totp.format_hotp_value(totp.hotp_value(secret, next(iter(totp.yield_hotp_counters_from_time()))))
+    client.post("/accounts/2fa/authenticate/", {"code": code})
+    assert is_in(client)
+
+
+def test_a_person_turns_on_a_second_factor_by_the_pages():
+    make_user("ada")
+    client = Client()
+    sign_in(client, "ada")
+    assert client.get("/accounts/2fa/").status_code == 200
+    asked = client.get("/accounts/2fa/totp/activate/")["Location"]
+    assert asked.startswith("/accounts/reauthenticate/"), "whoever found an open browser changes no factors"
+    client.post(asked, {"password": PASSWORD})
+    page = client.get("/accounts/2fa/totp/activate/")
+    assert "data:image/svg+xml" in page.content.decode()
+    secret = client.session["mfa.totp.secret"]
+    code = totp.format_hotp_value(totp.hotp_value(secret, next(iter(totp.yield_hotp_counters_from_time()))))
+    client.post("/accounts/2fa/totp/activate/", {"code": code})
+    assert Authenticator.objects.filter(user__username="ada", type="totp").exists()
+    assert client.get("/accounts/2fa/recovery-codes/").status_code == 200
+    assert client.get("/accounts/2fa/webauthn/add/").status_code == 200
+    assert "passkey_login" in Client().get("/accounts/login/").content.decode()
+
+
+def test_a_person_ends_their_other_sessions():
+    make_user("ada")
+    here, elsewhere = Client(), Client()
+    sign_in(here, "ada")
+    sign_in(elsewhere, "ada")
+    assert here.get("/accounts/sessions/").content.decode().count("<tr") >= 3
+    here.post("/accounts/sessions/")
+    assert is_in(here)
+    assert not is_in(elsewhere)
+
+
+# --- Another server's accounts -----------------------------------------------------------------------------------
+
+
+class Issuer(BaseHTTPRequestHandler):
+    """As much of an OpenID Connect server as a sign-in needs; `nonce` and keys are not used with userinfo."""
+
+    address = ""
+
+    def do_GET(self) -> None:
+        if self.path.endswith("/.well-known/openid-configuration"):
+            self.answer({
+                "issuer": self.address,
+                "authorization_endpoint": f"{self.address}/authorize",
+                "token_endpoint": f"{self.address}/token",
+                "userinfo_endpoint": f"{self.address}/userinfo",
+            })  # fmt: skip
+        else:
+            self.answer({"sub": "42", "email": "grace@example.org", "preferred_username": "grace"})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer({"access_token": "x", "token_type": "Bearer", "expires_in": 60})
+
+    def answer(self, content: dict[str, Any]) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def issuer(settings: Any) -> Iterator[str]:
+    """An OpenID Connect server on this machine that the site trusts."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Issuer)
+    Issuer.address = f"http://127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    app = {
+        "provider_id": "oidc",
+        "name": "Example Works",
+        "client_id": "us",
+        "secret": "s",
+        "settings": {"server_url": Issuer.address},
+    }
+    settings.SOCIALACCOUNT_PROVIDERS = {"openid_connect": {"OAUTH_PKCE_ENABLED": True, "APPS": [app]}}
+    yield Issuer.address
+    server.shutdown()
+    server.server_close()
+
+
+def test_somebody_from_another_server_chooses_a_name_once_and_is_known_then(issuer):
+    make_user("grace-taken")
+    for attempt in range(2):
+        client = Client()
+        assert "Example Works" in client.get("/accounts/login/").content.decode()
+        away = client.post("/accounts/oidc/oidc/login/?process=login")
+        asked = urlsplit(away["Location"])
+        assert away["Location"].startswith(f"{issuer}/authorize")
+        query = parse_qs(asked.query)
+        assert query["code_challenge_method"] == ["S256"]
+        back = client.get("/accounts/oidc/oidc/login/callback/", {"code": "c", "state": query["state"][0]})
+        if attempt == 0:
+            assert back["Location"] == "/accounts/3rdparty/signup/"
+            for taken in ("grace-taken", "settings", "a b"):
+                client.post("/accounts/3rdparty/signup/", {"username": taken, "email": "grace@example.org"})
+                assert not is_in(client)
+            client.post("/accounts/3rdparty/signup/", {"username": "grace", "email": "grace@example.org"})
+        assert is_in(client)
+    assert User.objects.filter(username="grace").count() == 1
+    assert Namespace.objects.filter(name="grace").exists()
+
+
+def test_an_address_that_another_server_claims_opens_no_account_here(issuer):
+    make_user("ada", email="grace@example.org")
+    client = Client()
+    query = parse_qs(urlsplit(client.post("/accounts/oidc/oidc/login/?process=login")["Location"]).query)
+    client.get("/accounts/oidc/oidc/login/callback/", {"code": "c", "state": query["state"][0]})
+    assert not is_in(client)
+
+
+def test_without_a_server_in_the_environment_nothing_of_it_is_there():
+    assert Client().get("/accounts/oidc/oidc/login/").status_code == 404
+    assert "Sign in with" not in Client().get("/accounts/login/").content.decode().replace(
+        "Sign in with a passkey", ""
+    )
+
+
+def test_an_account_made_by_command_may_publish_in_its_own_name(monkeypatch):
+    monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", PASSWORD)
+    call_command("createsuperuser", "--noinput", username="root", email="", verbosity=0)
+    assert may_write(User.objects.get(username="root"), Namespace.objects.get(name="root"))
