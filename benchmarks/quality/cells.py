@@ -62,7 +62,11 @@ def _settings(group: str) -> dict[str, object]:
         "dampings": auto.DAMPINGS,
         "budget": method_named("auto").usual_budget,
     }
-    return searched | {"rate": gradient.RATE, "start": gradient.START_TOTAL}
+    return searched | {
+        "rate": gradient.RATE,
+        "start": gradient.START_TOTAL,
+        "descent l1": gradient.L1_PENALTY,
+    }
 
 
 @dataclass(frozen=True)

@@ -24,30 +24,33 @@ def reporting(base: Base) -> list[Pair]:
 
 def main_cells(rows: int) -> Iterator[Cell]:
     """The T5's: reporting tasks first, then the others; every round pairs each draw with another pool."""
-    for pair in T5.held_out:
+    for pairs in (reporting(T5), tuning(T5)):
+        yield from _round(pairs, 0, ("lorahub", "auto"), rows)
+        yield from _without_pool(pairs, "auto-all", DRAWS, rows)
+        for group in ("crowd", "controls", "gradient-all"):
+            yield from _without_pool(pairs, group, DRAWS[:1], rows)
         for pool in POOLS:
-            yield Cell(T5.id, pair.key, "static", 0, pool, rows=rows)
-    for turn in range(len(POOLS)):
+            yield from (Cell(T5.id, pair.key, "static", 0, pool, rows=rows) for pair in pairs)
+    for turn in range(1, len(POOLS)):
         for pairs in (reporting(T5), tuning(T5)):
-            for draw in DRAWS:
-                pool = POOLS[(draw - 1 + turn) % len(POOLS)]
-                for group in (
-                    "lorahub",
-                    "auto",
-                    "gradient" if turn < 2 else "",
-                    "lorahub-200" if turn < 2 else "",
-                ):
-                    if group:
-                        yield from (Cell(T5.id, pair.key, group, draw, pool, rows=rows) for pair in pairs)
-            if turn == 0:
-                yield from _without_pool(pairs, rows)
+            yield from _round(pairs, turn, ("lorahub", "auto"), rows)
+    for pairs in (reporting(T5), tuning(T5)):
+        yield from _round(pairs, 0, ("lorahub-200", "gradient"), rows)
+        for group in ("crowd", "controls", "gradient-all"):
+            yield from _without_pool(pairs, group, DRAWS[1:], rows)
 
 
-def _without_pool(pairs: list[Pair], rows: int) -> Iterator[Cell]:
+def _round(pairs: list[Pair], turn: int, groups: tuple[str, ...], rows: int) -> Iterator[Cell]:
+    """Every draw with one pool each; five rounds pair every draw with every pool."""
     for draw in DRAWS:
-        for group in ("auto-all", "crowd", "gradient-all", "controls"):
-            if group == "auto-all" or draw <= 2:
-                yield from (Cell(T5.id, pair.key, group, draw, 0, rows=rows) for pair in pairs)
+        pool = POOLS[(draw - 1 + turn) % len(POOLS)]
+        for pair in pairs:
+            yield from (Cell(T5.id, pair.key, group, draw, pool, rows=rows) for group in groups)
+
+
+def _without_pool(pairs: list[Pair], group: str, draws: tuple[int, ...], rows: int) -> Iterator[Cell]:
+    for draw in draws:
+        yield from (Cell(T5.id, pair.key, group, draw, 0, rows=rows) for pair in pairs)
 
 
 def causal_cells(base: Base, rows: int) -> Iterator[Cell]:

@@ -17,8 +17,8 @@ STARTS = (0.7, 1.4)
 # How far a weight is raised to see what it does.
 STEP = 0.005
 # What a unit of absolute weight and half a unit of squared weight cost, in nats; see docs/decisions/0007.
-L1_PENALTY = 0.03
-L2_PENALTY = 0.0
+L1_PENALTY = 0.015
+L2_PENALTY = 0.06
 # Steps tried in a round, from bold to timid. Rounds differ so much in what they bear that the range is wide.
 DAMPINGS = tuple(10.0**exponent for exponent in (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5))
 # After two rounds in a row that lower the objective by less than this share of it, the search is over.

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compose.engine.auto import L1_PENALTY
 from compose.engine.types import Trial
 
 START_TOTAL = 1.4  # sum of the first weights, which are equal
+L1_PENALTY = 0.03  # nats for a unit of absolute weight
 RATE = 0.05
 LOWEST_RATE = 0.002
 PATIENCE = 8  # steps without a new lowest objective before the rate is halved
@@ -64,7 +64,7 @@ class GradientSearch:
         self._weights = self._weights - self._rate * mean / (np.sqrt(square) + _TINY)
 
     def objective(self, mixing_weights: tuple[float, ...], loss: float) -> float:
-        """Mean token loss plus the L1 penalty of method `auto`."""
+        """Mean token loss plus the penalty for large weights."""
         return loss + L1_PENALTY * sum(abs(weight) for weight in mixing_weights)
 
     def best(self, trials: Sequence[Trial]) -> Trial | None:
