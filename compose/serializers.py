@@ -102,7 +102,9 @@ class CompositionRequestSerializer(serializers.Serializer):
         required=False,
         allow_null=True,
         default=None,
-        help_text="Trials; 40 for lorahub and 400 for auto if left out.",
+        help_text="Trials. If left out: "
+        + ", ".join(f"{usual} for {name}" for name, usual in jobs.USUAL_BUDGETS.items())
+        + ".",
     )
     seed = serializers.IntegerField(default=jobs.DEFAULT_SEED)
     export_rank = serializers.IntegerField(

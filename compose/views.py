@@ -145,6 +145,9 @@ def _render_form(
             "tasks": to_try,
             "chosen_task": next((task for task in to_try if task.slug == form["task"].value()), None),
             "limits": settings,
+            "usual_budgets": [
+                (Composition.Method(name).label, usual) for name, usual in jobs.USUAL_BUDGETS.items()
+            ],
             "split_at": few_shot.MIN_ROWS_TO_SPLIT,
             "estimate": _estimate(base_model, form["method"].value(), form["budget"].value()),
             **_pickable(
