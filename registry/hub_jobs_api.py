@@ -229,15 +229,12 @@ class ImportList(generics.ListAPIView[ImportJob]):
         asked for again at any time.
         """
         only(request)
+        person = _person(request)
         form = NewImportSerializer(data=request.data)
         form.is_valid(raise_exception=True)
         wanted = dict(form.validated_data)
-        namespace = writable_namespace(
-            request.user,
-            wanted.pop("namespace") or request.user.get_username(),
-            adapter=wanted["name"] or None,
-        )
-        job = import_jobs.request_import(owner=_person(request), namespace=namespace, **wanted)
+        namespace = writable_namespace(person, wanted.pop("namespace") or person.get_username())
+        job = import_jobs.request_import(owner=person, namespace=namespace, **wanted)
         answer = _import(request, job, 201)
         answer["Location"] = reverse("api_import", args=[job.pk])
         return answer
@@ -330,13 +327,14 @@ class PushList(generics.ListAPIView[PushJob]):
     def post(self, request: Request) -> Response:
         """Publish an adapter of yours on another Hub, with your own token there: a job that a worker does."""
         only(request)
+        person = _person(request)
         form = NewPushSerializer(data=request.data)
         form.is_valid(raise_exception=True)
         wanted = dict(form.validated_data)
         namespace, _, name = wanted.pop("adapter").partition("/")
-        adapter = visible_adapter(request.user, namespace, name)
+        adapter = visible_adapter(person, namespace, name)
         revision = downloads.revision_called(adapter, wanted.pop("revision"))
-        job = push_jobs.request_push(owner=_person(request), adapter=adapter, revision=revision, **wanted)
+        job = push_jobs.request_push(owner=person, adapter=adapter, revision=revision, **wanted)
         answer = _push(request, job, 201)
         answer["Location"] = reverse("api_push", args=[job.pk])
         return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django import forms
@@ -113,8 +114,10 @@ def _import_context(job: ImportJob) -> dict[str, Any]:
     }
 
 
-def _with_counts(jobs: Any) -> list[tuple[ImportJob, dict[str, int]]]:
-    return [(job, import_jobs.counts(job)) for job in jobs]
+def _with_counts(jobs: Iterable[ImportJob]) -> list[tuple[ImportJob, dict[str, int]]]:
+    jobs = list(jobs)
+    counts = import_jobs.counts_of(jobs)
+    return [(job, counts[job.pk]) for job in jobs]
 
 
 # --- Pushes ------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from tests.factories import (
     make_organisation,
     make_token,
     make_user,
+    namespace_of,
     publish_fake,
 )
 from tests.fake_adapters import files_of, make_adapter
@@ -515,3 +516,16 @@ def test_the_page_asks_shows_how_far_it_is_and_cancels(hub: FakeHub, bob: User, 
     client.post(f"{answer['Location']}/cancel")
     assert b"3 cancelled" in client.get(answer["Location"]).content
     assert b"lab/module-*" in client.get("/imports").content
+
+
+def test_no_page_asks_the_database_more_for_more_rows(
+    hub: FakeHub, bob: User, rung: list[Ring], django_assert_max_num_queries: Any
+):
+    for _ in range(5):
+        import_jobs.request_import(owner=bob, namespace=namespace_of(bob), sources=["lab/*"])
+    hub_work.run_all("w")
+    client = signed_in(bob)
+    job = ImportJob.objects.first()
+    for path in ("/import", "/imports", job.get_absolute_url(), f"{job.get_absolute_url()}/progress"):
+        with django_assert_max_num_queries(10):
+            assert client.get(path).status_code == 200
