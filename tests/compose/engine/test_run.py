@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from compose.engine import errors, run, scoring
+from compose.engine.methods import METHODS
 from compose.engine.types import Example, Observer, Request, Trial
 from compose.engine.warm import WarmCache
 from tests.compose.engine import tiny
@@ -119,6 +120,34 @@ def test_a_resumed_search_gives_the_result_of_an_undisturbed_one(t5: Collection,
     assert resumed.mixing_weights == undisturbed.mixing_weights
     assert resumed.scores == undisturbed.scores
     assert [trial.number for trial in observer.trials] == list(range(recorded + 1, 13))
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("recorded", [1, 8])
+def test_every_method_goes_on_from_its_record_to_the_undisturbed_result(
+    t5: Collection, name: str, recorded: int
+):
+    request = request_for(t5, method=name, budget=14, test=())
+    undisturbed = run.compose(request)
+    resumed = run.compose(request, recorded=undisturbed.trials[:recorded])
+    assert resumed.trials == undisturbed.trials
+    assert resumed.mixing_weights == undisturbed.mixing_weights
+    assert resumed.scores == undisturbed.scores
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_method_can_be_cancelled_and_leaves_nothing(t5: Collection, name: str, tmp_path: Path):
+    request = request_for(t5, method=name, budget=14, out=tmp_path / "out")
+    with pytest.raises(errors.Cancelled):
+        run.compose(request, observer=Recorder("cancel", after_trials=1))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_method_names_a_module_whose_loss_is_not_a_number(t5: Collection, name: str, tmp_path: Path):
+    huge = tiny.save_module(t5.base, "t5", tmp_path / "huge", seed=3, strength=1e30)
+    request = request_for(t5, method=name, modules=(*t5.modules[:2], huge))
+    assert "With the module huge the loss is not a number" in refusal(request, errors.LossNotFinite)
 
 
 def test_a_replayed_trial_is_not_scored_again(t5: Collection, monkeypatch: pytest.MonkeyPatch):

@@ -197,9 +197,13 @@ def test_unlike_modules_have_no_paper_mix_and_the_error_names_them(collection: C
         scorer.losses([Mix(PAPER, (0.5, 0.5, 0.5))])
 
 
-def test_the_base_is_left_without_hooks(t5: Collection):
+def test_the_base_is_left_as_it_was(t5: Collection):
     base = load(t5.base)
-    scorer_for(base, t5.modules).losses([Mix(EXACT, (1.0,) * 6)])
+    scorer = scorer_for(base, t5.modules)
+    with scorer._mixer.attached():
+        assert sum("forward" in vars(module) for module in base.model.modules()) == 12
+    scorer.losses([Mix(EXACT, (1.0,) * 6)])
+    assert not any("forward" in vars(module) for module in base.model.modules())
     assert not any(module._forward_hooks for module in base.model.modules())
 
 
@@ -216,6 +220,26 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved(t5: Collection, monkeypa
 
     monkeypatch.setattr(scorer, "_one_forward", narrow)
     torch.testing.assert_close(scorer.row_losses(mixes).sums, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_responses_that_do_not_fit_the_memory_are_taken_in_halves(
+    t5: Collection, monkeypatch: pytest.MonkeyPatch
+):
+    base = load(t5.base)
+    mixes = [mix for mix in many_mixes(6) if mix.kind == EXACT]
+    expected = scorer_for(base, t5.modules).responses(mixes)
+    scorer = scorer_for(base, t5.modules)
+    logits = scorer._logits
+
+    def narrow(rows, *, repeats):
+        if len(rows) * repeats > 3:
+            raise RuntimeError("[enforce fail] not enough memory: you tried to allocate 1 bytes.")
+        return logits(rows, repeats=repeats)
+
+    monkeypatch.setattr(scorer, "_logits", narrow)
+    found = scorer.responses(mixes)
+    assert found.losses() == pytest.approx(expected.losses(), rel=1e-5)
+    assert found.examples.tolist() == expected.examples.tolist()
 
 
 def test_score_gives_one_loss_for_every_weight_vector(t5: Collection):
