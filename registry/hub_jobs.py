@@ -219,8 +219,11 @@ def heartbeat(job: HubJob) -> Iterator[None]:
     def beat() -> None:
         try:
             while not over.wait(settings.JOB_HEARTBEAT_S):
-                if not mine(job).update(lease_until=_lease_end()):
-                    return
+                try:
+                    if not mine(job).update(lease_until=_lease_end()):
+                        return
+                except DatabaseError:  # the next beat may reach it; if none does, the lease runs out
+                    logger.warning("job %s: a heartbeat did not reach the database", job.pk, exc_info=True)
         finally:
             connection.close()
 

@@ -36,6 +36,7 @@ def docs(request: HttpRequest, page: str = "") -> HttpResponse:
     if page not in DOCS:
         raise Http404
     rates: dict[str, str] = settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"]  # type: ignore[assignment]
+    rates = {**rates, "files": settings.HUB_RATES["resolvers"]["user"]}
     context: dict[str, Any] = {
         "section": "docs",
         "pages": [(f"/docs/{slug}".rstrip("/"), title, slug == page) for slug, title in DOCS.items()],
