@@ -57,6 +57,14 @@ def hang_own_bell(sender: str, instance: Any, **_: Any) -> None:
         queues.select_add(Queue(name, BELLS, routing_key=name, auto_delete=True, expires=60))
 
 
+@shared_task(name="compose.tasks.announce")
+def announce() -> None:
+    """Write down what compositions did for those who want to hear of it."""
+    from compose import announcements
+
+    announcements.announce()
+
+
 @shared_task(name="compose.tasks.refresh_standing")
 def refresh_standing() -> None:
     """Write down what is trending and what has proved useful."""

@@ -179,6 +179,8 @@ CELERY_BEAT_SCHEDULE = {
     "sweep-compositions": {"task": "compose.tasks.sweep_compositions", "schedule": 5.0},
     "sweep-hub-jobs": {"task": "registry.tasks.sweep_hub_jobs", "schedule": 10.0},
     "sweep-storage": {"task": "registry.tasks.sweep_storage", "schedule": 3600.0},
+    "announce-compositions": {"task": "compose.tasks.announce", "schedule": 10.0},
+    "deliver-webhooks": {"task": "registry.tasks.deliver_webhooks", "schedule": 10.0},
     "draw-weights": {"task": "registry.tasks.draw_weights", "schedule": 20.0},
     "refresh-standing": {"task": "compose.tasks.refresh_standing", "schedule": 600.0},
 }
@@ -268,6 +270,8 @@ ENGINE_CACHE_BYTES = env.int("ENGINE_CACHE_BYTES", 4 * 1024**3)
 HUB_ENDPOINT = env.str(
     "HUB_ENDPOINT", ""
 )  # where referenced base models come from; empty: huggingface_hub's own
+# Receivers of webhooks in our own network; all others are called by https at public addresses only.
+WEBHOOK_TRUSTED_ORIGINS: list[str] = env.list("WEBHOOK_TRUSTED_ORIGINS", [])
 # The hubs that adapters may be imported from, the usual one first.
 IMPORT_ENDPOINTS = [
     endpoint.rstrip("/") for endpoint in env.list("IMPORT_ENDPOINTS", ["https://huggingface.co"])

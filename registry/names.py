@@ -16,8 +16,9 @@ RESERVED_NAMESPACES = frozenset({
     "privacy", "pushes", "robots.txt", "search", "security", "settings", "signup", "sitemap.xml", "spaces",
     "static", "status", "support", "tasks", "terms", "upload", "v1", "webhooks", "well-known", "xet",
 })  # fmt: skip
-# Base models of one segment have their files at `name/resolve/…`, organisations their settings at `name/settings`.
-RESERVED_ADAPTERS = frozenset({"resolve", "settings"})
+# Base models of one segment have their files at `name/resolve/…`, organisations their settings at `name/settings`,
+# and everybody a feed and a button to follow them.
+RESERVED_ADAPTERS = frozenset({"resolve", "settings", "follow", "feed.atom"})
 _ALLOWED = re.compile(r"[A-Za-z0-9._-]+\Z")
 
 

@@ -9,7 +9,7 @@ from celery import shared_task
 from celery.app.task import Task
 from celery.signals import worker_shutting_down
 
-from registry import hub_jobs, hub_work, idempotency, storage, weight_statistics
+from registry import hub_jobs, hub_work, idempotency, storage, webhooks, weight_statistics
 from registry.search import upkeep
 
 
@@ -20,12 +20,20 @@ def sweep_storage() -> None:
     idempotency.sweep_answers()
     upkeep.read_cards()
     weight_statistics.compute_missing()
+    webhooks.forget_old()
 
 
 @shared_task
 def draw_weights() -> None:
     """Soon after publishing: norms and singular values of the new weights."""
     weight_statistics.compute_missing(since=timedelta(days=1))
+
+
+@shared_task
+def deliver_webhooks() -> None:
+    """Write down what was published for those who want to hear of it, and send what is due."""
+    webhooks.announce_versions()
+    webhooks.deliver_due()
 
 
 @shared_task(bind=True, name="registry.tasks.work_on_hub_jobs")

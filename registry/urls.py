@@ -4,17 +4,21 @@ from registry.views import (
     adapters,
     base_models,
     browsing,
+    feeds,
     following,
     organisations,
     settings,
     uploading,
     versions,
+    webhooks,
 )
 
 _ADAPTER = "<str:namespace>/<str:name>"
 
 urlpatterns = [
     path("modules", browsing.modules, name="modules"),
+    path("modules/feed.atom", feeds.modules_feed, name="modules_feed"),
+    path("settings/following", feeds.followed, name="following"),
     path("modules/saved", browsing.save_search, name="save_search"),
     path("modules/saved/<int:search_id>/remove", browsing.remove_saved_search, name="remove_saved_search"),
     path("upload", uploading.upload, name="upload"),
@@ -27,6 +31,10 @@ urlpatterns = [
     path("settings", settings.profile, name="profile"),
     path("settings/tokens", settings.access_tokens, name="tokens"),
     path("settings/tokens/<int:token_id>/revoke", settings.token_revoke, name="token_revoke"),
+    path("settings/webhooks", webhooks.webhooks, name="webhooks"),
+    path("settings/webhooks/<int:webhook_id>/remove", webhooks.webhook_remove, name="webhook_remove"),
+    path("settings/webhooks/<int:webhook_id>/on", webhooks.webhook_switch_on, name="webhook_switch_on"),
+    path("settings/deliveries/<int:delivery_id>/replay", webhooks.delivery_replay, name="delivery_replay"),
     path("settings/organizations", organisations.my_organisations, name="my_organisations"),
     path(
         "settings/organizations/<str:name>/answer", organisations.invitation_answer, name="invitation_answer"
@@ -48,12 +56,14 @@ urlpatterns = [
         name="invitation_withdraw",
     ),
     path("<str:namespace>/settings/delete", organisations.organisation_delete, name="organisation_delete"),
+    path("<str:namespace>/feed.atom", feeds.namespace_feed, name="namespace_feed"),
     path("<str:namespace>/follow", following.follow_namespace, name="namespace_follow"),
     # Last: these take whatever is left.
     path(f"{_ADAPTER}/settings", adapters.adapter_settings, name="adapter_settings"),
     path(f"{_ADAPTER}/delete", adapters.adapter_delete, name="adapter_delete"),
     path(f"{_ADAPTER}/versions", versions.versions, name="adapter_versions"),
     path(f"{_ADAPTER}/compare", versions.compare, name="adapter_compare"),
+    path(f"{_ADAPTER}/feed.atom", feeds.adapter_feed, name="adapter_feed"),
     path(f"{_ADAPTER}/like", following.like_adapter, name="adapter_like"),
     path(f"{_ADAPTER}/follow", following.follow_adapter, name="adapter_follow"),
     path(f"{_ADAPTER}/revisions/<str:commit>", adapters.adapter, name="adapter_revision"),

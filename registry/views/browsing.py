@@ -13,7 +13,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST
 
-from registry import saved_searches, search
+from registry import following, saved_searches, search
 from registry.models import Adapter, Namespace, SavedSearch, User
 from registry.rights import is_member, may_write
 from registry.search import AdapterQuery, Facet
@@ -100,6 +100,7 @@ def namespace(request: HttpRequest, namespace: str) -> HttpResponse:
         if owner.kind == Namespace.Kind.ORGANISATION
         else [],
         "may_write": may_write(request.user, owner),
+        "is_followed": following.follows(request.user, namespace=owner),
         "is_member": owner.is_organisation and is_member(request.user, owner),
         **_listing(request, query, with_facets=False),
     }

@@ -1,0 +1,95 @@
+"""Atom feeds: new versions of an adapter, of a namespace, and of whatever a search finds. They show what everybody sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from django.contrib.auth.decorators import login_required
+from django.contrib.auth.models import AnonymousUser
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils.feedgenerator import Atom1Feed
+from django.views.decorators.http import require_safe
+
+from registry import following, search
+from registry.models import Adapter, Namespace, Revision
+from registry.rights import visible_adapter
+from registry.search import AdapterQuery
+from registry.views.people import signed_in
+from web.errors import NotFound
+
+ENTRIES = 30
+
+
+@require_safe
+def modules_feed(request: HttpRequest) -> HttpResponse:
+    """The newest adapters of a search, by the parameters of the list."""
+    query = replace(AdapterQuery.parse(request.GET), sort="new", cursor="", limit=ENTRIES)
+    found = search.find(query, person=None)
+    words = ", ".join(
+        query.as_url_params()[name] for name in query.as_url_params() if name not in {"sort", "limit"}
+    )
+    heads = [adapter.head for adapter in found.items if adapter.head is not None]
+    for head, adapter in zip(heads, [item for item in found.items if item.head is not None], strict=True):
+        head.adapter = adapter
+    return _feed(request, f"New LoRA modules{f': {words}' if words else ''}", "/modules", heads)
+
+
+@require_safe
+def namespace_feed(request: HttpRequest, namespace: str) -> HttpResponse:
+    owner = Namespace.objects.filter(name__iexact=namespace).first()
+    if owner is None:
+        raise NotFound(f"There is nobody called {namespace!r} here.")
+    public = Adapter.objects.visible_to(None).filter(namespace=owner)
+    return _feed(
+        request,
+        f"LoRA modules of {owner.name}",
+        owner.get_absolute_url(),
+        following.versions_of(public)[:ENTRIES],
+    )
+
+
+@require_safe
+def adapter_feed(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
+    shown = visible_adapter(AnonymousUser(), namespace, name)
+    versions = following.versions_of(Adapter.objects.filter(pk=shown.pk))[:ENTRIES]
+    return _feed(request, f"Versions of {shown.full_name}", shown.get_absolute_url(), versions)
+
+
+@login_required
+def followed(request: HttpRequest) -> HttpResponse:
+    """What is new of what somebody follows."""
+    news = list(following.news_for(signed_in(request))[:ENTRIES])
+    follows = signed_in(request).follows.select_related("adapter__namespace", "namespace")
+    return render(request, "registry/following.html", {"news": news, "follows": follows})
+
+
+def _feed(request: HttpRequest, title: str, path: str, versions: Iterable[Revision]) -> HttpResponse:
+    feed = Atom1Feed(
+        title=f"{title} · LoRA Commons",
+        link=request.build_absolute_uri(path),
+        description=title,
+        feed_url=request.build_absolute_uri(),
+    )
+    for version in versions:
+        adapter = version.adapter
+        address = request.build_absolute_uri(f"{adapter.get_absolute_url()}/revisions/{version.commit}")
+        feed.add_item(
+            title=f"{adapter.full_name}: {version.message}",
+            link=address,
+            unique_id=address,
+            description=adapter.description,
+            author_name=adapter.namespace.name,
+            pubdate=version.created_at,
+            updateddate=version.created_at,
+            categories=[
+                text
+                for text in (
+                    adapter.task.title if adapter.task else "",
+                    adapter.base_model.name if adapter.base_model else "",
+                )
+                if text
+            ],
+        )
+    return HttpResponse(feed.writeString("utf-8"), content_type="application/atom+xml; charset=utf-8")

@@ -1,0 +1,59 @@
+"""A person's webhooks: making them, what was sent, and sending it again."""
+
+from __future__ import annotations
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_POST
+
+from registry import webhooks as hooks
+from registry.models import Webhook
+from registry.views.people import signed_in
+from web.errors import DomainError
+
+DELIVERIES_SHOWN = 50
+
+
+@login_required
+def webhooks(request: HttpRequest) -> HttpResponse:
+    """The list, a form for a new one, and the latest deliveries. The secret of a new one is shown this once."""
+    user = signed_in(request)
+    context: dict[str, object] = {"events": hooks.EVENTS, "url": "", "chosen": list(hooks.EVENTS)}
+    status = 200
+    if request.method == "POST":
+        url, chosen = request.POST.get("url", ""), request.POST.getlist("events")
+        try:
+            webhook, secret = hooks.create(user=user, url=url, events=chosen)
+        except DomainError as error:
+            context |= {"url": url, "chosen": chosen, "problem": error.message}
+            status = error.status
+        else:
+            context |= {"secret": secret, "made": webhook}
+    context["webhooks"] = list(Webhook.objects.filter(user=user))
+    context["deliveries"] = list(hooks.latest_deliveries(user, DELIVERIES_SHOWN))
+    return render(request, "registry/webhooks.html", context, status=status)
+
+
+@login_required
+@require_POST
+def webhook_remove(request: HttpRequest, webhook_id: int) -> HttpResponse:
+    hooks.remove(user=signed_in(request), pk=webhook_id)
+    messages.success(request, "The webhook is removed.")
+    return redirect("webhooks")
+
+
+@login_required
+@require_POST
+def webhook_switch_on(request: HttpRequest, webhook_id: int) -> HttpResponse:
+    hooks.switch_on(user=signed_in(request), pk=webhook_id)
+    return redirect("webhooks")
+
+
+@login_required
+@require_POST
+def delivery_replay(request: HttpRequest, delivery_id: int) -> HttpResponse:
+    hooks.replay(user=signed_in(request), pk=delivery_id)
+    messages.success(request, "It is sent once more within seconds.")
+    return redirect("webhooks")

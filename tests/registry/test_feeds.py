@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import pytest
+from django.test import Client
+
+from registry import following
+from tests.factories import make_adapter, make_user, namespace_of
+
+pytestmark = pytest.mark.django_db
+ATOM = "{http://www.w3.org/2005/Atom}"
+
+
+def titles(address: str) -> list[str]:
+    answer = Client().get(address)
+    assert answer.status_code == 200, answer.content
+    assert answer["Content-Type"].startswith("application/atom+xml")
+    feed = ElementTree.fromstring(answer.content)
+    return [entry.findtext(f"{ATOM}title", "") for entry in feed.findall(f"{ATOM}entry")]
+
+
+def test_feeds_tell_of_public_versions_and_of_nothing_private():
+    ada = make_user("ada")
+    make_adapter("seen", owner=ada, facts={"rank": 4}, language="de")
+    make_adapter("hidden", owner=ada, facts={"rank": 4}, visibility="private")
+    assert titles("/ada/feed.atom") == ["ada/seen: Upload"]
+    assert titles("/ada/seen/feed.atom") == ["ada/seen: Upload"]
+    assert titles("/modules/feed.atom?language=de") == ["ada/seen: Upload"]
+    assert titles("/modules/feed.atom?language=fr") == []
+
+
+def test_feeds_of_nothing_are_not_found_and_of_bad_searches_refused():
+    owner = make_user("ada")
+    make_adapter("hidden", owner=owner, visibility="private")
+    assert Client().get("/nobody/feed.atom").status_code == 404
+    assert Client().get("/ada/hidden/feed.atom").status_code == 404
+    assert Client().get("/modules/feed.atom?colour=red").status_code == 400
+    member = Client()
+    member.force_login(owner)
+    assert member.get("/ada/hidden/feed.atom").status_code == 404
+
+
+def test_pages_lead_to_their_feeds_and_following_shows_what_is_new(client: Client):
+    adapter, bob = make_adapter("seen", owner=make_user("ada"), facts={"rank": 4}), make_user("bob")
+    for page in ("/modules", "/ada", "/ada/seen"):
+        assert 'type="application/atom+xml"' in client.get(page).content.decode()
+    assert "/login" in client.get("/settings/following")["Location"]
+    client.force_login(bob)
+    assert "You follow nothing yet" in client.get("/settings/following").content.decode()
+    client.post("/ada/follow")
+    assert following.follows(bob, namespace=namespace_of(adapter.namespace.memberships.get().user))
+    assert "seen" in client.get("/settings/following").content.decode()

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from registry import webhooks
+from registry.models import Delivery, Membership, Webhook
+from tests.factories import make_adapter, make_organisation, make_user
+
+pytestmark = pytest.mark.django_db
+EVERYTHING = list(webhooks.EVENTS)
+
+
+class Receiver(ThreadingHTTPServer):
+    """A server that keeps what it is sent and answers `status`."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.status = 200
+        self.received: list[tuple[dict[str, str], bytes]] = []
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.received.append((dict(self.headers), body))
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def receiver(settings: Any) -> Iterator[Receiver]:
+    server = Receiver()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    settings.WEBHOOK_TRUSTED_ORIGINS = [server.address]
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def make_due() -> None:
+    Delivery.objects.update(next_try_at=timezone.now() - timedelta(seconds=1))
+
+
+def test_a_new_version_is_sent_once_and_signed_so_that_the_receiver_can_tell(receiver: Receiver):
+    ada = make_user("ada")
+    _, secret = webhooks.create(user=ada, url=f"{receiver.address}/hook", events=EVERYTHING)
+    adapter = make_adapter("new", owner=ada, facts={"rank": 4})
+    make_adapter("of-somebody-else", facts={"rank": 4})
+    assert webhooks.announce_versions() == 1
+    assert webhooks.announce_versions() == 0
+    assert webhooks.deliver_due() == 1
+    assert webhooks.deliver_due() == 0
+    ((headers, body),) = receiver.received
+    assert json.loads(body)["data"]["adapter"] == adapter.full_name
+    assert headers["X-Lora-Event"] == "version.published"
+    signed = webhooks.signature(secret, headers["X-Lora-Timestamp"], body)
+    assert headers["X-Lora-Signature"] == f"sha256={signed}"
+    assert Delivery.objects.get().status == Delivery.Status.DELIVERED
+
+
+def test_what_fails_is_tried_again_ever_later_and_given_up_in_the_end(receiver: Receiver):
+    ada = make_user("ada")
+    webhooks.create(user=ada, url=receiver.address, events=["version.published"])
+    make_adapter("new", owner=ada, facts={"rank": 4})
+    webhooks.announce_versions()
+    receiver.status = 503
+    waits = []
+    for _ in range(len(webhooks.RETRY_MINUTES)):
+        make_due()
+        assert webhooks.deliver_due() == 1
+        waits.append(round((Delivery.objects.get().next_try_at - timezone.now()).total_seconds() / 60))
+        assert Delivery.objects.get().status == Delivery.Status.WAITING
+    assert tuple(waits) == webhooks.RETRY_MINUTES
+    make_due()
+    webhooks.deliver_due()
+    given_up = Delivery.objects.get()
+    assert (given_up.status, given_up.answered, given_up.problem) == ("given_up", 503, "It answered 503.")
+    assert Webhook.objects.get().failures == 1
+    make_due()
+    assert webhooks.deliver_due() == 0
+
+
+def test_a_webhook_that_fails_for_long_is_switched_off_and_on_again_by_its_owner(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+):
+    ada = make_user("ada")
+    hook, _ = webhooks.create(user=ada, url=receiver.address, events=EVERYTHING)
+    monkeypatch.setattr(webhooks, "RETRY_MINUTES", ())
+    monkeypatch.setattr(webhooks, "FAILURES_TO_STOP", 2)
+    monkeypatch.setattr(webhooks, "_claim", lambda delivery: True)
+    receiver.status = 500
+    for number in range(3):
+        webhooks.enqueue(hook, event="module.used", key=str(number), data={})
+        webhooks.deliver_due()
+    assert not Webhook.objects.get().is_active
+    assert len(receiver.received) == 2
+    webhooks.switch_on(user=ada, pk=hook.pk)
+    assert Webhook.objects.get().is_active
+
+
+def test_a_delivery_is_sent_again_when_its_owner_asks_and_only_then(receiver: Receiver, client: Client):
+    ada = make_user("ada")
+    hook, _ = webhooks.create(user=ada, url=receiver.address, events=EVERYTHING)
+    webhooks.enqueue(hook, event="module.used", key="one", data={"n": 1})
+    webhooks.deliver_due()
+    client.force_login(make_user())
+    sent = Delivery.objects.get()
+    assert client.post(f"/settings/deliveries/{sent.pk}/replay").status_code == 404
+    client.force_login(ada)
+    assert client.post(f"/settings/deliveries/{sent.pk}/replay").status_code == 302
+    webhooks.deliver_due()
+    assert [json.loads(body)["data"] for _, body in receiver.received] == [{"n": 1}, {"n": 1}]
+    page = client.get("/settings/webhooks").content.decode()
+    assert "(again)" in page
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "example.org", "http://example.org/hook", "https://example.org:8443/x", "https://a:b@example.org/",
+        "ftp://example.org", "https://" + "x" * 500,
+    ],
+)  # fmt: skip
+def test_addresses_that_are_not_called_are_refused(client: Client, url: str):
+    client.force_login(make_user())
+    answer = client.post("/settings/webhooks", {"url": url, "events": EVERYTHING})
+    assert answer.status_code == 400
+    assert not Webhook.objects.exists()
+
+
+def test_events_are_chosen_among_those_there_are():
+    for events in ([], ["everything"], ["module.used", "x"]):
+        with pytest.raises(webhooks.BadWebhook):
+            webhooks.create(user=make_user(), url="https://example.org/hook", events=events)
+
+
+def test_our_own_network_is_not_called_unless_the_site_says_so():
+    hook, _ = webhooks.create(user=make_user(), url="https://localhost/hook", events=EVERYTHING)
+    webhooks.enqueue(hook, event="module.used", key="x", data={})
+    webhooks.deliver_due()
+    assert "open internet" in Delivery.objects.get().problem
+
+
+def test_the_secret_is_shown_once_and_lies_sealed(client: Client):
+    client.force_login(make_user())
+    page = client.post("/settings/webhooks", {"url": "https://example.org/hook", "events": EVERYTHING})
+    assert "whsec_" in page.content.decode()
+    assert "whsec_" not in client.get("/settings/webhooks").content.decode()
+    assert "whsec_" not in Webhook.objects.get().secret
+
+
+def test_members_hear_of_their_organisation_and_strangers_of_nothing_private(receiver: Receiver):
+    ada, bob = make_user("ada"), make_user("bob")
+    lab = make_organisation("lab", members={ada: Membership.Role.READ})
+    for user in (ada, bob):
+        webhooks.create(user=user, url=receiver.address, events=EVERYTHING)
+    make_adapter("secret", namespace=lab, visibility="private", facts={"rank": 4})
+    assert webhooks.announce_versions() == 1
+    assert Delivery.objects.get().webhook.user == ada
+
+
+def test_strangers_are_sent_to_sign_in(client: Client):
+    assert "/login" in client.get("/settings/webhooks")["Location"]
+    assert "/login" in client.post("/settings/webhooks/1/remove")["Location"]
+
+
+def test_one_removes_ones_own_webhooks_only_and_has_at_most_ten(client: Client):
+    ada = make_user("ada")
+    hooks = [
+        webhooks.create(user=ada, url=f"https://example.org/{n}", events=EVERYTHING)[0] for n in range(10)
+    ]
+    with pytest.raises(webhooks.TooManyWebhooks):
+        webhooks.create(user=ada, url="https://example.org/more", events=EVERYTHING)
+    client.force_login(make_user())
+    assert client.post(f"/settings/webhooks/{hooks[0].pk}/remove").status_code == 404
+    client.force_login(ada)
+    client.post(f"/settings/webhooks/{hooks[0].pk}/remove")
+    assert Webhook.objects.count() == 9
+
+
+def test_old_deliveries_are_forgotten():
+    hook, _ = webhooks.create(user=make_user(), url="https://example.org/", events=EVERYTHING)
+    for key, status in (("a", "delivered"), ("b", "waiting")):
+        webhooks.enqueue(hook, event="module.used", key=key, data={})
+        Delivery.objects.filter(key=key).update(status=status, created_at=timezone.now() - timedelta(days=31))
+    assert webhooks.forget_old() == 1
