@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cells = list(islice(wanted, options.cells or None))
     part, parts = (int(number) for number in options.share.split("/"))
     done = {record["key"] for record in records(options.record)}
-    missing = [cell for cell in cells if cell.key not in done][part - 1 :: parts]
+    missing = [cell for cell in cells[part - 1 :: parts] if cell.key not in done]
     run(missing, options.record, workers=options.workers, seconds=options.minutes * 60 or float("inf"))
 
 
