@@ -19,6 +19,7 @@ from playwright.sync_api import expect
 from compose import jobs
 from compose.models import Composition
 from registry.models import BaseModel, User
+from tests.albums import Album
 from tests.compose.factories import finish, make_composition, make_modules, make_trials
 from tests.conftest import ROOT, Site
 from tests.factories import make_adapter, make_base_model, make_task, make_user, namespace_of
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
-SCREENSHOTS = ROOT / "screenshots"
 PASSWORD = "correct horse battery"
 # A drop as the upload page sees it: files made from base64, and the event that a drop fires.
 DROP = """(files) => {
@@ -38,18 +38,6 @@ DROP = """(files) => {
   }
   document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
 }"""
-
-
-def picture(page: Page, name: str) -> None:
-    """The whole page at 1280 and at 390, which has to hold it without scrolling sideways."""
-    SCREENSHOTS.mkdir(exist_ok=True)
-    for width in (1280, 390):
-        page.set_viewport_size({"width": width, "height": 900})
-        page.screenshot(path=SCREENSHOTS / f"{name}-{width}.png", full_page=True)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, (
-            f"{name} is too wide at {width}"
-        )
-    page.set_viewport_size({"width": 1280, "height": 900})
 
 
 def sign_in(page: Page, address: str, username: str, password: str) -> None:
@@ -102,12 +90,13 @@ def answer_with_peft(adapter: Path, question: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_newcomer_uploads_finds_composes_reads_publishes_downloads_and_loads(
-    page: Page, running_site: Site, tmp_path: Path
+def test_a_newcomer_uploads_finds_composes_tries_shares_publishes_downloads_and_loads(
+    page: Page, browser: Browser, running_site: Site, tmp_path: Path
 ):
+    album = Album("newcomer")
     site = running_site.address
     sign_in(page, site, running_site.username, running_site.password)
-    picture(page, "1-home")
+    album.take(page, "home")
 
     # Upload a module by dropping its files.
     page.goto(f"{site}/upload")
@@ -116,7 +105,7 @@ def test_a_newcomer_uploads_finds_composes_reads_publishes_downloads_and_loads(
     page.fill("input[name=name]", "who-mine")
     page.fill("input[name=description]", "Who the story is about, a little quieter")
     page.select_option("select[name=license]", "apache-2.0")
-    picture(page, "2-upload")
+    album.take(page, "a module of one's own")
     page.click("#publish")
     page.wait_for_url(f"{site}/{running_site.username}/who-mine")
 
@@ -126,7 +115,7 @@ def test_a_newcomer_uploads_finds_composes_reads_publishes_downloads_and_loads(
     page.press("#site-search", "Enter")
     page.wait_for_url("**/modules?q=quieter*")
     assert page.locator("article.row", has_text="who-mine").count() == 1
-    picture(page, "3-find")
+    album.take(page, "it is found")
 
     # Compose for a held-out task, from the examples that the form offers.
     page.goto(f"{site}/compose")
@@ -136,10 +125,10 @@ def test_a_newcomer_uploads_finds_composes_reads_publishes_downloads_and_loads(
     page.locator("textarea[name=example_output]").first.press("End")
     page.keyboard.type(" ")
     expect(page.locator("#examples-check b")).to_have_text("5 examples")
-    picture(page, "4-compose")
+    album.take(page, "examples in the form")
     page.click("button[value=check]")
     page.wait_for_selector("#check.good")
-    picture(page, "5-check")
+    album.take(page, "check only")
     page.click("button[value=compose]")
     page.wait_for_url("**/compositions/*")
     composition = page.url
@@ -148,7 +137,7 @@ def test_a_newcomer_uploads_finds_composes_reads_publishes_downloads_and_loads(
     # A warm worker may be through with the search between two looks of the page.
     expect(page).to_have_title(re.compile(r"^(Search|Evaluate) [1-9]"), timeout=180_000)
     first = page.title()
-    picture(page, "6-search")
+    album.take(page, "the search is watched")
     expect(page).not_to_have_title(first, timeout=60_000)
     page.wait_for_selector("#finding", timeout=240_000)
 
@@ -167,15 +156,31 @@ def test_a_newcomer_uploads_finds_composes_reads_publishes_downloads_and_loads(
     question = row.locator("td").nth(0).inner_text()
     composed = row.locator("td").nth(2).inner_text()
     composed = re.sub(r"^(right|wrong):\s*", "", composed.strip())
-    picture(page, "7-result")
+    album.take(page, "the result")
     assert page.locator("[hx-trigger]").count() == 0, "a finished composition still polls"
+
+    # Try it on the first row: a worker writes what the page said it would.
+    page.fill("#try-text", question)
+    page.click("#try button:has-text('Answer')")
+    answer = page.locator(".tryout-answers .is-ours dd")
+    expect(answer).to_have_text(composed or "(nothing)", timeout=60_000)
+    album.take(page, "the adapter answers a text of mine")
+
+    # Share the result with somebody who has no account.
+    page.click("#share button:has-text('Make a link')")
+    link = page.input_value("[aria-label='Link to share']")
+    somebody = browser.new_context().new_page()
+    somebody.goto(link)
+    assert somebody.inner_text("#finding") == finding
+    assert question not in somebody.content()
+    somebody.context.close()
 
     # Publish.
     page.fill("#id_name", "colour-in-brackets-composed")
     page.click("#publish button:has-text('Publish')")
     page.wait_for_url(f"{site}/{running_site.username}/colour-in-brackets-composed")
     assert "What it is made of" in page.inner_text("main")
-    picture(page, "8-published")
+    album.take(page, "published")
 
     # Download, and load with peft: it writes what the page said it would.
     with page.expect_download() as started:
@@ -190,9 +195,9 @@ def test_a_newcomer_uploads_finds_composes_reads_publishes_downloads_and_loads(
     # It is ranked.
     page.goto(f"{site}/tasks/colour-in-brackets")
     assert page.locator(".board tbody tr", has_text="colour-in-brackets-composed").count() == 1
-    picture(page, "9-task")
+    album.take(page, "it is ranked")
     page.goto(f"{site}/status")
-    picture(page, "10-status")
+    album.take(page, "the state of the site")
 
 
 # --- Pages on a site with made-up results ----------------------------------------------------------------------

@@ -247,3 +247,10 @@ def test_a_link_of_another_composition_opens_only_that_one(composed: Composition
     other = make_composition(owner=ada)
     jobs.share(other, ada)
     assert Client().get(f"{composed.get_absolute_url()}?key={other.share_key}").status_code == 404
+
+
+def test_the_page_of_limits_says_those_of_trying():
+    page = Client().get("/docs/limits").content.decode()
+    assert f'<td class="num">{tryouts.MAX_TEXT_BYTES // 1024} KiB</td>' in page
+    assert f'waiting for an answer</td><td class="num">{tryouts.MAX_UNFINISHED}</td>' in page
+    assert f'in an hour</td><td class="num">{tryouts.MAX_AN_HOUR}</td>' in page
