@@ -11,9 +11,12 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
 
-from registry.models import Membership, Namespace, User
+from registry import audit
+from registry.models import Membership, Namespace, Token, User
 from registry.names import InvalidName, check_namespace_name
+from registry.rights import require_moderator
 from web.addresses import client_address
 from web.errors import Conflict
 
@@ -51,6 +54,25 @@ def create_account(*, username: str, password: str | None, email: str = "", is_s
     )
     open_namespace(user)
     return user
+
+
+def block(person: User, *, moderator: User | None) -> None:
+    """Nothing works for this person any more: sessions and tokens end now. What they published stays as it is."""
+    if moderator is not None:
+        require_moderator(moderator)
+    with transaction.atomic():
+        User.objects.filter(pk=person.pk).update(is_active=False)
+        Token.objects.filter(user=person, revoked_at=None).update(revoked_at=timezone.now())
+        audit.record(actor=moderator, action="block", subject=person)
+
+
+def unblock(person: User, *, moderator: User | None) -> None:
+    """They may sign in again and make new tokens."""
+    if moderator is not None:
+        require_moderator(moderator)
+    with transaction.atomic():
+        User.objects.filter(pk=person.pk).update(is_active=True)
+        audit.record(actor=moderator, action="unblock", subject=person)
 
 
 class AccountAdapter(DefaultAccountAdapter):

@@ -2,47 +2,67 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.admin import UserAdmin
 from django.db.models import Count, QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
-from django.utils import timezone
 
+from registry import accounts, audit, moderation
+from registry.accounts import open_namespace
 from registry.models import (
     Adapter,
+    AdapterScore,
+    AdapterText,
     AuditEntry,
     BaseModel,
     BaseModelAlias,
     BaseModelFile,
     Blob,
+    Delivery,
     Download,
+    Follow,
     FormerName,
     IdempotentAnswer,
+    ImportItem,
+    ImportJob,
     Invitation,
     Like,
     Membership,
     Namespace,
+    Origin,
+    PushJob,
     Ref,
     Report,
     Revision,
     RevisionFile,
+    SavedSearch,
+    SearchClock,
+    SearchRow,
     SentBlob,
     Task,
+    TaskRevision,
     TaskRow,
     Token,
     User,
+    Webhook,
+    WeightStatistics,
 )
 from registry.storage import unreferenced
+from registry.tokens import revoke_token
 
 # Second factors and limits hold at the one place where people sign in.
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
 admin.site.site_header = "LoRA Commons"
 admin.site.site_title = "LoRA Commons"
-admin.site.register(User, UserAdmin)
+
+
+UNSAID_REASON = "The people who run this site are looking into it. Ask them what is wrong."
 
 
 class ReadOnly:
@@ -56,6 +76,68 @@ class ReadOnly:
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+
+class Audited:
+    """Every act of the administration, the small ones too, is an entry in the book of `audit`."""
+
+    def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        audit.record(actor=_staff(request), action="admin: add", subject=obj, detail=_said(message))
+        return super().log_addition(request, obj, message)  # type: ignore[misc]
+
+    def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
+        audit.record(actor=_staff(request), action="admin: change", subject=obj, detail=_said(message))
+        return super().log_change(request, obj, message)  # type: ignore[misc]
+
+    def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
+        for obj in queryset:
+            audit.record(actor=_staff(request), action="admin: delete", subject=obj)
+        return super().log_deletions(request, queryset)  # type: ignore[misc]
+
+
+def _staff(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)
+    return request.user
+
+
+def _said(message: Any) -> str:
+    """What was changed, in Django's words."""
+    return (
+        LogEntry(change_message=json.dumps(message)).get_change_message()
+        if isinstance(message, list)
+        else str(message)
+    )
+
+
+@admin.register(User)
+class PersonAdmin(Audited, UserAdmin):
+    """People. They are blocked and not deleted: what they made keeps its lineage, and their name stays theirs."""
+
+    list_display = ("username", "email", "is_active", "is_staff", "date_joined", "last_login")
+    actions = ("block", "unblock")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: User, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        if not change:
+            open_namespace(obj)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("username", "last_login", "date_joined") if obj else ()
+
+    @admin.action(description="Block: no sign-in, sessions and tokens end at once")
+    def block(self, request: HttpRequest, people: QuerySet[User]) -> None:
+        for person in people.filter(is_active=True).exclude(pk=_staff(request).pk):
+            accounts.block(person, moderator=_staff(request))
+            self.message_user(request, f"{person} is blocked.")
+
+    @admin.action(description="Unblock: may sign in again, with new tokens")
+    def unblock(self, request: HttpRequest, people: QuerySet[User]) -> None:
+        for person in people.filter(is_active=False):
+            accounts.unblock(person, moderator=_staff(request))
+            self.message_user(request, f"{person} is unblocked.")
 
 
 class MembershipInline(admin.TabularInline):
@@ -72,7 +154,7 @@ class InvitationInline(ReadOnly, admin.TabularInline):
 
 
 @admin.register(Namespace)
-class NamespaceAdmin(admin.ModelAdmin):
+class NamespaceAdmin(Audited, admin.ModelAdmin):
     list_display = ("name", "kind", "full_name", "adapter_count", "created_at")
     list_filter = ("kind",)
     search_fields = ("name", "full_name")
@@ -107,8 +189,11 @@ class TokenAdmin(ReadOnly, admin.ModelAdmin):
 
     @admin.action(description="Revoke the chosen tokens")
     def revoke(self, request: HttpRequest, tokens: QuerySet[Token]) -> None:
-        count = tokens.filter(revoked_at=None).update(revoked_at=timezone.now())
-        self.message_user(request, f"Revoked {count} tokens.")
+        usable = list(tokens.filter(revoked_at=None))
+        for token in usable:
+            revoke_token(user=token.user, token_id=token.pk)
+            audit.record(actor=_staff(request), action="revoke", subject=token, detail=f"of {token.user}")
+        self.message_user(request, f"Revoked {len(usable)} tokens.")
 
 
 class RevisionInline(ReadOnly, admin.TabularInline):
@@ -126,7 +211,7 @@ class RefInline(ReadOnly, admin.TabularInline):
 
 
 @admin.register(Adapter)
-class AdapterAdmin(admin.ModelAdmin):
+class AdapterAdmin(Audited, admin.ModelAdmin):
     list_display = (
         "full_name", "kind", "visibility", "base_model", "rank", "is_composable", "downloads", "created_at", "state",
     )  # fmt: skip
@@ -139,6 +224,7 @@ class AdapterAdmin(admin.ModelAdmin):
     readonly_fields = (
         "namespace", "name", "kind", "base_model", "base_model_label", "head", "rank", "size_bytes", "is_composable",
         "best_score", "downloads", "likes", "created_by", "created_at", "updated_at", "deleted_at", "quarantined_at",
+        "quarantine_reason",
     )  # fmt: skip
     actions = ("quarantine", "release")
 
@@ -156,13 +242,15 @@ class AdapterAdmin(admin.ModelAdmin):
 
     @admin.action(description="Quarantine: hide from everybody but its members")
     def quarantine(self, request: HttpRequest, adapters: QuerySet[Adapter]) -> None:
-        count = adapters.filter(quarantined_at=None).update(quarantined_at=timezone.now())
-        self.message_user(request, f"Quarantined {count} adapters.")
+        for adapter in adapters.filter(quarantined_at=None, deleted_at=None):
+            moderation.quarantine(adapter, moderator=_staff(request), reason=UNSAID_REASON)
+            self.message_user(request, f"{adapter} is in quarantine.")
 
     @admin.action(description="Release from quarantine")
     def release(self, request: HttpRequest, adapters: QuerySet[Adapter]) -> None:
-        count = adapters.exclude(quarantined_at=None).update(quarantined_at=None)
-        self.message_user(request, f"Released {count} adapters.")
+        for adapter in adapters.exclude(quarantined_at=None):
+            moderation.release(adapter, moderator=_staff(request))
+            self.message_user(request, f"{adapter} is shown again.")
 
 
 class RevisionFileInline(ReadOnly, admin.TabularInline):
@@ -214,7 +302,7 @@ class BaseModelFileInline(ReadOnly, admin.TabularInline):
 
 
 @admin.register(BaseModel)
-class BaseModelAdmin(admin.ModelAdmin):
+class BaseModelAdmin(Audited, admin.ModelAdmin):
     list_display = ("name", "kind", "architecture", "task_type", "parameters", "license")
     list_filter = ("kind", "task_type", "architecture")
     search_fields = ("name", "aliases__text")
@@ -228,7 +316,7 @@ class BaseModelAdmin(admin.ModelAdmin):
 
 
 @admin.register(Task)
-class TaskAdmin(admin.ModelAdmin):
+class TaskAdmin(Audited, admin.ModelAdmin):
     list_display = ("slug", "title", "metric", "base_model", "is_held_out", "row_count", "created_at")
     list_filter = ("is_held_out", "metric")
     search_fields = ("slug", "title")
@@ -297,3 +385,49 @@ class AuditEntryAdmin(ReadOnly, admin.ModelAdmin):
     list_filter = ("action", "subject_kind")
     search_fields = ("actor_name", "subject_name", "detail")
     date_hierarchy = "at"
+
+
+@admin.register(Webhook)
+class WebhookAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("url", "user", "is_active", "failures", "created_at")
+    list_filter = ("is_active",)
+    list_select_related = ("user",)
+    exclude = ("secret",)
+
+
+@admin.register(Delivery)
+class DeliveryAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("webhook", "event", "status", "attempts", "answered", "next_try_at")
+    list_filter = ("status", "event")
+    list_select_related = ("webhook",)
+
+
+@admin.register(ImportJob, PushJob)
+class HubJobAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("id", "owner", "endpoint", "status", "created_at")
+    list_filter = ("status",)
+    search_fields = ("id", "owner__username")
+    list_select_related = ("owner",)
+    exclude = ("sealed_token",)
+
+
+@admin.register(ImportItem)
+class ImportItemAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("source", "job", "status", "attempts")
+    list_filter = ("status",)
+    search_fields = ("source",)
+
+
+@admin.register(Origin)
+class OriginAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("source", "endpoint", "commit", "imported_at")
+    search_fields = ("source",)
+
+
+@admin.register(
+    AdapterScore, AdapterText, Follow, SavedSearch, SearchClock, SearchRow, TaskRevision, WeightStatistics
+)
+class FactAdmin(ReadOnly, admin.ModelAdmin):
+    """What the site itself wrote, or one person for themselves: to look at."""
+
+    list_display = ("pk", "__str__")

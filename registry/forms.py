@@ -6,7 +6,7 @@ from typing import Any
 
 from django import forms
 
-from registry.models import Adapter, Membership, Token, User
+from registry.models import Adapter, Membership, Report, Token, User
 from registry.rights import writable_namespaces
 
 # Ids as the Hub writes them, most used first.
@@ -242,6 +242,15 @@ class ProfileForm(forms.Form):
         required=False,
         widget=forms.EmailInput(attrs={"autocomplete": "email"}),
         help_text="Only to reset a forgotten password. Nobody sees it.",
+    )
+
+
+class ReportForm(forms.Form):
+    """What is wrong with an adapter, in the eyes of a visitor."""
+
+    reason = forms.ChoiceField(label="What is wrong", choices=Report.Reason.choices, widget=forms.RadioSelect)
+    text = forms.CharField(
+        label="In your words", required=False, max_length=2000, widget=forms.Textarea(attrs={"rows": 4})
     )
 
 

@@ -12,7 +12,7 @@ RESERVED_NAMESPACES = frozenset({
     "about", "accounts", "activity", "admin", "api", "apple-touch-icon.png", "base-models", "blog",
     "compose", "compositions", "datasets", "docs", "explore", "favicon.ico", "favicon.svg", "feed",
     "feeds", "hashes", "health", "healthz", "help", "home", "import", "imports", "jobs", "join", "legal", "login", "logout", "media",
-    "metrics", "models", "modules", "new", "notifications", "oauth", "organizations", "organisations",
+    "metrics", "models", "moderation", "modules", "new", "notifications", "oauth", "organizations", "organisations",
     "privacy", "pushes", "robots.txt", "search", "security", "settings", "signup", "sitemap.xml", "spaces",
     "static", "status", "support", "tasks", "terms", "upload", "v1", "webhooks", "well-known", "xet",
 })  # fmt: skip

@@ -6,6 +6,7 @@ from registry.views import (
     browsing,
     feeds,
     following,
+    moderation,
     organisations,
     settings,
     uploading,
@@ -58,6 +59,9 @@ urlpatterns = [
     path("<str:namespace>/settings/delete", organisations.organisation_delete, name="organisation_delete"),
     path("<str:namespace>/feed.atom", feeds.namespace_feed, name="namespace_feed"),
     path("<str:namespace>/follow", following.follow_namespace, name="namespace_follow"),
+    path("moderation", moderation.moderation_queue, name="moderation"),
+    path(f"{_ADAPTER}/report", moderation.adapter_report, name="adapter_report"),
+    path(f"{_ADAPTER}/moderate", moderation.adapter_moderate, name="adapter_moderate"),
     # Last: these take whatever is left.
     path(f"{_ADAPTER}/settings", adapters.adapter_settings, name="adapter_settings"),
     path(f"{_ADAPTER}/delete", adapters.adapter_delete, name="adapter_delete"),

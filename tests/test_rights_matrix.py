@@ -45,6 +45,8 @@ LIKE = "any account that sees the adapter"
 MEMBER = "members of the organisation"
 ADMIN = "admins of the organisation"
 STAFF = "staff"
+MODERATE = "staff, and a page of ours"
+MODERATE_IT = "staff, about an adapter that is not private"
 OWN = "the person who asked for the composition"
 TICKET = "whoever holds a signed address"
 NOTHING = "nobody: there is nothing"
@@ -167,8 +169,13 @@ ROUTES: dict[str, Route] = {
     "<str:namespace>/follow": page("/lab/follow", POST=ACCOUNT),
     "tasks": page("/tasks", GET=PUBLIC),
     "tasks/<slug:slug>": page("/tasks/open", GET=PUBLIC),
+    "tasks/<slug:slug>/embed": page("/tasks/open/embed", GET=PUBLIC),
     "tasks/<slug:slug>/leaderboard.csv": page("/tasks/open/leaderboard.csv", GET=PUBLIC),
     "<str:namespace>": page("/lab", GET=PUBLIC),
+    # Moderation
+    "moderation": page("/moderation", GET=MODERATE),
+    f"{_ADAPTER}/moderate": page(f"/{A}/moderate", POST=MODERATE_IT),
+    f"{_ADAPTER}/report": page(f"/{A}/report", GET=SEE, POST=SEE),
     # One adapter
     _ADAPTER: page(f"/{A}", GET=SEE),
     f"{_ADAPTER}/compare": page(f"/{A}/compare", GET=SEE),
@@ -254,6 +261,7 @@ ROUTES: dict[str, Route] = {
     ),
     "api/v1/tasks/": api("tasks/", GET=PUBLIC),
     "api/v1/tasks/<slug:slug>/": api("tasks/open/", GET=PUBLIC),
+    "api/v1/tasks/<str:slug>/leaderboard/": api("tasks/open/leaderboard/", GET=PUBLIC),
     "api/v1/whoami/": api("whoami/", GET=ANY_TOKEN),
     "api/v1/organizations/": api("organizations/", {"name": "new-lab"}, GET=ACCOUNT, POST=ACCOUNT),
     "api/v1/organizations/<str:name>/": api(
@@ -358,7 +366,7 @@ ROUTES: dict[str, Route] = {
 }
 # Everything below the administration is for staff; what is not is here.
 OPEN_IN_ADMIN = {"admin/login/", "admin/logout/", "admin/jsi18n/"}
-ABOUT_AN_ADAPTER = {SEE, CHANGE, LIKE, MOVE}
+ABOUT_AN_ADAPTER = {MODERATE_IT, SEE, CHANGE, LIKE, MOVE}
 ASKS_ALSO_WHAT_IS_PUBLIC = {"guest without an account", "stranger", "token write", "token expired"}
 STATES = ("public", "private", "quarantined", "deleted")
 
@@ -523,6 +531,10 @@ def expected(route: Route, method: str, visitor: Visitor, state: str) -> str:
         return "ok"
     if need == STAFF:
         return "ok" if seen.is_staff else "login"
+    if need in {MODERATE, MODERATE_IT}:
+        if not (seen.is_signed_in and seen.is_staff):
+            return "403" if seen.is_signed_in else "login"
+        return "404" if need == MODERATE_IT and state in {"private", "deleted"} else "ok"
     if need == OWN:
         return _of_a_job(door, seen, is_writing)
     if need in {MEMBER, ADMIN}:

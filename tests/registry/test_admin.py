@@ -2,16 +2,22 @@ from __future__ import annotations
 
 import pytest
 from django.contrib import admin
+from django.db import DatabaseError, connection, transaction
+from django.db.models.base import ModelBase
 from django.test import Client
 from django.urls import reverse
 
-from registry import models
-from registry.models import Adapter, Token
+from compose.models import Composition
+from registry import audit, models
+from registry.admin import Audited, ReadOnly
+from registry.models import Adapter, AuditEntry, Task, Token
+from registry.models.moderation import WrittenForGood
 from tests.factories import make_adapter, make_base_model, make_task, make_token, make_user
 
 pytestmark = pytest.mark.django_db
 
-OURS = [getattr(models, name) for name in models.__all__]
+_ALL = [getattr(models, name) for name in models.__all__]
+OURS = [model for model in _ALL if isinstance(model, ModelBase) and not model._meta.abstract]
 # Shown inside of another's page.
 INLINE = {
     models.Invitation,
@@ -64,3 +70,60 @@ def test_tokens_are_revoked_and_adapters_quarantined_from_their_lists(staff):
         assert answer.status_code == 302
     assert Token.objects.get().revoked_at
     assert not Adapter.objects.visible_to(None).exists()
+    assert set(AuditEntry.objects.values_list("action", flat=True)) == {"revoke", "quarantine"}
+
+
+def test_every_change_in_the_administration_is_in_the_book(staff):
+    make_task("who")
+    task = Task.objects.get()
+    fields = {"slug": "who", "title": "Who is it", "metric": "exact_match", "tags": "[]", "description": ""}
+    answer = staff.post(reverse("admin:registry_task_change", args=[task.pk]), fields)
+    assert answer.status_code == 302
+    entry = AuditEntry.objects.get(action="admin: change")
+    assert entry.subject_name == "Who is it"
+    assert "title" in entry.detail.lower()
+    editable = [
+        name
+        for name, found in admin.site._registry.items()
+        if name._meta.app_label in {"registry", "compose"} and not isinstance(found, (ReadOnly, Audited))
+    ]
+    assert editable in ([], [Composition])
+
+
+def test_the_book_is_neither_changed_nor_shortened(staff):
+    entry = audit.record(actor=None, action="test", subject=make_user())
+    with pytest.raises(WrittenForGood):
+        entry.save()
+    with pytest.raises(WrittenForGood):
+        entry.delete()
+    with pytest.raises(WrittenForGood):
+        AuditEntry.objects.update(action="other")
+    with pytest.raises(DatabaseError), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("UPDATE registry_auditentry SET action = 'other'")
+    assert AuditEntry.objects.get().action == "test"
+    assert staff.post(reverse("admin:registry_auditentry_delete", args=[entry.pk])).status_code == 403
+
+
+def test_who_is_blocked_is_out_at_once(staff):
+    user = make_user("eve")
+    secret, browser = make_token(user), Client()
+    browser.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    address = reverse("admin:registry_user_changelist")
+    staff.post(address, {"action": "block", "_selected_action": [user.pk]})
+    assert browser.get("/settings").status_code == 302
+    assert Client().get("/api/v1/whoami/", headers={"Authorization": f"Bearer {secret}"}).status_code == 401
+    assert not Client().login(username="eve", password="correct horse battery")
+    staff.post(address, {"action": "unblock", "_selected_action": [user.pk]})
+    assert browser.get("/settings").status_code == 200
+    assert staff.post(reverse("admin:registry_user_delete", args=[user.pk])).status_code == 403
+
+
+def test_a_person_added_in_the_administration_has_a_namespace(staff):
+    fields = {
+        "username": "newcomer",
+        "usable_password": "true",
+        "password1": "correct horse battery",
+        "password2": "correct horse battery",
+    }
+    staff.post(reverse("admin:registry_user_add"), fields)
+    assert models.Namespace.objects.filter(name="newcomer").exists()

@@ -1,0 +1,151 @@
+"""Keeping the commons clean: reports of anybody, a queue, and quarantine, which hides an adapter and can be undone.
+
+Whatever a moderator does is written down for good (`audit`).
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from django.core.cache import cache
+from django.db import transaction
+from django.db.models import Count, Max, Q, QuerySet
+from django.utils import timezone
+
+from registry import audit
+from registry.details import BadDetail, check_text
+from registry.models import Adapter, Report, User
+from registry.rights import Person, require_moderator
+from web.errors import Conflict, DomainError
+
+logger = logging.getLogger(__name__)
+
+MAX_TEXT = 2000
+MAX_REASON = 500
+# A person's reports in a day, and those of one address without an account in an hour.
+MAX_REPORTS_PER_PERSON = 20
+MAX_REPORTS_PER_ADDRESS = 5
+_DAY_S, _HOUR_S = 24 * 3600, 3600
+
+
+class TooManyReports(DomainError):
+    code = "too_many_reports"
+    status = 429
+
+    def __init__(self) -> None:
+        super().__init__(
+            "That is more reports than one person can mean. Those you sent are being read; come back later."
+        )
+
+
+class ReportedAlready(Conflict):
+    code = "reported_already"
+
+    def __init__(self) -> None:
+        super().__init__("You have reported this already; it waits for somebody to look at it.")
+
+
+def report_adapter(
+    adapter: Adapter, *, reporter: Person, address: str, reason: str, text: str = ""
+) -> Report:
+    """Tell the people who run the site that an adapter should not be here.
+
+    `address` is the network address of who asks; it is counted and not kept. Raises BadDetail, ReportedAlready,
+    TooManyReports.
+    """
+    if reason not in Report.Reason.values:
+        raise BadDetail("reason", "Say what is wrong with it by one of the reasons in the list.")
+    text = check_text("text", text.replace("\r\n", " ").replace("\n", " "), limit=MAX_TEXT)
+    if reason == Report.Reason.OTHER and not text:
+        raise BadDetail("text", "Say in a sentence what is wrong with it.")
+    person = reporter if isinstance(reporter, User) else None
+    waiting = Report.objects.filter(adapter=adapter, outcome=Report.Outcome.NONE)
+    if person is not None and waiting.filter(reporter=person).exists():
+        raise ReportedAlready
+    _count(person, address)
+    return Report.objects.create(adapter=adapter, reporter=person, reason=reason, text=text)
+
+
+def queue() -> QuerySet[Adapter]:
+    """Adapters with reports that nobody has looked at, most reported first, each with `waiting` and `last_report`."""
+    unread = Q(reports__outcome=Report.Outcome.NONE)
+    return (
+        Adapter.objects.alive()
+        .annotate(
+            waiting=Count("reports", filter=unread), last_report=Max("reports__created_at", filter=unread)
+        )
+        .filter(waiting__gt=0)
+        .select_related("namespace", "base_model")
+        .order_by("-waiting", "last_report", "pk")
+    )
+
+
+def quarantine(adapter: Adapter, *, moderator: User | None, reason: str) -> Adapter:
+    """Hide an adapter from all but its members and freeze it; they are told `reason`. Its waiting reports are closed.
+
+    `moderator` None: a command of the machine. Raises Forbidden, BadDetail, Conflict if it is there already.
+    """
+    if moderator is not None:
+        require_moderator(moderator)
+    reason = check_text("reason", reason, limit=MAX_REASON)
+    if not reason:
+        raise BadDetail("reason", "Say what is wrong, and what its owner can do; they read it.")
+    with transaction.atomic():
+        free = Adapter.objects.filter(pk=adapter.pk, quarantined_at=None, deleted_at=None)
+        if not free.update(quarantined_at=timezone.now(), quarantine_reason=reason):
+            raise Conflict(f"{adapter.full_name} is in quarantine already, or was deleted.")
+        _close_reports(adapter, moderator, Report.Outcome.QUARANTINED)
+        audit.record(actor=moderator, action="quarantine", subject=adapter, detail=reason)
+    adapter.refresh_from_db(fields=["quarantined_at", "quarantine_reason"])
+    logger.info("quarantined %s by %s", adapter, moderator)
+    return adapter
+
+
+def release(adapter: Adapter, *, moderator: User | None, note: str = "") -> Adapter:
+    """Show an adapter again as it was. Raises Forbidden, BadDetail, Conflict if it is not in quarantine."""
+    if moderator is not None:
+        require_moderator(moderator)
+    note = check_text("note", note, limit=MAX_REASON)
+    with transaction.atomic():
+        held = Adapter.objects.filter(pk=adapter.pk).exclude(quarantined_at=None)
+        if not held.update(quarantined_at=None, quarantine_reason=""):
+            raise Conflict(f"{adapter.full_name} is not in quarantine.")
+        audit.record(actor=moderator, action="release", subject=adapter, detail=note)
+    adapter.refresh_from_db(fields=["quarantined_at", "quarantine_reason"])
+    logger.info("released %s by %s", adapter, moderator)
+    return adapter
+
+
+def dismiss(adapter: Adapter, *, moderator: User, note: str = "") -> int:
+    """Close an adapter's waiting reports and leave it as it is. Returns how many. Raises Forbidden, BadDetail."""
+    require_moderator(moderator)
+    note = check_text("note", note, limit=MAX_REASON)
+    with transaction.atomic():
+        count = _close_reports(adapter, moderator, Report.Outcome.DISMISSED)
+        if count:
+            detail = f"{count} reports. {note}".strip()
+            audit.record(actor=moderator, action="dismiss reports", subject=adapter, detail=detail)
+    return count
+
+
+def _close_reports(adapter: Adapter, moderator: User | None, outcome: str) -> int:
+    waiting = Report.objects.filter(adapter=adapter, outcome=Report.Outcome.NONE)
+    return waiting.update(outcome=outcome, closed_at=timezone.now(), closed_by=moderator)
+
+
+def _count(person: User | None, address: str) -> None:
+    """Raises TooManyReports. A cache that is away counts nothing: a report is never lost for that."""
+    if person is not None:
+        since = timezone.now() - timedelta(seconds=_DAY_S)
+        if Report.objects.filter(reporter=person, created_at__gt=since).count() >= MAX_REPORTS_PER_PERSON:
+            raise TooManyReports
+        return
+    key = f"reports:{address}"
+    cache.add(key, 0, _HOUR_S)
+    try:
+        count = cache.incr(key)
+    except ValueError:  # it ran out between the two calls
+        return
+    if count > MAX_REPORTS_PER_ADDRESS:
+        raise TooManyReports
