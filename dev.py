@@ -463,7 +463,11 @@ def start_site(family: Family, env: dict[str, str], port: int, data: Path) -> No
     light = {**env, "OMP_NUM_THREADS": "1"}
     # Half of the cores: waiting threads of torch spin, and on a machine that also runs the web process and a browser
     # two of them on two cores took four times the processor time of one.
-    heavy = {"OMP_NUM_THREADS": str(max(1, min(8, (os.cpu_count() or 1) // 2))), **env}
+    heavy = {
+        "OMP_NUM_THREADS": str(max(1, min(8, (os.cpu_count() or 1) // 2))),
+        "OMP_WAIT_POLICY": "PASSIVE",  # what the spinning costs is in docs/engine-performance.md
+        **env,
+    }
     celery = [str(PYTHON), "-m", "celery", "-A", "config", "worker", "--pool", "threads", "-l", "INFO"]
     celery += ["--without-gossip", "--without-mingle"]
     family.add(Child("web process", gunicorn(port, data), light, logs / "web.log"))

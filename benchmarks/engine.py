@@ -90,6 +90,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
+        "--one-type", action="store_true", help="leave out the float type that would not be chosen"
+    )
+    parser.add_argument(
         "--clock",
         choices=CLOCKS,
         default="wall",
@@ -143,8 +146,9 @@ def _race(scratch: Path, shape: str, options: argparse.Namespace) -> dict[str, A
         "limit": bench.bare_forwards,
         "lorahub": bench.lorahub,
         "default": partial(bench.default, dtype=bench.chosen),
-        "default_other": partial(bench.default, dtype=bench.other),
     }
+    if not options.one_type:
+        contestants["default_other"] = partial(bench.default, dtype=bench.other)
     with _reference(scratch, base, modules, examples, options) as reference:
         if reference is not None:
             contestants["reference"] = reference.search
@@ -173,7 +177,7 @@ def _rounds(contestants: dict[str, Contestant], mixes: int, rounds: int) -> list
 def _ratios(rounds: list[dict[str, float]]) -> dict[str, float]:
     """Medians over the rounds: how many times the limit, and how many times faster than the reference."""
     ratios = {}
-    for name in ("lorahub", "default", "default_other"):
+    for name in [name for name in ("lorahub", "default", "default_other") if name in rounds[0]]:
         ratios[f"{name}/limit"] = statistics.median(each[name] / each["limit"] for each in rounds)
         if "reference" in rounds[0]:
             ratios[f"reference/{name}"] = statistics.median(each["reference"] / each[name] for each in rounds)
@@ -391,7 +395,7 @@ def _race_table(shapes: list[dict[str, Any]]) -> list[str]:
             f"| {figures['shape']} | {best['limit']:.2f} | {_or_dash(best.get('reference'))} | {best['lorahub']:.2f} "
             f"| {best['default']:.2f} ({figures['chosen']}) | {ratios['lorahub/limit']:.2f} "
             f"| {_or_dash(ratios.get('reference/lorahub'))} | {_or_dash(ratios.get('reference/default'))} "
-            f"| {best['default_other']:.2f} ({figures['other']}) |"
+            f"| {_or_dash(best.get('default_other'))} ({figures['other']}) |"
         )
     return [*lines, ""]
 
