@@ -1,6 +1,6 @@
 """The first page somebody sees comes with its styles inside, which saves a slow connection one way there and back.
 
-On a phone with 400 ms to every answer that is the difference between 1.1 s and 0.7 s until the first results can be read
+On a phone with 400 ms to every answer that is the difference between 1.1 s and 0.6 s until the first results can be read
 (tests/test_browser_feel.py measures it). Later pages link to the files, which the browser has fetched meanwhile and
 keeps. The policy of the page names the styles by a nonce of this one answer.
 """
