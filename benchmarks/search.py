@@ -183,7 +183,11 @@ def _revision(generator: random.Random, adapter: Any) -> Any:
         commit=f"{adapter.pk:040x}",
         message="Upload",
         created_at=adapter.created_at,
-        facts={"target_names": pick(generator, TARGETS).split(",")},
+        facts={
+            "target_names": pick(generator, TARGETS).split(","),
+            "target_matrices": 24,
+            "rank": adapter.rank,
+        },
     )
 
 

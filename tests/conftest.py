@@ -34,6 +34,9 @@ POSTGRES_PASS_LIMIT_S = 1800
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On Postgres: only what touches the database, and not what starts a site or a browser of its own."""
     if not config.getoption("--postgres"):
+        left_out = [item for item in items if item.get_closest_marker("postgres_only")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
         return
     kept = [item for item in items if _touches_the_database(item) and not item.get_closest_marker("browser")]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])

@@ -257,28 +257,3 @@ def test_many_jobs_and_workers_that_keep_dying_all_finish_once(start, base_model
         wait_for_status(composition, "succeeded")
         assert_finished_once(composition, tmp_path)
     assert sum(now(c).losses for c in compositions) >= 1
-
-
-@pytest.mark.services
-def test_a_celery_worker_hears_the_bell_and_hands_over_on_sigterm(start, base_model, tmp_path, redis_url):
-    from celery import Celery
-    from redis import Redis
-
-    composition = queue(base_model)
-    command = [sys.executable, "-m", "tests.compose.worker_nursery", "celery"]
-    with subprocess.Popen(command, cwd=ROOT, env=environment(REDIS_URL=redis_url)) as going:
-        try:
-            Celery(broker=redis_url).send_task(
-                "compose.tasks.run_composition", args=[composition.pk], queue="compositions"
-            )
-            wait_for_trials(composition, 5)
-            going.terminate()
-            assert going.wait(timeout=30) == 0
-        finally:
-            going.kill()
-    assert now(composition).status == "queued"
-    # It was put back, and rang: the next worker would need no sweep.
-    assert Redis.from_url(redis_url).llen("compositions") == 1
-    start()
-    wait_for_status(composition, "succeeded")
-    assert_finished_once(composition, tmp_path)

@@ -2,7 +2,7 @@
 
 Starting Python with Django takes seconds. So one process, `python -m tests.compose.worker_nursery`, starts once and
 forks: each line on its stdin is a worker to be, {"settings", "trial_s", "log"}, and it answers with the process id. With
-`celery` as argument it is a Celery worker itself, that waits for messages.
+`celery NAME` as arguments it is a Celery worker itself, that waits for messages.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ def be_a_worker(wanted: dict[str, Any], command: Any) -> None:
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     use_the_fake_engine()
-    if sys.argv[1:] == ["celery"]:
+    if sys.argv[1:2] == ["celery"]:
         from config.celery import app
 
-        app.worker_main(
-            ["worker", "--pool", "threads", "-c", "1", "-Q", "compositions", "-n", "tested@%h", "-l", "INFO"]
-        )
+        name = f"{sys.argv[2]}@%h"
+        quiet = ["--without-mingle", "--without-gossip", "-l", "INFO"]
+        app.worker_main(["worker", "--pool", "threads", "-c", "1", "-Q", "compositions", "-n", name, *quiet])
     else:
         fork_workers()
