@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -295,7 +296,7 @@ def same_blob_at_once(stage: Stage) -> Outcome:
     rounds = stage.times(100)
     for number in range(rounds):
         content = f"the same {number} {stage.generator.random()}".encode()
-        at_once([lambda content=content: storage.store_stream([content])] * 8)
+        at_once([partial(storage.store_stream, [content])] * 8)
         blobs = Blob.objects.filter(size_bytes=len(content), sha256=_sha256(content))
         if blobs.count() != 1 or not storage.has_bytes(blobs[0]):
             wrong.append(f"round {number}: {blobs.count()} rows")
@@ -327,7 +328,7 @@ def sweep_against_upload(stage: Stage) -> Outcome:
     for number in range(rounds):
         content = f"swept {number}".encode()
         age(storage.store_stream([content]))
-        at_once([storage.sweep_storage, lambda content=content: storage.store_stream([content])])
+        at_once([storage.sweep_storage, partial(storage.store_stream, [content])])
         blob = Blob.objects.filter(sha256=_sha256(content)).first()
         if blob is None or not storage.has_bytes(blob):
             wrong.append(f"round {number}: {'no row' if blob is None else 'row without bytes'}")

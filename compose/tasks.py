@@ -48,6 +48,14 @@ def sweep_compositions() -> None:
     jobs.tell_owners()
 
 
+@shared_task(name="compose.tasks.forget_texts")
+def forget_texts() -> None:
+    """Once an hour: the texts of compositions that ended long ago."""
+    from compose import jobs
+
+    jobs.forget_texts()
+
+
 @celeryd_after_setup.connect
 def hang_own_bell(sender: str, instance: Any, **_: Any) -> None:
     """A worker of compositions also hears a queue of its own, by which it gets what it is warm for."""

@@ -179,6 +179,7 @@ CELERY_BEAT_SCHEDULE = {
     "sweep-compositions": {"task": "compose.tasks.sweep_compositions", "schedule": 5.0},
     "sweep-hub-jobs": {"task": "registry.tasks.sweep_hub_jobs", "schedule": 10.0},
     "sweep-storage": {"task": "registry.tasks.sweep_storage", "schedule": 3600.0},
+    "forget-texts": {"task": "compose.tasks.forget_texts", "schedule": 3600.0},
     "announce-compositions": {"task": "compose.tasks.announce", "schedule": 10.0},
     "deliver-webhooks": {"task": "registry.tasks.deliver_webhooks", "schedule": 10.0},
     "draw-weights": {"task": "registry.tasks.draw_weights", "schedule": 20.0},
@@ -239,6 +240,8 @@ DATA_UPLOAD_MAX_NUMBER_FILES = 200
 WORKER_CACHE_DIR = Path(env.str("LORA_WORKER_CACHE_DIR", str(DATA_DIR / "worker-cache")))
 # How long an address for sending a file, or a token for Xet, holds; longer than any upload takes.
 HUB_TICKET_S = 12 * 3600
+# For a proxy that takes small bodies only: Git LFS in parts of this many bytes; 0 for whole files.
+LFS_PART_BYTES = env.int("LFS_PART_BYTES", 0)
 X_ACCEL_REDIRECT_PREFIX = env.str("X_ACCEL_REDIRECT_PREFIX", "")
 # Send people straight to the object store. Off, since its address may mean nothing outside our own network.
 S3_SIGNED_DOWNLOADS = env.bool("S3_SIGNED_DOWNLOADS", False)

@@ -9,7 +9,7 @@ up for dead and wakes again changes nothing.
 
 asking.py: what a request comes to. owning.py: what its owner may do with it. queue.py: who is next, and claiming.
 holding.py: what the worker that holds it writes. sweeping.py: taking back. lease.py: what these three share.
-workers.py: which workers there are.
+workers.py: which workers there are. forgetting.py: what is not kept for ever.
 log.py: what happened, in words. telling.py: the mail to its owner when it has ended.
 """
 
@@ -27,6 +27,7 @@ from compose.jobs.asking import (
     task_rows,
     usual_budget,
 )
+from compose.jobs.forgetting import forget_texts
 from compose.jobs.holding import (
     beat,
     confirm_cancelled,
@@ -76,6 +77,7 @@ __all__ = [
     "estimate",
     "fail",
     "finish",
+    "forget_texts",
     "places_left",
     "queue_order",
     "queue_place",

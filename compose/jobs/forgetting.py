@@ -1,0 +1,43 @@
+"""Texts that people gave are not kept for ever: FEW_SHOT_KEPT_DAYS after its end a composition holds none."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from compose.models import Composition, LogLine
+
+AT_ONCE = 200
+REASON_GONE = "It failed; the reason is no longer kept, since it may quote the examples."
+
+
+def forget_texts() -> int:
+    """Remove examples, predictions and what may quote them from what ended long ago: of how many compositions.
+
+    Scores, mixing weights and trials stay, and so does how many rows there were: each is kept as an empty one.
+    """
+    if not settings.FEW_SHOT_KEPT_DAYS:
+        return 0
+    cutoff = timezone.now() - timedelta(days=settings.FEW_SHOT_KEPT_DAYS)
+    old = Composition.objects.filter(finished_at__lt=cutoff, examples_removed_at=None).order_by("finished_at")
+    count = 0
+    for composition in old.defer("result", "predictions")[:AT_ONCE]:
+        count += _forget(composition)
+    return count
+
+
+@transaction.atomic
+def _forget(composition: Composition) -> bool:
+    empty = {"input": "", "output": ""}
+    changed = Composition.objects.filter(pk=composition.pk, examples_removed_at=None).update(
+        examples=[empty] * len(composition.examples),
+        test_examples=[empty] * len(composition.test_examples),
+        predictions=[],
+        error=REASON_GONE if composition.error else "",
+        examples_removed_at=timezone.now(),
+    )
+    LogLine.objects.filter(composition=composition).delete()
+    return bool(changed)
