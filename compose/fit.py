@@ -78,6 +78,11 @@ class Fit:
     parts: Mapping[str, float]
     reasons: list[str]
 
+    @property
+    def is_supported(self) -> bool:
+        """Whether anything speaks for it beyond that it fits the base model."""
+        return self.value >= MIN_SHARE
+
 
 @dataclass(frozen=True)
 class Fits:
