@@ -27,6 +27,9 @@ _OF_A_SITE = (
         "EMAIL_HOST",
         "HUB_ENDPOINT",
         "IMPORT_ENDPOINTS",
+        "IMPORT_PROXY",
+        "LFS_PART_BYTES",
+        "PUSH_ENDPOINTS",
     ),
     *(
         "X_ACCEL_REDIRECT_PREFIX",

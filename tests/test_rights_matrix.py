@@ -351,6 +351,8 @@ ROUTES: dict[str, Route] = {
     "xet/<str:scope>/v1/shards": Route("ticket", "/xet/x/v1/shards", {"POST": TICKET}),
     "xet/<path:rest>": Route("ticket", "/xet/x", {"GET": NOTHING}),
     "api/lfs/<str:ticket>": hub("/api/lfs/x", PUT=TICKET),
+    "api/lfs/<str:ticket>/parts/<int:number>": hub("/api/lfs/x/parts/1", PUT=TICKET),
+    "api/lfs/<str:ticket>/complete": hub("/api/lfs/x/complete", POST=TICKET),
     r"^(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch$": hub(
         f"/{A}.git/info/lfs/objects/batch", {"operation": "upload", "objects": []}, POST=CHANGE
     ),

@@ -44,13 +44,15 @@ def batch(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
         raise BadRequest("'objects' is missing or no list.")
     if len(objects) > MAX_OBJECTS:
         raise BadRequest(f"There are {len(objects)} objects; ask about {MAX_OBJECTS} at a time.")
-    found = [_how_to_send(request, person, adapter, item) for item in objects]
-    answer = {"transfer": "basic", "objects": found, "hash_algo": "sha256"}
+    takes_parts = isinstance(body.get("transfers"), list) and "multipart" in body["transfers"]
+    in_parts = takes_parts and bool(settings.LFS_PART_BYTES)
+    found = [_how_to_send(request, person, adapter, item, in_parts=in_parts) for item in objects]
+    answer = {"transfer": "multipart" if in_parts else "basic", "objects": found, "hash_algo": "sha256"}
     return JsonResponse(answer, content_type=CONTENT_TYPE)
 
 
 def _how_to_send(
-    request: HttpRequest, person: User, adapter: Adapter, item: dict[str, Any]
+    request: HttpRequest, person: User, adapter: Adapter, item: dict[str, Any], *, in_parts: bool
 ) -> dict[str, Any]:
     oid, size = item.get("oid"), item.get("size")
     row: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
@@ -62,9 +64,13 @@ def _how_to_send(
         note_sent(person, blob)  # keeps it until the commit
         return row
     ticket = sending.ticket("lfs", person=person, adapter=adapter, oid=oid, size=size)
-    upload = request.build_absolute_uri(reverse("hub_lfs_put", args=[ticket]))
+    upload = {"href": request.build_absolute_uri(reverse("hub_lfs_put", args=[ticket]))}
+    if in_parts and size:
+        from registry.hub import parts  # it needs this module itself
+
+        upload = parts.upload_action(request, ticket, size)
     verify = request.build_absolute_uri(reverse("hub_lfs_verify", args=[adapter.full_name]))
-    return {**row, "actions": {"upload": {"href": upload}, "verify": {"href": verify}}}
+    return {**row, "actions": {"upload": upload, "verify": {"href": verify}}}
 
 
 def _problem(oid: object, size: object) -> str:

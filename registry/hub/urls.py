@@ -2,7 +2,7 @@
 
 from django.urls import path, re_path
 
-from registry.hub import listing, people, reading, transfer, writing, xet
+from registry.hub import listing, parts, people, reading, transfer, writing, xet
 
 _REPO = r"(?P<repo>[^/]+(?:/[^/]+)?)"
 _API = rf"^api/models/{_REPO}"
@@ -43,6 +43,8 @@ urlpatterns = [
     path("xet/<str:scope>/v1/shards", xet.put_shard),
     path("xet/<path:rest>", xet.not_needed),
     path("api/lfs/<str:ticket>", transfer.put, name="hub_lfs_put"),
+    path("api/lfs/<str:ticket>/parts/<int:number>", parts.put_part, name="hub_lfs_part"),
+    path("api/lfs/<str:ticket>/complete", parts.complete, name="hub_lfs_complete"),
     re_path(rf"{_FULL}\.git/info/lfs/objects/batch$", transfer.batch),
     re_path(rf"{_FULL}\.git/info/lfs/objects/verify$", transfer.verify, name="hub_lfs_verify"),
     re_path(rf"^{_REPO}/resolve/(?P<rest>[^/]+/.+)$", reading.resolve),
