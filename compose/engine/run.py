@@ -148,9 +148,9 @@ class _Loaded:
     dtype: torch.dtype  # of the search
     method: str  # whose search it is; any other, as what it is compared with, runs in float32
 
-    def searching(self, method: Method) -> tuple[Scorer, Bank]:
-        """What a search by this method works with."""
-        if method.name == self.method:
+    def searching(self, method: Method, needs: str) -> tuple[Scorer, Bank]:
+        """What a search by this method works with; small differences and derivatives are taken in float32."""
+        if method.name == self.method and needs == "losses":
             return self.search_scorer, self.search_bank
         return self.scorer, self.bank
 
@@ -241,10 +241,10 @@ def _score_folds(loaded: _Loaded, method: Method, folds: list[_Fold], asked: lis
     if any(fold.search.needs != "losses" for fold in folds):
         for fold, own in zip(folds, asked, strict=True):
             needs = fold.search.needs
-            fold.tell(own, *measure(*loaded.searching(method), method.mix, needs, own, fold.rows))
+            fold.tell(own, *measure(*loaded.searching(method, needs), method.mix, needs, own, fold.rows))
         return
     vectors = [vector for own in asked for vector in own]
-    scorer, _ = loaded.searching(method)
+    scorer, _ = loaded.searching(method, "losses")
     losses = scorer.row_losses([Mix(method.mix, vector) for vector in vectors])
     start = 0
     for fold, own in zip(folds, asked, strict=True):
@@ -402,7 +402,7 @@ class _Composition:
         fresh = vectors[len(known) :]
         if told < before + len(vectors) and self._check_wish() == "stop":
             return None
-        losses, more = measure(*loaded.searching(method), method.mix, search.needs, fresh)
+        losses, more = measure(*loaded.searching(method, search.needs), method.mix, search.needs, fresh)
         trials = []
         for offset, (vector, loss) in enumerate(zip(vectors, known + losses, strict=True)):
             number = before + offset + 1
