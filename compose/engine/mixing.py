@@ -112,6 +112,18 @@ class Mixer:
             for path, change in self._run_changes(run).items():
                 self._changes[path].append((run.start, run.stop, len(run.mixing_weights), change))
 
+    def assign_weights(self, weights: Tensor, *, rows: int) -> None:
+        """The next batches are exact mixes of these weights, (groups, n), each over so many rows.
+
+        The tensor is read anew in every forward, and nothing waits for the device: a forward may be recorded.
+        """
+        groups = len(weights)
+        self._rows = groups * rows
+        self._changes = {
+            path: [(0, self._rows, groups, _from_weights(target, weights))]
+            for path, target in self._bank.targets.items()
+        }
+
     def _run_changes(self, run: Run) -> dict[str, Change]:
         if run.kind == PAPER and len(run.mixing_weights) == 1:
             return _as_peft_does(self._bank, run.mixing_weights[0])
@@ -172,6 +184,16 @@ def _runs(groups: Sequence[tuple[Mix, int]], device: torch.device) -> list[Run]:
         Run(start, rows, kind, torch.tensor(weights, dtype=torch.float32, device=device))
         for start, rows, kind, weights in runs
     ]
+
+
+def _from_weights(target: TargetBank, weights: Tensor) -> Change:
+    """Exact mix, concatenated, of weights that may be others in the next forward."""
+
+    def change(x: Tensor) -> Tensor:
+        per_row = (weights * target.scalings)[:, target.owner].to(x.dtype)  # (groups, R)
+        return (x @ target.a.T * per_row.unsqueeze(1)) @ target.b
+
+    return change
 
 
 def _folded(target: TargetBank, mixing_weights: Tensor) -> Change:

@@ -15,6 +15,7 @@ from torch.nn import functional
 from compose.engine import slopes
 from compose.engine.bank import Bank
 from compose.engine.errors import EmptyExample, ExamplesTooLong, OutOfMemory
+from compose.engine.graphs import Graphs
 from compose.engine.loading import LoadedBase
 from compose.engine.mixing import Mix, Mixer
 from compose.engine.responses import Responses, choose_classes, log_probs_of
@@ -124,14 +125,22 @@ class Scorer:
     """Scores mixes on a fixed set of examples; the base is hooked only while it works."""
 
     def __init__(
-        self, base: LoadedBase, mixer: Mixer, rows: Sequence[Row], *, tokens_per_forward: int | None = None
+        self,
+        base: LoadedBase,
+        mixer: Mixer,
+        rows: Sequence[Row],
+        *,
+        tokens_per_forward: int | None = None,
+        graphs: Graphs | None = None,
     ) -> None:
+        """`graphs`: None means recordings where the device has them."""
         self._base = base
         self._mixer = mixer
         self._rows = list(rows)
         self.evaluations = 0  # mixes scored
         self.forwards = 0
         self._batches: dict[tuple[int, ...], _Batch] = {}
+        self._graphs = graphs if graphs is not None else Graphs.for_device(base.device)
         self._limit = tokens_per_forward or _TOKENS[base.device.type]
 
     @property
@@ -140,17 +149,19 @@ class Scorer:
 
     def row_losses(self, mixes: Sequence[Mix]) -> RowLosses:
         """Score every mix on every row; the numbers do not depend on how rows are batched (1e-5 relative)."""
-        sums = torch.zeros(len(mixes), len(self._rows), dtype=torch.float64)
+        # They stay on the device until the end, so that no forward waits for the one before it.
+        sums = torch.zeros(len(self._rows), len(mixes), dtype=torch.float64, device=self._base.device)
         with self._mixer.attached(), torch.inference_mode():
             for chosen in self._row_batches():
                 rows = [self._rows[index] for index in chosen]
                 size = max(1, self._limit // self._cost(rows))
                 for start in range(0, len(mixes), size):
                     part = mixes[start : start + size]
-                    sums[start : start + len(part), chosen] = self._forward(part, rows)
+                    for index, own in zip(chosen, self._forward(part, rows).T, strict=True):
+                        sums[index, start : start + len(part)] = own
         self.evaluations += len(mixes)
         tokens = torch.tensor([len(row.labels) for row in self._rows], dtype=torch.float64)
-        return RowLosses(sums=sums, tokens=tokens)
+        return RowLosses(sums=sums.T.cpu(), tokens=tokens)
 
     def losses(self, mixes: Sequence[Mix]) -> list[float]:
         """Mean token loss of every mix over all rows as one batch, in nats."""
@@ -200,8 +211,7 @@ class Scorer:
         rows = [self._rows[index] for index in chosen]
         try:
             self.forwards += 1
-            self._mixer.assign([(mix, len(rows)) for mix in mixes], once=True)
-            logits, labels = self._logits(rows, repeats=len(mixes))
+            logits, labels = self._mixed_logits(mixes, rows)
             wanted = labels[: len(rows)] != IGNORED
             logits = logits.view(len(mixes), *wanted.shape, -1)[:, wanted]  # (mixes, positions, vocabulary)
             if chosen[0] not in classes:
@@ -289,26 +299,50 @@ class Scorer:
 
     def _one_forward(self, mixes: Sequence[Mix], rows: Sequence[Row]) -> Tensor:
         self.forwards += 1
-        self._mixer.assign([(mix, len(rows)) for mix in mixes], once=True)
-        logits, labels = self._logits(rows, repeats=len(mixes))
+        logits, labels = self._mixed_logits(mixes, rows)
         token_losses = functional.cross_entropy(
             logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
         )
-        return token_losses.view(len(mixes), len(rows), -1).double().sum(-1).cpu()
+        return token_losses.view(len(mixes), len(rows), -1).double().sum(-1)
+
+    def _mixed_logits(self, mixes: Sequence[Mix], rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """What `_logits` gives for every mix on these rows, from a recording where there is one."""
+        if self._graphs is not None:
+            batch = self._batch(rows)
+
+            def prepared(groups: int) -> Callable[[Tensor], Tensor]:
+                inputs = {name: tensor.repeat(groups, 1) for name, tensor in batch.inputs.items()}
+
+                def forward(weights: Tensor) -> Tensor:
+                    self._mixer.assign_weights(weights, rows=len(rows))
+                    outputs = self._base.model(**inputs, use_cache=False, **batch.options)
+                    return self._wanted(outputs.logits, batch)
+
+                return forward
+
+            logits = self._graphs.logits(tuple(map(id, rows)), mixes, prepared)
+            if logits is not None:
+                return logits, self._wanted_labels(batch).repeat(len(mixes), 1)
+        self._mixer.assign([(mix, len(rows)) for mix in mixes], once=True)
+        return self._logits(rows, repeats=len(mixes))
 
     def _logits(self, rows: Sequence[Row], *, repeats: int) -> tuple[Tensor, Tensor]:
         """Logits and the labels they predict, (repeats * rows, positions[, vocabulary])."""
         batch = self._batch(rows)
-        labels = batch.labels.repeat(repeats, 1)
         logits = self._base.model(
             **{name: tensor.repeat(repeats, 1) for name, tensor in batch.inputs.items()},
             use_cache=False,
             **batch.options,
         ).logits
-        if self._base.kind == "seq2seq":
-            return logits, labels
-        # The logits at a position predict the next one.
-        return logits[:, -batch.kept : -1], labels[:, labels.shape[1] - batch.kept + 1 :]
+        return self._wanted(logits, batch), self._wanted_labels(batch).repeat(repeats, 1)
+
+    def _wanted(self, logits: Tensor, batch: _Batch) -> Tensor:
+        # In a causal model the logits at a position predict the next one.
+        return logits if self._base.kind == "seq2seq" else logits[:, -batch.kept : -1]
+
+    def _wanted_labels(self, batch: _Batch) -> Tensor:
+        labels = batch.labels
+        return labels if self._base.kind == "seq2seq" else labels[:, labels.shape[1] - batch.kept + 1 :]
 
     def _batch(self, rows: Sequence[Row]) -> _Batch:
         """The rows as tensors on the device; those of the last rows asked for are still there."""

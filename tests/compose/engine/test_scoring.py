@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def load(base: Path) -> LoadedBase:
 
 
 def scorer_for(
-    base: LoadedBase, modules: tuple[Module, ...], *, exact_way: str = "", **options: int
+    base: LoadedBase, modules: tuple[Module, ...], *, exact_way: str = "", **options: Any
 ) -> Scorer:
     bank = build_bank([load_module(module) for module in modules], device=CPU)
     return Scorer(base, Mixer(base, bank, exact_way=exact_way), tokenise(base, tiny.EXAMPLES), **options)
