@@ -46,7 +46,8 @@ def models(request: HttpRequest, caller: Caller) -> JsonResponse:
         "expand"
     )
     with_card = is_full or request.GET.get("cardData", "").lower() in {"1", "true"}
-    mixed = sorted([*found.items, *bases], key=lambda item: _value(item, SORTS[sort]), reverse=True)
+    mixed: list[Adapter | BaseModel] = [*found.items, *bases]
+    mixed.sort(key=lambda item: _value(item, SORTS[sort]), reverse=True)
     return pages.json_page(
         request,
         [_row(item, is_full=is_full, with_card=with_card) for item in mixed],
