@@ -53,6 +53,7 @@ def missing(what: str) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lora commons")
     group.addoption("--postgres", action="store_true", help="run what touches the database, on Postgres")
+    group.addoption("--whole", action="store_true", help="every case of the long lists, behind every door")
     group.addoption(
         "--postgres-pass", type=Path, metavar="DIR", help="where the pass on Postgres beside this one reports"
     )
