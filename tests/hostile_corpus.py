@@ -118,14 +118,14 @@ def _bad_headers() -> Iterator[tuple[str, bytes]]:
         yield f"{len(extra)} bytes {extra[:4]!r} behind the end", whole + extra
     for size in (0, 1, 2, len(whole), 2**31, 2**32, 2**62, 2**63, 2**64 - 1, 100_000_001, 17 * 1024**2):
         yield f"says it has {size} bytes", struct.pack("<Q", size) + text + body
-    for raw in (
+    for number, raw in enumerate((
         b"[]", b"null", b'""', b"1", b"{", b"}", b"{}", b"{]", b'{"a"}', b"{'a': 1}", b"\xff\xfe{}", b"{}{}",
         b" " + text, b"\n" + text, b"\t" + text, b"\0" + text, b"\xef\xbb\xbf" + text, text[:-1], text + b",",
         text + b"\0" * 8, text + b"x", b"[" * 5000 + b"]" * 5000, b'{"a":' * 3000 + b"1" + b"}" * 3000,
         text.replace(b"{", b'{"x": NaN, ', 1), text.replace(b"{", b'{"x": 1, ', 1), text.replace(b"F32", b"f32", 1),
         text.replace(b"F32", b"\xed\xa0\x80", 1), b"{" + text[1:-1] + b"," + text[1:],
-    ):  # fmt: skip
-        yield f"{raw[:20]!r} … {raw[-6:]!r} of {len(raw)}", safetensors_bytes(raw, body)
+    )):  # fmt: skip
+        yield f"raw {number}, {raw[:20]!r} of {len(raw)}", safetensors_bytes(raw, body)
     for dtype in (
         "I8",
         "U8",
