@@ -23,7 +23,7 @@ from tests.fake_adapters import make_adapter as make_adapter_folder
 from tests.test_browser_compose import PASSWORD, _playwright_beside_django, drop, sign_in
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 __all__ = ["_playwright_beside_django"]
@@ -189,31 +189,40 @@ def test_a_stranger_reads_everything_public_and_nothing_else(
     assert page.input_value("[name=title]") == "Mine is better", "what was typed is lost"
 
 
-def test_a_moderator_takes_a_module_away_and_brings_it_back(
-    page: Page, browser: Any, live_server: Any, ada: User, base_model: BaseModel, tmp_path: Path
+def test_a_moderator_reads_a_report_takes_the_module_away_and_brings_it_back(
+    page: Page, browser: Browser, live_server: Any, ada: User, base_model: BaseModel, tmp_path: Path
 ):
     album = Album("moderator")
-    adapter = publish_fake(tmp_path, "doubtful", owner=ada, base_model="demo/tiny-t5")
+    publish_fake(tmp_path, "doubtful", owner=ada, base_model="demo/tiny-t5")
     make_user("mod", password=PASSWORD, is_staff=True, is_superuser=True)
-    stranger = browser.new_context().new_page()
-    sign_in(page, live_server.url, "mod", PASSWORD)
+    site = live_server.url
+    visitor, owner = (browser.new_context().new_page() for _ in range(2))
 
-    def act(action: str) -> None:
-        page.goto(f"{live_server.url}/admin/registry/adapter/?q=doubtful")
-        page.check(f"input.action-select[value='{adapter.pk}']")
-        page.select_option("select[name=action]", action)
-        page.click("button[name=index]")
-        page.wait_for_selector(".messagelist")
+    visitor.goto(f"{site}/ada/doubtful/report")
+    visitor.check("input[name=reason][value=rights]")
+    visitor.fill("[name=text]", "The card says MIT, the data does not.")
+    album.take(visitor, "somebody without an account reports it")
+    visitor.click("button:has-text('Report it')")
+    visitor.wait_for_url(f"{site}/ada/doubtful")
 
-    act("quarantine")
-    album.take(page, "the list of the people who run the site")
-    gone = stranger.goto(f"{live_server.url}/ada/doubtful")
-    assert gone
-    assert gone.status == 404
+    sign_in(page, site, "mod", PASSWORD)
+    page.goto(f"{site}/moderation")
+    assert "The card says MIT, the data does not." in page.inner_text("main")
+    page.fill("[name=reason]", "Its licence is not that of its data. Change it, and tell us.")
+    album.take(page, "the moderator reads it")
+    page.click("button:has-text('Quarantine')")
+    page.wait_for_selector("text=is in quarantine")
+    album.take(page, "it is in quarantine and in the book")
+
+    assert visitor.goto(f"{site}/ada/doubtful").status == 404
     assert not Adapter.objects.visible_to(None).filter(name="doubtful").exists()
-    act("release")
-    back = stranger.goto(f"{live_server.url}/ada/doubtful")
-    assert back
-    assert back.status == 200
-    album.take(stranger, "and it is back")
-    stranger.context.close()
+    sign_in(owner, site, "ada", PASSWORD)
+    owner.goto(f"{site}/ada/doubtful")
+    assert "Its licence is not that of its data." in owner.inner_text("main"), "the owner is not told why"
+    album.take(owner, "its owner reads why")
+
+    page.click("button:has-text('Release')")
+    page.wait_for_selector("text=is shown again")
+    assert visitor.goto(f"{site}/ada/doubtful").status == 200
+    for other in (visitor, owner):
+        other.context.close()
