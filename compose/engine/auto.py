@@ -10,7 +10,7 @@ from compose.engine.responses import Responses
 from compose.engine.tangent import Tangent
 from compose.engine.types import Trial
 
-# Modules probed in every round. More are probed once, in the first round, and the most useful of them stay.
+# Modules in the search. Of more, all are probed once, and those that move the answers most stay.
 MOST_KEPT = 32
 # Sum of the weights of the uniform mixes that are tried as a start.
 STARTS = (0.7, 1.4)
@@ -32,6 +32,9 @@ class AutoSearch:
     log-probabilities how each module bends them next to the others. The modelled loss with its penalty is minimised
     under ten dampings, and these ten mixes are the second batch. So a module is heard in company, where a form
     without its function helps, and not only alone, where it may hurt. Nothing is random: the seed changes nothing.
+
+    Of many modules, those stay that move the answers most when they are probed beside a uniform mix of all. Loss is no
+    guide there: a module that knows nothing leaves it as it is, one with the right form and another function raises it.
     """
 
     def __init__(self, *, audition: Sequence[float], base_loss: float, budget: int) -> None:
@@ -45,16 +48,18 @@ class AutoSearch:
         self._caution = 1.0  # scales the dampings
         self._small = 0  # rounds in a row that gained little
         self._tangent: Tangent | None = None
-        self._stage = "starts"
+        self._stage = "starts" if self._modules <= MOST_KEPT else "screen"
         self._points = np.zeros((0, self._modules))
 
     @property
     def needs(self) -> str:
         """What the last `ask` wants to be told besides the losses."""
-        return "responses" if self._stage == "probes" else "losses"
+        return "responses" if self._stage in ("screen", "probes") else "losses"
 
     def ask(self) -> list[tuple[float, ...]]:
-        if self._stage == "starts":
+        if self._stage == "screen":
+            points = self._screen()
+        elif self._stage == "starts":
             points = self._starts()
         elif self._stage == "probes":
             points = self._probes()
@@ -69,12 +74,16 @@ class AutoSearch:
     def tell(self, trials: Sequence[Trial], responses: Responses | None = None) -> None:
         objectives = np.array([trial.objective for trial in trials])
         best = int(objectives.argmin())
-        if self._stage == "starts":
+        if self._stage == "screen":
+            assert responses is not None
+            self._keep_what_moves(responses)
+            self._stage = "starts"
+        elif self._stage == "starts":
             self._move(best, objectives[best])
             self._stage = "probes"
         elif self._stage == "probes":
             assert responses is not None
-            self._lowest = objectives[0]  # of the centre, which may have lost modules since
+            self._lowest = objectives[0]
             self._tangent = Tangent(responses.log_probs, step=STEP)
             self._stage = "steps"
         else:
@@ -94,13 +103,30 @@ class AutoSearch:
         fallback = min(trials, key=lambda trial: trial.loss, default=None)
         return min(good, key=lambda trial: trial.objective, default=fallback)
 
+    def _screen(self) -> np.ndarray:
+        """All modules beside a uniform mix; where the budget is too small for that, the best of the audition go on."""
+        # What is left then is enough for the starts, one round of probes and its steps.
+        if self._left < self._modules + 1 + MOST_KEPT + len(DAMPINGS) + 6:
+            self.kept = sorted(self._by_loss[:MOST_KEPT])
+            self._stage = "starts"
+            return self._starts()
+        uniform = np.full(self._modules, STARTS[-1] / self._modules)
+        return np.vstack([uniform, uniform + STEP * np.eye(self._modules)])
+
+    def _keep_what_moves(self, responses: Responses) -> None:
+        moved = np.abs(responses.log_probs[1:] - responses.log_probs[0]).mean((1, 2))  # (n,)
+        ranked = [int(index) for index in np.argsort(-moved, kind="stable") if index != self._by_loss[0]]
+        self.kept = sorted([self._by_loss[0], *ranked[: MOST_KEPT - 1]])
+
     def _starts(self) -> np.ndarray:
         """The references, which the result must not be worse than, and small uniform mixes."""
-        base = np.zeros(self._modules)
-        single = np.zeros(self._modules)
+        base, single = np.zeros((2, self._modules))
         single[self._by_loss[0]] = 1.0
-        uniform = [np.full(self._modules, total / self._modules) for total in STARTS]
-        return np.stack([base, single, *uniform])
+        points = [base, single]
+        for total in STARTS:
+            points.append(np.zeros(self._modules))
+            points[-1][self.kept] = total / len(self.kept)
+        return np.stack(points)
 
     def _probes(self) -> np.ndarray:
         """The centre, then each kept weight raised; as many modules as leave a trial for a step."""
@@ -109,7 +135,8 @@ class AutoSearch:
             self._stage = "done"
             return np.zeros((0, self._modules))
         if len(self.kept) > room:
-            self._keep(self.kept[:room])
+            ranked = sorted(self.kept, key=lambda index: -abs(self._centre[index]))
+            self.kept = sorted(ranked[:room])
         raised = np.repeat(self._centre[None], len(self.kept), axis=0)
         raised[range(len(self.kept)), self.kept] += STEP
         return np.vstack([self._centre, raised])
@@ -134,8 +161,6 @@ class AutoSearch:
             self._move(best, objective)
             self._caution = 1.0
             self._stage = "probes"
-            if len(self.kept) > MOST_KEPT:
-                self._keep(self._most_useful())
         else:
             self._caution *= 1000.0
         if self._small >= 2:
@@ -144,15 +169,3 @@ class AutoSearch:
     def _move(self, point: int, objective: float) -> None:
         self._centre = self._points[point].copy()
         self._lowest = objective
-
-    def _most_useful(self) -> list[int]:
-        """The modules of the largest weight after the first round; among unused ones those the loss feels most."""
-        assert self._tangent is not None
-        slopes = dict(zip(self.kept, np.abs(self._tangent.slope()), strict=True))
-        ranked = sorted(self.kept, key=lambda index: (-abs(self._centre[index]), -slopes[index]))
-        return ranked[:MOST_KEPT]
-
-    def _keep(self, modules: Sequence[int]) -> None:
-        self.kept = sorted(modules)
-        dropped = np.setdiff1d(np.arange(self._modules), self.kept)
-        self._centre[dropped] = 0.0

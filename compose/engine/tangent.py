@@ -36,10 +36,6 @@ class Tangent:
             found = _proximal(centre, found, slope, curvature, l1=l1, l2=l2, damping=damping)
         return found
 
-    def slope(self) -> np.ndarray:
-        """(n,) derivative of the loss at the centre, in nats per unit of weight."""
-        return self._slope_and_curvature(np.zeros((1, len(self._slopes))))[0][0]
-
     def _slope_and_curvature(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gradient (m, n) and Gauss-Newton matrix (m, n, n) of the modelled loss at each step."""
         slopes, curvatures = [], []
