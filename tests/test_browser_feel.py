@@ -23,6 +23,7 @@ from playwright.sync_api import expect
 
 from compose import jobs, tryouts
 from compose.models import Composition
+from registry import moderation
 from registry.models import User
 from tests.compose.factories import finish, make_composition, make_modules, make_trials
 from tests.conftest import ROOT
@@ -76,7 +77,8 @@ class Filled:
 
 @pytest.fixture
 def filled(_playwright_beside_django: None, transactional_db: None, rung: list[Any]) -> Filled:
-    ada = make_user("ada", password=PASSWORD, email="ada@lora.example")
+    # Of the people who run the site, so that their pages are looked at as well.
+    ada = make_user("ada", password=PASSWORD, email="ada@lora.example", is_staff=True, is_superuser=True)
     make_organisation("lab", members={ada: "admin"})
     base_model = make_base_model("demo/tiny-t5", kind="hosted")
     modules = make_modules(base_model, 3, owner=ada, description="Names the colour of the thing")
@@ -96,6 +98,8 @@ def filled(_playwright_beside_django: None, transactional_db: None, rung: list[A
     failed = claim(make_composition(owner=ada, base_model=base_model, title="Failed"))
     jobs.fail(failed, "Example 3 is longer than the base model reads. Shorten it or leave it out.")
     waiting = make_composition(owner=ada, base_model=base_model, title="Waiting")
+    moderation.report_adapter(modules[1], reporter=ada, address="", reason="other", text="Look at its card.")
+    moderation.quarantine(modules[2], moderator=ada, reason="Its licence is not that of its data.")
     head = modules[0].head
     assert head is not None
     names = {
@@ -158,7 +162,10 @@ def is_page(page: Page, address: str) -> bool:
 
 
 def violations(page: Page, options: dict[str, Any]) -> list[str]:
-    found = page.evaluate("(options) => axe.run({resultTypes: ['violations'], ...options})", options)
+    found = page.evaluate(
+        "(options) => axe.run({resultTypes: ['violations'], preload: false, iframes: false, ...options})",
+        options,
+    )
     return [f"{rule['id']}: {rule['nodes'][0]['html'][:120]}" for rule in found["violations"]]
 
 
