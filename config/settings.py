@@ -391,6 +391,7 @@ SPECTACULAR_SETTINGS = {
         "TryoutStatus": "compose.models.Tryout.Status",
         "BaseModelKind": "registry.models.BaseModel.Kind",
         "NamespaceKind": "registry.models.Namespace.Kind",
+        "MembershipRole": "registry.models.Membership.Role",
     },
 }
 

@@ -40,7 +40,7 @@ class Disk:
                 thing = Path(f"/proc/self/fd/{thing}").readlink()
             except OSError:
                 return False
-        return isinstance(thing, str | os.PathLike) and os.fspath(thing).startswith(self.folder)  # type: ignore[arg-type]
+        return isinstance(thing, str | os.PathLike) and os.fspath(thing).startswith(self.folder)
 
     @contextmanager
     def at_work(self) -> Iterator[Self]:
