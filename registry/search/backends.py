@@ -43,8 +43,10 @@ class Backend(Protocol):
     def changes(self, connection: Any, since: int) -> Iterator[Sequence[tuple[Any, ...]]]:
         """Rows of COLUMNS that changed in or after `since`, in batches; some may be given that were seen before."""
 
-    def with_words(self, connection: Any, words: Sequence[str], *, names_only: bool = False) -> Ids:
-        """Adapters whose text (or name) holds a word beginning with each of `words`."""
+    def with_words(
+        self, connection: Any, words: Sequence[str], *, names_only: bool = False, among: Ids | None = None
+    ) -> Ids:
+        """Adapters, all or `among` some, whose text (or name) holds a word beginning with each of `words`."""
 
     def with_similar_names(self, connection: Any, words: Sequence[str]) -> Ids:
         """Adapters whose name holds something like each of `words`."""

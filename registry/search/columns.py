@@ -7,7 +7,8 @@ here can always be read again from there.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +43,9 @@ TYPES: dict[str, Any] = {
 }
 TEXTS = ("license", "language", "targets")
 FIRST_ROOM = 1024
+KEPT_WORDS = 100  # masks of words that many adapters have, a byte for each adapter
+WORTH_KEEPING = 2000  # adapters; the database finds fewer quickly
+KEPT_CHANGES = 10_000  # positions that changed, for masks to catch up with
 
 
 @dataclass
@@ -76,6 +80,9 @@ class Columns:
         self.words = {name: Words() for name in TEXTS}
         self._data = {name: np.zeros(FIRST_ROOM, kind) for name, kind in TYPES.items()}
         self._data |= {name: np.zeros(FIRST_ROOM, np.int32) for name in TEXTS}
+        self._changed: list[int] = []  # ids, in the order in which their changes were read
+        self._forgotten = 0  # how many of them are no longer in the list
+        self._kept: OrderedDict[tuple[str, bool], tuple[int, Mask]] = OrderedDict()
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._data[name][: self.size]
@@ -105,6 +112,40 @@ class Columns:
         mask[self.at(ids)] = True
         return mask
 
+    def with_word(
+        self, word: str, find: Callable[[Positions | None], Positions], *, names_only: bool
+    ) -> Mask:
+        """Who has a word. `find` asks the database, for everybody or among some ids.
+
+        What many have is kept, and asked again only of those that changed since: one word of a big site's names can
+        match half a million rows, which no database hands over in milliseconds.
+        """
+        key = (word, names_only)
+        now = self._forgotten + len(self._changed)
+        kept = self._kept.pop(key, None)
+        if kept is not None and kept[0] >= self._forgotten:
+            seen, mask = kept
+            mask = _grown(mask, self.size) if len(mask) < self.size else mask
+            changed = np.unique(np.array(self._changed[seen - self._forgotten :], np.int64))
+            if len(changed):
+                mask = mask.copy()
+                mask[self.at(changed)] = False
+                mask[self.at(find(changed))] = True
+        else:
+            mask = self.mask_of(find(None))
+        if np.count_nonzero(mask) >= WORTH_KEEPING:
+            self._kept[key] = (now, mask)
+            if len(self._kept) > KEPT_WORDS:
+                self._kept.popitem(last=False)
+        return mask
+
+    def _note_changes(self, ids: Positions) -> None:
+        self._changed += ids.tolist()
+        surplus = len(self._changed) - KEPT_CHANGES
+        if surplus > 0:
+            self._changed = self._changed[surplus:]
+            self._forgotten += surplus
+
     def _take(self, rows: Sequence[tuple[Any, ...]]) -> None:
         if not rows:
             return
@@ -121,8 +162,11 @@ class Columns:
             self.ids[places] = ids
             self.size += count
         elif self._is_known(given, places):
+            # Their texts may have changed all the same.
+            self._note_changes(ids)
             return
         self.version += 1
+        self._note_changes(ids)
         for name, values in given.items():
             self._data[name][places] = (
                 [self.words[name].number(text) for text in values] if name in TEXTS else values

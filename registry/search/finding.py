@@ -7,6 +7,7 @@ import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ SORT_COLUMNS = {
     "score": "score",
     "useful": "usefulness",
 }
+SAMPLE_STEP, SAMPLE_KEPT, SAMPLED = 50, 20, 200
 NAME_BONUS = float(1 << 40)  # beyond any number of downloads: who has the words in its name comes first
 
 
@@ -163,16 +165,29 @@ class _Search:
         return masks
 
     def _with_words(self, words: Sequence[str]) -> Mask:
-        backend, table = backends.of(connection), self.table
-        found = backend.with_words(connection, words)
-        if not len(found):
-            found = backend.with_similar_names(connection, words)
-            self.is_similar = len(found) > 0
-            self.name_matches = np.zeros(table.size, np.bool_)
-            return table.mask_of(found)
+        found = self._with_each(words, names_only=False)
+        if not found.any():
+            similar = backends.of(connection).with_similar_names(connection, words)
+            self.is_similar = len(similar) > 0
+            self.name_matches = np.zeros(self.table.size, np.bool_)
+            return self.table.mask_of(similar)
         if self.query.order == "relevance":
-            self.name_matches = table.mask_of(backend.with_words(connection, words, names_only=True))
-        return table.mask_of(found)
+            self.name_matches = self._with_each(words, names_only=True)
+        return found
+
+    def _with_each(self, words: Sequence[str], *, names_only: bool) -> Mask:
+        """Who has words that begin with each of these, one word after the other."""
+        backend = backends.of(connection)
+
+        def ask(word: str, among: Positions | None) -> Positions:
+            return backend.with_words(connection, [word], names_only=names_only, among=among)
+
+        masks = [
+            self.table.with_word(word, partial(ask, word), names_only=names_only)
+            for word in dict.fromkeys(words)
+        ]
+        both: Mask = np.logical_and.reduce(masks)
+        return both
 
     def _made_for(self, name: str) -> Mask:
         base_model = BaseModel.objects.named(name)
@@ -356,6 +371,13 @@ def _adapters(ids: list[int], families: dict[int, int]) -> list[Adapter]:
 def _first(keys: NDArray[Any], ids: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
     """Where the `wanted` rows are that come first by (key, id), both from high to low, in that order."""
     places = np.arange(len(keys))
+    if len(keys) > SAMPLED * wanted:
+        # A sample says about where the first rows end; only if that was too high, all are looked at.
+        sample = keys[::SAMPLE_STEP]
+        bound = np.partition(sample, len(sample) - SAMPLE_KEPT)[len(sample) - SAMPLE_KEPT]
+        above = np.flatnonzero(keys >= bound)
+        if wanted <= len(above) < len(keys):
+            return above[_first(keys[above], ids[above], wanted)]
     if len(keys) > 4 * wanted:
         last = np.partition(keys, len(keys) - wanted)[len(keys) - wanted]
         above, level = np.flatnonzero(keys > last), np.flatnonzero(keys == last)

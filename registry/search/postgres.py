@@ -81,6 +81,11 @@ _TRIGGERS = {
         "AFTER DELETE ON registry_searchrow FOR EACH STATEMENT",
         "UPDATE registry_searchclock SET epoch = epoch + 1; RETURN NULL;",
     ),
+    "text_changed": (
+        "AFTER UPDATE OF names, about, card ON registry_adaptertext FOR EACH ROW "
+        "WHEN ((OLD.names, OLD.about, OLD.card) IS DISTINCT FROM (NEW.names, NEW.about, NEW.card))",
+        "UPDATE registry_searchrow SET changed_in = 0 WHERE adapter_id = NEW.adapter_id; RETURN NULL;",
+    ),
     "adapter_search_row_new": (
         "AFTER INSERT ON registry_adapter FOR EACH ROW",
         f"{_WRITE_ROWS % 'a.id = NEW.id'}; {_WRITE_TEXTS % 'a.id = NEW.id'}; RETURN NULL;",
@@ -164,16 +169,20 @@ class Postgres:
                 yield rows
 
     def with_words(
-        self, connection: Any, words: Sequence[str], *, names_only: bool = False
+        self,
+        connection: Any,
+        words: Sequence[str],
+        *,
+        names_only: bool = False,
+        among: NDArray[np.int64] | None = None,
     ) -> NDArray[np.int64]:
         column = "names_document" if names_only else "document"
         # Each word is letters and digits alone (query.split), so that nothing in it means anything to to_tsquery.
         asked = " & ".join(f"{word}:*" for word in words)
-        return _ids(
-            connection,
-            f"SELECT adapter_id FROM registry_adaptertext WHERE {column} @@ to_tsquery('simple', %s)",  # noqa: S608
-            [asked],
-        )
+        statement = f"SELECT adapter_id FROM registry_adaptertext WHERE {column} @@ to_tsquery('simple', %s)"  # noqa: S608
+        if among is None:
+            return _ids(connection, statement, [asked])
+        return _ids(connection, f"{statement} AND adapter_id = ANY(%s)", [asked, among.tolist()])
 
     def with_similar_names(self, connection: Any, words: Sequence[str]) -> NDArray[np.int64]:
         with connection.cursor() as cursor:
@@ -184,7 +193,7 @@ class Postgres:
         return _ids(connection, f"SELECT adapter_id FROM registry_adaptertext WHERE {similar}", list(words))  # noqa: S608
 
 
-def _ids(connection: Any, statement: str, params: list[str]) -> NDArray[np.int64]:
+def _ids(connection: Any, statement: str, params: list[Any]) -> NDArray[np.int64]:
     """The one column of ids that a query gives, without a Python object for each: there may be a million."""
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT string_agg(int8send(adapter_id), ''::bytea) FROM ({statement}) found", params)  # noqa: S608

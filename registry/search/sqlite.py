@@ -83,7 +83,7 @@ _TRIGGERS = {
     "adapter_text_gone": f"AFTER DELETE ON registry_adaptertext BEGIN {_FORGET_WORDS} END",
     "adapter_text_other": f"""AFTER UPDATE OF names, about, card ON registry_adaptertext
         WHEN (OLD.names, OLD.about, OLD.card) IS NOT (NEW.names, NEW.about, NEW.card)
-        BEGIN {_FORGET_WORDS} {_LEARN_WORDS} END""",
+        BEGIN {_FORGET_WORDS} {_LEARN_WORDS} {_TICK} END""",
     "search_row_new": f"AFTER INSERT ON registry_searchrow BEGIN {_TICK} END",
     # Not of changed_in: writing that down is no change.
     "search_row_changed": f"""AFTER UPDATE OF {_NAMES_OF_ROW}, trending, usefulness, uses ON registry_searchrow
@@ -150,7 +150,12 @@ class Sqlite:
                 yield rows
 
     def with_words(
-        self, connection: Any, words: Sequence[str], *, names_only: bool = False
+        self,
+        connection: Any,
+        words: Sequence[str],
+        *,
+        names_only: bool = False,
+        among: NDArray[np.int64] | None = None,
     ) -> NDArray[np.int64]:
         asked = " ".join(f'"{word}"*' for word in words)
         if names_only:

@@ -4,6 +4,7 @@ import random
 from dataclasses import replace
 from urllib.parse import urlencode
 
+import numpy as np
 import pytest
 from django.db import connection
 from django.http import QueryDict
@@ -14,7 +15,7 @@ from django.utils import timezone
 from benchmarks.search import questions
 from registry import search
 from registry.models import Adapter, AdapterScore, AdapterText, Ref, SavedSearch, SearchRow, User
-from registry.search import AdapterQuery, BadParameter, upkeep
+from registry.search import AdapterQuery, BadParameter, finding, upkeep
 from tests.factories import (
     make_adapter,
     make_base_model,
@@ -339,3 +340,32 @@ def test_the_benchmarks_questions_are_ones_that_the_search_takes():
     for params in questions(200):
         text = urlencode(params)
         AdapterQuery.parse(QueryDict(text))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_words_that_many_have_are_kept_and_follow_what_changes(monkeypatch):
+    monkeypatch.setattr("registry.search.columns.WORTH_KEEPING", 1)
+    owner = make_user("ada")
+    for number in range(3):
+        make_adapter(f"colour-{number}", owner=owner)
+    assert len(names("q=colour")) == 3
+    Adapter.objects.filter(name="colour-1").update(name="sound-1")
+    make_adapter("colour-3", owner=owner)
+    AdapterText.objects.filter(adapter__name="sound-1").update(card="of every colour")
+    Adapter.objects.filter(name="colour-0").update(name="smell-0")
+    assert sorted(names("q=colour")) == ["colour-2", "colour-3", "sound-1"]
+    with CaptureQueriesContext(connection) as queries:
+        names("q=colour")
+    asked = [
+        query["sql"] for query in queries if "tsquery" in query["sql"] or "registry_words" in query["sql"]
+    ]
+    assert all("ANY" in sql for sql in asked) if connection.vendor == "postgresql" else not asked
+
+
+@pytest.mark.parametrize("ties", [1, 5, 100_000])
+def test_the_first_rows_of_very_many_are_those_of_a_whole_sort(ties):
+    generator = np.random.default_rng(ties)
+    keys = generator.integers(0, 100_000 // ties + 1, 100_000)
+    ids = generator.permutation(100_000) + 1
+    whole = np.lexsort((-ids, -keys))[:21]
+    assert finding._first(keys, ids, 21).tolist() == whole.tolist()
