@@ -392,6 +392,7 @@ SPECTACULAR_SETTINGS = {
         "BaseModelKind": "registry.models.BaseModel.Kind",
         "NamespaceKind": "registry.models.Namespace.Kind",
         "MembershipRole": "registry.models.Membership.Role",
+        "MemberRole": "registry.models.Membership.Role",
     },
 }
 
