@@ -6,7 +6,8 @@
 data_bbh). `--modules` is a text file with one Hub id or local folder a line, in the order of LoraHub's own list, since
 the seed draws from that order; the released package has it:
 
-    python -c "from lorahub.constant import LORA_MODULE_NAMES as m; print(*m, sep='\\n')" > modules.txt
+    pip install --no-deps --target reference lorahub==0.1.0
+    python -c "exec(open('reference/lorahub/constant.py').read()); print(*LORA_MODULE_NAMES, sep='\\n')" > modules.txt
 
 What is on the Hub is fetched once (HF_ENDPOINT says from where). Every task, seed and method is a file in --out; those
 that are there are not run again, so the command may be stopped and started at will.
