@@ -392,7 +392,6 @@ SPECTACULAR_SETTINGS = {
         "BaseModelKind": "registry.models.BaseModel.Kind",
         "NamespaceKind": "registry.models.Namespace.Kind",
         "MembershipRole": "registry.models.Membership.Role",
-        "MemberRole": "registry.models.Membership.Role",
     },
 }
 
