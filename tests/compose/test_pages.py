@@ -574,7 +574,7 @@ def test_the_result_says_how_the_adapter_was_written_and_what_the_form_of_the_an
     assert says(page, "rank 8, bfloat16; cut to that rank, 3.12% from the mix itself")
     assert says(page, "(search in bfloat16, result in float32)")
     assert says(page, "The gain is only the form of the answer.")
-    assert says(page, "Most likely of 2 answers the examples give")
+    assert says(page, "most likely of the 2 answers the examples give.")
     assert says(page, "Measured on the first 40 of 90 held-out rows.")
 
 
