@@ -35,6 +35,7 @@ SORT_COLUMNS = {
     "useful": "usefulness",
 }
 SAMPLE_STEP, SAMPLE_KEPT, SAMPLED = 50, 20, 200
+FEWEST_SAMPLED = 2 * SAMPLE_STEP * SAMPLE_KEPT
 NAME_BONUS = float(1 << 40)  # beyond any number of downloads: who has the words in its name comes first
 
 
@@ -371,7 +372,7 @@ def _adapters(ids: list[int], families: dict[int, int]) -> list[Adapter]:
 def _first(keys: NDArray[Any], ids: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
     """Where the `wanted` rows are that come first by (key, id), both from high to low, in that order."""
     places = np.arange(len(keys))
-    if len(keys) > SAMPLED * wanted:
+    if len(keys) > max(SAMPLED * wanted, FEWEST_SAMPLED):
         # A sample says about where the first rows end; only if that was too high, all are looked at.
         sample = keys[::SAMPLE_STEP]
         bound = np.partition(sample, len(sample) - SAMPLE_KEPT)[len(sample) - SAMPLE_KEPT]

@@ -369,3 +369,12 @@ def test_the_first_rows_of_very_many_are_those_of_a_whole_sort(ties):
     ids = generator.permutation(100_000) + 1
     whole = np.lexsort((-ids, -keys))[:21]
     assert finding._first(keys, ids, 21).tolist() == whole.tolist()
+
+
+def test_the_first_row_of_any_number_is_the_first_of_a_whole_sort():
+    generator = np.random.default_rng(0)
+    for size in (1, 2, 9, 399, 450, 1999, 2001, 4001):
+        keys, ids = generator.integers(0, 50, size), generator.permutation(size) + 1
+        for wanted in (1, 2, 21):
+            whole = np.lexsort((-ids, -keys))[:wanted]
+            assert finding._first(keys, ids, wanted).tolist() == whole.tolist(), (size, wanted)
