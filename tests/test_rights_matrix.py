@@ -38,6 +38,7 @@ from tests.factories import (
 PUBLIC = "anybody"
 ACCOUNT = "any account"  # by a token: one without a limit
 ANY_TOKEN = "any account, by any token"
+FEED = "everybody, while the adapter is public"
 SEE = "whoever sees the adapter"
 CHANGE = "whoever may write to the adapter"
 MOVE = "whoever may write to its whole namespace"
@@ -176,6 +177,10 @@ ROUTES: dict[str, Route] = {
     "moderation": page("/moderation", GET=MODERATE),
     f"{_ADAPTER}/moderate": page(f"/{A}/moderate", POST=MODERATE_IT),
     f"{_ADAPTER}/report": page(f"/{A}/report", GET=SEE, POST=SEE),
+    # Feeds show what everybody sees, to everybody
+    "modules/feed.atom": page("/modules/feed.atom", GET=PUBLIC),
+    "<str:namespace>/feed.atom": page("/lab/feed.atom", GET=PUBLIC),
+    f"{_ADAPTER}/feed.atom": page(f"/{A}/feed.atom", GET=FEED),
     # One adapter
     _ADAPTER: page(f"/{A}", GET=SEE),
     f"{_ADAPTER}/compare": page(f"/{A}/compare", GET=SEE),
@@ -192,6 +197,13 @@ ROUTES: dict[str, Route] = {
     "upload": page("/upload", GET=ACCOUNT, POST=ACCOUNT),
     "upload/check": page("/upload/check", POST=ACCOUNT),
     # A person's own
+    "settings/following": page("/settings/following", GET=ACCOUNT),
+    "settings/webhooks": page("/settings/webhooks", GET=ACCOUNT, POST=ACCOUNT),
+    "settings/webhooks/<int:webhook_id>/on": page("/settings/webhooks/0/on", POST=ACCOUNT_NOTHING),
+    "settings/webhooks/<int:webhook_id>/remove": page("/settings/webhooks/0/remove", POST=ACCOUNT_NOTHING),
+    "settings/deliveries/<int:delivery_id>/replay": page(
+        "/settings/deliveries/0/replay", POST=ACCOUNT_NOTHING
+    ),
     "settings": page("/settings", GET=ACCOUNT, POST=ACCOUNT),
     "settings/tokens": page("/settings/tokens", GET=ACCOUNT, POST=ACCOUNT),
     "settings/tokens/<int:token_id>/revoke": page("/settings/tokens/0/revoke", POST=ACCOUNT_NOTHING),
@@ -349,7 +361,7 @@ ROUTES: dict[str, Route] = {
 }
 # Everything below the administration is for staff; what is not is here.
 OPEN_IN_ADMIN = {"admin/login/", "admin/logout/", "admin/jsi18n/"}
-ABOUT_AN_ADAPTER = {MODERATE_IT, SEE, CHANGE, LIKE, MOVE}
+ABOUT_AN_ADAPTER = {FEED, MODERATE_IT, SEE, CHANGE, LIKE, MOVE}
 ASKS_ALSO_WHAT_IS_PUBLIC = {"guest without an account", "stranger", "token write", "token expired"}
 ABOUT_NO_ROLE = {ACCOUNT, ACCOUNT_NOTHING, ANY_TOKEN}
 ASKS_WHAT_NEEDS_AN_ACCOUNT = {
@@ -513,6 +525,8 @@ def expected(route: Route, method: str, visitor: Visitor, state: str) -> str:
         return "ok" if need == PUBLIC else "403"
     if need == NOTHING:
         return "404"
+    if need == FEED:
+        return "ok" if state == "public" else "404"
     if need == SAYS_THAT_IT_FAILED:
         return "401"
     if need == LEADS_TO_SIGN_IN:
@@ -674,7 +688,9 @@ def test_the_administration_is_for_staff_alone(world):
 
 def settled(body: bytes) -> bytes:
     """A page without what is new in every answer."""
-    return re.sub(rb'(csrfmiddlewaretoken" value=|data-csrf=)"[^"]+"|request [0-9a-f]{16}', b"", body)
+    return re.sub(
+        rb'(csrfmiddlewaretoken" value=|data-csrf=)"[^"]+"|request [0-9a-f]{16}|<updated>[^<]+', b"", body
+    )
 
 
 def seen_by(client: Any, urls: list[str]) -> dict[str, bytes]:

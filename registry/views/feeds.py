@@ -38,7 +38,7 @@ def modules_feed(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 def namespace_feed(request: HttpRequest, namespace: str) -> HttpResponse:
-    owner = Namespace.objects.filter(name__iexact=namespace).first()
+    owner = Namespace.objects.filter(name__iexact=namespace, deleted_at=None).first()
     if owner is None:
         raise NotFound(f"There is nobody called {namespace!r} here.")
     public = Adapter.objects.visible_to(None).filter(namespace=owner)

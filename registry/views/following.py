@@ -37,7 +37,7 @@ def follow_adapter(request: HttpRequest, namespace: str, name: str) -> HttpRespo
 @require_POST
 def follow_namespace(request: HttpRequest, namespace: str) -> HttpResponse:
     """Follow a person or an organisation, or with `undo` no longer."""
-    owner = get_object_or_404(Namespace, name__iexact=namespace)
+    owner = get_object_or_404(Namespace, name__iexact=namespace, deleted_at=None)
     act = following.unfollow if request.POST.get("undo") else following.follow
     act(user=signed_in(request), namespace=owner)
     return redirect(owner)
