@@ -470,7 +470,7 @@ def start_site(family: Family, env: dict[str, str], port: int, data: Path) -> No
     }
     celery = [str(PYTHON), "-m", "celery", "-A", "config", "worker", "--pool", "threads", "-l", "INFO"]
     celery += ["--without-gossip", "--without-mingle"]
-    family.add(Child("web process", gunicorn(port, data), light, logs / "web.log"))
+    family.add(Child("web process", gunicorn(port), light, logs / "web.log"))
     compositions = [*celery, "-c", "1", "-Q", "compositions", "-n", "compositions@%h"]
     family.add(Child("worker", compositions, heavy, logs / "worker.log", signal.SIGKILL))
     chores = [*celery, "-c", "2", "-Q", "default", "-n", "chores@%h"]
@@ -479,16 +479,10 @@ def start_site(family: Family, env: dict[str, str], port: int, data: Path) -> No
     family.add(Child("clock", beat, light, logs / "clock.log"))
 
 
-def gunicorn(port: int, data: Path) -> list[str]:
-    """The web server. Its control socket would lie in the home folder; its heartbeat files belong in memory."""
-    memory = Path("/dev/shm")
-    heartbeats = memory if os.access(memory, os.W_OK) else data / "tmp"
-    return [
-        *[str(PYTHON), "-m", "gunicorn", "config.wsgi", "--bind", f"127.0.0.1:{port}"],
-        *["--worker-class", "gthread", "--workers", "2", "--threads", "8", "--no-control-socket"],
-        *["--worker-tmp-dir", str(heartbeats), "--graceful-timeout", "5", "--timeout", "60"],
-        *["--access-logfile", "-", "--forwarded-allow-ips", "127.0.0.1"],
-    ]
+def gunicorn(port: int) -> list[str]:
+    """The web server, as config/gunicorn.py has it for every site, but with less patience at the end."""
+    command = [str(PYTHON), "-m", "gunicorn", "config.wsgi", "-c", "config/gunicorn.py"]
+    return [*command, "--bind", f"127.0.0.1:{port}", "--graceful-timeout", "5"]
 
 
 def wait_until_it_answers(family: Family, port: int) -> None:
