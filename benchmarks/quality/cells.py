@@ -57,6 +57,8 @@ def _settings(group: str) -> dict[str, object]:
         "step": auto.STEP,
         "kept": auto.MOST_KEPT,
     }
+    if group == "crowd":
+        searched["kept for"] = "moving the answers"
     searched |= {
         "enough": auto.ENOUGH,
         "dampings": auto.DAMPINGS,
