@@ -148,10 +148,11 @@ def _bad_headers() -> Iterator[tuple[str, bytes]]:
         "2,8", [2, [8]], [True, 16], [2, 8, 0],
     ):  # fmt: skip
         yield f"shape {shape!r}", header_with(at_first(shape=shape))
-    for offsets in (
+    all_offsets: tuple[Any, ...] = (
         [0, 0], [0, 63], [0, 65], [1, 65], [64, 0], [-64, 0], [0, 2**63], [2**63, 2**63 + 64], [0.0, 64.0], ["0", "64"],
         [0], [0, 64, 128], None, {}, "0-64", [64, 128],
-    ):  # fmt: skip
+    )  # fmt: skip
+    for offsets in all_offsets:
         yield f"offsets {offsets!r}", header_with(at_first(data_offsets=offsets))
     yield "a field more", header_with(at_first(device="cpu"))
     yield "a hole between tensors", safetensors_bytes(_moved(header, 64), b"\0" * 64 + body)
@@ -163,7 +164,8 @@ def _bad_headers() -> Iterator[tuple[str, bytes]]:
                 body,
             ),
         )
-    for metadata in (1, [], "x", {"a": 1}, {"a": None}, {"a": {}}, {"a": ["b"]}):
+    metadatas: tuple[Any, ...] = (1, [], "x", {"a": 1}, {"a": None}, {"a": {}}, {"a": ["b"]})
+    for metadata in metadatas:
         yield f"metadata {metadata!r}", safetensors_bytes({"__metadata__": metadata, **header}, body)
     for name in (
         "",
@@ -235,9 +237,11 @@ def _bad_configs() -> Iterator[tuple[str, bytes]]:
         "lora\0", "", 1, None, ["LORA"], {"LORA": 1}, "<b>LORA</b>",
     ):  # fmt: skip
         yield f"peft_type {kind!r}", config_bytes(peft_type=kind)
-    for rank in (0, -1, 1025, 2**31, 2**70, "2", 2.5, None, [2], {}, True):
+    ranks: tuple[Any, ...] = (0, -1, 1025, 2**31, 2**70, "2", 2.5, None, [2], {}, True)
+    for rank in ranks:
         yield f"r {rank!r}", json.dumps({**good, "r": rank}).encode()
-    for alpha in (0, -1, "4", None, [4], {}, True, -0.5):
+    alphas: tuple[Any, ...] = (0, -1, "4", None, [4], {}, True, -0.5)
+    for alpha in alphas:
         yield f"lora_alpha {alpha!r}", json.dumps({**good, "lora_alpha": alpha}).encode()
     for raw_alpha in (b"NaN", b"Infinity", b"-Infinity", b"1e999", b"1e400"):
         yield (
@@ -264,7 +268,8 @@ def _bad_configs() -> Iterator[tuple[str, bytes]]:
             f"target_modules {str(targets)[:20]!r}",
             json.dumps({**good, "target_modules": targets}).encode(),
         )
-    for pattern in ([], "q", {"q": "4"}, {"q": 0}, {"q": 4}, {"(": 2}, {"q": 2**70}, {"q": None}):
+    patterns: tuple[Any, ...] = ([], "q", {"q": "4"}, {"q": 0}, {"q": 4}, {"(": 2}, {"q": 2**70}, {"q": None})
+    for pattern in patterns:
         yield f"rank_pattern {pattern!r}", json.dumps({**good, "rank_pattern": pattern}).encode()
     for pattern in ([], "q", {"q": "4"}, {"q": None}, {"(": 2}):
         yield f"alpha_pattern {pattern!r}", json.dumps({**good, "alpha_pattern": pattern}).encode()
@@ -365,12 +370,12 @@ def good() -> Iterator[Case]:
         ("layer_replication", None), ("corda_config", None), ("megatron_config", None), ("lora_bias", False),
     ):  # fmt: skip
         yield f"config with {field} {str(value)[:24]!r}", upload(config=config_bytes(**{field: value}))
-    for targets in (
+    for pattern in (
         r".*\.(q|v)", ".*SelfAttention.(q|v)$", r"(?!decoder).*\.(q|v)", ["q", "v", "q"], ["SelfAttention.q", "SelfAttention.v"],
     ):  # fmt: skip
         yield (
-            f"target_modules {str(targets)[:24]!r}",
-            upload(config=json.dumps({**fake_config(), "target_modules": targets}).encode()),
+            f"target_modules {str(pattern)[:24]!r}",
+            upload(config=json.dumps({**fake_config(), "target_modules": pattern}).encode()),
         )
     pretty = json.dumps(fake_config(), indent=4)
     yield "config with CRLF", upload(config=pretty.replace("\n", "\r\n").encode())

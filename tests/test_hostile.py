@@ -92,7 +92,7 @@ def by_page(user: User, secret: str, name: str, files: Files) -> int:
     client = Client(raise_request_exception=False)
     client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
     said = {"namespace": user.username, "name": name, "visibility": "public"}
-    body = form_body({f"{place}.part": content for place, content in enumerate(files.values())}, said)  # type: ignore[misc]
+    body = form_body({f"{place}.part": content for place, content in enumerate(files.values())}, said)
     paths = "".join(
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="paths"\r\n\r\n{path}\r\n' for path in files
     )

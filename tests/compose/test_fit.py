@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -25,7 +26,7 @@ COLOURS = [
 LINES = "\n".join(f"{row.input}\t{row.output}" for row in COLOURS)
 
 
-def make_trained(name: str, base_model: BaseModel, rows: list[tuple[str, str]], **fields: object) -> Adapter:
+def make_trained(name: str, base_model: BaseModel, rows: list[tuple[str, str]], **fields: Any) -> Adapter:
     """A module whose task shows these rows."""
     task = make_task(f"task-{name}")
     for position, (given, expected) in enumerate(rows):
@@ -84,6 +85,8 @@ def test_the_search_sorts_by_usefulness_and_by_what_is_trending():
     base_model = make_base_model()
     finish(make_composition(base_model=base_model))
     loved, old = make_adapter("loved"), make_adapter("old")
+    assert loved.head is not None
+    assert old.head is not None
     today = timezone.now().date()
     for number in range(5):
         Download.objects.create(revision=loved.head, client_sha256=str(number), day=today)
@@ -158,7 +161,13 @@ def test_the_endpoint_answers_strangers_and_tokens_and_refuses_bad_input(base_mo
     assert answer.json()["results"][0]["reasons"]
     token = {"Authorization": f"Bearer {make_token(make_user(), 'read')}"}
     assert client.post("/api/v1/adapters/fit/", given, "application/json", headers=token).status_code == 200
-    for change in ({"base_model": "nobody/knows"}, {"examples": []}, {"limit": 0}, {"extra": 1}):
+    changes: list[dict[str, Any]] = [
+        {"base_model": "nobody/knows"},
+        {"examples": []},
+        {"limit": 0},
+        {"extra": 1},
+    ]
+    for change in changes:
         bad = client.post("/api/v1/adapters/fit/", {**given, **change}, content_type="application/json")
         assert bad.status_code in {400, 404}
         assert set(bad.json()) >= {"code", "message", "fields"}

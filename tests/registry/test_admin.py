@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from django.contrib import admin
 from django.db import DatabaseError, connection, transaction
-from django.db.models.base import ModelBase
+from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
 
@@ -17,7 +17,11 @@ from tests.factories import make_adapter, make_base_model, make_task, make_token
 pytestmark = pytest.mark.django_db
 
 _ALL = [getattr(models, name) for name in models.__all__]
-OURS = [model for model in _ALL if isinstance(model, ModelBase) and not model._meta.abstract]
+OURS = [
+    model
+    for model in _ALL
+    if isinstance(model, type) and issubclass(model, Model) and not model._meta.abstract
+]
 # Shown inside of another's page.
 INLINE = {
     models.Invitation,

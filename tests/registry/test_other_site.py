@@ -173,6 +173,7 @@ def test_a_push_whose_worker_was_lost_is_done_again_and_no_more_than_three_times
     site: OtherSite, there: HfApi, ada: User, tmp_path: Path
 ):
     adapter = publish_fake(tmp_path, "lost", owner=ada)
+    assert adapter.head is not None
     job = push_jobs.request_push(
         owner=ada, adapter=adapter, revision=adapter.head, token=site.token, target="demo/lost"
     )
@@ -190,6 +191,7 @@ def test_a_push_whose_worker_was_lost_is_done_again_and_no_more_than_three_times
 
 def test_a_push_is_cancelled_before_its_commit(site: OtherSite, there: HfApi, ada: User, tmp_path: Path):
     adapter = publish_fake(tmp_path, "stopped", owner=ada)
+    assert adapter.head is not None
     job = push_jobs.request_push(
         owner=ada, adapter=adapter, revision=adapter.head, token=site.token, target="demo/stopped"
     )

@@ -40,6 +40,7 @@ def test_twice_the_alpha_is_twice_the_change(tmp_path: Path):
     norms = []
     for alpha in (4, 8):
         adapter = publish_fake(tmp_path, f"alpha-{alpha}", config={"lora_alpha": alpha})
+        assert adapter.head is not None
         norms.append(weight_statistics.compute(adapter.head).matrices[0]["norm"])
     assert norms[1] == pytest.approx(2 * norms[0], rel=1e-3)
 

@@ -30,7 +30,7 @@ def old_python(tmp_path_factory: pytest.TempPathFactory) -> str:
     uv = Path(sys.executable).with_name("uv")
     wanted = f"huggingface_hub=={VERSION}"
     if uv.exists():
-        make = [[uv, "venv", "-q", folder, "--python", sys.executable]]
+        make: list[list[str | Path]] = [[uv, "venv", "-q", folder, "--python", sys.executable]]
         make += [[uv, "pip", "install", "-q", "--python", python, wanted]]
     else:
         make = [[sys.executable, "-m", "venv", folder], [python, "-m", "pip", "install", "-q", wanted]]
