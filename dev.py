@@ -505,7 +505,7 @@ def wait_until_it_answers(family: Family, port: int) -> None:
 
 
 def test(arguments: list[str]) -> int:
-    """The suite. Without arguments: everything on SQLite and, beside it, what touches the database on Postgres.
+    """The suite. Without arguments: everything on SQLite and what touches the database on Postgres, on two cores.
 
     With arguments, one run, on the database of DATABASE_URL. The last lines are pytest's summary either way.
     """
@@ -513,28 +513,49 @@ def test(arguments: list[str]) -> int:
     pytest = [str(PYTHON), "-m", "pytest"]
     if arguments or os.environ.get("DATABASE_URL"):
         return subprocess.run([*pytest, *arguments], cwd=ROOT).returncode
-    say("Two passes side by side: everything on SQLite, and what touches the database on Postgres too.")
-    with tempfile.TemporaryDirectory(prefix="lora-postgres-pass-") as name:
-        folder = Path(name)
-        with (folder / "output").open("wb") as output:
-            on_postgres = subprocess.Popen(
-                [*pytest, "--postgres", "-q"], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT
-            )
+    say(
+        "On one core all but the browser on SQLite, on the other what touches the database on Postgres, then the browser."
+    )
+    with tempfile.TemporaryDirectory(prefix="lora-passes-beside-") as name:
+        beside = PassesBeside([[*pytest, "--postgres", "-q"], [*pytest, "-m", "browser", "-q"]], Path(name))
+        beside.start()
         try:
-            threading.Thread(target=note_outcome, args=(on_postgres, folder / "code"), daemon=True).start()
-            # It waits for the other's outcome at its end and prints it, so that its own summary comes last.
-            on_sqlite = subprocess.run([*pytest, f"--postgres-pass={folder}"], cwd=ROOT).returncode
-            return on_postgres.wait() or on_sqlite
+            # It waits for the others' outcome at its end and prints it, so that its own summary comes last.
+            code = subprocess.run(
+                [*pytest, "-m", "not browser", f"--passes-beside={beside.folder}"], cwd=ROOT
+            ).returncode
+            beside.join()
+            return beside.code or code
         finally:
-            on_postgres.kill()
+            beside.stop()
 
 
-def note_outcome(process: subprocess.Popen[bytes], file: Path) -> None:
-    """Write the exit code of `process` into `file` once it ended, whole or not at all."""
-    code = process.wait()
-    part = file.with_suffix(".part")
-    part.write_text(str(code))
-    part.rename(file)
+class PassesBeside(threading.Thread):
+    """Passes of the suite one after the other, their output in `folder`/output, at the end their code in `folder`/code."""
+
+    def __init__(self, commands: list[list[str]], folder: Path) -> None:
+        super().__init__(daemon=True)
+        self.folder = folder
+        self.code = 0
+        self._commands = commands
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_stopped = False
+
+    def run(self) -> None:
+        with (self.folder / "output").open("wb") as output:
+            for command in self._commands:
+                if self._is_stopped:
+                    return
+                self._process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+                self.code = self._process.wait() or self.code
+        part = self.folder / "code.part"
+        part.write_text(str(self.code))
+        part.rename(self.folder / "code")  # whole or not at all
+
+    def stop(self) -> None:
+        self._is_stopped = True
+        if self._process is not None:
+            self._process.kill()
 
 
 def check() -> int:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 ROOT = Path(__file__).resolve().parent.parent
-POSTGRES_PASS_LIMIT_S = 1800
+PASSES_BESIDE_LIMIT_S = 1800
 
 
 # --- Which tests run -------------------------------------------------------------------------------------
@@ -49,29 +49,29 @@ def _touches_the_database(item: pytest.Item) -> bool:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Wait for the pass on Postgres beside this one: its failure is this run's failure."""
-    report: Path | None = session.config.getoption("--postgres-pass")
+    """Wait for the passes beside this one: their failure is this run's failure."""
+    report: Path | None = session.config.getoption("--passes-beside")
     if report is None:
         return
-    end = time.monotonic() + POSTGRES_PASS_LIMIT_S
+    end = time.monotonic() + PASSES_BESIDE_LIMIT_S
     while not (report / "code").exists() and time.monotonic() < end:
         time.sleep(0.2)
-    if _postgres_code(report) and not session.exitstatus:
+    if _code_beside(report) and not session.exitstatus:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _postgres_code(report: Path) -> int:
+def _code_beside(report: Path) -> int:
     return int((report / "code").read_text()) if (report / "code").exists() else 1
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    report: Path | None = config.getoption("--postgres-pass")
+    report: Path | None = config.getoption("--passes-beside")
     if report is None:
         return
-    outcome = "FAILED" if _postgres_code(report) else "passed"
-    terminalreporter.section("the pass on Postgres")
+    outcome = "FAILED" if _code_beside(report) else "passed"
+    terminalreporter.section("the passes on Postgres and in the browser")
     terminalreporter.write((report / "output").read_text(errors="replace"))
-    terminalreporter.write_line(f"The pass on Postgres {outcome}.")
+    terminalreporter.write_line(f"The passes on Postgres and in the browser {outcome}.")
 
 
 # --- Settings of every test ------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--postgres", action="store_true", help="run what touches the database, on Postgres")
     group.addoption("--whole", action="store_true", help="every case of the long lists, behind every door")
     group.addoption(
-        "--postgres-pass", type=Path, metavar="DIR", help="where the pass on Postgres beside this one reports"
+        "--passes-beside", type=Path, metavar="DIR", help="where the passes beside this one report"
     )
 
 
