@@ -108,7 +108,7 @@ def test_a_script_author_finds_the_call_makes_a_token_and_follows_a_composition(
         "input[name=scope]"
     ).count() else page.select_option("select[name=scope]", "write")
     page.click("main button:has-text('token') >> nth=0")
-    secret = re.search(r"lr_[0-9a-f]{40}", page.content())
+    secret = re.search(r"lr_[0-9a-f]{40}", page.inner_text("#secret"))
     assert secret, "the new token is not shown"
     album.take(page, "the token is shown once")
 
