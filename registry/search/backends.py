@@ -24,6 +24,24 @@ COLUMNS = (
 )  # fmt: skip
 FETCHED_AT_ONCE = 50_000
 
+# Column of the search row -> how it follows from the adapter `a`, where both databases have the same words for it.
+ROW = {
+    "is_alive": "a.deleted_at IS NULL",
+    "is_public": "a.deleted_at IS NULL AND a.visibility = 'public' AND a.quarantined_at IS NULL",
+    "namespace_id": "a.namespace_id",
+    "base_model_id": "coalesce(a.base_model_id, 0)",
+    "task_id": "coalesce(a.task_id, 0)",
+    "is_composable": "a.is_composable",
+    "is_composed": "a.kind = 'composed'",
+    "rank": "coalesce(a.rank, -1)",
+    "license": "lower(a.license)",
+    "language": "lower(a.language)",
+    "size_bytes": "a.size_bytes",
+    "downloads": "a.downloads",
+    "likes": "a.likes",
+    "score": "coalesce(a.best_score, -1)",
+}
+
 
 class Backend(Protocol):
     """What a database has to do for the search."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.search.backends import COLUMNS, FETCHED_AT_ONCE
+from registry.search.backends import COLUMNS, FETCHED_AT_ONCE, ROW
 
 LIKENESS = 0.45  # of pg_trgm's word_similarity; "colur" for "colour" has 0.57
 
@@ -27,27 +27,13 @@ CREATE INDEX IF NOT EXISTS adapter_text_words ON registry_adaptertext USING gin 
 CREATE INDEX IF NOT EXISTS adapter_text_likeness ON registry_adaptertext USING gin (lower(names) gin_trgm_ops);
 """
 
-# Column of the search row -> how it follows from the adapter `a`.
-_ROW = {
-    "is_alive": "a.deleted_at IS NULL",
-    "is_public": "a.deleted_at IS NULL AND a.visibility = 'public' AND a.quarantined_at IS NULL",
-    "namespace_id": "a.namespace_id",
-    "base_model_id": "coalesce(a.base_model_id, 0)",
-    "task_id": "coalesce(a.task_id, 0)",
-    "is_composable": "a.is_composable",
-    "is_composed": "a.kind = 'composed'",
-    "rank": "coalesce(a.rank, -1)",
-    "license": "lower(a.license)",
-    "language": "lower(a.language)",
+# The rest of the search row: where the databases have words of their own.
+_ROW = ROW | {
     "targets": """coalesce((SELECT left(string_agg(value, ',' ORDER BY value COLLATE "C"), 500) FROM registry_revision r,
         jsonb_array_elements_text(CASE jsonb_typeof(r.facts -> 'target_names') WHEN 'array'
         THEN r.facts -> 'target_names' ELSE '[]'::jsonb END) WHERE r.id = a.head_id), '')""",
-    "size_bytes": "a.size_bytes",
     "created_us": "(extract(epoch FROM a.created_at) * 1000000)::bigint",
     "updated_us": "(extract(epoch FROM a.updated_at) * 1000000)::bigint",
-    "downloads": "a.downloads",
-    "likes": "a.likes",
-    "score": "coalesce(a.best_score, -1)",
 }
 _NAMES_OF_ROW = ", ".join(_ROW)
 _WRITE_ROWS = f"""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.search.backends import COLUMNS, FETCHED_AT_ONCE
+from registry.search.backends import COLUMNS, FETCHED_AT_ONCE, ROW
 
 LIKENESS = 0.45  # as on Postgres
 
@@ -19,26 +19,12 @@ def _micros(moment: str) -> str:
     return f"({whole} + CAST(substr({moment} || '000000', 21, 6) AS INTEGER))"
 
 
-# Column of the search row -> how it follows from the adapter `a`.
-_ROW = {
-    "is_alive": "a.deleted_at IS NULL",
-    "is_public": "a.deleted_at IS NULL AND a.visibility = 'public' AND a.quarantined_at IS NULL",
-    "namespace_id": "a.namespace_id",
-    "base_model_id": "coalesce(a.base_model_id, 0)",
-    "task_id": "coalesce(a.task_id, 0)",
-    "is_composable": "a.is_composable",
-    "is_composed": "a.kind = 'composed'",
-    "rank": "coalesce(a.rank, -1)",
-    "license": "lower(a.license)",
-    "language": "lower(a.language)",
+# The rest of the search row: where the databases have words of their own.
+_ROW = ROW | {
     "targets": """coalesce((SELECT substr(group_concat(value, ','), 1, 500) FROM (SELECT value FROM
         json_each((SELECT facts FROM registry_revision WHERE id = a.head_id), '$.target_names') ORDER BY value)), '')""",
-    "size_bytes": "a.size_bytes",
     "created_us": _micros("a.created_at"),
     "updated_us": _micros("a.updated_at"),
-    "downloads": "a.downloads",
-    "likes": "a.likes",
-    "score": "coalesce(a.best_score, -1)",
 }
 _NAMES_OF_ROW = ", ".join(_ROW)
 # "WHERE" stands before ON CONFLICT for SQLite's parser as well: without it, ON would belong to the FROM.

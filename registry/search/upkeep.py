@@ -54,7 +54,8 @@ def _tables_are_there(connection: Any) -> bool:
 
 
 def _version(module: ModuleType) -> str:
-    return hashlib.sha256(inspect.getsource(module).encode()).hexdigest()
+    source = inspect.getsource(backends) + inspect.getsource(module)
+    return hashlib.sha256(source.encode()).hexdigest()
 
 
 def read_cards(limit: int = CARDS_AT_ONCE) -> int:
