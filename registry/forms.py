@@ -63,6 +63,12 @@ class LicenceFields(forms.Form):
         return {"license": OTHER, "license_other": license}
 
 
+VISIBILITIES = [
+    (Adapter.Visibility.PUBLIC, "Public: anybody can find, download and compose it"),
+    (Adapter.Visibility.PRIVATE, "Private: only members of the namespace see it"),
+]
+
+
 class UploadForm(LicenceFields):
     """What is said about the files; the files themselves come beside it, as many as there are."""
 
@@ -111,10 +117,7 @@ class UploadForm(LicenceFields):
         ),
     )
     visibility = forms.ChoiceField(
-        choices=[
-            (Adapter.Visibility.PUBLIC, "Public: anybody can find, download and compose it"),
-            (Adapter.Visibility.PRIVATE, "Private: only members of the namespace see it"),
-        ],
+        choices=VISIBILITIES,
         widget=forms.RadioSelect,
         initial=Adapter.Visibility.PUBLIC,
     )
@@ -157,7 +160,7 @@ class AdapterForm(LicenceFields):
     language = forms.CharField(label="Language", required=False, max_length=40)
     tags = forms.CharField(label="Tags", required=False, max_length=2000, help_text="Separated by commas.")
     visibility = forms.ChoiceField(
-        choices=UploadForm.base_fields["visibility"].choices,  # type: ignore[attr-defined]
+        choices=VISIBILITIES,
         widget=forms.RadioSelect,
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 from django import forms
 from django.conf import settings
 
-from registry.forms import writable_names
+from registry.forms import VISIBILITIES, writable_names
 from registry.models import Adapter, User
 
 _SOURCES_SHOWN = "lorahub/flan_t5_large-*\nsomebody/their-adapter"
@@ -56,10 +56,7 @@ class ImportForm(forms.Form):
         required=False, help_text="Only for what is private there. Kept sealed until the import ends."
     )
     visibility = forms.ChoiceField(
-        choices=[
-            (Adapter.Visibility.PUBLIC, "Public: anybody can find, download and compose it"),
-            (Adapter.Visibility.PRIVATE, "Private: only members of the namespace see it"),
-        ],
+        choices=VISIBILITIES,
         widget=forms.RadioSelect,
         initial=Adapter.Visibility.PUBLIC,
     )

@@ -1,11 +1,12 @@
-// While an import or a push is under way: tell screen readers how far it is, and everybody when the site is gone.
+// While a job is under way (composition, import, push): tell screen readers how far it is, and everybody when the site is gone.
 (() => {
   "use strict";
   const said = document.getElementById("said");
-  let last = document.getElementById("job").dataset.say;
+  const state = () => document.querySelector("[data-say]").dataset.say;
+  let last = state();
 
   document.body.addEventListener("htmx:afterSwap", () => {
-    const now = document.getElementById("job").dataset.say;
+    const now = state();
     if (now !== last) said.textContent = last = now;
   });
 
