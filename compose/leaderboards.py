@@ -6,16 +6,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from django.db.models import F, Max, OuterRef, Q, QuerySet, Subquery
+from django.db.models import F, Max, OuterRef, QuerySet, Subquery
 
 from compose.charts import METHOD_MEANINGS, method_label
-from compose.models import Composition, Score
+from compose.models import Candidate, Composition, Score
 from registry.models import Adapter, AdapterScore, Task, TaskRevision
 from registry.rights import Person
 from web.errors import NotFound
 
 HELD_OUT = "held_out"
-BASELINES = ("zero_shot", "best_single", "uniform", "in_context")
+BEST_SINGLE = "best_single"
 SHOWN = 100
 SOURCES = ("all", "verified", "reported")
 
@@ -42,6 +42,7 @@ class Entry:
     is_verified: bool = True
     is_published: bool = True
     note: str = ""
+    module: str = ""  # full name of the module that answered, for the best single one; `url` leads to it
 
     @property
     def kind(self) -> str:
@@ -130,8 +131,9 @@ def _verified(
 ) -> list[Entry]:
     """Scores that we computed on all of the task's hidden rows, of compositions that this person may see.
 
-    Equal scores share a rank and the older comes first. A baseline is there once: the same model on the same rows gives
-    the same number, and where it depends on the candidates (best single, uniform) the best one stands.
+    Equal scores share a rank and the older comes first. What a composition was compared with is a baseline, there once
+    for each base model: the same model on the same rows gives the same number, and where it depends on the candidates
+    (best single, uniform, LoraHub beside another method) the best one stands.
     """
     compositions = Composition.objects.visible_to(person).filter(
         task=task, status=Composition.Status.SUCCEEDED
@@ -144,7 +146,6 @@ def _verified(
         Score.objects.filter(
             composition__in=compositions, composition__has_hidden_test=True, split=HELD_OUT, n=hidden
         )
-        .filter(Q(method=F("composition__method")) | Q(method__in=BASELINES))
         .select_related(
             "composition", "composition__owner", "composition__base_model", "composition__adapter__namespace"
         )
@@ -155,8 +156,9 @@ def _verified(
         .order_by("-value" if task.higher_is_better else "value", "composition__created_at")
     )  # fmt: skip
     ours = [score for score in scores if score.method == score.composition.method]
-    baselines = _best_of_each(score for score in scores if score.method in BASELINES)
-    return _ranked(ours, person) + [_baseline(score) for score in baselines]
+    baselines = _best_of_each(score for score in scores if score.method != score.composition.method)
+    modules = _best_modules([score.composition for score in baselines if score.method == BEST_SINGLE], person)
+    return _ranked(ours, person) + [_baseline(score, modules) for score in baselines]
 
 
 def _best_of_each(scores: Iterable[Score]) -> list[Score]:
@@ -188,9 +190,29 @@ def _ranked(scores: list[Score], person: Person) -> list[Entry]:
     return entries
 
 
-def _baseline(score: Score) -> Entry:
+def _best_modules(compositions: Sequence[Composition], person: Person) -> dict[int, Adapter]:
+    """By composition, the module that had the lowest loss on its examples, where this person may see it."""
+    candidates = (
+        Candidate.objects.filter(composition__in=compositions, audition_loss__isnull=False)
+        .select_related("revision__adapter__namespace")
+        .order_by("-audition_loss", "-position")
+    )
+    best = {candidate.composition_id: candidate.revision.adapter for candidate in candidates}
+    seen = set(
+        Adapter.objects.visible_to(person)
+        .filter(pk__in=[adapter.pk for adapter in best.values()])
+        .values_list("pk", flat=True)
+    )
+    return {composition: adapter for composition, adapter in best.items() if adapter.pk in seen}
+
+
+def _baseline(score: Score, modules: dict[int, Adapter]) -> Entry:
     entry = _entry(score, label=method_label(score.method))
-    return replace(entry, is_baseline=True, note=METHOD_MEANINGS.get(score.method, ""))
+    note = METHOD_MEANINGS.get(score.method, "")
+    module = modules.get(score.composition_id) if score.method == BEST_SINGLE else None
+    if module is None:
+        return replace(entry, is_baseline=True, note=note)
+    return replace(entry, is_baseline=True, note=note, module=module.full_name, url=module.get_absolute_url())
 
 
 def _entry(score: Score, *, label: str) -> Entry:

@@ -219,3 +219,31 @@ def test_lorahubs_own_table_imports_at_its_real_size():
     cells = reported_scores.read_table(path, in_percent=True)
     assert len(cells) == 196 * 27
     assert len({cell.module for cell in cells}) == 196
+
+
+def test_what_a_composition_was_compared_with_is_a_baseline_and_the_best_single_module_is_named(
+    client: Client,
+):
+    task, owner = make_board_task(), make_user()
+    scores = [
+        types.Score(method, "exact_match", value, value, 1.0, 20, "held_out")
+        for method, value in (("auto", 0.9), ("lorahub", 0.4), ("best_single", 0.3), ("zero_shot", 0.1))
+    ]
+    composition = finish(make_composition(task=task, owner=owner, method="auto"), scores=scores)
+    composition.candidates.update(audition_loss=2.0)
+    best = composition.candidates.last()
+    composition.candidates.filter(pk=best.pk).update(audition_loss=1.0)
+    entries = leaderboards.board(task, owner).entries
+    assert [(entry.method, entry.is_baseline) for entry in entries] == [
+        ("auto", False), ("lorahub", True), ("best_single", True), ("zero_shot", True),
+    ]  # fmt: skip
+    module = best.revision.adapter
+    assert (entries[2].module, entries[2].url) == (module.full_name, module.get_absolute_url())
+    client.force_login(owner)
+    assert (
+        f'<a href="{module.get_absolute_url()}">{module.full_name}</a>'
+        in client.get("/tasks/count").content.decode()
+    )
+    Adapter.objects.filter(pk=module.pk).update(visibility="private")
+    assert leaderboards.board(task, make_user("else")).entries == []
+    assert leaderboards.board(task, owner).entries[2].module == ""
