@@ -1,4 +1,4 @@
-"""The try-outs that wait, answered on the machine that has the engine."""
+"""A try-out, answered on the machine that has the engine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,34 +23,28 @@ logger = logging.getLogger(__name__)
 OUR_ERROR = "The answer stopped because of an error on our side. It has been logged; try again."
 
 
-def answer_waiting() -> int:
-    """Answer all that wait, how many there were; 0 at once if this process is at a composition."""
-    answered = 0
-    with worker.hold_engine() as is_free:
-        while is_free and (tryout := tryouts.take_next()) is not None:
-            _answer(tryout)
-            answered += 1
-    return answered
-
-
-def _answer(tryout: Tryout) -> None:
+def answer(tryout: Tryout) -> None:
+    """Answer a try-out that this process took, or write down why not."""
     # Here and not at the top, so that this can be imported without torch.
     from compose.engine import tryout as engine
 
     started = time.perf_counter()
     try:
-        base = worker.lay_out_base(tryout.composition)
-        with _adapter_folder(tryout.composition) as folder:
+        with (
+            worker.Heart(tryout.pk, partial(tryouts.KIND.beat, tryout)),
+            _adapter_folder(tryout.composition) as folder,
+        ):
+            base = worker.lay_out_base(tryout.composition)
             adapter = types.Module(name="composed", path=folder)
             answers = engine.answer(base, adapter, tryout.text, warm=worker.warm_cache())
     except (EngineError, DomainError) as error:
-        tryouts.fail(tryout, error.message)
+        tryouts.KIND.fail(tryout, error.message)
     except Exception:
         # The traceback goes to the log; whoever asked gets a sentence we can stand behind.
         logger.exception("Try-out %s stopped", tryout.pk)
-        tryouts.fail(tryout, OUR_ERROR)
+        tryouts.KIND.fail(tryout, OUR_ERROR)
     else:
-        tryouts.finish(tryout, answers, time.perf_counter() - started)
+        tryouts.KIND.finish(tryout, answers=answers, seconds=time.perf_counter() - started)
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 from django.urls import path
 
-from compose import api, fit_views, status_api, task_views
+from compose import api, fit_api, status_api, task_views
 
 urlpatterns = [
     path("status/", status_api.SiteStatus.as_view(), name="api_status"),
     path("tasks/<str:slug>/leaderboard/", task_views.LeaderboardView.as_view(), name="api_leaderboard"),
-    path("adapters/fit/", fit_views.FitView.as_view(), name="api_fit"),
+    path("adapters/fit/", fit_api.FitView.as_view(), name="api_fit"),
+    path("auditions/", fit_api.AuditionList.as_view(), name="api_auditions"),
+    path("auditions/<str:id>/", fit_api.AuditionDetail.as_view(), name="api_audition"),
     path("compositions/", api.CompositionList.as_view(), name="api_compositions"),
     path("compositions/<str:id>/", api.CompositionDetail.as_view(), name="api_composition"),
     path("compositions/<str:id>/cancel/", api.CompositionCancel.as_view(), name="api_composition_cancel"),

@@ -65,6 +65,16 @@ class TooManyTryouts(DomainError):
     status = 429
 
 
+class TooManyAuditions(DomainError):
+    code = "too_many_auditions"
+    status = 429
+
+
+class NoSuchAudition(NotFound):
+    def __init__(self) -> None:
+        super().__init__("There is no such measurement, or it was removed: they are kept for a day.")
+
+
 class NoSuchComposition(NotFound):
     def __init__(self) -> None:
         super().__init__("There is no such composition, or you may not see it.")
@@ -77,7 +87,7 @@ class WrongState(Conflict):
 
 
 class LeaseLost(Exception):
-    """This attempt no longer holds its composition: it was taken for dead, cancelled or released."""
+    """This attempt no longer holds its composition or errand: it was taken for dead, cancelled or released."""
 
 
 class BaseUnavailable(DomainError):

@@ -1,45 +1,38 @@
-"""The page and the endpoint that say which modules fit a task: doors to `compose.fit`."""
+"""Pages that say which modules fit a task: doors to `compose.fit`, and to `compose.auditions` for the losses."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
-from drf_spectacular.utils import extend_schema
-from rest_framework import serializers
-from rest_framework.permissions import AllowAny
-from rest_framework.request import Request
-from rest_framework.response import Response
-from rest_framework.views import APIView
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from compose import fit
+from compose import auditions, fit
 from compose.errors import FewShotProblem
-from compose.examples import parse_examples
+from compose.examples import from_json, parse_examples
 from compose.forms import as_lines, base_models
-from compose.serializers import ExamplesField
-from registry.base_models import base_model_called
-from registry.models import BaseModel
-from registry.serializers import AdapterSerializer, StrictSerializer
-from web.api_schema import refusals
+from compose.models import Audition, Auditioned
+from registry.models import Adapter, BaseModel, User
+from web.errors import DomainError
 
 PICKED = 8  # of the best, ticked for composing
 SHOWN = 20
 
 
+@require_http_methods(["GET", "HEAD", "POST"])
 def fit_page(request: HttpRequest) -> HttpResponse:
-    """Paste examples, choose a base model, and see which modules fit and why. Nothing is kept."""
+    """Paste examples, choose a base model, and see which modules fit and why. Nothing is kept.
+
+    With `action=measure` a signed-in person also asks for every module's loss on the examples.
+    """
     known = list(base_models())
     text = request.POST.get("examples_text", "")
-    context: dict[str, Any] = {
-        "section": "modules",
-        "base_models": known,
-        "base_name": request.POST.get("base_model") or request.GET.get("base", ""),
-        "text": text,
-        "limits": settings,
-        "picked": PICKED,
-    }
+    context = _form(known, request.POST.get("base_model") or request.GET.get("base", ""), text)
     if request.method != "POST":
         return render(request, "compose/fit.html", context)
     base_model = next((row for row in known if row.name == context["base_name"]), None)
@@ -51,54 +44,110 @@ def fit_page(request: HttpRequest) -> HttpResponse:
         context["problems"] = problem.problems
     if "problems" in context or base_model is None:
         return render(request, "compose/fit.html", context, status=422)
-    context["fits"] = fit.rank_modules(
-        examples=examples, base_model=base_model, person=request.user, limit=SHOWN
-    )
-    context["examples"] = examples
+    if request.POST.get("action") == "measure" and isinstance(request.user, User):
+        try:
+            audition = auditions.ask(person=request.user, base_model=base_model, examples=examples)
+        except DomainError as error:
+            context["refusal"] = error.message
+        else:
+            return redirect(audition)
+    fits = fit.rank_modules(examples=examples, base_model=base_model, person=request.user, limit=SHOWN)
+    context["fits"] = fits
+    context["rows"] = [
+        Row(item.adapter, item.value, item.reasons, is_ticked=item.is_supported and number < PICKED)
+        for number, item in enumerate(fits.ranked)
+    ]
     context["lines"] = as_lines(examples)
-    return render(request, "compose/fit.html", context)
+    return render(request, "compose/fit.html", context, status=429 if "refusal" in context else 200)
 
 
-class FitRequestSerializer(StrictSerializer):
-    base_model = serializers.CharField(help_text="By any of its names.")
-    examples = ExamplesField(help_text="Rows, or text in one of the formats of a composition's examples.")
-    limit = serializers.IntegerField(default=SHOWN, min_value=1, max_value=100)
-
-
-class FitEntrySerializer(serializers.Serializer):
-    module = AdapterSerializer(source="adapter")
-    fit = serializers.FloatField(source="value", help_text="0 to 1: how much speaks for it.")
-    parts = serializers.DictField(
-        child=serializers.FloatField(),
-        help_text="0 to 1 for each kind of evidence: answers, form, inputs, text, past.",
-    )
-    reasons = serializers.ListField(child=serializers.CharField())
-
-
-class FitSerializer(serializers.Serializer):
-    fitting = serializers.IntegerField(help_text="Modules that compose on this base model.")
-    considered = serializers.IntegerField(help_text="How many of them were compared.")
-    results = FitEntrySerializer(many=True, source="ranked")
-
-
-class FitView(APIView):
-    permission_classes = [AllowAny]
-    takes_limited_tokens = True  # it changes nothing; a POST only since examples are too long for an address
-
-    @extend_schema(
-        operation_id="modules_that_fit",
-        request=FitRequestSerializer,
-        responses={200: FitSerializer, **refusals(400, 401, 404, 415)},
-    )
-    def post(self, request: Request) -> Response:
-        """Which modules fit a task, best first, with the reasons for each. Nothing is run and nothing is kept."""
-        given = FitRequestSerializer(data=request.data)
-        given.is_valid(raise_exception=True)
-        base_model: BaseModel = base_model_called(given.validated_data["base_model"])
-        fits = fit.rank_modules(
-            examples=parse_examples(given.validated_data["examples"]),
-            base_model=base_model,
-            person=request.user,
-            limit=given.validated_data["limit"],
+@login_required
+@require_safe
+def audition_page(request: HttpRequest, audition_id: str) -> HttpResponse:
+    """One's own audition: the ranking at once, the losses as they come; its list asks for itself until they are there."""
+    audition = auditions.seen_by(request.user, audition_id)
+    modules = auditions.modules_of(audition, request.user)
+    state = f"{audition.status}-{sum(row.loss is not None or bool(row.problem) for row in modules)}"
+    is_fragment = bool(request.htmx)  # type: ignore[attr-defined]
+    if is_fragment and "line" in request.GET:  # the line in the compose form
+        return render(
+            request,
+            "compose/_audition_line.html",
+            {
+                "audition": audition,
+                "audition_waits": auditions.waits_for(audition),
+                "measured": sum(row.loss is not None for row in modules),
+                "total": len(modules),
+                "is_poll": True,
+            },
         )
-        return Response(FitSerializer(fits, context={"request": request}).data)
+    if is_fragment and request.GET.get("seen") == state and not auditions.waits_for(audition):
+        return HttpResponse(status=204)  # htmx leaves the page as it is, and asks again
+    examples = from_json(audition.examples)
+    context: dict[str, Any] = {
+        "audition": audition,
+        "state": state,
+        "waits_for": auditions.waits_for(audition),
+        "measured": sum(row.loss is not None for row in modules),
+        "rows": _rows(audition, modules, request.GET.getlist("pin") if is_fragment else None),
+        "better": len(auditions.helpful(audition, modules, len(modules))),
+        "base_name": audition.base_model.name,
+        "lines": as_lines(examples),
+    }
+    if is_fragment:
+        return render(request, "compose/_audition.html", context)
+    form = _form(list(base_models()), audition.base_model.name, context["lines"])
+    return render(request, "compose/fit.html", form | context)
+
+
+@login_required
+@require_POST
+def audition_forget(request: HttpRequest, audition_id: str) -> HttpResponse:
+    auditions.forget(auditions.seen_by(request.user, audition_id))
+    messages.success(request, "Your examples and their losses are removed.")
+    return redirect("fit")
+
+
+def _form(known: list[BaseModel], base_name: str, text: str) -> dict[str, Any]:
+    return {
+        "section": "modules",
+        "base_models": known,
+        "base_name": base_name,
+        "text": text,
+        "limits": settings,
+    }
+
+
+@dataclass(frozen=True)
+class Row:
+    """One module of the list. `loss` and `problem` only where it was measured; `share` is 0 to 1, for the bar."""
+
+    adapter: Adapter
+    fit: float
+    reasons: list[str]
+    is_ticked: bool
+    loss: float | None = None
+    problem: str = ""
+    is_better: bool = False
+
+
+def _rows(audition: Audition, modules: list[Auditioned], kept: list[str] | None) -> list[Row]:
+    """The modules to show. Ticked is what the person ticked, or, where they left that alone, what is worth composing."""
+    by_fit = sorted(modules, key=lambda row: row.position)[:PICKED]
+    first = [row.revision.adapter.full_name for row in by_fit if row.fit >= fit.MIN_SHARE]
+    helpful = auditions.helpful(audition, modules, PICKED) if audition.is_finished else []
+    ticked = set((helpful or first) if kept is None or set(kept) == set(first) else kept)
+    return [
+        Row(
+            adapter=row.revision.adapter,
+            fit=row.fit,
+            reasons=row.reasons,
+            is_ticked=row.revision.adapter.full_name in ticked,
+            loss=row.loss,
+            problem=row.problem,
+            is_better=row.loss is not None
+            and audition.base_loss is not None
+            and row.loss < audition.base_loss,
+        )
+        for row in modules
+    ]

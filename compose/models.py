@@ -261,8 +261,8 @@ class LogLine(models.Model):
         return f"{self.composition_id}: {self.text}"
 
 
-class Tryout(models.Model):
-    """One text that a composed adapter is asked to answer; the row goes after a day."""
+class Errand(models.Model):
+    """Something small that a free worker does for one person: a try-out, an audition. The row goes after a day."""
 
     class Status(models.TextChoices):
         WAITING = "waiting"
@@ -271,21 +271,76 @@ class Tryout(models.Model):
         FAILED = "failed"
 
     id = models.CharField(primary_key=True, max_length=16, default=new_composition_id, editable=False)
-    composition = models.ForeignKey(Composition, on_delete=models.CASCADE, related_name="tryouts")
     asked_by = models.ForeignKey(User, on_delete=models.CASCADE, related_name="+")
-    text = models.TextField(help_text="What the model reads: private to who asked.")
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.WAITING)
-    answers = models.JSONField(default=dict, blank=True, help_text='{"composed": ..., "zero_shot": ...}')
     seconds = models.FloatField(null=True)
     error = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
     taken_at = models.DateTimeField(null=True, blank=True)
+    attempt = models.PositiveSmallIntegerField(default=0)
+    losses = models.PositiveSmallIntegerField(default=0, help_text="How often its worker was lost.")
+    worker = models.CharField(max_length=200, blank=True)
+    lease_until = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        abstract = True
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in {self.Status.DONE, self.Status.FAILED}
+
+
+class Tryout(Errand):
+    """One text that a composed adapter is asked to answer."""
+
+    composition = models.ForeignKey(Composition, on_delete=models.CASCADE, related_name="tryouts")
+    text = models.TextField(help_text="What the model reads: private to who asked.")
+    answers = models.JSONField(default=dict, blank=True, help_text='{"composed": ..., "zero_shot": ...}')
 
     class Meta:
         indexes: ClassVar = [models.Index(fields=["asked_by", "created_at"], name="tryout_of_person")]
 
     def __str__(self) -> str:
         return f"{self.id} on {self.composition_id}"
+
+
+class Audition(Errand):
+    """The loss that every fitting module has alone on a person's examples, without a composition."""
+
+    base_model = models.ForeignKey(BaseModel, on_delete=models.CASCADE, related_name="auditions")
+    examples = models.JSONField(help_text='[{"input", "output"}]: private to who asked.')
+    fitting = models.PositiveIntegerField(help_text="Modules that fit the base model, measured or not.")
+    base_loss = models.FloatField(null=True, help_text="Mean token loss of the bare base model, nats.")
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["asked_by", "created_at"], name="audition_of_person")]
+
+    def __str__(self) -> str:
+        return f"{self.id} on {self.base_model_id}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("audition", args=[self.id])
+
+
+class Auditioned(models.Model):
+    """One module in an audition: what spoke for it before, and its loss once it is measured."""
+
+    audition = models.ForeignKey(Audition, on_delete=models.CASCADE, related_name="modules")
+    position = models.PositiveIntegerField(help_text="By what speaks for it, from 0.")
+    revision = models.ForeignKey(Revision, on_delete=models.CASCADE, related_name="+")
+    fit = models.FloatField(help_text="0 to 1: how much spoke for it before the measurement.")
+    reasons = models.JSONField(default=list)
+    loss = models.FloatField(null=True, help_text="Mean token loss of the module alone at weight 1, nats.")
+    problem = models.CharField(max_length=300, blank=True, help_text="Why there is no loss.")
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["audition", "position"], name="auditioned_position_once"),
+        ]
+        ordering: ClassVar = ["position"]
+
+    def __str__(self) -> str:
+        return f"{self.revision_id} in {self.audition_id}"
 
 
 class Worker(models.Model):

@@ -30,21 +30,21 @@ def run_composition(self: Task, composition_id: str) -> None:
     worker.run_next(self.request.hostname or "worker")
 
 
-@shared_task(name="compose.tasks.answer_tryouts", queue=COMPOSITIONS)
-def answer_tryouts(tryout_id: str) -> None:
-    """Answer the try-outs that wait; harmless if delivered twice. The id says who rang, for the log."""
-    from compose import answering
+@shared_task(bind=True, name="compose.tasks.run_errands", queue=COMPOSITIONS)
+def run_errands(self: Task, errand_id: str) -> None:
+    """Do the try-outs and auditions that wait; harmless if delivered twice. The id says who rang, for the log."""
+    from compose import running_errands
 
-    answering.answer_waiting()
+    running_errands.run_waiting(self.request.hostname or "worker")
 
 
 @shared_task(name="compose.tasks.sweep_compositions")
 def sweep_compositions() -> None:
     """Take back what lost its worker and ring for what nobody came for."""
-    from compose import jobs, tryouts
+    from compose import errands, jobs
 
     jobs.sweep()
-    tryouts.sweep()
+    errands.sweep()
     jobs.tell_owners()
 
 

@@ -5,6 +5,8 @@ from compose import fit_views, metrics, result_views, task_views, views
 urlpatterns = [
     path("", views.home, name="home"),
     path("modules/fit", fit_views.fit_page, name="fit"),
+    path("modules/fit/<slug:audition_id>", fit_views.audition_page, name="audition"),
+    path("modules/fit/<slug:audition_id>/forget", fit_views.audition_forget, name="audition_forget"),
     path("compose", views.compose, name="compose"),
     path("compose/check", views.check_examples, name="compose_check"),
     path("compose/candidates", views.pick_candidates, name="compose_candidates"),

@@ -16,10 +16,11 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
-from compose import candidates, fit, job_page, jobs, leaderboards, publishing, recipes, status_page
+from compose import auditions, candidates, fit, job_page, jobs, leaderboards, publishing, recipes, status_page
 from compose import examples as few_shot
+from compose.errors import NoSuchAudition
 from compose.forms import ComposeForm, PublishForm, base_models, read_examples, read_test_examples
-from compose.models import Composition
+from compose.models import Audition, Composition
 from compose.token_counts import count_tokens
 from registry.models import Adapter, BaseModel, Task, User
 from web.errors import DomainError
@@ -157,6 +158,7 @@ def _render_form(
                 form.pinned,
                 form.excluded,
                 examples=_as_examples(form) if is_ranked else [],
+                audition=_audition(request, base_model, [])[0],
             ),
         },
         status=status,
@@ -223,7 +225,8 @@ def check_examples(request: HttpRequest) -> HttpResponse:
 def pick_candidates(request: HttpRequest) -> HttpResponse:
     """The modules that fit a base model, to pick from; those already picked come first.
 
-    A POST brings the form's examples, and what most speaks for comes before the rest, with the reasons.
+    A POST brings the form's examples, and what most speaks for comes before the rest, with the reasons. With
+    `measure` it also asks a free worker for the loss of each, which `audition` then names.
     """
     given = request.POST if request.method == "POST" else request.GET
     base_model = BaseModel.objects.named(given.get("base_model", "").replace("\x00", ""))
@@ -231,11 +234,28 @@ def pick_candidates(request: HttpRequest) -> HttpResponse:
         [name for name in given.getlist(mark) if "\x00" not in name] for mark in ("pick", "pin", "exclude")
     ]
     examples = read_examples(request.POST, request.FILES).examples if request.method == "POST" else []
+    audition, refusal = _audition(request, base_model, examples)
+    context = _pickable(request, base_model, *marked, examples=examples, audition=audition)
     return render(
-        request,
-        "compose/_candidates.html",
-        {"base_model": base_model, **_pickable(request, base_model, *marked, examples=examples)},
+        request, "compose/_candidates.html", {"base_model": base_model, "refusal": refusal, **context}
     )
+
+
+def _audition(
+    request: HttpRequest, base_model: BaseModel | None, examples: list[few_shot.Example]
+) -> tuple[Audition | None, str]:
+    """The audition that the form asks for or names, if it is of this base model; and why one was refused."""
+    if base_model is None or not isinstance(request.user, User):
+        return None, ""
+    try:
+        if request.POST.get("measure"):
+            return auditions.ask(person=request.user, base_model=base_model, examples=examples), ""
+        found = auditions.seen_by(request.user, request.POST.get("audition", "").replace("\x00", ""))
+    except NoSuchAudition:
+        return None, ""
+    except DomainError as error:
+        return None, error.message
+    return (found, "") if found.base_model_id == base_model.pk else (None, "")
 
 
 def _pickable(
@@ -246,8 +266,12 @@ def _pickable(
     excluded: list[str],
     *,
     examples: Sequence[few_shot.Example] = (),
+    audition: Audition | None = None,
 ) -> dict[str, object]:
-    """The modules to choose from: those already marked first, then what the filter finds or the examples speak for."""
+    """The modules to choose from: those already marked first, then what the filter finds or the examples speak for.
+
+    With a finished audition the lowest loss comes first.
+    """
     text = (request.POST.get("filter") or request.GET.get("filter") or "").replace("\x00", " ").strip()[:100]
     if base_model is None:
         return {"pickable": [], "pickable_count": 0, "filter": text}
@@ -266,7 +290,12 @@ def _pickable(
             | Q(task__title__icontains=word)
         )
     found, why = list(fitting[: PICKABLE + 1]), {}
-    if examples and not text:
+    measured = auditions.modules_of(audition, request.user) if audition else []
+    if audition and audition.is_finished and not text:
+        by_id = {adapter.pk: adapter for adapter in fitting}
+        found = [by_id[row.revision.adapter_id] for row in measured if row.revision.adapter_id in by_id]
+        why = {row.revision.adapter_id: row.reasons for row in measured}
+    elif examples and not text:
         fits = fit.rank_modules(
             examples=examples[: settings.MAX_FEW_SHOT_EXAMPLES],
             base_model=base_model,
@@ -285,7 +314,9 @@ def _pickable(
     kept_ids = {adapter.pk for adapter in kept}
     shown = kept + [adapter for adapter in found[:PICKABLE] if adapter.pk not in kept_ids]
     reasons = candidates.experience_with([adapter.pk for adapter in shown], request.user)
+    losses = {row.revision.adapter_id: row for row in measured}
     for adapter in shown:
+        adapter.measured = losses.get(adapter.pk)  # type: ignore[attr-defined]
         adapter.experience = reasons.get(adapter.pk)  # type: ignore[attr-defined]
         adapter.why = why.get(adapter.pk, [])  # type: ignore[attr-defined]
     return {
@@ -296,6 +327,12 @@ def _pickable(
         },
         "pickable_count": total,
         "is_ranked": bool(why),
+        "audition": audition,
+        "audition_waits": auditions.waits_for(audition) if audition else "",
+        "better": auditions.helpful(audition, measured, len(measured)) if audition else [],
+        "is_of_other_examples": bool(
+            audition and examples and audition.examples != few_shot.as_json(examples)
+        ),
         "pickable_more": len(found) > PICKABLE,
         "filter": text,
     }

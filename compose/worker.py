@@ -8,8 +8,9 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -18,8 +19,8 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 
+from compose import errands, fetching, jobs
 from compose import examples as reading
-from compose import fetching, jobs
 from compose.engine import types
 from compose.engine.errors import Cancelled, EngineError
 from compose.errors import BaseUnavailable, LeaseLost
@@ -91,7 +92,10 @@ def run(composition: Composition) -> None:
 def _run(composition: Composition) -> None:
     logger.info("Composition %s, attempt %d, begins", composition.pk, composition.attempt)
     try:
-        with Heart(composition) as heart, _job_folder(composition) as folder:
+        with (
+            Heart(composition.pk, partial(jobs.beat, composition)) as heart,
+            _job_folder(composition) as folder,
+        ):
             _work(composition, heart, folder)
     except LeaseLost:
         logger.warning("Composition %s, attempt %d, is no longer ours", composition.pk, composition.attempt)
@@ -140,7 +144,7 @@ def drain(worker: str) -> None:
 def _give_back(worker: str) -> None:
     try:
         workers.say_leaving(worker)
-        if jobs.release_all(worker):
+        if jobs.release_all(worker) + errands.release_all(worker):
             logger.info("%s is going; what it worked on is back in line", worker)
     finally:
         connection.close()
@@ -155,7 +159,6 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
 
     jobs.set_stage(composition, "load", "fetching the base model and the modules")
     base = lay_out_base(composition)
-    _base_folders[composition.base_model.name] = base
     revisions = [
         row.revision for row in composition.candidates.select_related("revision__adapter__namespace")
     ]
@@ -220,16 +223,25 @@ def lay_out_base(composition: Composition) -> Path:
     Raises BaseUnavailable when they cannot be had.
     """
     base_model = composition.base_model
-    if base_model.is_hosted:
-        if composition.base_commit != base_model.commit:
-            raise BaseUnavailable(
-                f"The files of {base_model.name} changed after this composition was asked for. Ask for it again."
-            )
-        return lay_out_hosted(base_model)
-    commit = fetching.resolve(base_model.name, composition.base_commit)
+    if base_model.is_hosted and composition.base_commit != base_model.commit:
+        raise BaseUnavailable(
+            f"The files of {base_model.name} changed after this composition was asked for. Ask for it again."
+        )
+    folder, commit = lay_out_base_at(base_model, composition.base_commit)
     if commit != composition.base_commit:
         jobs.set_base_commit(composition, commit)
-    return fetching.fetch(base_model.name, commit)
+    return folder
+
+
+def lay_out_base_at(base_model: BaseModel, commit: str = "") -> tuple[Path, str]:
+    """The folder with a base model's files and their commit; without one given the newest. Raises BaseUnavailable."""
+    if base_model.is_hosted:
+        folder, commit = lay_out_hosted(base_model), base_model.commit
+    else:
+        commit = fetching.resolve(base_model.name, commit)
+        folder = fetching.fetch(base_model.name, commit)
+    _base_folders[base_model.name] = folder
+    return folder, commit
 
 
 def lay_out_hosted(base_model: BaseModel) -> Path:
@@ -273,13 +285,17 @@ def _job_folder(composition: Composition) -> Iterator[Path]:
 
 
 class Heart:
-    """Renews the lease from a thread of its own for as long as the block lasts; `check` says whether it still holds."""
+    """Renews a lease by `beat` from a thread of its own for as long as the block lasts; `check` says whether it holds.
 
-    def __init__(self, composition: Composition) -> None:
-        self.composition = composition
+    `beat` raises LeaseLost; `about` names what is held, for the log.
+    """
+
+    def __init__(self, about: str, beat: Callable[[], object]) -> None:
+        self.about = about
+        self._renew = beat
         self.lost = threading.Event()
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"heart-{composition.pk}", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name=f"heart-{about}", daemon=True)
 
     def __enter__(self) -> Heart:
         self._thread.start()
@@ -294,19 +310,19 @@ class Heart:
     def check(self) -> None:
         """Raises LeaseLost."""
         if self.lost.is_set():
-            raise LeaseLost(self.composition.pk)
+            raise LeaseLost(self.about)
 
     def _beat(self) -> None:
         try:
             while not self._done.wait(settings.JOB_HEARTBEAT_S):
                 try:
-                    jobs.beat(self.composition)
+                    self._renew()
                 except LeaseLost:
                     self.lost.set()
                     return
                 except DatabaseError as error:
                     # It may be back before the lease ends; and if not, the sweep has the last word.
-                    logger.warning("No heartbeat for composition %s: %s", self.composition.pk, error)
+                    logger.warning("No heartbeat for %s: %s", self.about, error)
                     connection.close()
         finally:
             connection.close()

@@ -388,7 +388,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "AdapterKind": "registry.models.Adapter.Kind",
         "CompositionStatus": "compose.models.Composition.Status",
-        "TryoutStatus": "compose.models.Tryout.Status",
+        "ErrandStatus": "compose.models.Errand.Status",
         "BaseModelKind": "registry.models.BaseModel.Kind",
         "NamespaceKind": "registry.models.Namespace.Kind",
         "MembershipRole": "registry.models.Membership.Role",

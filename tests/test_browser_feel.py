@@ -21,11 +21,11 @@ from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
 from django.urls import URLPattern, URLResolver, get_resolver
 from playwright.sync_api import expect
 
-from compose import jobs, tryouts
-from compose.models import Composition
+from compose import auditions, jobs, tryouts
+from compose.models import Audition, Auditioned, Composition
 from registry import moderation
 from registry.models import User
-from tests.compose.factories import finish, make_composition, make_modules, make_trials
+from tests.compose.factories import finish, make_composition, make_examples, make_modules, make_trials
 from tests.conftest import ROOT
 from tests.factories import (
     make_adapter,
@@ -91,6 +91,11 @@ def filled(_playwright_beside_django: None, transactional_db: None, rung: list[A
     unpublished = finish(make_composition(owner=ada, base_model=base_model, title="Unpublished"))
     jobs.share(unpublished, ada)
     tried = tryouts.ask(unpublished, ada, "What colour?")
+    measuring = auditions.ask(person=ada, base_model=base_model, examples=make_examples(3))
+    measured = auditions.ask(person=ada, base_model=base_model, examples=make_examples(4))
+    losses = [Auditioned(pk=row.pk, loss=1.0 + row.position) for row in measured.modules.all()]
+    Auditioned.objects.bulk_update(losses, ["loss"])
+    Audition.objects.filter(pk=measured.pk).update(status="done", base_loss=1.5, seconds=2.0)
     running = claim(make_composition(owner=ada, base_model=base_model, title="Running"))
     jobs.record_audition(running, 2.5, [1.5, 2.0, 3.0])
     jobs.set_stage(running, "search", steps=40)
@@ -109,11 +114,12 @@ def filled(_playwright_beside_django: None, transactional_db: None, rung: list[A
         "page": "composing",
         "composition_id": unpublished.pk,
         "tryout_id": tried.pk,
+        "audition_id": measured.pk,
         "commit": head.commit,
         "revision": "main",
         "username": "ada",
     }
-    more = [c.get_absolute_url() for c in (done, running, failed, waiting)]
+    more = [c.get_absolute_url() for c in (done, running, failed, waiting, measuring)]
     more += [
         "/base-models/demo/tiny-t5",
         "/ada/composed",

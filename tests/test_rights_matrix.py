@@ -165,6 +165,8 @@ ROUTES: dict[str, Route] = {
     "base-models/<path:name>/download/<path:path>": page("/base-models/demo/tiny-t5/download/x", GET=NOTHING),
     "hashes": page("/hashes", GET=PUBLIC),
     "modules/fit": page("/modules/fit", GET=PUBLIC, POST=PUBLIC),
+    "modules/fit/<slug:audition_id>": page("/modules/fit/0", GET=ACCOUNT_NOTHING),
+    "modules/fit/<slug:audition_id>/forget": page("/modules/fit/0/forget", POST=ACCOUNT_NOTHING),
     "modules/saved": page("/modules/saved", POST=ACCOUNT),
     "modules/saved/<int:search_id>/remove": page("/modules/saved/0/remove", POST=ACCOUNT_NOTHING),
     "<str:namespace>/follow": page("/lab/follow", POST=ACCOUNT),
@@ -256,6 +258,8 @@ ROUTES: dict[str, Route] = {
     "api/v1/pushes/<str:id>/cancel/": api("pushes/0/cancel/", POST=ACCOUNT_NOTHING),
     # REST
     "api/v1/adapters/fit/": api("adapters/fit/", POST=PUBLIC),
+    "api/v1/auditions/": api("auditions/", POST=ACCOUNT),
+    "api/v1/auditions/<str:id>/": api("auditions/0/", GET=ACCOUNT_NOTHING, DELETE=ACCOUNT_NOTHING),
     "api/v1/status/": api("status/", GET=PUBLIC),
     "api/v1/adapters/": api("adapters/", GET=PUBLIC, POST=ANY_TOKEN),
     "api/v1/adapters/facets/": api("adapters/facets/", GET=PUBLIC),

@@ -47,6 +47,11 @@ def idle() -> list[Worker]:
     return list(here.exclude(name__in=busy).order_by("name"))
 
 
+def present() -> bool:
+    """Whether any worker is there and not going."""
+    return Worker.objects.filter(heartbeat_at__gte=silent_since(), is_leaving=False).exists()
+
+
 def forget_the_gone() -> None:
     """What nothing was heard of for a day."""
     Worker.objects.filter(heartbeat_at__lt=timezone.now() - KEPT).delete()

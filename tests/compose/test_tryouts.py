@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from compose import answering, jobs, tryouts, worker
+from compose import errands, jobs, running_errands, tryouts, worker
 from compose.errors import BadTryout, TooManyTryouts, WrongState
 from compose.models import Composition, Tryout
 from registry import storage
@@ -45,9 +45,9 @@ def signed_in(person: User) -> Client:
 
 def done(composition: Composition, person: User, text: str = "What colour?") -> Tryout:
     tryout = tryouts.ask(composition, person, text)
-    taken = tryouts.take_next()
+    taken = tryouts.KIND.take_next()
     assert taken == tryout
-    tryouts.finish(tryout, {"composed": "red", "zero_shot": "the sea"}, 0.4)
+    tryouts.KIND.finish(tryout, answers={"composed": "red", "zero_shot": "the sea"}, seconds=0.4)
     return tryout
 
 
@@ -59,10 +59,10 @@ def test_a_text_is_asked_answered_and_read(composed: Composition, ada: User, run
     page = asked.content.decode()
     assert "Waiting for a free worker" in page
     assert "load delay" in page
-    assert rung[-1].task == "compose.tasks.answer_tryouts"
-    tryout = tryouts.take_next()
+    assert rung[-1].task == "compose.tasks.run_errands"
+    tryout = tryouts.KIND.take_next()
     assert tryout is not None
-    tryouts.finish(tryout, {"composed": "red", "zero_shot": "the <sea>"}, 0.4)
+    tryouts.KIND.finish(tryout, answers={"composed": "red", "zero_shot": "the <sea>"}, seconds=0.4)
     answer = client.get(f"{composed.get_absolute_url()}/try/{tryout.pk}", headers={"HX-Request": "true"})
     page = answer.content.decode()
     assert "red" in page
@@ -122,20 +122,25 @@ def test_the_sweep_tells_those_nobody_came_for_and_forgets_texts_after_a_day(
     waiting = tryouts.ask(composed, ada, "waiting")
     Tryout.objects.filter(pk=waiting.pk).update(created_at=timezone.now() - timedelta(minutes=1))
     rung.clear()
-    tryouts.sweep()
+    errands.sweep()
     assert [ring.args for ring in rung] == [(waiting.pk,)]
     Tryout.objects.filter(pk=waiting.pk).update(created_at=timezone.now() - timedelta(minutes=4))
-    tryouts.sweep()
+    errands.sweep()
     waiting.refresh_from_db()
     assert waiting.error == "No worker was free within three minutes. Ask again when the queue is short."
     lost = tryouts.ask(composed, ada, "lost")
-    tryouts.take_next()
-    Tryout.objects.filter(pk=lost.pk).update(taken_at=timezone.now() - timedelta(minutes=3))
-    tryouts.sweep()
+    tryouts.KIND.take_next()
+    Tryout.objects.filter(pk=lost.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+    errands.sweep()
     lost.refresh_from_db()
-    assert (lost.status, lost.error[:19]) == ("failed", "The worker was lost")
+    assert lost.status == "waiting", "what lost its worker once goes back in line"
+    tryouts.KIND.take_next()
+    Tryout.objects.filter(pk=lost.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+    errands.sweep()
+    lost.refresh_from_db()
+    assert (lost.status, lost.error[:25]) == ("failed", "The worker was lost twice")
     Tryout.objects.all().update(created_at=timezone.now() - timedelta(days=2))
-    tryouts.sweep()
+    errands.sweep()
     assert not Tryout.objects.exists()
 
 
@@ -143,13 +148,13 @@ def test_a_worker_at_a_composition_leaves_try_outs_to_others(composed: Compositi
     tryouts.ask(composed, ada, "What colour?")
     with worker.hold_engine() as is_free:
         assert is_free
-        assert answering.answer_waiting() == 0
+        assert running_errands.run_waiting() == 0
     assert Tryout.objects.get().status == "waiting"
 
 
 def test_what_the_engine_cannot_load_is_told_in_its_words(composed: Composition, ada: User):
     tryouts.ask(composed, ada, "What colour?")
-    assert answering.answer_waiting() == 1
+    assert running_errands.run_waiting() == 1
     tryout = Tryout.objects.get()
     assert tryout.status == "failed"
     assert tryout.error == "The base model demo/tiny-t5 is hosted here but has no files."
@@ -162,9 +167,9 @@ def test_the_api_asks_and_answers(composed: Composition, ada: User):
     assert client.post(address, {"text": "x"}).status_code == 401
     asked = client.post(address, {"text": "What colour?"}, "application/json", headers=headers)
     assert (asked.status_code, asked.json()["status"]) == (202, "waiting")
-    tryout = tryouts.take_next()
+    tryout = tryouts.KIND.take_next()
     assert tryout is not None
-    tryouts.finish(tryout, {"composed": "red", "zero_shot": "sea"}, 0.4)
+    tryouts.KIND.finish(tryout, answers={"composed": "red", "zero_shot": "sea"}, seconds=0.4)
     answer = client.get(asked["Location"], headers=headers).json()
     assert (answer["status"], answer["answers"]["composed"]) == ("done", "red")
     refused = client.post(address, {"text": " "}, "application/json", headers=headers)
@@ -191,7 +196,7 @@ def test_a_real_adapter_answers_as_its_composition_predicted(ada: User):
     tryouts.ask(
         composition, ada, "On Monday Anna walked to the castle with a cat. There they saw three green pens."
     )
-    assert answering.answer_waiting() == 1
+    assert running_errands.run_waiting() == 1
     tryout = Tryout.objects.get()
     assert tryout.error == ""
     assert tryout.answers["composed"] == "green green"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from compose import engine, jobs, worker
@@ -182,7 +184,7 @@ def test_the_heart_renews_the_lease_and_notices_its_loss(settings):
     settings.JOB_HEARTBEAT_S = 0.05
     composition = claim(queue())
     before = composition.lease_until
-    with worker.Heart(composition) as heart:
+    with worker.Heart(composition.pk, partial(jobs.beat, composition)) as heart:
         wait(Composition.objects.filter(pk=composition.pk, lease_until__gt=before).exists)
         Composition.objects.filter(pk=composition.pk).update(attempt=9)
         wait(heart.lost.is_set)

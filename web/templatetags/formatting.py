@@ -102,9 +102,11 @@ def duration(seconds: float | None) -> str:
 
 
 @register.filter
-def plural(number: int, words: str) -> str:
-    """`{{ n|plural:"module,modules" }}` -> `1 module`, `2,114 modules`."""
+def plural(number: int | str | None, words: str) -> str:
+    """`{{ n|plural:"module,modules" }}` -> `1 module`, `2,114 modules`; `– modules` where the number is missing."""
     one, many = words.split(",")
+    if not isinstance(number, int):
+        return f"– {many}"
     return f"{number:,} {one if number == 1 else many}"
 
 

@@ -64,7 +64,8 @@
   form.addEventListener("click", (event) => {
     const button = event.target.closest("[data-pick]");
     if (!button) return;
-    for (const box of form.querySelectorAll("#candidates [name=pick]")) box.checked = button.dataset.pick === "all";
+    const which = button.dataset.pick;
+    for (const box of form.querySelectorAll("#candidates [name=pick]")) box.checked = which === "all" || (which === "better" && "better" in box.dataset);
   });
 
   // A module is pinned or left out, not both; picking them oneself shows the list.

@@ -1,0 +1,98 @@
+"""An audition, measured on the machine that has the engine."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from django.conf import settings
+
+from compose import auditions, worker
+from compose import examples as reading
+from compose.engine.errors import EngineError, IncompatibleModule, LossNotFinite
+from compose.engine.types import Example, Module
+from compose.errors import LeaseLost
+from compose.models import Audition, Auditioned
+from web.errors import DomainError
+
+logger = logging.getLogger(__name__)
+OUR_ERROR = "The measurement stopped because of an error on our side. It has been logged; try again."
+NOT_A_NUMBER = "Its loss on these examples is not a number."
+
+
+def measure(audition: Audition) -> None:
+    """Measure what has no loss yet of an audition that this process took, or write down why not.
+
+    Losses are kept in groups as they come, so an attempt after a crash goes on where the last one was.
+    """
+    started = time.perf_counter()
+    try:
+        with worker.Heart(audition.pk, partial(auditions.KIND.beat, audition)) as heart:
+            _measure(audition, heart)
+    except LeaseLost:
+        logger.warning("Audition %s is no longer ours", audition.pk)
+    except (EngineError, DomainError) as error:
+        auditions.KIND.fail(audition, error.message)
+    except Exception:
+        # The traceback goes to the log; whoever asked gets a sentence we can stand behind.
+        logger.exception("Audition %s stopped", audition.pk)
+        auditions.KIND.fail(audition, OUR_ERROR)
+    else:
+        auditions.KIND.finish(audition, seconds=time.perf_counter() - started)
+
+
+def _measure(audition: Audition, heart: worker.Heart) -> None:
+    base, _ = worker.lay_out_base_at(audition.base_model)
+    rows = reading.from_json(audition.examples)
+    left = list(audition.modules.filter(loss=None, problem="").select_related("revision__adapter__namespace"))
+    for start in range(0, len(left), auditions.AT_ONCE):
+        heart.check()
+        if not auditions.KIND.held(audition).exists():  # forgotten by who asked, or taken back
+            raise LeaseLost(audition.pk)
+        _measure_some(audition, left[start : start + auditions.AT_ONCE], base, rows)
+
+
+def _measure_some(
+    audition: Audition, some: Sequence[Auditioned], base: Path, rows: Sequence[Example]
+) -> None:
+    settings.WORKER_CACHE_DIR.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="audition-", dir=settings.WORKER_CACHE_DIR) as folder:
+        modules = worker.lay_out_modules([row.revision for row in some], Path(folder))
+        try:
+            base_loss, losses = _losses(base, modules, rows)
+        except IncompatibleModule as error:
+            if len(some) == 1:
+                Auditioned.objects.filter(pk=some[0].pk).update(problem=error.message[:300])
+                return
+            losses = None
+    if (
+        losses is None
+    ):  # one of them cannot be loaded or fitted: each by itself, so that the others have theirs
+        for row in some:
+            _measure_some(audition, [row], base, rows)
+        return
+    for row, loss in zip(some, losses, strict=True):
+        if math.isfinite(loss):
+            row.loss = loss
+        else:
+            row.problem = NOT_A_NUMBER
+    Auditioned.objects.bulk_update(some, ["loss", "problem"])
+    auditions.KIND.held(audition).update(base_loss=base_loss)
+
+
+def _losses(base: Path, modules: Sequence[Module], rows: Sequence[Example]) -> tuple[float, list[float]]:
+    """The bare base's mean token loss and each module's alone at weight 1, in nats. Raises EngineError."""
+    # Here and not at the top, so that this can be imported without torch.
+    from compose.engine.run import score
+
+    n = len(modules)
+    alone = [[float(i == j) for j in range(n)] for i in range(n)]
+    base_loss, *losses = score(base, modules, rows, [[0.0] * n, *alone], "exact", warm=worker.warm_cache())
+    if not math.isfinite(base_loss):
+        raise LossNotFinite("The base model's own loss on the examples is not a number.")
+    return base_loss, losses

@@ -1,0 +1,153 @@
+"""What a free worker does beside compositions: small, for one person, forgotten after a day.
+
+    waiting -> running -> done | failed
+
+As with compositions the row is the truth and the broker a doorbell, and a worker holds an errand by a lease that it
+renews. An errand that lost its worker goes back in line once; one that nobody came for is told so.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F, Q, QuerySet
+from django.utils import timezone
+
+from compose.errors import LeaseLost
+from compose.models import Errand
+from registry.models import User
+from web.errors import DomainError
+
+logger = logging.getLogger(__name__)
+KEPT = timedelta(days=1)
+MOST_LOSSES = 2
+Status = Errand.Status
+E = TypeVar("E", bound=Errand)
+
+
+@dataclass(frozen=True)
+class Kind(Generic[E]):
+    """One kind of errand: its model, how many one person may have, and how long it waits and runs at most."""
+
+    model: type[E]
+    most_unfinished: int
+    most_an_hour: int
+    waits_at_most: timedelta
+    runs_at_most: timedelta
+    nobody_came: str
+    worker_lost: str
+
+    # --- Asking ----------------------------------------------------------------------------------------------
+
+    def require_room(self, person: User, refusal: type[DomainError], noun: str) -> None:
+        """Raises `refusal`. Inside a transaction: the person's row is held, so that two requests do not both take
+        the last place."""
+        list(User.objects.select_for_update().filter(pk=person.pk).values_list("pk"))
+        own = self.model._default_manager.filter(asked_by=person)
+        if own.filter(status__in=[Status.WAITING, Status.RUNNING]).count() >= self.most_unfinished:
+            raise refusal(
+                f"You have {self.most_unfinished} {noun} waiting for an answer; wait for one of them."
+            )
+        if own.filter(created_at__gte=timezone.now() - timedelta(hours=1)).count() >= self.most_an_hour:
+            raise refusal(
+                f"You asked for {self.most_an_hour} {noun} in the last hour, the most one person may."
+            )
+
+    # --- A worker's part -------------------------------------------------------------------------------------
+
+    def take_next(self, worker: str = "") -> E | None:
+        """The oldest that waits, now running and held by `worker`; None if there is none."""
+        objects = self.model._default_manager
+        while True:
+            waiting = objects.filter(status=Status.WAITING).order_by("created_at", "pk")
+            first = waiting.values_list("pk", flat=True).first()
+            if first is None:
+                return None
+            now = timezone.now()
+            taken = objects.filter(pk=first, status=Status.WAITING).update(
+                status=Status.RUNNING,
+                taken_at=now,
+                attempt=F("attempt") + 1,
+                worker=worker[:200],
+                lease_until=now + timedelta(seconds=settings.JOB_LEASE_S),
+            )
+            if taken:
+                return objects.get(pk=first)
+
+    def held(self, errand: E) -> QuerySet[E]:
+        return self.model._default_manager.filter(pk=errand.pk, status=Status.RUNNING, attempt=errand.attempt)
+
+    def beat(self, errand: E) -> None:
+        """Renew the lease, for as long as this kind may run. Raises LeaseLost."""
+        now = timezone.now()
+        still = self.held(errand).filter(taken_at__gte=now - self.runs_at_most)
+        if not still.update(lease_until=now + timedelta(seconds=settings.JOB_LEASE_S)):
+            raise LeaseLost(errand.pk)
+
+    def finish(self, errand: E, **fields: Any) -> bool:
+        """Done, with these fields written; False where it is no longer ours."""
+        return bool(self.held(errand).update(status=Status.DONE, lease_until=None, **fields))
+
+    def fail(self, errand: E, message: str) -> bool:
+        return bool(self.held(errand).update(status=Status.FAILED, lease_until=None, error=message[:500]))
+
+    def release_all(self, worker: str) -> int:
+        """Give back what a worker that goes is at, without counting that as a loss."""
+        mine = self.model._default_manager.filter(status=Status.RUNNING, worker=worker[:200])
+        return mine.update(status=Status.WAITING, lease_until=None, worker="")
+
+    # --- The sweep -------------------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Ring for what waits, take back what lost its worker, tell those nobody came for, forget what is old."""
+        now = timezone.now()
+        objects = self.model._default_manager
+        lost = objects.filter(status=Status.RUNNING).filter(Q(lease_until__lt=now) | Q(lease_until=None))
+        lost.filter(losses__lt=MOST_LOSSES - 1).update(
+            status=Status.WAITING, losses=F("losses") + 1, lease_until=None, worker=""
+        )
+        lost.update(status=Status.FAILED, error=self.worker_lost, lease_until=None)
+        waiting = objects.filter(status=Status.WAITING)
+        waiting.filter(created_at__lt=now - self.waits_at_most).update(
+            status=Status.FAILED, error=self.nobody_came
+        )
+        unheard = waiting.filter(created_at__lt=now - timedelta(seconds=3)).order_by("created_at")
+        oldest = unheard.values_list("pk", flat=True).first()
+        if oldest is not None:
+            ring(oldest)
+        objects.filter(created_at__lt=now - KEPT).delete()
+
+
+def ring(errand_id: str) -> None:
+    """Tell a worker. A broker that is down is no failure: the sweep rings again."""
+    from compose.tasks import run_errands
+
+    try:
+        run_errands.apply_async([errand_id], retry=False)
+    except Exception as error:  # whatever the broker's client raises
+        logger.warning("The broker could not be told about errand %s: %s", errand_id, error)
+
+
+def ring_after_commit(errand: Errand) -> None:
+    transaction.on_commit(lambda: ring(errand.pk))
+
+
+def kinds() -> Iterable[Kind[Any]]:
+    from compose import auditions, tryouts
+
+    return (tryouts.KIND, auditions.KIND)
+
+
+def sweep() -> None:
+    for kind in kinds():
+        kind.sweep()
+
+
+def release_all(worker: str) -> int:
+    return sum(kind.release_all(worker) for kind in kinds())

@@ -1,0 +1,319 @@
+"""The loss of every fitting module on pasted examples: asked for, measured, shown, forgotten."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from compose import auditioning, auditions, errands, running_errands, worker
+from compose.engine.errors import IncompatibleModule
+from compose.engine.types import Example
+from compose.errors import CandidateProblem, FewShotProblem, NoSuchAudition, TooManyAuditions
+from compose.jobs import workers
+from compose.models import Audition, Auditioned
+from registry import storage
+from registry.models import BaseModel, BaseModelFile, User
+from tests.compose.factories import make_composition, make_modules
+from tests.conftest import ROOT
+from tests.factories import make_adapter, make_base_model, make_token, make_user, namespace_of
+
+pytestmark = pytest.mark.django_db(transaction=True)
+EXAMPLES = [Example("Anna saw a red hen.", "red"), Example("Two green pens.", "green")]
+LINES = "Anna saw a red hen.\tred\nTwo green pens.\tgreen"
+
+
+@pytest.fixture(autouse=True)
+def _awake(rung: list[Any]) -> None:
+    worker._draining.clear()
+
+
+@pytest.fixture
+def ada() -> User:
+    return make_user("ada")
+
+
+@pytest.fixture
+def base_model() -> BaseModel:
+    base_model = make_base_model("demo/tiny-t5", kind="hosted")
+    make_modules(base_model, 3)
+    return base_model
+
+
+@pytest.fixture
+def losses(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """Losses by module that the engine is made to find; the bare base's is 2.0."""
+    known: dict[str, float] = {}
+
+    def found(base: Any, modules: Any, rows: Any) -> tuple[float, list[float]]:
+        for module in modules:
+            if known.get(module.name) is None:
+                raise IncompatibleModule(f"The module {module.name} cannot be composed.")
+        return 2.0, [known[module.name] for module in modules]
+
+    monkeypatch.setattr(auditioning, "_losses", found)
+    monkeypatch.setattr(worker, "lay_out_base_at", lambda *_: (None, ""))
+    return known
+
+
+def signed_in(person: User) -> Client:
+    client = Client()
+    client.force_login(person)
+    return client
+
+
+def names(audition: Audition, person: User) -> list[str]:
+    return [row.revision.adapter.name for row in auditions.modules_of(audition, person)]
+
+
+def test_losses_come_for_every_module_and_the_lowest_is_first(base_model, ada, losses, rung):
+    audition = auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES)
+    assert rung[-1].task == "compose.tasks.run_errands"
+    before = names(audition, ada)
+    owner = auditions.modules_of(audition, ada)[0].revision.adapter.namespace.name
+    losses |= {f"{owner}/{name}": 3.0 - number for number, name in enumerate(before)}
+    assert running_errands.run_waiting("w1") == 1
+    audition.refresh_from_db()
+    assert (audition.status, audition.base_loss, audition.error) == ("done", 2.0, "")
+    assert names(audition, ada) == before[::-1]
+    rows = auditions.modules_of(audition, ada)
+    assert auditions.helpful(audition, rows, 8) == [f"{owner}/{before[2]}"]
+
+
+def test_a_module_that_cannot_be_loaded_has_its_reason_and_the_others_have_their_loss(
+    base_model, ada, losses
+):
+    audition = auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES)
+    full = [row.revision.adapter.full_name for row in auditions.modules_of(audition, ada)]
+    losses |= {full[0]: 1.0, full[1]: float("nan")}
+    running_errands.run_waiting()
+    audition.refresh_from_db()
+    assert audition.status == "done"
+    by_name = {row.revision.adapter.full_name: row for row in audition.modules.all()}
+    assert by_name[full[0]].loss == 1.0
+    assert by_name[full[1]].problem == auditioning.NOT_A_NUMBER
+    assert by_name[full[2]].problem == f"The module {full[2]} cannot be composed."
+
+
+def test_an_attempt_after_a_lost_worker_goes_on_where_the_last_one_was(base_model, ada, losses, monkeypatch):
+    monkeypatch.setattr(auditions, "AT_ONCE", 1)
+    audition = auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES)
+    full = [row.revision.adapter.full_name for row in auditions.modules_of(audition, ada)]
+    losses |= dict.fromkeys(full, 1.0)
+    first = auditions.KIND.take_next("w1")
+    assert first is not None
+    Auditioned.objects.filter(audition=audition, position=0).update(loss=7.0)
+    Audition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    errands.sweep()
+    assert running_errands.run_waiting("w2") == 1
+    audition.refresh_from_db()
+    assert (audition.status, audition.losses, audition.attempt) == ("done", 1, 2)
+    assert [row.loss for row in audition.modules.all()] == [7.0, 1.0, 1.0]
+    assert not auditions.KIND.finish(first, seconds=9.0), "a worker that was given up changes nothing"
+
+
+def test_a_worker_that_goes_gives_an_audition_back_without_counting_a_loss(base_model, ada):
+    auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES)
+    auditions.KIND.take_next("w1")
+    assert errands.release_all("w2") == 0
+    assert errands.release_all("w1") == 1
+    audition = Audition.objects.get()
+    assert (audition.status, audition.losses) == ("waiting", 0)
+
+
+def test_one_that_was_removed_while_it_ran_stops_without_a_word(base_model, ada, losses):
+    audition = auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES)
+    taken = auditions.KIND.take_next("w1")
+    assert taken is not None
+    auditions.forget(audition)
+    auditioning.measure(taken)
+    assert not Audition.objects.exists()
+
+
+def test_nobody_came_is_said_and_all_is_removed_after_a_day(base_model, ada):
+    audition = auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES)
+    Audition.objects.update(created_at=timezone.now() - timedelta(minutes=16))
+    errands.sweep()
+    audition.refresh_from_db()
+    assert audition.error == "No worker was free within fifteen minutes. Ask again when the queue is short."
+    Audition.objects.update(created_at=timezone.now() - timedelta(hours=25))
+    errands.sweep()
+    assert not Auditioned.objects.exists()
+
+
+def test_limits_hold_for_each_person_and_the_same_question_is_not_asked_twice(base_model, ada):
+    one = auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES)
+    assert auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES) == one
+    auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES[::-1])
+    other = [*EXAMPLES, Example("a", "b")]
+    with pytest.raises(TooManyAuditions, match="2 measurements waiting"):
+        auditions.ask(person=ada, base_model=base_model, examples=other)
+    auditions.ask(person=make_user("bob"), base_model=base_model, examples=other)
+    Audition.objects.update(status="done")
+    Audition.objects.bulk_create(
+        Audition(asked_by=ada, base_model=base_model, examples=[], fitting=0, status="done")
+        for _ in range(28)
+    )
+    with pytest.raises(TooManyAuditions, match="30 measurements in the last hour"):
+        auditions.ask(person=ada, base_model=base_model, examples=other)
+
+
+def test_what_cannot_be_measured_is_refused(ada):
+    empty = make_base_model("demo/empty")
+    with pytest.raises(CandidateProblem, match="nothing to measure"):
+        auditions.ask(person=ada, base_model=empty, examples=EXAMPLES)
+    with pytest.raises(FewShotProblem):
+        auditions.ask(person=ada, base_model=empty, examples=[])
+
+
+def test_only_who_asked_sees_it_and_only_modules_they_may_see(base_model, ada):
+    hidden = make_adapter("hidden", namespace=namespace_of(ada), base_model=base_model, visibility="private")
+    audition = auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES)
+    assert hidden.name in names(audition, ada)
+    for person in (make_user("eve"), None):
+        with pytest.raises(NoSuchAudition):
+            auditions.seen_by(person, audition.pk)
+    assert hidden.name not in names(audition, make_user("mallory"))
+
+
+def test_why_it_has_not_begun_is_said(base_model, ada):
+    audition = auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES)
+    assert "No worker is running" in auditions.waits_for(audition)
+    workers.report("w1")
+    assert "A worker is free" in auditions.waits_for(audition)
+    running = make_composition(owner=ada, base_model=base_model, modules=2)
+    type(running).objects.filter(pk=running.pk).update(
+        status="running", worker="w1", lease_until=timezone.now()
+    )
+    assert "All workers are at compositions" in auditions.waits_for(audition)
+
+
+def test_the_page_shows_the_ranking_at_once_and_the_losses_when_they_are_there(base_model, ada, losses):
+    client = signed_in(ada)
+    given = {"base_model": base_model.name, "examples_text": LINES, "action": "measure"}
+    asked = client.post("/modules/fit", given)
+    assert asked.status_code == 302
+    page = client.get(asked["Location"]).content.decode()
+    assert "No worker is running now" in page
+    assert "Look again" in page
+    assert page.count('name="pin"') == 3
+    audition = Audition.objects.get()
+    full = [row.revision.adapter.full_name for row in auditions.modules_of(audition, ada)]
+    losses |= {full[0]: 2.5, full[1]: 0.25, full[2]: 1.75}
+    running_errands.run_waiting()
+    answer = client.get(
+        f"{asked['Location']}?seen=waiting-0", headers={"HX-Request": "true"}
+    ).content.decode()
+    assert "2 modules lower the loss" in answer
+    assert "0.250" in answer
+    assert "hx-trigger" not in answer, "it is done and still asks"
+    ticked = [
+        part.split('"')[0] for part in answer.split('name="pin" value="')[1:] if " checked" in part[:300]
+    ]
+    assert ticked == [full[1], full[2]]
+    compose = client.post("/compose", {"action": "refresh", "base_model": base_model.name, "examples_text": LINES,
+                                       "pin": ticked, "method": "auto", "audition": audition.pk})  # fmt: skip
+    assert "loss 0.250, below the base" in compose.content.decode()
+    assert client.post(f"{asked['Location']}/forget").status_code == 302
+    assert not Audition.objects.exists()
+
+
+def test_nothing_new_is_no_answer_so_that_ticks_stay(base_model, ada):
+    audition = auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES)
+    auditions.KIND.take_next("w1")
+    address = audition.get_absolute_url()
+    client = signed_in(ada)
+    assert client.get(f"{address}?seen=running-0", headers={"HX-Request": "true"}).status_code == 204
+    kept = auditions.modules_of(audition, ada)[2].revision.adapter.full_name
+    answer = client.get(
+        f"{address}?seen=waiting-0&pin={kept}", headers={"HX-Request": "true"}
+    ).content.decode()
+    assert answer.count(" checked") == 1
+
+
+def test_the_compose_form_asks_and_shows_the_losses(base_model, ada, losses):
+    client = signed_in(ada)
+    given = {"base_model": base_model.name, "examples_text": LINES, "measure": "1"}
+    asked = client.post("/compose/candidates", given).content.decode()
+    audition = Audition.objects.get()
+    assert f'name="audition" value="{audition.pk}"' in asked
+    assert 'hx-trigger="every 1s"' in asked
+    full = [row.revision.adapter.full_name for row in auditions.modules_of(audition, ada)]
+    losses |= {full[0]: 2.5, full[1]: 2.25, full[2]: 1.75}
+    running_errands.run_waiting()
+    line = client.get(
+        f"{audition.get_absolute_url()}?line=1", headers={"HX-Request": "true"}
+    ).content.decode()
+    assert 'hx-trigger="load"' in line
+    listed = client.post(
+        "/compose/candidates", {**given, "measure": "", "audition": audition.pk}
+    ).content.decode()
+    assert "1 of 3 modules alone lowers the loss" in listed
+    assert listed.index(full[2]) < listed.index(full[0])
+    changed = {**given, "measure": "", "audition": audition.pk, "examples_text": LINES + "\nMore.\tmore"}
+    assert "measure again" in client.post("/compose/candidates", changed).content.decode()
+    stranger = Client().post("/compose/candidates", {**given, "audition": audition.pk}).content.decode()
+    assert "2.250" not in stranger
+    assert Audition.objects.count() == 1
+
+
+def test_the_api_asks_answers_and_forgets(base_model, ada, losses):
+    headers = {"Authorization": f"Bearer {make_token(ada)}"}
+    rows = [{"input": row.input, "output": row.output} for row in EXAMPLES]
+    given = {"base_model": base_model.name, "examples": rows}
+    client = Client()
+    assert client.post("/api/v1/auditions/", given, "application/json").status_code == 401
+    asked = client.post("/api/v1/auditions/", given, "application/json", headers=headers)
+    assert (asked.status_code, asked.json()["status"], len(asked.json()["results"])) == (202, "waiting", 3)
+    losses |= {row["module"]: 1.5 for row in asked.json()["results"]}
+    running_errands.run_waiting()
+    answer = client.get(asked["Location"], headers=headers).json()
+    assert (answer["status"], answer["base_loss"], answer["results"][0]["loss"]) == ("done", 2.0, 1.5)
+    other = {"Authorization": f"Bearer {make_token(make_user())}"}
+    assert client.get(asked["Location"], headers=other).status_code == 404
+    assert client.delete(asked["Location"], headers=headers).status_code == 204
+    assert client.get(asked["Location"], headers=headers).status_code == 404
+    changes: list[dict[str, Any]] = [{"base_model": "nobody/knows"}, {"examples": []}, {"extra": 1}]
+    for bad in changes:
+        answer = client.post("/api/v1/auditions/", {**given, **bad}, "application/json", headers=headers)
+        assert answer.status_code in {400, 404}, answer.content
+
+
+def test_the_page_of_limits_says_those_of_measuring():
+    page = Client().get("/docs/limits").content.decode()
+    assert f'waiting or running</td><td class="num">{auditions.MAX_UNFINISHED}</td>' in page
+    assert f'Measurements in an hour</td><td class="num">{auditions.MAX_AN_HOUR}</td>' in page
+
+
+def test_the_demos_modules_are_really_measured(ada):
+    """The demo's base model and two of its modules on one's task: the right one has the lowest loss."""
+    base_model = make_base_model("demo/story-t5", kind="hosted", commit="d" * 40)
+    folder = ROOT / "demo/story-t5"
+    for path in ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+                 "tokenizer_config.json"):  # fmt: skip
+        blob = storage.store_stream([(folder / path).read_bytes()])
+        BaseModelFile.objects.create(base_model=base_model, path=path, blob=blob)
+    for name in ("colour-twice", "mood-twice"):
+        adapter = make_adapter(name, base_model=base_model)
+        for path in ("adapter_config.json", "adapter_model.safetensors"):
+            blob = storage.store_stream([(ROOT / "demo/modules/story-lab" / name / path).read_bytes()])
+            adapter.head.files.update_or_create(path=path, defaults={"blob": blob})
+    rows = [
+        Example(
+            "On Monday Anna walked to the castle with a cat. There they saw three green pens.", "green green"
+        ),
+        Example("On Friday Liam walked to the mill with a hen. There they saw two red cups.", "red red"),
+    ]
+    audition = auditions.ask(person=ada, base_model=base_model, examples=rows)
+    assert running_errands.run_waiting() == 1
+    audition.refresh_from_db()
+    assert audition.error == ""
+    first, second = auditions.modules_of(audition, ada)
+    assert first.revision.adapter.name == "colour-twice"
+    assert None not in (first.loss, second.loss, audition.base_loss)
+    assert first.loss < 0.2  # type: ignore[operator]
+    assert first.loss < second.loss  # type: ignore[operator]
+    assert first.loss < audition.base_loss  # type: ignore[operator]
