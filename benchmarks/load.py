@@ -1,19 +1,22 @@
 """Many people at once: `python -m benchmarks.load --database postgres://…/empty`.
 
 Fills an empty Postgres database with generated adapters, starts the web server as config/gunicorn.py has it, and asks
-it for pages and API answers from `--clients` connections that each ask again as soon as they are answered. Then the same
-beside uploads and downloads of large files, and beside clients that send a byte a second. Prints one JSON object:
-requests a second, p50 and p99 in milliseconds, errors (any answer but 200, and any broken connection), and the memory of
-the web processes. `--workers` and `--threads` try other settings of gunicorn.
+it for pages and API answers over `--clients` connections, as browsers do (compressed): first as fast as it answers, each
+client asking again at once, then at `--rate` requests a second that arrive at random, a request's time counting from
+when it should have begun. Then the same beside uploads and downloads of large files, and beside clients that send a byte
+a second. Prints one JSON object: requests a second, p50 and p99 in milliseconds, errors (any answer but 200, and any
+broken connection), and the memory of the web processes. `--workers` and `--threads` try other settings of gunicorn,
+`--front nginx` puts nginx before the site as docs/operations.md has it.
 """
 
 from __future__ import annotations
 
 import argparse
-import http.client
 import json
 import os
 import random
+import re
+import secrets
 import shutil
 import signal
 import socket
@@ -25,12 +28,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
+HEADERS = "HTTP/1.1\r\nHost: localhost\r\nAccept: text/html,*/*\r\nAccept-Encoding: gzip\r\n\r\n"
 
 
 @dataclass
@@ -53,7 +58,7 @@ class Answers:
         }
 
 
-def addresses(adapters: list[str], bases: list[str]) -> Iterator[str]:
+def addresses(adapters: list[str]) -> Iterator[str]:
     """What people ask for, for ever: half browse and search, a third look at an adapter, the rest is API and others."""
     from benchmarks.search import questions
 
@@ -73,35 +78,100 @@ def addresses(adapters: list[str], bases: list[str]) -> Iterator[str]:
             yield generator.choice(["/", "/status", "/base-models", "/tasks", "/docs", "/api/v1/status/"])
 
 
-def browse(port: int, asked: list[str], until: float, answers: Answers) -> None:
+class Client:
+    """A connection that is kept, and costs little beside the server that is measured."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self.socket: socket.socket | None = None
+
+    def ask(self, address: str) -> int:
+        """The status of the answer, once all of it is here. Raises OSError."""
+        try:
+            if self.socket is None:
+                self.socket = socket.create_connection((HOST, self.port), timeout=30)
+            self.socket.sendall(f"GET {address} {HEADERS}".encode())
+            return self._answer(self.socket)
+        except OSError:
+            self.close()
+            raise
+
+    def _answer(self, source: socket.socket) -> int:
+        got = b""
+        while (end := got.find(b"\r\n\r\n")) < 0:
+            got += self._more(source)
+        head = got[:end].lower()
+        length = re.search(rb"\r\ncontent-length: (\d+)", head)
+        if length is None:
+            raise ConnectionError("an answer without a length")
+        left = int(length[1]) - (len(got) - end - 4)
+        while left > 0:
+            left -= len(self._more(source))
+        if b"\r\nconnection: close" in head:
+            self.close()
+        return int(head[9:12])
+
+    def _more(self, source: socket.socket) -> bytes:
+        got = source.recv(1 << 18)
+        if not got:
+            raise ConnectionError("an answer that was cut")
+        return got
+
+    def close(self) -> None:
+        if self.socket is not None:
+            self.socket.close()
+        self.socket = None
+
+
+class Moments:
+    """When requests begin: at once (`rate` 0), or at random moments, so many a second."""
+
+    def __init__(self, rate: float, until: float) -> None:
+        self.rate, self.until = rate, until
+        self.lock = threading.Lock()
+        self.random = random.Random(5)
+        self.next = time.monotonic()
+
+    def take(self) -> float | None:
+        """The moment at which a request should begin, waited for; None once it is over."""
+        if not self.rate:
+            now = time.monotonic()
+            return now if now < self.until else None
+        with self.lock:
+            moment = self.next
+            self.next += self.random.expovariate(self.rate)
+        if moment >= self.until:
+            return None
+        time.sleep(max(0, moment - time.monotonic()))
+        return moment
+
+
+def browse(port: int, asked: list[str], moments: Moments, answers: Answers) -> None:
     """One client: asks, reads the answer, asks again."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=30)
-    while time.monotonic() < until:
-        for address in asked:
-            if time.monotonic() >= until:
-                break
-            began = time.perf_counter()
-            try:
-                connection.request("GET", address, headers={"Host": "localhost"})
-                answer = connection.getresponse()
-                answer.read()
-            except (OSError, http.client.HTTPException) as error:
-                answers.errors.append(type(error).__name__)
-                connection.close()
-                continue
-            answers.ms.append(1000 * (time.perf_counter() - began))
-            if answer.status != 200:
-                answers.errors.append(f"{answer.status} {address}")
-    connection.close()
+    client = Client(port)
+    for address in cycle(asked):
+        moment = moments.take()
+        if moment is None:
+            break
+        try:
+            status = client.ask(address)
+        except OSError as error:
+            answers.errors.append(type(error).__name__)
+            continue
+        answers.ms.append(1000 * (time.monotonic() - moment))
+        if status != 200:
+            answers.errors.append(f"{status} {address}")
+    client.close()
 
 
-def crowd(port: int, clients: int, seconds: float, mix: Iterator[str]) -> dict[str, Any]:
+def crowd(port: int, clients: int, seconds: float, mix: Iterator[str], rate: float = 0) -> dict[str, Any]:
     """Figures of so many clients over so many seconds."""
     parts = [Answers() for _ in range(clients)]
-    until = time.monotonic() + seconds
+    asked = [[next(mix) for _ in range(200)] for _ in parts]
+    moments = Moments(rate, time.monotonic() + seconds)
     threads = [
-        threading.Thread(target=browse, args=(port, [next(mix) for _ in range(200)], until, part))
-        for part in parts
+        threading.Thread(target=browse, args=(port, addresses, moments, part))
+        for addresses, part in zip(asked, parts, strict=True)
     ]
     for thread in threads:
         thread.start()
@@ -143,6 +213,24 @@ def web(folder: Path, database: str, **flags: int) -> Iterator[tuple[int, subpro
         process.wait(timeout=60)
 
 
+@contextmanager
+def front(folder: Path, port: int, kind: str) -> Iterator[int]:
+    """The port that clients use: the site's own, or one of nginx before it with the settings of docs/operations.md."""
+    if kind == "none":
+        yield port
+        return
+    from benchmarks.transfer import nginx
+
+    place = folder / "nginx"
+    place.mkdir()
+    what = (
+        f"client_max_body_size 5g; location / {{ proxy_pass http://{HOST}:{port}; proxy_request_buffering off; "
+        "proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }"
+    )
+    with nginx(place, what, "/api/health") as address:
+        yield int(address.rpartition(":")[2])
+
+
 def environment(folder: Path, database: str) -> dict[str, str]:
     return {
         **os.environ,
@@ -168,19 +256,18 @@ def memory_mib(process: subprocess.Popen[bytes]) -> list[float]:
 
 def transfer(port: int, token: str, source: Path, number: int, answers: Answers) -> None:
     """Publish a large adapter and fetch its weights back; both count, and the bytes have to be the same."""
-    name = f"large-{number}"
+    name = f"large-{number}-{secrets.token_hex(4)}"
     weights = source / "adapter_model.safetensors"
-    send = ["curl", "-sS", "-o", os.devnull, "-w", "%{http_code}", "-H", f"Authorization: Bearer {token}"]
+    send = ["curl", "-sS", "-w", " %{http_code}", "-H", f"Authorization: Bearer {token}"]
     send += ["-F", f"name={name}"]
     for path in sorted(source.iterdir()):
         send += ["-F", f"files=@{path}"]
     began = time.perf_counter()
-    status = subprocess.run(
-        [*send, f"http://{HOST}:{port}/api/v1/adapters/"], capture_output=True, text=True
-    ).stdout
+    address = f"http://{HOST}:{port}/api/v1/adapters/"
+    told = subprocess.run([*send, address], capture_output=True, text=True).stdout
     answers.ms.append(1000 * (time.perf_counter() - began))
-    if status != "201":
-        answers.errors.append(f"upload {status}")
+    if not told.endswith(" 201"):
+        answers.errors.append(f"upload: {told[-300:]}")
         return
     fetch = ["curl", "-sS", "-L", f"http://{HOST}:{port}/bench/{name}/resolve/main/{weights.name}"]
     began = time.perf_counter()
@@ -206,11 +293,14 @@ def beside_large_files(
 
     make_adapter(folder / "large", mib)
     sources = [folder / "large"]
-    for number in range(1, files):  # the same but for its last values, so that none is there already
+    for number in range(1, files):
         sources.append(shutil.copytree(folder / "large", folder / f"large-{number}"))
-        with (sources[-1] / "adapter_model.safetensors").open("r+b") as file:
-            file.seek(-4, os.SEEK_END)
-            file.write(number.to_bytes(2, "little") * 2)
+    for source in (
+        sources
+    ):  # the same but for their last values, so that none is there already, nor was in an earlier run
+        with (source / "adapter_model.safetensors").open("r+b") as file:
+            file.seek(-32, os.SEEK_END)
+            file.write(b"".join(bytes([secrets.randbelow(256), 0x3F]) for _ in range(16)))
     answers = Answers()
     threads = [
         threading.Thread(target=transfer, args=(port, token, source, number, answers))
@@ -223,33 +313,44 @@ def beside_large_files(
         thread.join()
     for source in sources:
         shutil.rmtree(source)
-    return {"files": files, "mib": mib, "transfers": answers.figures(seconds), "pages": pages}
+    took = {"count": len(answers.ms), "errors": answers.errors, "slowest_s": round(max(answers.ms) / 1000, 1)}
+    return {"files": files, "mib": mib, "transfers": took, "pages": pages}
 
 
 def beside_slow_clients(
     port: int, *, slow: int, clients: int, seconds: float, mix: Iterator[str]
 ) -> dict[str, Any]:
-    """Clients that send a byte of their request each second and never come to its end."""
+    """The crowd without and beside clients that send a byte of a request each second, and come again when cut off.
+
+    A third is slow with the lines of a request, a third with the text of a form, a third with a large file.
+    """
+    alone = crowd(port, clients, seconds, mix)
     over = threading.Event()
+    post = b"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\nX-Long: "
+    ends = b"a" * 40 + b"\r\n\r\n"
+    heads = [b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: ", post % 5_000 + ends, post % 100_000_000 + ends]
 
-    def dawdle() -> None:
-        with socket.socket() as connection:
-            connection.connect((HOST, port))
-            for byte in b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"a" * 10_000:
+    def dawdle(number: int) -> None:
+        over.wait(number / slow)  # not all in the same moment
+        while not over.is_set():
+            with socket.socket() as connection:
                 try:
-                    connection.send(bytes([byte]))
+                    connection.connect((HOST, port))
+                    connection.sendall(heads[number % 3])
+                    while not over.wait(1):
+                        connection.send(b"a")
                 except OSError:
-                    return
-                if over.wait(1):
-                    return
+                    over.wait(1)
 
-    threads = [threading.Thread(target=dawdle, daemon=True) for _ in range(slow)]
+    threads = [threading.Thread(target=dawdle, args=(number,), daemon=True) for number in range(slow)]
     for thread in threads:
         thread.start()
     time.sleep(2)
-    pages = crowd(port, clients, seconds, mix)
+    beside = crowd(port, clients, seconds, mix)
     over.set()
-    return {"slow_clients": slow, "pages": pages}
+    for thread in threads:
+        thread.join()
+    return {"slow_clients": slow, "pages_alone": alone, "pages": beside}
 
 
 def main() -> None:
@@ -263,20 +364,25 @@ def main() -> None:
     parser.add_argument(
         "--files", type=int, default=20, help="uploads, and as many downloads, beside the pages"
     )
-    parser.add_argument("--mib", type=int, default=100)
+    parser.add_argument("--mib", type=int, default=100, help="of one file; 16 at least")
     parser.add_argument("--slow", type=int, default=500, help="clients that send a byte a second")
     parser.add_argument("--workers", type=int, default=0, help="of gunicorn; 0: as config/gunicorn.py has it")
     parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=100, help="requests a second that arrive at random")
+    parser.add_argument("--front", choices=["none", "nginx"], default="none")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lora-load-") as name:
         folder = Path(name)
         os.environ.update(environment(folder, given.database), DJANGO_SETTINGS_MODULE="config.settings")
         token, mix = prepare(given.adapters)
         told: dict[str, Any] = {"adapters": given.adapters, "clients": given.clients}
-        with web(folder, given.database, workers=given.workers, threads=given.threads) as (port, process):
-            crowd(port, 4, 3, mix)  # everything is imported and connected
+        with (
+            web(folder, given.database, workers=given.workers, threads=given.threads) as (behind, process),
+            front(folder, behind, given.front) as port,
+        ):
             told["memory_before_mib"] = memory_mib(process)
-            told["pages"] = crowd(port, given.clients, given.seconds, mix)
+            told["as_fast_as_answered"] = crowd(port, given.clients, given.seconds, mix)
+            told[f"{given.rate:g}_a_second"] = crowd(port, given.clients, given.seconds, mix, given.rate)
             few = {"clients": 20, "seconds": given.seconds, "mix": mix}
             if given.files:
                 told["beside_large_files"] = beside_large_files(
@@ -296,18 +402,19 @@ def prepare(adapters: int) -> tuple[str, Iterator[str]]:
 
     django.setup()
     from benchmarks.search import fill
-    from registry.models import Adapter, BaseModel, User
+    from registry.accounts import create_account
+    from registry.models import Adapter, User
     from registry.tokens import issue_token
 
     call_command("migrate", verbosity=0)
     call_command("collectstatic", verbosity=0, interactive=False)
     if not Adapter.objects.exists():
         fill(adapters)
-    person = User.objects.filter(username="bench").first() or User.objects.create_user("bench")
+    person = User.objects.filter(username="bench").first() or create_account(username="bench", password=None)
     _, token = issue_token(user=person, name="load", scope="write")
     shown = Adapter.objects.filter(visibility="public").order_by("pk").select_related("namespace")
     names = [adapter.full_name for adapter in shown[:2000]]
-    return token, addresses(names, list(BaseModel.objects.values_list("name", flat=True)))
+    return token, addresses(names)
 
 
 if __name__ == "__main__":

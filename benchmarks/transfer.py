@@ -82,7 +82,15 @@ def site(folder: Path, **variables: str) -> Iterator[tuple[str, str]]:
         subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, env=environment, check=True)
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "config.wsgi", "--bind", f"127.0.0.1:{port}"]
-    command += ["--worker-class", "gthread", "--threads", "8", "--timeout", "300", "--no-control-socket"]
+    command += [
+        "--worker-class",
+        "web.server.PatientWorker",
+        "--threads",
+        "8",
+        "--timeout",
+        "300",
+        "--no-control-socket",
+    ]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     try:
         wait_for(f"http://127.0.0.1:{port}/api/health")
@@ -97,7 +105,8 @@ def nginx(folder: Path, what: str, ready: str) -> Iterator[str]:
     """The address of nginx, with sendfile; `what` are the directives of its one server, `ready` a path that answers."""
     port = free_port()
     (folder / "nginx.conf").write_text(
-        f"daemon off; user {getpass.getuser()}; pid {folder}/nginx.pid; error_log {folder}/error.log; events {{}}\n"
+        f"daemon off; user {getpass.getuser()}; pid {folder}/nginx.pid; error_log {folder}/error.log; "
+        "events { worker_connections 4096; }\n"
         f"http {{ access_log off; sendfile on; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; "
         f"fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; "
         f"server {{ listen 127.0.0.1:{port}; {what} }} }}"

@@ -10,10 +10,10 @@ from typing import Any
 
 from config import settings
 
-worker_class = "gthread"
+worker_class = "web.server.PatientWorker"  # gunicorn's gthread, but slow clients hold no threads
 workers = 2
 threads = 16
-# A thread is held while a body arrives; a worker that does not answer its parent for this long is replaced.
+# A worker that does not answer its parent for this long is replaced.
 timeout = 60
 graceful_timeout = 30
 keepalive = 5

@@ -1,0 +1,170 @@
+"""Slow clients and the web server: a real gunicorn with two threads on a small application."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import wait_for
+from web import server
+from web.server import Metered, wanted_bytes
+
+ROOT = Path(__file__).resolve().parents[2]
+THREADS = 2
+APPLICATION = """
+def application(environ, start_response):
+    size = len(environ["wsgi.input"].read())
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(str(size))))])
+    return [str(size).encode()]
+"""
+CONFIGURATION = """
+from web import server
+server.REQUEST_S = 2.0
+server.SILENCE_S = 2
+worker_class = "web.server.PatientWorker"
+control_socket_disable = True
+"""
+HEAD = b"GET / HTTP/1.1\r\nHost: here\r\n"
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "small_application.py").write_text(APPLICATION)
+    (folder / "gunicorn.py").write_text(CONFIGURATION)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free = int(probe.getsockname()[1])
+    command = [sys.executable, "-m", "gunicorn", "small_application", "--pythonpath", f"{folder},{ROOT}"]
+    command += ["-c", str(folder / "gunicorn.py"), "--bind", f"127.0.0.1:{free}", "--threads", str(THREADS)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: answers(free), seconds=30, what="gunicorn")
+        yield free
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def answers(port: int, body: bytes = b"") -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+    try:
+        connection.request("POST" if body else "GET", "/", body=body or None)
+        return connection.getresponse().read() == str(len(body)).encode()
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+@contextlib.contextmanager
+def unfinished(port: int, start: bytes, count: int) -> Iterator[list[socket.socket]]:
+    """Clients that have sent the start of a request and are in no hurry."""
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(count)]
+        for client in clients:
+            client.sendall(start)
+        time.sleep(0.2)
+        yield clients
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"",
+        HEAD,
+        HEAD + b"Content-Length: 100\r\n\r\nabc",
+        HEAD + b"Content-Length: 1000000\r\n\r\nabc",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    ],
+    ids=["silent", "in the head", "in a small body", "in a large body", "in a body without a length"],
+)
+def test_people_are_answered_beside_more_slow_clients_than_there_are_threads(port: int, start: bytes):
+    with unfinished(port, start, 4 * THREADS):
+        assert all(answers(port) for _ in range(5))
+        assert answers(port, b"x" * 2000)
+
+
+def test_a_request_that_comes_in_pieces_is_answered_as_soon_as_it_is_whole(port: int):
+    with unfinished(port, HEAD, 1) as [client]:
+        for piece in (b"Content-Le", b"ngth: 6\r\n\r", b"\nabc", b"de"):
+            client.sendall(piece)
+            time.sleep(0.05)
+        began = time.monotonic()
+        client.sendall(b"f")
+        assert client.recv(1000).endswith(b"\r\n\r\n6")
+        assert time.monotonic() - began < 0.5
+
+
+def test_two_requests_in_one_piece_get_two_answers(port: int):
+    with unfinished(port, (HEAD + b"\r\n") * 2, 1) as [client]:
+        client.settimeout(1)
+        got = b""
+        while got.count(b"\r\n\r\n0") < 2:
+            got += client.recv(1000)
+
+
+def test_large_bodies_are_read_though_others_are_slow_with_theirs(port: int):
+    slow = HEAD + b"Content-Length: 1000000\r\n\r\nabc"
+    with unfinished(port, slow, 2 * THREADS):
+        wait_for(
+            lambda: answers(port, b"x" * 500_000),
+            seconds=20,
+            what="the slow ones to be given up, one by one,",
+        )
+
+
+@pytest.mark.parametrize("start", [b"", HEAD, HEAD + b"Content-Length: 100\r\n\r\nabc"])
+def test_a_request_that_does_not_come_in_time_is_given_up(port: int, start: bytes):
+    with unfinished(port, start, 1) as [client]:
+        client.settimeout(6)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1000) == b""
+
+
+def test_a_client_that_goes_away_in_the_middle_leaves_nothing_behind(port: int):
+    for _ in range(3 * THREADS):
+        with unfinished(port, HEAD, 1):
+            pass
+    assert answers(port)
+
+
+@pytest.mark.parametrize(
+    ("seen", "wanted"),
+    [
+        (b"", 1),
+        (b"GET / HTTP/1.1\r\n", 17),
+        (HEAD + b"\r\n", len(HEAD) + 2),
+        (HEAD + b"content-length: 5\r\n\r\nab", len(HEAD) + 26),
+        (HEAD + b"Content-Length: 99999999\r\n\r\nab", len(HEAD) + 28),  # large: its head is enough
+        (HEAD + b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n", len(HEAD) + 43),  # comes when asked for
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n", len(HEAD) + 30),
+    ],
+)
+def test_how_much_of_a_request_has_to_be_here(seen: bytes, wanted: int):
+    assert wanted_bytes(seen) == wanted
+
+
+def test_a_body_that_trickles_is_given_up_and_our_own_slowness_does_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(server, "SILENCE_S", 0.2)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        metered = Metered(ours)
+        for _ in range(3):
+            theirs.send(b"a")
+            time.sleep(0.2)
+            assert metered.recv(10) == b"a"
+        threading.Timer(0.3, theirs.send, [b"a"]).start()
+        with pytest.raises(ConnectionResetError):
+            metered.recv(10)
