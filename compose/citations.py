@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from compose import lineage
 from compose.models import Composition
 from registry.models import Adapter
 from registry.rights import Person
@@ -26,22 +27,20 @@ def bibtex(adapter: Adapter, *, person: Person, site: str) -> str:
     Modules that this person may not see are left out. `site` is our address without a slash at the end.
     """
     entries = [_entry(adapter, site)]
-    composition = Composition.objects.filter(adapter=adapter).first() if adapter.is_composed else None
+    composition = lineage.made(adapter).composition
     if composition is None:
         return entries[0]
-    parents = list(_parents(composition, person))
+    parents = list(_parents(adapter, person))
     entries[0] = _entry(adapter, site, note=_made_of(composition, parents))
     return "\n\n".join([*entries, LORAHUB, *(_entry(parent, site) for parent, _ in parents)])
 
 
-def _parents(composition: Composition, person: Person) -> Iterable[tuple[Adapter, float]]:
-    used = (
-        composition.candidates.exclude(mixing_weight=None)
-        .exclude(mixing_weight=0)
-        .select_related("revision__adapter__namespace", "revision__adapter__created_by")
-        .defer("revision__facts")
-    )
-    offered = {candidate.revision.adapter_id: candidate for candidate in used}
+def _parents(adapter: Adapter, person: Person) -> Iterable[tuple[Adapter, float]]:
+    offered = {
+        candidate.revision.adapter_id: candidate
+        for candidate in lineage.made(adapter).tried
+        if candidate.mixing_weight
+    }
     visible = set(Adapter.objects.visible_to(person).filter(pk__in=offered).values_list("pk", flat=True))
     for pk, candidate in offered.items():
         if pk in visible:

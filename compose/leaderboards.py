@@ -190,7 +190,7 @@ def _ranked(scores: list[Score], person: Person) -> list[Entry]:
     return entries
 
 
-def _best_modules(compositions: Sequence[Composition], person: Person) -> dict[int, Adapter]:
+def _best_modules(compositions: Sequence[Composition], person: Person) -> dict[str, Adapter]:
     """By composition, the module that had the lowest loss on its examples, where this person may see it."""
     candidates = (
         Candidate.objects.filter(composition__in=compositions, audition_loss__isnull=False)
@@ -206,7 +206,7 @@ def _best_modules(compositions: Sequence[Composition], person: Person) -> dict[i
     return {composition: adapter for composition, adapter in best.items() if adapter.pk in seen}
 
 
-def _baseline(score: Score, modules: dict[int, Adapter]) -> Entry:
+def _baseline(score: Score, modules: dict[str, Adapter]) -> Entry:
     entry = _entry(score, label=method_label(score.method))
     note = METHOD_MEANINGS.get(score.method, "")
     module = modules.get(score.composition_id) if score.method == BEST_SINGLE else None

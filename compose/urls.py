@@ -1,6 +1,6 @@
 from django.urls import path
 
-from compose import fit_views, metrics, result_views, task_views, views
+from compose import fit_views, lineage_views, metrics, result_views, task_views, views
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -35,6 +35,7 @@ urlpatterns = [
     path("tasks/<slug:slug>", task_views.task, name="task"),
     path("tasks/<slug:slug>/leaderboard.csv", task_views.leaderboard_csv, name="task_leaderboard_csv"),
     path("tasks/<slug:slug>/embed", task_views.leaderboard_embed, name="task_leaderboard_embed"),
+    path("<str:namespace>/<str:name>/lineage", lineage_views.lineage_page, name="adapter_lineage"),
     path("status", views.status, name="status"),
     path("metrics", metrics.metrics, name="metrics"),
 ]

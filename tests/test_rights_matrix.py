@@ -188,6 +188,7 @@ ROUTES: dict[str, Route] = {
     f"{_ADAPTER}/compare": page(f"/{A}/compare", GET=SEE),
     f"{_ADAPTER}/like": page(f"/{A}/like", POST=LIKE),
     f"{_ADAPTER}/follow": page(f"/{A}/follow", POST=LIKE),
+    f"{_ADAPTER}/lineage": page(f"/{A}/lineage", GET=SEE),
     f"{_ADAPTER}/versions": page(f"/{A}/versions", GET=SEE),
     f"{_ADAPTER}/revisions/<str:commit>": page(f"/{A}/revisions/COMMIT", GET=SEE),
     f"{_ADAPTER}/download/<str:commit>.zip": page(f"/{A}/download/COMMIT.zip", GET=SEE, HEAD=SEE),

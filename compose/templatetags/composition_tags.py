@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from django import template
-from django.db.models import Avg, Count, Q
 
-from compose import charts, jobs
-from compose.models import Candidate, Composition
+from compose import charts, jobs, lineage
+from compose.models import Composition
 from registry.models import Adapter
 
 register = template.Library()
@@ -26,11 +25,11 @@ def room_in_the_queue(context: dict[str, Any]) -> dict[str, Any]:
 @register.inclusion_tag("compose/_lineage.html", takes_context=True)
 def adapter_lineage(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
     """What a composed adapter was made from: its modules with their weights, and the composition that made it."""
-    composition = Composition.objects.filter(adapter=adapter).first() if adapter.is_composed else None
+    made = lineage.made(adapter)
+    composition, candidates = made.composition, made.tried
     if composition is None:
         return {"composition": None}
     person = _person(context)
-    candidates = list(composition.candidates.select_related("revision__adapter__namespace"))
     visible = set(
         Adapter.objects.visible_to(person)
         .filter(pk__in=[candidate.revision.adapter_id for candidate in candidates])
@@ -51,21 +50,20 @@ def adapter_lineage(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]
     return {"composition": composition, "chart": chart, "tried": len(candidates), "scores": scores}
 
 
+@register.inclusion_tag("compose/_family.html", takes_context=True)
+def lineage_graph(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
+    """Where an adapter comes from and what was made of it, drawn; nothing where there is neither."""
+    return {
+        "family": lineage.family(adapter, _person(context), origin=context.get("origin")),
+        "node_width": lineage.WIDTH,
+        "node_height": lineage.HEIGHT,
+    }
+
+
 @register.inclusion_tag("compose/_used_in.html", takes_context=True)
 def used_in(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
     """In which compositions this person may see the adapter got a weight, with its mean weight and attribution."""
-    visible = Composition.objects.visible_to(_person(context)).filter(status=Composition.Status.SUCCEEDED)
-    uses = Candidate.objects.filter(revision__adapter=adapter, composition__in=visible).exclude(
-        mixing_weight=None
-    )
-    kept = uses.exclude(mixing_weight=0)
-    has_weight = ~Q(mixing_weight=0)
-    numbers = uses.aggregate(
-        tried=Count("pk"),
-        count=Count("composition", distinct=True, filter=has_weight),
-        weight=Avg("mixing_weight", filter=has_weight),
-        attribution=Avg("attribution", filter=has_weight),
-    )
+    kept, numbers = lineage.uses(adapter, _person(context))
     latest = (
         kept.select_related("composition__adapter__namespace")
         .defer("composition__examples", "composition__test_examples", "composition__predictions")
@@ -76,6 +74,7 @@ def used_in(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
         "count": numbers["count"],
         "weight": numbers["weight"],
         "attribution": numbers["attribution"],
+        "adapter": adapter,
         "latest": latest[:MOST_SHOWN] if numbers["count"] else [],
     }
 

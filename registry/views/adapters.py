@@ -51,6 +51,7 @@ def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -
         "section": "modules",
         "adapter": shown,
         "revision": revision,
+        "origin": revision.origins.first(),
         "is_newest": revision.pk == shown.head_id,
         "files": [_file_row(shown, revision, file) for file in files],
         "archive_url": reverse("adapter_archive", args=[shown.namespace.name, shown.name, revision.commit]),
