@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Sequence
 
 from django.conf import settings
@@ -22,6 +23,7 @@ from compose.errors import NoSuchAudition
 from compose.forms import ComposeForm, PublishForm, base_models, read_examples, read_test_examples
 from compose.models import Audition, Composition
 from compose.token_counts import count_tokens
+from registry.idempotency import once
 from registry.models import Adapter, BaseModel, Task, User
 from web.errors import DomainError
 from web.pagination import paginate
@@ -73,11 +75,12 @@ def compose(request: HttpRequest) -> HttpResponse:
         return _render_form(request, form, check=jobs.dry_run(form.request(request.user)))
     try:
         origin = request.build_absolute_uri("/")[:-1]
-        composition = jobs.request_composition(form.request(request.user, origin=origin))
+        wanted = form.request(request.user, origin=origin)
+        made = once(request.user, request.POST, request.FILES, lambda: jobs.request_composition(wanted).pk)
     except DomainError as error:
         form.refuse(error)
         return _render_form(request, form, status=error.status)
-    return redirect(composition)
+    return redirect("composition", made)
 
 
 def _fresh_form(request: HttpRequest) -> ComposeForm:
@@ -132,6 +135,7 @@ def _render_form(
         "compose/compose_form.html",
         {
             "form": form,
+            "form_token": secrets.token_hex(16),  # a double click sends the same one: idempotency.once
             "section": "compose",
             "base_models": models,
             "base_model": base_model,

@@ -1,7 +1,7 @@
 """`Idempotency-Key`: a POST that a script sends again, because it heard no answer, is done once.
 
 The same key with the same request gets the same answer for a day; with another request, 422; while the first still
-runs, 409. Source: IETF draft "The Idempotency-Key HTTP Header Field".
+runs, 409. Source: IETF draft "The Idempotency-Key HTTP Header Field". `once` is the same for a form of a page.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
 from django.http import QueryDict
 from django.utils import timezone
+from django.utils.datastructures import MultiValueDict
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -29,6 +30,8 @@ HEADER = "Idempotency-Key"
 KEPT = timedelta(hours=24)
 # A first request that has not answered by then died with its process; its key may be used again.
 GIVEN_UP = timedelta(hours=1)
+# A form that comes again after this was sent again on purpose.
+DOUBLE_CLICK = timedelta(minutes=1)
 # Refusals of the moment: the same request may well succeed later, so they are not kept.
 PASSING = frozenset({401, 403, 404, 408, 409, 413, 429})
 
@@ -91,6 +94,34 @@ def idempotent(post: Post) -> Post:
         return response
 
     return answer
+
+
+def once(
+    user: User, form: QueryDict, files: MultiValueDict[str, UploadedFile], make: Callable[[], str]
+) -> str:
+    """What `make` made, by its id; for a form that was just sent, with the same `form_token`, what it made then.
+
+    Two at once make one thing: the second waits for the first. A form without a token is always new.
+    """
+    token = form.get("form_token", "")
+    if not token:
+        return make()
+    sent = {name: form.getlist(name) for name in form if name != "csrfmiddlewaretoken"}
+    contents = {name: [_of_file(file) for file in files.getlist(name)] for name in files}
+    digest = hashlib.sha256(json.dumps([sent, contents], sort_keys=True).encode()).hexdigest()
+    with transaction.atomic():
+        key = f"form {digest}"
+        IdempotentAnswer.objects.filter(
+            user=user, key=key, created_at__lt=timezone.now() - DOUBLE_CLICK
+        ).delete()
+        row, is_new = IdempotentAnswer.objects.get_or_create(
+            user=user, key=key, defaults={"request_sha256": digest}
+        )
+        if not is_new:
+            return str(row.body)
+        row.status, row.body = 302, make()
+        row.save(update_fields=["status", "body"])
+    return str(row.body)
 
 
 def sweep_answers() -> int:

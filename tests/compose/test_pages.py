@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,12 +12,13 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from django.utils.html import escape
 
 from compose import job_page, jobs
 from compose.engine import types
 from compose.models import Composition
-from registry.models import Adapter, BaseModel, TaskRow, User
+from registry.models import Adapter, BaseModel, IdempotentAnswer, TaskRow, User
 from tests.compose.factories import (
     finish,
     make_composition,
@@ -140,6 +142,33 @@ def test_composing_with_a_module_pins_it_and_leaves_the_others_to_us(client: Cli
 def test_a_task_that_cannot_be_tried_is_not_found(client: Client):
     make_task("trained-on")
     assert client.get("/compose?task=trained-on").status_code == 404
+
+
+def test_a_form_that_is_sent_twice_composes_once(as_owner: Client, base_model: BaseModel):
+    token = re.search(r'name="form_token" value="(\w+)"', text_of(as_owner.get("/compose")))
+    assert token
+    answers = [as_owner.post("/compose", filled(form_token=token[1])) for _ in range(2)]
+    [composition] = Composition.objects.all()
+    assert [answer["Location"] for answer in answers] == [composition.get_absolute_url()] * 2
+    as_owner.post("/compose", filled(form_token=token[1], seed="2"))
+    as_owner.post("/compose", filled(form_token="another page"))
+    assert Composition.objects.count() == 3, "another request, and the same on another page, are new"
+
+
+def test_a_form_that_comes_again_a_minute_later_was_meant(as_owner: Client, base_model: BaseModel):
+    as_owner.post("/compose", filled(form_token="x"))
+    IdempotentAnswer.objects.update(created_at=timezone.now() - timedelta(minutes=2))
+    as_owner.post("/compose", filled(form_token="x"))
+    assert Composition.objects.count() == 2
+
+
+def test_what_a_form_was_refused_for_is_not_remembered(
+    as_owner: Client, base_model: BaseModel, settings: Any
+):
+    settings.MAX_WAITING_JOBS_PER_USER = 0
+    assert as_owner.post("/compose", filled(form_token="x")).status_code >= 400
+    settings.MAX_WAITING_JOBS_PER_USER = 1
+    assert as_owner.post("/compose", filled(form_token="x")).status_code == 302
 
 
 def test_composing_queues_a_composition_and_shows_it(as_owner: Client, base_model: BaseModel, owner: User):
