@@ -54,8 +54,10 @@ def file_response(
 
     The bytes are an attachment in a sandbox whatever they are, and are never held in memory. With
     X_ACCEL_REDIRECT_PREFIX nginx sends them, with S3_SIGNED_DOWNLOADS the store does. `etag` is without quotes;
-    the blob's sha256 unless given.
+    the blob's sha256 unless given. Raises BytesMissing.
     """
+    if storage.is_on_disk():
+        storage.require_bytes(blob)
     quoted_etag = f'"{etag or blob.sha256}"'
     if _knows(request, quoted_etag):
         response: HttpResponseBase = HttpResponse(status=304)
@@ -249,6 +251,14 @@ class _Collector(io.RawIOBase):
 
 
 def _zip(files: Sequence[RevisionFile | BaseModelFile], folder: str) -> Iterator[bytes]:
+    """Raises BytesMissing before the first byte where bytes lie on disk."""
+    if storage.is_on_disk():
+        for file in files:
+            storage.require_bytes(file.blob)
+    return _zip_of(files, folder)
+
+
+def _zip_of(files: Sequence[RevisionFile | BaseModelFile], folder: str) -> Iterator[bytes]:
     collector = _Collector()
     with zipfile.ZipFile(collector, "w", zipfile.ZIP_STORED) as archive:
         for file in files:

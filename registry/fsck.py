@@ -65,7 +65,7 @@ def _wrong(blob: Blob, thing: storage.StoredObject | None, *, hashes: bool) -> s
     try:
         for piece in storage.read_range(blob, 0, blob.size_bytes):
             sha256.update(piece)
-    except OSError:
+    except (OSError, storage.BytesMissing):
         return MISSING if not storage.has_bytes(blob) else WRONG_HASH
     return "" if sha256.hexdigest() == blob.sha256 else WRONG_HASH
 

@@ -55,6 +55,20 @@ class HashMismatch(DomainError):
         )
 
 
+class BytesMissing(DomainError):
+    """The row is there and its bytes are not: lost, or damaged and put aside. Our fault, hence the status."""
+
+    code = "bytes_missing"
+    status = 503
+
+    def __init__(self, blob: Blob) -> None:
+        logger.error("The bytes of blob %s are missing", blob.sha256)
+        super().__init__(
+            f"The bytes of this file (sha256 {blob.sha256[:12]}…) are lost or damaged on this server. Tell the people "
+            "who run it; whoever has the file can send it again, and then it is back."
+        )
+
+
 @dataclass(frozen=True)
 class Digests:
     sha256: str
@@ -243,26 +257,43 @@ def is_on_disk() -> bool:
 
 
 def open_blob(blob: Blob) -> BinaryIO:
-    """The blob's bytes, open for reading and seeking; the caller closes it."""
+    """The blob's bytes, open for reading and seeking; the caller closes it. Raises BytesMissing."""
     storage = _storage()
-    if isinstance(storage, FileSystemStorage):
-        return Path(storage.path(key(blob.sha256))).open("rb")
-    return cast(BinaryIO, storage.open(key(blob.sha256), "rb"))
+    try:
+        if isinstance(storage, FileSystemStorage):
+            return Path(storage.path(key(blob.sha256))).open("rb")
+        return cast(BinaryIO, storage.open(key(blob.sha256), "rb"))
+    except FileNotFoundError as error:
+        raise BytesMissing(blob) from error
 
 
 def read_range(blob: Blob, start: int, length: int) -> Iterator[bytes]:
-    """`length` bytes from `start` in pieces of at most 1 MiB, from disk or by a ranged request to S3."""
+    """`length` bytes from `start` in pieces of at most 1 MiB, from disk or by a ranged request to S3.
+
+    Raises BytesMissing, here and not at the first piece: an answer may still become a refusal then.
+    """
     storage = _storage()
     if isinstance(storage, FileSystemStorage):
-        with open_blob(blob) as file:
-            file.seek(start)
-            yield from _pieces(file, length)
-        return
+        return _pieces(open_blob(blob), start, length)
     if length == 0:
-        return
+        return iter(())
     bucket = storage.bucket  # type: ignore[attr-defined]
-    answer = bucket.Object(key(blob.sha256)).get(Range=f"bytes={start}-{start + length - 1}")
-    yield from answer["Body"].iter_chunks(CHUNK_BYTES)
+    from botocore.exceptions import ClientError  # only where there is an object store
+
+    wanted = f"bytes={start}-{start + length - 1}"
+    try:
+        answer = bucket.Object(key(blob.sha256)).get(Range=wanted)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in {"NoSuchKey", "404"}:
+            raise BytesMissing(blob) from error
+        raise
+    return cast(Iterator[bytes], answer["Body"].iter_chunks(CHUNK_BYTES))
+
+
+def require_bytes(blob: Blob) -> None:
+    """Raises BytesMissing; cheap on disk, a request to S3 elsewhere."""
+    if not has_bytes(blob):
+        raise BytesMissing(blob)
 
 
 def has_bytes(blob: Blob) -> bool:
@@ -297,9 +328,13 @@ def signed_url(blob: Blob, *, filename: str) -> str:
 
 
 def local_path(blob: Blob) -> Path:
-    """A file with the blob's bytes, for reading only. From S3 it is fetched into WORKER_CACHE_DIR, once."""
+    """A file with the blob's bytes, for reading only. From S3 it is fetched into WORKER_CACHE_DIR, once.
+
+    Raises BytesMissing.
+    """
     storage = _storage()
     if isinstance(storage, FileSystemStorage):
+        require_bytes(blob)
         return Path(storage.path(key(blob.sha256)))
     place = settings.WORKER_CACHE_DIR / "blobs" / key(blob.sha256)
     if place.exists() and place.stat().st_size == blob.size_bytes:
@@ -337,10 +372,12 @@ def lay_out(files: Iterable[tuple[str, Blob]], folder: Path) -> Path:
     return folder
 
 
-def _pieces(file: BinaryIO, length: int) -> Iterator[bytes]:
-    while length > 0 and (chunk := file.read(min(CHUNK_BYTES, length))):
-        length -= len(chunk)
-        yield chunk
+def _pieces(file: BinaryIO, start: int, length: int) -> Iterator[bytes]:
+    with file:
+        file.seek(start)
+        while length > 0 and (chunk := file.read(min(CHUNK_BYTES, length))):
+            length -= len(chunk)
+            yield chunk
 
 
 def _storage() -> Storage:

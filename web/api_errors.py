@@ -10,7 +10,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
-from web import disk
+from web import database, disk
 from web.errors import DomainError
 
 ErrorBody = dict[str, Any]
@@ -22,7 +22,17 @@ def body(code: str, message: str, fields: dict[str, list[str]] | None = None) ->
 
 def json_error(error: DomainError) -> JsonResponse:
     """The same shape from a view that is not DRF's."""
-    return JsonResponse(body(error.code, error.message, error.fields), status=error.status)
+    content = body(error.code, error.message, error.fields)
+    return JsonResponse(content, status=error.status, headers=headers_of(error))
+
+
+def headers_of(error: DomainError) -> dict[str, str]:
+    return {"Retry-After": str(error.retry_after_s)} if error.retry_after_s else {}
+
+
+def refusal_of(error: BaseException | None) -> DomainError | None:
+    """What to tell about an exception that is the disk's or the database's fault; None for our own mistakes."""
+    return (disk.refusal_of(error) if error else None) or database.refusal_of(error)
 
 
 def handle(exception: Exception, context: dict[str, Any]) -> Response | None:
@@ -31,10 +41,11 @@ def handle(exception: Exception, context: dict[str, Any]) -> Response | None:
         exception = exceptions.NotFound()
     elif isinstance(exception, PermissionDenied):
         exception = exceptions.PermissionDenied()
-    exception = disk.refusal_of(exception) or exception
+    exception = refusal_of(exception) or exception
     if isinstance(exception, DomainError):
         set_rollback()
-        return Response(body(exception.code, exception.message, exception.fields), status=exception.status)
+        content = body(exception.code, exception.message, exception.fields)
+        return Response(content, status=exception.status, headers=headers_of(exception))
     if isinstance(exception, exceptions.APIException):
         set_rollback()
         return Response(_of_drf(exception), status=exception.status_code, headers=_headers(exception))

@@ -7,11 +7,12 @@ class DomainError(Exception):
     """A request that we refuse, in words for the person who made it.
 
     `code` is stable and made for scripts, `message` is shown as it stands, `fields` maps the name of an
-    input to the sentences about it, `status` is the HTTP status of the refusal.
+    input to the sentences about it, `status` is the HTTP status of the refusal, `retry_after_s` goes into its header.
     """
 
     code = "refused"
     status = 400
+    retry_after_s = 0
 
     def __init__(self, message: str, *, fields: dict[str, list[str]] | None = None) -> None:
         super().__init__(message)

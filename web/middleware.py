@@ -8,9 +8,8 @@ from collections.abc import Callable
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.gzip import GZipMiddleware
-from django.shortcuts import render
 
-from web import disk, logs, views
+from web import api_errors, logs, views
 from web.errors import DomainError
 
 COMPRESSED = frozenset({"text/html", "application/atom+xml", "image/svg+xml", "text/csv"})
@@ -75,7 +74,5 @@ class DomainErrorMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        error = exception if isinstance(exception, DomainError) else disk.refusal_of(exception)
-        if error is None:
-            return None
-        return render(request, "error.html", {"error": error}, status=error.status)
+        error = exception if isinstance(exception, DomainError) else api_errors.refusal_of(exception)
+        return None if error is None else views.answer_error(request, error)

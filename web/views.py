@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from django.conf import settings
@@ -111,6 +112,10 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    """Whatever no view caught; a database that is away is often found before there is a view."""
+    outage = api_errors.refusal_of(sys.exc_info()[1])
+    if outage is not None:
+        return answer_error(request, outage)
     error = DomainError("Something broke on our side. It has been logged; try again in a moment.")
     error.code, error.status = "server_error", 500
     return answer_error(request, error)
@@ -120,4 +125,7 @@ def answer_error(request: HttpRequest, error: DomainError) -> HttpResponse:
     """A refusal as a page, or in the API's shape below /api/."""
     if request.path.startswith("/api/"):
         return api_errors.json_error(error)
-    return render(request, "error.html", {"error": error}, status=error.status)
+    response = render(request, "error.html", {"error": error}, status=error.status)
+    for name, value in api_errors.headers_of(error).items():
+        response[name] = value
+    return response

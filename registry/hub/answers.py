@@ -10,7 +10,7 @@ from registry import cards
 from registry.filenames import CARD
 from registry.hub.repositories import File, Repository, Snapshot, git_sha1
 from registry.models import Adapter, BaseModel
-from registry.storage import open_blob
+from registry.storage import BytesMissing, open_blob
 
 Json = dict[str, Any]
 _PIPELINES = {
@@ -127,7 +127,7 @@ def _card_data(files: Iterable[File]) -> Mapping[str, Any] | None:
     try:
         with open_blob(card.blob) as stream:
             return cards.split_card(cards.decode_card(stream.read()))[0]
-    except cards.CardRefused:
+    except (BytesMissing, cards.CardRefused):
         return None
 
 

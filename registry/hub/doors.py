@@ -11,6 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.http.request import RawPostDataException
 from django.http.response import HttpResponseBase
@@ -21,6 +22,7 @@ from registry.authentication import find_token
 from registry.hub import errors
 from registry.models import Token, User
 from web.addresses import client_address
+from web.api_errors import refusal_of
 from web.errors import DomainError
 from web.rate_limits import Budget, Rate, spend
 
@@ -109,6 +111,11 @@ def _guarded(
                 response = errors.answer(TooMuchText("The request is larger than such a request can be."))
             except (SuspiciousOperation, RawPostDataException):
                 response = errors.answer(DomainError("The request could not be read."))
+            except (OSError, DatabaseError) as error:
+                outage = refusal_of(error)
+                if outage is None:
+                    raise
+                response = errors.answer(outage)
             for name, value in headers.items():
                 response[name] = value
             return response

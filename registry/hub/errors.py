@@ -87,6 +87,8 @@ def answer(error: DomainError) -> JsonResponse:
         response["X-Error-Code"] = error.hub_code
     if isinstance(error, EntryNotFound):
         response["X-Repo-Commit"] = error.commit
+    if error.retry_after_s:
+        response["Retry-After"] = str(error.retry_after_s)
     if error.status == 401:
         response["WWW-Authenticate"] = 'Bearer realm="LoRA Commons"'
     return response

@@ -87,7 +87,7 @@ def read_card(adapter_id: int, revision_id: int) -> None:
             with storage.open_blob(file.blob) as stream:
                 text = stream.read(cards.MAX_CARD_BYTES).decode("utf-8-sig", "replace")
             text = cards.split_card(text)[1]
-        except (OSError, cards.CardRefused) as error:
+        except (OSError, storage.BytesMissing, cards.CardRefused) as error:
             logger.warning("The card of revision %s cannot be read: %s", revision_id, error)
     still_newest = Adapter.objects.filter(pk=adapter_id, head_id=revision_id).values("pk")
     AdapterText.objects.filter(pk__in=still_newest).update(

@@ -167,8 +167,11 @@ def _card_html(adapter: Adapter, revision: Revision, files: list[RevisionFile]) 
     key = f"card:{revision.pk}:{file.blob.sha256}"
     html: str | None = cache.get(key)
     if html is None:
-        with storage.open_blob(file.blob) as stream:
-            text = stream.read(cards.MAX_CARD_BYTES + 1).decode("utf-8-sig", "replace")
+        try:
+            with storage.open_blob(file.blob) as stream:
+                text = stream.read(cards.MAX_CARD_BYTES + 1).decode("utf-8-sig", "replace")
+        except storage.BytesMissing as missing:
+            return f"<p>{missing.message}</p>"  # our own words; the page is more than its card
         html = cards.render_card(text, file_address=_folder_address(adapter, revision)).html
         # The page has its own first heading; a card's is one of its parts.
         html = html.replace("<h1>", "<h2>").replace("</h1>", "</h2>")

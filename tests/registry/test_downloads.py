@@ -7,7 +7,7 @@ import zipfile
 import pytest
 from django.test import Client
 
-from registry import downloads
+from registry import downloads, storage
 from registry.models import Download
 from tests.factories import make_adapter, make_revision, make_token, make_user
 
@@ -175,3 +175,47 @@ def test_from_an_object_store_files_ranges_and_archives_are_streamed_or_handed_o
     with urllib.request.urlopen(answer["Location"]) as signed:
         assert signed.read() == CONTENT
         assert signed.headers["Content-Disposition"].startswith("attachment")
+
+
+# --- Bytes that are not there any more -----------------------------------------------------------------------
+
+LOST = [
+    "/api/v1/adapters/ada/m/files/adapter_model.safetensors",
+    "/api/v1/adapters/ada/m/archive",
+    "/ada/m/resolve/main/adapter_model.safetensors",
+]
+
+
+@pytest.fixture(params=["disk", "s3"])
+def damaged(request, adapter):
+    """The adapter, after fsck found its weights and its card damaged and put them aside."""
+    if request.param == "s3":
+        request.getfixturevalue("s3_storage")
+    adapter = make_adapter(
+        "s", owner=adapter.namespace.memberships.get().user, files={**FILES, "README.md": b"# S"}
+    )
+    for file in adapter.head.files.filter(path__in=["adapter_model.safetensors", "README.md"]):
+        storage.put_aside(file.blob)
+    return adapter
+
+
+@pytest.mark.parametrize("path", LOST)
+@pytest.mark.parametrize("header", [{}, {"Range": "bytes=0-9"}])
+def test_a_damaged_file_is_refused_in_words_and_the_rest_goes_on(damaged, path, header):
+    if "archive" in path and not storage.is_on_disk():
+        pytest.skip("what an object store lacks is known only when the archive has begun")
+    answer = Client().get(path.replace("/m/", "/s/"), headers=header)
+    assert answer.status_code == 503
+    assert "lost or damaged on this server" in answer.content.decode()
+    assert fetch("adapter_config.json").status_code == 200
+
+
+def test_the_page_of_an_adapter_with_damaged_files_is_there(damaged):
+    page = Client().get("/ada/s")
+    assert page.status_code == 200
+    assert "lost or damaged" in page.content.decode()
+
+
+def test_what_was_damaged_is_back_once_it_is_sent_again(damaged):
+    storage.store_stream([CONTENT])
+    assert b"".join(Client().get(LOST[0].replace("/m/", "/s/"))) == CONTENT

@@ -1,0 +1,67 @@
+"""A database that is away is told in words, by pages, API and Hub alike, with a status that says: later."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from django.db import InterfaceError, OperationalError
+from django.db.backends.utils import CursorWrapper
+from django.test import Client
+
+from tests.factories import make_token, make_user
+
+pytestmark = pytest.mark.django_db
+AWAY = "does not answer"
+
+
+def fails(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """From here on every query does."""
+
+    def execute(self, *arguments, **options):
+        raise error
+
+    monkeypatch.setattr(CursorWrapper, "execute", execute)
+
+
+@pytest.mark.parametrize(
+    "error", [OperationalError("the connection is closed"), InterfaceError("connection already closed")]
+)
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/modules",
+        "/ada/m",
+        "/settings",
+        "/api/health",
+        "/api/v1/adapters/",
+        "/api/models/ada/m",
+        "/ada/m/resolve/main/x",
+    ],
+)
+def test_a_database_that_is_away_is_503_in_words(path, error, monkeypatch):
+    user = make_user("ada")
+    client = Client(raise_request_exception=False, headers={"Authorization": f"Bearer {make_token(user)}"})
+    client.force_login(user)
+    fails(monkeypatch, error)
+    answer = client.get(path)
+    assert (answer.status_code, answer["Retry-After"]) == (503, "5")
+    assert AWAY in answer.content.decode()
+
+
+def test_the_apis_refusal_has_its_one_shape(monkeypatch):
+    client = Client(raise_request_exception=False)
+    fails(monkeypatch, OperationalError("away"))
+    answer = client.get("/api/v1/adapters/")
+    assert set(json.loads(answer.content)) == {"code", "message", "fields"}
+    assert json.loads(answer.content)["code"] == "database_away"
+
+
+@pytest.mark.parametrize(
+    "words", ["database or disk is full", 'could not extend file "base/1": No space left on device']
+)
+def test_a_database_whose_disk_is_full_is_507(words, monkeypatch):
+    client = Client(raise_request_exception=False)
+    fails(monkeypatch, OperationalError(words))
+    assert client.get("/modules").status_code == 507
