@@ -165,11 +165,12 @@ CELERY_TASK_PUBLISH_RETRY = False  # the sweep rings again; a submit never waits
 CELERY_BROKER_CONNECTION_TIMEOUT = 2
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_CONNECTION_MAX_RETRIES = None
-# Long against every job, so that Redis never hands a running job to a second worker; a lost worker is the
-# sweep's business, not the broker's.
-CELERY_BROKER_TRANSPORT_OPTIONS = (
-    {"visibility_timeout": 24 * 3600, "socket_connect_timeout": 2} if "redis" in CELERY_BROKER_URL else {}
-)
+# A broker that refuses is asked once: workers come back to it by themselves, and a submit goes on without it.
+CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {"max_retries": 0}
+if "redis" in CELERY_BROKER_URL:
+    # Long against every job, so that Redis never hands a running job to a second worker; a lost worker is the
+    # sweep's business, not the broker's.
+    CELERY_BROKER_TRANSPORT_OPTIONS |= {"visibility_timeout": 24 * 3600, "socket_connect_timeout": 2}
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_ROUTES = {"compose.tasks.run_composition": {"queue": "compositions"}}
 CELERY_TASK_DEFAULT_QUEUE = "default"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -157,3 +158,17 @@ def test_a_worker_that_was_not_heard_of_for_a_day_is_forgotten():
     workers.report("here")
     jobs.sweep()
     assert [worker.name for worker in Worker.objects.all()] == ["here"]
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_a_broker_that_is_not_there_costs_who_asks_nothing(scheme, monkeypatch):
+    from config.celery import app
+
+    monkeypatch.setattr(app, "_pool", None)
+    monkeypatch.setattr(app.amqp, "_producer_pool", None)
+    monkeypatch.setattr(app.conf, "broker_write_url", f"{scheme}://127.0.0.1:1//")
+    composition = waiting()
+    began = time.monotonic()
+    for _ in range(3):
+        queue.ring(composition.pk)
+    assert time.monotonic() - began < 2, "not once the time in which a broker that is there has to answer"
