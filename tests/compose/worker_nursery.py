@@ -67,6 +67,9 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["celery"]:
         from config.celery import app
 
+        if timeout_s := os.environ.get("FAKE_VISIBILITY_TIMEOUT_S"):  # for a broker that hands out twice
+            often = {"unacked_restore_interval": 2, "unacked_restore_throttle": 1}
+            app.conf.broker_transport_options = {"visibility_timeout": int(timeout_s), **often}
         name = f"{sys.argv[2]}@%h"
         quiet = ["--without-mingle", "--without-gossip", "-l", "INFO"]
         app.worker_main(["worker", "--pool", "threads", "-c", "1", "-Q", "compositions", "-n", name, *quiet])

@@ -83,7 +83,7 @@ def run(program: str, *arguments: str) -> None:
     found = shutil.which(program)
     places = [
         *([Path(found)] if found else []),
-        *(folder / program for folder in postgres._folders_of_binaries()),
+        *(folder / program for folder in postgres.folders_of_binaries()),
     ]
     for place in places:
         if place.exists() and _major(place) >= server:
