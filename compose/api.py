@@ -227,6 +227,7 @@ def _wanted(given: dict[str, Any], request: Request) -> jobs.CompositionRequest:
         method=given["method"],
         budget=given["budget"],
         seed=given["seed"],
+        time_limit_s=given["time_limit_s"],
         export=ExportForm(rank=given["export_rank"], dtype=given["export_dtype"]),
         title=given["title"],
     )

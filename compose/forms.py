@@ -12,7 +12,7 @@ from typing import Any
 from django import forms
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet
 from django.http import QueryDict
 from django.utils.datastructures import MultiValueDict
 
@@ -37,6 +37,7 @@ _DRAFT_FIELDS = (
     "method",
     "budget",
     "seed",
+    "time_limit",
     "export_rank",
     "export_dtype",
     "email",
@@ -181,6 +182,17 @@ class ComposeForm(forms.Form):
         },
     )
 
+    time_limit = forms.IntegerField(
+        min_value=1,
+        max_value=24 * 60,
+        required=False,
+        label="Time limit",
+        error_messages={
+            "invalid": "The time limit is a whole number of minutes.",
+            "min_value": "The time limit is at least a minute; leave it empty for none.",
+            "max_value": "The time limit is at most 1,440 minutes, a day.",
+        },
+    )
     export_rank = forms.IntegerField(
         min_value=0,
         max_value=LARGEST_EXPORT_RANK,
@@ -220,6 +232,7 @@ class ComposeForm(forms.Form):
         self.test_given = GivenExamples(text=test_text)
         self.picked, self.pinned, self.excluded = list(picked), list(pinned), list(excluded)
         self.candidates: list[Revision] | None = None
+        self.examples_are_gone = False  # asked for again, but its texts were removed
         if data is not None:
             self.given = read_examples(data, files or {})
             self.test_given = read_test_examples(data, files or {})
@@ -259,6 +272,7 @@ class ComposeForm(forms.Form):
             method=cleaned["method"],
             budget=cleaned["budget"],
             seed=cleaned["seed"],
+            time_limit_s=60 * (cleaned["time_limit"] or 0),
             export=ExportForm(
                 rank=cleaned["export_rank"] or 0, dtype=cleaned["export_dtype"] or FLOAT_TYPES[0]
             ),
@@ -267,7 +281,7 @@ class ComposeForm(forms.Form):
 
     def refuse(self, error: DomainError) -> None:
         """Put a refusal of the domain beside the input it is about."""
-        places = {"candidates": "choice", "email_when_done": "email"}
+        places = {"candidates": "choice", "email_when_done": "email", "time_limit_s": "time_limit"}
         placed = False
         for name, sentences in error.fields.items():
             name = places.get(name, name)
@@ -358,10 +372,15 @@ class ComposeForm(forms.Form):
         """Filled with what an earlier composition of this person was asked for."""
         offered = composition.candidates.select_related("revision__adapter__namespace")
         is_of_task = composition.task is not None and composition.task.is_held_out
-        tests = [] if is_of_task else few_shot.from_json(composition.test_examples)
-        return cls(
+        tests = (
+            []
+            if is_of_task or composition.examples_removed_at
+            else few_shot.from_json(composition.test_examples)
+        )
+        are_gone = composition.examples_removed_at is not None
+        form = cls(
             person=person,
-            rows=[(row["input"], row["output"]) for row in composition.examples],
+            rows=[] if are_gone else [(row["input"], row["output"]) for row in composition.examples],
             test_text=as_lines(tests),
             picked=[candidate.revision.adapter.full_name for candidate in offered],
             pinned=composition.pinned,
@@ -374,10 +393,13 @@ class ComposeForm(forms.Form):
                 "method": composition.method,
                 "budget": composition.budget,
                 "seed": composition.seed,
+                "time_limit": composition.time_limit_s // 60 or None,
                 "export_rank": composition.export_rank or None,
                 "export_dtype": composition.export_dtype,
             },
         )
+        form.examples_are_gone = are_gone
+        return form
 
 
 def _names(data: QueryDict, field: str) -> list[str]:
@@ -386,11 +408,11 @@ def _names(data: QueryDict, field: str) -> list[str]:
 
 
 def base_models() -> QuerySet[BaseModel]:
-    """Base models that something can be composed for, hosted ones first."""
+    """Base models that something can be composed for, hosted ones first, then by how many `modules` they have."""
     return (
         BaseModel.objects.filter(adapters__is_composable=True, adapters__deleted_at=None)
-        .distinct()
-        .order_by("kind", "name")  # "hosted" sorts before "referenced"
+        .annotate(modules=Count("adapters"))
+        .order_by("kind", "-modules", "name")  # "hosted" sorts before "referenced"
         .defer("config", "matrices")
     )
 

@@ -71,6 +71,9 @@ class Composition(models.Model):
         help_text="Trials: each evaluates one vector of mixing weights on all examples."
     )
     seed = models.PositiveIntegerField()
+    time_limit_s = models.PositiveIntegerField(
+        default=0, help_text="After so long the search stops and keeps the best; 0: the budget alone ends it."
+    )
     export_rank = models.PositiveIntegerField(
         default=0, help_text="The composed adapter is cut to this rank; 0: as it is."
     )
@@ -341,6 +344,17 @@ class Auditioned(models.Model):
 
     def __str__(self) -> str:
         return f"{self.revision_id} in {self.audition_id}"
+
+
+class KeptTokenizer(models.Model):
+    """The tokenizer of a base model that is not hosted here, as a worker fetched it: the web counts tokens with it."""
+
+    base_model = models.OneToOneField(BaseModel, on_delete=models.CASCADE, related_name="kept_tokenizer")
+    commit = models.CharField(max_length=40, help_text="The base model's state that it is from.")
+    blob = models.ForeignKey(Blob, on_delete=models.PROTECT, related_name="+")
+
+    def __str__(self) -> str:
+        return f"tokenizer of {self.base_model_id} at {self.commit[:12]}"
 
 
 class Worker(models.Model):

@@ -107,6 +107,10 @@ class CompositionRequestSerializer(serializers.Serializer):
         + ".",
     )
     seed = serializers.IntegerField(default=jobs.DEFAULT_SEED)
+    time_limit_s = serializers.IntegerField(
+        default=0,
+        help_text="Seconds after which the search stops and keeps the best so far; 0: the budget alone ends it.",
+    )
     export_rank = serializers.IntegerField(
         default=0, help_text="Cut the composed adapter to this rank, by SVD; 0 leaves the mix as it is."
     )
@@ -250,6 +254,7 @@ class CompositionListSerializer(serializers.ModelSerializer):
             "method",
             "budget",
             "seed",
+            "time_limit_s",
             "export_rank",
             "export_dtype",
             "status",

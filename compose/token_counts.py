@@ -1,21 +1,25 @@
 """Lengths of examples in tokens of their base model, before any job and without torch.
 
-Only for base models that are hosted here: of the others the web process has no tokenizer, and fetching one while
-somebody types would be rude to both. The numbers are the engine's own for encoder-decoders; a causal row is counted as
-one text, which the engine may cut by a token more or less where input and output meet.
+A base model that is hosted here has its tokenizer with its files; of another a worker keeps it when it first fetches
+the model, and until then the lengths are estimated from the letters and marked as that: fetching one while somebody
+types would be rude to both. The numbers are the engine's own for encoder-decoders; a causal row is counted as one text,
+which the engine may cut by a token more or less where input and output meet.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compose.engine.types import Example
+from compose.models import KeptTokenizer
 from registry import storage
-from registry.models import BaseModel
+from registry.models import BaseModel, Blob
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 TOKENIZER_FILE = "tokenizer.json"
 LARGEST_TOKENIZER_BYTES = 40 * 1024**2
+BYTES_A_TOKEN = 4
 MOST_TEXT = 400_000  # characters in all; counted while somebody types
 SEQ2SEQ = "SEQ_2_SEQ_LM"
 SEQ2SEQ_LIMIT = (
@@ -32,21 +37,28 @@ SEQ2SEQ_LIMIT = (
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """`limit` is what the base model takes; `too_long` are the numbers of the rows beyond it, from 1."""
+    """`limit` is what the base model takes; `too_long` are the numbers of the rows beyond it, from 1.
+
+    `is_estimate`: no tokenizer is at hand yet, and `too_long` is empty.
+    """
 
     longest_input: int
     longest_output: int
     limit: int
     too_long: list[int]
+    is_estimate: bool = False
 
 
 def count_tokens(base_model: BaseModel | None, examples: Sequence[Example]) -> TokenCounts | None:
-    """The lengths that decide; None where the tokenizer is not at hand or the text is too much to count while typing."""
-    if base_model is None or not base_model.is_hosted or not examples:
+    """The lengths that decide; None where a tokenizer cannot be read or the text is too much to count while typing."""
+    if base_model is None or not examples:
         return None
     if sum(len(example.input) + len(example.output) for example in examples) > MOST_TEXT:
         return None
-    tokenizer = _tokenizer(base_model.pk, base_model.commit)
+    sha256 = _sha256(base_model)
+    if sha256 is None:
+        return None if base_model.is_hosted else _estimated(base_model, examples)
+    tokenizer = _tokenizer(sha256)
     if tokenizer is None:
         return None
     is_seq2seq = base_model.task_type == SEQ2SEQ
@@ -73,24 +85,53 @@ def _limit(base_model: BaseModel) -> int:
     return int(given) if isinstance(given, int) and given > 0 else SEQ2SEQ_LIMIT
 
 
+def _sha256(base_model: BaseModel) -> str | None:
+    """Which bytes of our storage are its tokenizer, if we have it."""
+    if base_model.is_hosted:
+        return base_model.files.filter(path=TOKENIZER_FILE).values_list("blob__sha256", flat=True).first()
+    return KeptTokenizer.objects.filter(base_model=base_model).values_list("blob__sha256", flat=True).first()
+
+
+def _estimated(base_model: BaseModel, examples: Sequence[Example]) -> TokenCounts:
+    return TokenCounts(
+        longest_input=max(_guess(example.input) for example in examples),
+        longest_output=max(_guess(example.output) for example in examples),
+        limit=_limit(base_model),
+        too_long=[],
+        is_estimate=True,
+    )
+
+
+def _guess(text: str) -> int:
+    """About how many tokens: usual vocabularies take 4 bytes of English for one, and every word is at least one."""
+    return max(len(text.split()), math.ceil(len(text.encode("utf-8", "replace")) / BYTES_A_TOKEN))
+
+
+def keep_tokenizer(base_model: BaseModel, commit: str, folder: Path) -> None:
+    """A worker's part: put the tokenizer of a base model it fetched into the storage, once for each commit."""
+    path = folder / TOKENIZER_FILE
+    if base_model.is_hosted or not path.is_file() or path.stat().st_size > LARGEST_TOKENIZER_BYTES:
+        return
+    if KeptTokenizer.objects.filter(base_model=base_model, commit=commit).exists():
+        return
+    KeptTokenizer.objects.update_or_create(
+        base_model=base_model, defaults={"commit": commit, "blob": storage.store_file(path)}
+    )
+
+
 @lru_cache(maxsize=16)
-def _tokenizer(base_model_id: int, commit: str) -> Tokenizer | None:
-    """The tokenizer of one state of a base model's files; None if it has none that can be read."""
+def _tokenizer(sha256: str) -> Tokenizer | None:
+    """The tokenizer with these bytes; None if it cannot be read."""
     from tokenizers import Tokenizer  # here, so that a process that counts nothing does not load it
 
-    file = (
-        BaseModel.objects.get(pk=base_model_id)
-        .files.select_related("blob")
-        .filter(path=TOKENIZER_FILE)
-        .first()
-    )
-    if file is None or file.blob.size_bytes > LARGEST_TOKENIZER_BYTES:
+    blob = Blob.objects.filter(sha256=sha256).first()
+    if blob is None or blob.size_bytes > LARGEST_TOKENIZER_BYTES:
         return None
     try:
-        with storage.open_blob(file.blob) as content:
+        with storage.open_blob(blob) as content:
             tokenizer = Tokenizer.from_buffer(content.read())
     except Exception as error:  # the library raises plain Exception for what it cannot read
-        logger.warning("The tokenizer of base model %s cannot be read: %s", base_model_id, error)
+        logger.warning("The tokenizer %s cannot be read: %s", sha256, error)
         return None
     tokenizer.no_padding()
     tokenizer.no_truncation()

@@ -126,7 +126,7 @@ def _render_form(
     status: int = 200,
     is_ranked: bool = False,
 ) -> HttpResponse:
-    models = list(base_models().annotate(modules=Count("adapters", filter=Q(adapters__is_composable=True))))
+    models = list(base_models())
     chosen = form["base_model"].value() or (models[0].name if models else "")
     base_model = next((model for model in models if model.name == str(chosen)), models[0] if models else None)
     to_try = list(Task.objects.held_out().select_related("base_model").order_by("slug"))

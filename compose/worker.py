@@ -19,7 +19,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 
-from compose import errands, fetching, jobs
+from compose import errands, fetching, jobs, token_counts
 from compose import examples as reading
 from compose.engine import types
 from compose.engine.errors import Cancelled, EngineError
@@ -240,6 +240,7 @@ def lay_out_base_at(base_model: BaseModel, commit: str = "") -> tuple[Path, str]
     else:
         commit = fetching.resolve(base_model.name, commit)
         folder = fetching.fetch(base_model.name, commit)
+        token_counts.keep_tokenizer(base_model, commit, folder)
     _base_folders[base_model.name] = folder
     return folder, commit
 
@@ -337,6 +338,7 @@ class Reporter(types.Observer):
         self.trials = recorded
         self._waiting: list[types.Trial] = []
         self._kept_at = self._told_at = 0.0
+        self._began_at = time.monotonic()
 
     def on_stage(self, stage: str, message: str = "") -> None:
         self.flush()
@@ -365,7 +367,10 @@ class Reporter(types.Observer):
 
     def wanted(self) -> str:
         self.heart.check()
-        return jobs.wish(self.composition) or "go"
+        wish = jobs.wish(self.composition)
+        if not wish and 0 < self.composition.time_limit_s <= time.monotonic() - self._began_at:
+            return "stop"  # its owner's choice when they asked
+        return wish or "go"
 
     def flush(self) -> None:
         """Keep the trials that wait. In groups, or a fast search would do nothing but write."""

@@ -73,7 +73,7 @@ def _wrong(blob: Blob, thing: storage.StoredObject | None, *, hashes: bool) -> s
 def users(blob: Blob) -> tuple[str, ...]:
     """What refers to a blob, counted by kind."""
     counts = []
-    for relation in Blob._meta.related_objects:
+    for relation in storage.references():
         model = relation.related_model
         count = model._default_manager.filter(**{relation.field.name: blob}).count()
         if count:

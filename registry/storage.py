@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from django.conf import settings
 from django.core.files import File
@@ -408,10 +408,16 @@ def sweep_storage() -> tuple[int, int]:
 def unreferenced() -> QuerySet[Blob]:
     """Blobs that no row of any app refers to."""
     blobs = Blob.objects.all()
-    for relation in Blob._meta.related_objects:
+    for relation in references():
         users = relation.related_model._default_manager.filter(**{relation.field.name: OuterRef("pk")})
         blobs = blobs.filter(~Exists(users))
     return blobs
+
+
+def references() -> list[Any]:
+    """Every relation to Blob, also those without a name on its side, which `related_objects` leaves out."""
+    fields = Blob._meta.get_fields(include_hidden=True)
+    return [field for field in fields if field.auto_created and not field.concrete]
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ USUAL_BUDGETS: dict[str, int] = {
 }
 DEFAULT_SEED = 1
 MAX_SEED = 2**31 - 1
+SHORTEST_TIME_LIMIT_S, LONGEST_TIME_LIMIT_S = 5, 24 * 3600
 Status = Composition.Status
 
 
@@ -58,6 +59,9 @@ class CompositionRequest:
     method: str = DEFAULT_METHOD
     budget: int | None = None
     seed: int = DEFAULT_SEED
+    time_limit_s: int = (
+        0  # 0: the budget alone ends the search; else it also stops after so long and keeps the best
+    )
     export: ExportForm = field(default_factory=ExportForm)
     notice_origin: str = (
         ""  # scheme and host of the site: given, the owner gets a mail with a link when it ends
@@ -73,6 +77,11 @@ class CompositionRequest:
         require_writing_token(self.owner)
         check_settings(method=self.method, budget=self.trials, seed=self.seed, title=self.title)
         check_export(self.export)
+        if self.time_limit_s and not SHORTEST_TIME_LIMIT_S <= self.time_limit_s <= LONGEST_TIME_LIMIT_S:
+            raise BadSetting(
+                "time_limit_s",
+                f"The time limit is from {SHORTEST_TIME_LIMIT_S} to {LONGEST_TIME_LIMIT_S:,} seconds, or 0 for none.",
+            )
         if self.notice_origin:
             telling.check_can_mail(self.owner)
 
@@ -107,6 +116,7 @@ def request_composition(request: CompositionRequest) -> Composition:
             method=request.method,
             budget=request.trials,
             seed=request.seed,
+            time_limit_s=request.time_limit_s,
             export_rank=request.export.rank,
             export_dtype=request.export.dtype,
             examples=reading.as_json(plan.examples),
@@ -280,6 +290,7 @@ def _spec_sha256(request: CompositionRequest, plan: Plan) -> str:
         "method": request.method,
         "budget": request.trials,
         "seed": request.seed,
+        **({"time_limit_s": request.time_limit_s} if request.time_limit_s else {}),
         **({} if request.export == ExportForm() else {"export": asdict(request.export)}),
         "examples": reading.as_json(plan.examples),
         "test_examples": reading.as_json(plan.test_examples),

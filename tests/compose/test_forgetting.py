@@ -78,3 +78,12 @@ def test_a_site_may_keep_them_for_ever(settings):
     settings.FEW_SHOT_KEPT_DAYS = 0
     ended(days_ago=4000)
     assert jobs.forget_texts() == 0
+
+
+def test_to_compose_again_says_that_the_examples_are_gone(client):
+    old = ended(days_ago=400)
+    jobs.forget_texts()
+    client.force_login(old.owner)
+    page = client.get(f"/compose?again={old.pk}").content.decode()
+    assert "The examples of this composition were removed 365 days after its end" in page
+    assert page.count('name="example_input"') == 5

@@ -408,3 +408,10 @@ def test_who_may_see_a_published_one_may_still_not_change_it():
     Composition.objects.filter(pk=composition.pk).update(adapter=module)
     with pytest.raises(Forbidden):
         jobs.cancel(composition, make_user())
+
+
+@pytest.mark.parametrize("seconds", [1, -5, 90_000])
+def test_a_time_limit_is_seconds_to_a_day(seconds):
+    with pytest.raises(BadSetting, match="time limit is from 5 to 86,400"):
+        make_composition(time_limit_s=seconds)
+    assert make_composition(time_limit_s=300).time_limit_s == 300

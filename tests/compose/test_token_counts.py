@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from compose.engine.types import Example
-from compose.token_counts import SEQ2SEQ_LIMIT, count_tokens
+from compose.models import KeptTokenizer
+from compose.token_counts import SEQ2SEQ_LIMIT, count_tokens, keep_tokenizer
 from registry import storage
 from registry.models import BaseModel, BaseModelFile
 from tests.conftest import ROOT
@@ -47,7 +48,6 @@ def test_rows_that_the_base_model_cannot_take_are_named():
 
 def test_nothing_is_counted_without_a_tokenizer_at_hand():
     assert count_tokens(None, [STORY]) is None
-    assert count_tokens(make_base_model("far/away"), [STORY]) is None
     assert count_tokens(make_base_model("demo/bare", kind="hosted"), [STORY]) is None
     assert count_tokens(hosted(tokenizer=b"{}"), [STORY]) is None
     assert count_tokens(hosted("story-llama"), []) is None
@@ -55,3 +55,35 @@ def test_nothing_is_counted_without_a_tokenizer_at_hand():
 
 def test_too_much_text_is_not_counted_while_somebody_types():
     assert count_tokens(hosted(), [Example("word " * 100_000, "two")]) is None
+
+
+def test_of_a_base_model_elsewhere_lengths_are_estimated_until_a_worker_kept_its_tokenizer():
+    model = make_base_model("far/away")
+    guess = count_tokens(model, [STORY, Example("x" * 40, "two three")])
+    assert guess is not None
+    assert guess.is_estimate
+    assert (guess.longest_input, guess.longest_output, guess.too_long) == (11, 3, [])
+    keep_tokenizer(model, "c" * 40, ROOT / "demo/story-t5")
+    counts = count_tokens(model, [STORY])
+    assert counts is not None
+    assert not counts.is_estimate
+    assert counts == count_tokens(hosted(), [STORY])
+
+
+def test_a_tokenizer_is_kept_once_for_each_commit_and_never_of_a_hosted_model(tmp_path):
+    model = make_base_model("far/away")
+    keep_tokenizer(model, "c" * 40, tmp_path)
+    assert not KeptTokenizer.objects.exists(), "a model without tokenizer.json"
+    for commit in ("c" * 40, "c" * 40, "d" * 40):
+        keep_tokenizer(model, commit, ROOT / "demo/story-t5")
+    assert KeptTokenizer.objects.get().commit == "d" * 40
+    keep_tokenizer(hosted(), "c" * 40, ROOT / "demo/story-t5")
+    assert KeptTokenizer.objects.count() == 1
+
+
+def test_the_form_says_that_it_estimates(client):
+    model = make_base_model("far/away")
+    given = {"base_model": model.name, "example_input": "Anna saw a hen.", "example_output": "a hen"}
+    page = client.post("/compose/check", given).content.decode()
+    assert "about 4 tokens" in page
+    assert "estimated from the letters" in page

@@ -155,6 +155,25 @@ def test_stop_keeps_the_best_and_finishes(monkeypatch):
     assert composition.result["stopped_early"]
 
 
+def test_a_time_limit_stops_the_search_and_keeps_the_best(monkeypatch):
+    composition = queue()
+    Composition.objects.filter(pk=composition.pk).update(time_limit_s=60)
+    composition.refresh_from_db()
+
+    told = worker.Reporter.on_trial
+
+    def on_trial(reporter, trial):
+        told(reporter, trial)
+        reporter._began_at -= 61 if trial.number == 3 else 0
+
+    monkeypatch.setattr(worker.Reporter, "on_trial", on_trial)
+    done = work(composition)
+    assert done.status == "succeeded"
+    assert done.result
+    assert done.result["stopped_early"]
+    assert len(jobs.recorded_trials(done)) < done.budget
+
+
 def test_an_attempt_that_lost_its_lease_stops_and_writes_nothing(monkeypatch):
     composition = queue(budget=40)
 

@@ -15,9 +15,11 @@ from django.core.files.storage import storages
 from django.db import connection
 from django.utils import timezone
 
+from compose.models import KeptTokenizer
 from registry import storage
-from registry.models import Blob
-from tests.factories import make_revision
+from registry.models import BaseModelFile, Blob
+from tests.compose.factories import make_composition
+from tests.factories import make_base_model, make_revision
 
 pytestmark = pytest.mark.django_db
 
@@ -132,6 +134,22 @@ def test_the_sweep_keeps_what_a_revision_holds():
         make_old(blob)
     assert storage.sweep_storage() == (0, 0)
     assert all(storage.local_path(file.blob).exists() for file in revision.files.all())
+
+
+def test_the_sweep_keeps_what_a_base_model_and_a_composition_hold():
+    held = [storage.store_stream([content]) for content in (b"base", b"weights", b"config", b"tokenizer")]
+    base_model = make_base_model(kind="hosted")
+    BaseModelFile.objects.create(base_model=base_model, path="config.json", blob=held[0])
+    composition = make_composition(base_model=base_model)
+    composition.weights_blob, composition.config_blob = held[1:3]
+    composition.save(update_fields=["weights_blob", "config_blob"])
+    KeptTokenizer.objects.create(base_model=base_model, commit="c" * 40, blob=held[3])
+    long_ago = timezone.now() - timedelta(days=2)
+    Blob.objects.all().update(last_stored_at=long_ago)
+    orphan = storage.store_stream([b"nobody's"])
+    Blob.objects.filter(pk=orphan.pk).update(last_stored_at=long_ago)
+    assert storage.sweep_storage() == (0, 1)
+    assert Blob.objects.filter(pk__in=[blob.pk for blob in held]).count() == 4
 
 
 def test_the_sweep_keeps_a_blob_that_was_stored_again_meanwhile(monkeypatch):
