@@ -25,8 +25,9 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -201,9 +202,9 @@ def web(folder: Path, database: str, **flags: int) -> Iterator[tuple[int, subpro
     try:
         end = time.monotonic() + 60
         while True:
-            with socket.socket() as probe:
-                if probe.connect_ex((HOST, port)) == 0:
-                    break
+            with suppress(OSError):
+                urllib.request.urlopen(f"http://{HOST}:{port}/api/health", timeout=5).close()
+                break
             if process.poll() is not None or time.monotonic() > end:
                 raise SystemExit(f"The web server did not start; its log is {folder / 'web.log'}.")
             time.sleep(0.2)
