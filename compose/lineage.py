@@ -179,19 +179,20 @@ def uses(adapter: Adapter, person: Person) -> tuple[QuerySet[Candidate], dict[st
     `tried` and `count` compositions, the mean `weight` and `attribution` where it has one.
     """
     visible = Composition.objects.visible_to(person).filter(status=Composition.Status.SUCCEEDED)
-    tried = Candidate.objects.filter(revision__adapter=adapter, composition__in=visible).exclude(
-        mixing_weight=None
-    )
+    anywhere = Candidate.objects.filter(revision__adapter=adapter).exclude(mixing_weight=None)
+    tried = anywhere.filter(composition__in=visible)
     whose = getattr(person, "pk", None)
     known: tuple[int | None, dict[str, Any]] | None = getattr(adapter, "_uses", None)
     if known is None or known[0] != whose:
         has_weight = ~Q(mixing_weight=0)
-        numbers = tried.aggregate(
-            tried=Count("pk"),
-            count=Count("composition", distinct=True, filter=has_weight),
-            weight=Avg("mixing_weight", filter=has_weight),
-            attribution=Avg("attribution", filter=has_weight),
-        )
+        numbers: dict[str, Any] = {"tried": 0, "count": 0, "weight": None, "attribution": None}
+        if anywhere.exists():  # most are in none, and which of them this person may see is a long question
+            numbers = tried.aggregate(
+                tried=Count("pk"),
+                count=Count("composition", distinct=True, filter=has_weight),
+                weight=Avg("mixing_weight", filter=has_weight),
+                attribution=Avg("attribution", filter=has_weight),
+            )
         known = adapter._uses = (whose, numbers)  # type: ignore[attr-defined]
     return tried.exclude(mixing_weight=0), known[1]
 

@@ -406,7 +406,7 @@ def _revision(request: Request, namespace: str, name: str) -> Revision:
 
 
 def _detail(view: AdapterContext, adapter: Adapter) -> Response:
-    adapter.composes_with = search.composes_with(adapter, person=view.request.user).count()
+    adapter.composes_with = search.family_size(adapter, person=view.request.user)
     return Response(AdapterDetailSerializer(adapter, context=view.get_serializer_context()).data)
 
 

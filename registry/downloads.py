@@ -91,11 +91,15 @@ def base_model_archive_response(base_model: BaseModel, *, head: bool = False) ->
 
 def revision_called(adapter: Adapter, name: str = "") -> Revision:
     """The revision of this branch, tag or commit (7 or more of its digits); the newest of main for "". Raises NotFound."""
+    if not name and adapter.head is not None:
+        adapter.head.adapter = adapter
+        return adapter.head
     revisions = Revision.objects.filter(adapter=adapter).select_related("author", "parent")
-    if not name and adapter.head_id:
-        return revisions.get(pk=adapter.head_id)
-    found = revisions.filter(refs__name=name).first()
-    if found is None and re.fullmatch(r"[0-9a-f]{7,40}", name):
+    found = None
+    if re.fullmatch(r"[0-9a-f]{40}", name):  # as our own pages ask
+        found = revisions.filter(commit=name).first()
+    found = found or revisions.filter(refs__name=name).first()
+    if found is None and re.fullmatch(r"[0-9a-f]{7,39}", name):
         by_commit = list(revisions.filter(commit__startswith=name)[:2])
         found = by_commit[0] if len(by_commit) == 1 else None
     if found is None:

@@ -124,6 +124,7 @@ def visible_adapter(person: Person, namespace: str, name: str) -> Adapter:
         rows = Adapter.objects.alive().filter(shown)
     adapter = (
         rows.select_related("namespace", "base_model", "task", "head", "head__author")
+        .defer("base_model__matrices", "base_model__config")
         .filter(namespace__name__iexact=namespace, name__iexact=name)
         .first()
     )

@@ -1,6 +1,15 @@
 """Finding adapters: parameters that are understood or refused, rows, order, exact counts. docs/search.md says how."""
 
-from registry.search.finding import Facet, FacetValue, Found, count, facets, find
+from registry.search.finding import (
+    Facet,
+    FacetValue,
+    Found,
+    count,
+    facets,
+    family_size,
+    find,
+    modules_by_base,
+)
 from registry.search.query import SORTS, AdapterQuery, BadParameter, yes_or_no
 from registry.search.related import composes_with, revisions_with, tasks_shown_to
 
@@ -14,7 +23,9 @@ __all__ = [
     "composes_with",
     "count",
     "facets",
+    "family_size",
     "find",
+    "modules_by_base",
     "revisions_with",
     "tasks_shown_to",
     "yes_or_no",

@@ -7,6 +7,7 @@ here can always be read again from there.
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ TEXTS = ("license", "language", "targets")
 FIRST_ROOM = 1024
 KEPT_WORDS = 100  # masks of words that many adapters have, a byte for each adapter
 WORTH_KEEPING = 2000  # adapters; the database finds fewer quickly
+NAMES_KEPT_S = 10  # of base models and tasks, in the address and as people read them
 KEPT_CHANGES = 10_000  # positions that changed, for masks to catch up with
 
 
@@ -83,6 +85,8 @@ class Columns:
         self._changed: list[int] = []  # ids, in the order in which their changes were read
         self._forgotten = 0  # how many of them are no longer in the list
         self._kept: OrderedDict[tuple[str, bool], tuple[int, Mask]] = OrderedDict()
+        self._names: dict[tuple[str, int], tuple[str, str]] = {}
+        self._named_at = 0.0
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._data[name][: self.size]
@@ -138,6 +142,19 @@ class Columns:
             if len(self._kept) > KEPT_WORDS:
                 self._kept.popitem(last=False)
         return mask
+
+    def names(
+        self, kind: str, pks: Sequence[int], read: Callable[[Sequence[int]], dict[int, tuple[str, str]]]
+    ) -> dict[int, tuple[str, str]]:
+        """What base models or tasks are called. `read` asks the database; a new name shows after some seconds."""
+        now = time.monotonic()
+        if now - self._named_at > NAMES_KEPT_S:
+            self._names, self._named_at = {}, now
+        names = self._names
+        missing = [pk for pk in pks if (kind, pk) not in names]
+        if missing:
+            names.update({(kind, pk): name for pk, name in read(missing).items()})
+        return {pk: names[kind, pk] for pk in pks if (kind, pk) in names}
 
     def _note_changes(self, ids: Positions) -> None:
         self._changed += ids.tolist()

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from django.db import connection
-from django.db.models import Q
 from numpy.typing import NDArray
 
 from registry.models import Adapter, AdapterScore, BaseModel, Membership, Namespace, Task
@@ -20,6 +19,7 @@ from registry.rights import Person
 from registry.search import backends, columns
 from registry.search.columns import Columns, Mask, Positions
 from registry.search.query import MEGABYTE, AdapterQuery, BadParameter, Range
+from registry.search.related import composes_with
 from web.pagination import BadCursor
 
 FACET_VALUES = 30
@@ -88,7 +88,7 @@ def find(query: AdapterQuery, *, person: Person, with_facets: bool = False) -> F
         items=_adapters(items.tolist(), families),
         next_cursor=cursor,
         count=found,
-        facets=_facets(query, counts) if with_facets else [],
+        facets=_facets(query, counts, table) if with_facets else [],
         is_similar=search.is_similar,
     )
 
@@ -100,12 +100,36 @@ def count(query: AdapterQuery, *, person: Person) -> int:
         return _Search(query, person, table).count()
 
 
+def family_size(adapter: Adapter, *, person: Person) -> int:
+    """How many other adapters this person may see that the adapter can be composed with."""
+    if not adapter.is_composable or adapter.base_model_id is None:
+        return 0
+    if person is not None and person.is_authenticated:  # one query here, three by way of the columns
+        return composes_with(adapter, person=person).count()
+    table = columns.current()
+    with table.lock:
+        visible = _Search(AdapterQuery(), person, table).visible
+        family = visible & table["is_composable"] & (table["base_model_id"] == adapter.base_model_id)
+        return int(np.count_nonzero(family & (table.all_ids != adapter.pk)))
+
+
+def modules_by_base(*, person: Person) -> dict[int, tuple[int, int]]:
+    """Base model -> how many adapters this person sees that name it, and how many of them can be composed."""
+    table = columns.current()
+    with table.lock:
+        visible = _Search(AdapterQuery(), person, table).visible
+        bases, composable = table["base_model_id"], table["is_composable"]
+        seen = np.bincount(bases[visible])
+        mixable = np.bincount(bases[visible & composable], minlength=len(seen))
+    return {int(base): (int(seen[base]), int(mixable[base])) for base in np.flatnonzero(seen) if base}
+
+
 def facets(query: AdapterQuery, *, person: Person) -> list[Facet]:
     """Ways to narrow the query, each with exact counts under all its other parameters."""
     table = columns.current()
     with table.lock:
         counts = _Search(query, person, table).facet_counts()
-    return _facets(query, counts)
+    return _facets(query, counts, table)
 
 
 class _Search:
@@ -301,7 +325,7 @@ _LABELS = {
 }
 
 
-def _facets(query: AdapterQuery, counts: dict[str, list[tuple[Any, int]]]) -> list[Facet]:
+def _facets(query: AdapterQuery, counts: dict[str, list[tuple[Any, int]]], table: Columns) -> list[Facet]:
     chosen = query.as_url_params()
     found = []
     for parameter, label in _LABELS.items():
@@ -312,7 +336,7 @@ def _facets(query: AdapterQuery, counts: dict[str, list[tuple[Any, int]]]) -> li
             base_model = BaseModel.objects.named(wanted)
             wanted = base_model.name.casefold() if base_model else wanted
         if parameter in {"base", "task"}:
-            values = _named(parameter, pairs, wanted)
+            values = _named(parameter, pairs, wanted, table)
         else:
             values = [(*_in_words(parameter, value), total) for value, total in pairs]
             if parameter not in {"rank", "size"}:
@@ -324,17 +348,38 @@ def _facets(query: AdapterQuery, counts: dict[str, list[tuple[Any, int]]]) -> li
     return found
 
 
-def _named(parameter: str, pairs: list[tuple[int, int]], chosen: str) -> list[tuple[str, str, int]]:
+def _named(
+    parameter: str, pairs: list[tuple[int, int]], chosen: str, table: Columns
+) -> list[tuple[str, str, int]]:
     """The most frequent base models or tasks with their names, and the chosen one."""
-    totals = dict(pairs)
-    most = [pk for pk, _ in sorted(pairs, key=lambda pair: (-pair[1], pair[0]))[:FACET_VALUES]]
-    if parameter == "base":
-        bases = BaseModel.objects.filter(Q(pk__in=most) | Q(name__iexact=chosen)).only("name")
-        values = [(row.name, row.name, totals.get(row.pk, 0)) for row in bases]
-    else:
-        tasks = Task.objects.filter(Q(pk__in=most) | Q(slug=chosen)).only("slug", "title")
-        values = [(row.slug, row.title, totals.get(row.pk, 0)) for row in tasks]
-    return sorted((item for item in values if item[2]), key=lambda item: (-item[2], item[0]))
+    ordered = sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
+    names = table.names(parameter, [pk for pk, _ in ordered[:FACET_VALUES]], _READERS[parameter])
+    values = [(*names[pk], total) for pk, total in ordered[:FACET_VALUES] if pk in names]
+    if chosen and len(ordered) > FACET_VALUES and all(value.casefold() != chosen for value, _, _ in values):
+        rare = dict(ordered[FACET_VALUES:])
+        pk = _pk(
+            BaseModel.objects.filter(name__iexact=chosen)
+            if parameter == "base"
+            else Task.objects.filter(slug=chosen)
+        )
+        if pk in rare:
+            values += [
+                (*name, rare[pk]) for name in table.names(parameter, [pk], _READERS[parameter]).values()
+            ]
+    return sorted(values, key=lambda item: (-item[2], item[0]))
+
+
+def _base_names(pks: Sequence[int]) -> dict[int, tuple[str, str]]:
+    rows = BaseModel.objects.filter(pk__in=pks).order_by().values_list("pk", "name")
+    return {pk: (name, name) for pk, name in rows}
+
+
+def _task_names(pks: Sequence[int]) -> dict[int, tuple[str, str]]:
+    rows = Task.objects.filter(pk__in=pks).order_by().values_list("pk", "slug", "title")
+    return {pk: (slug, title) for pk, slug, title in rows}
+
+
+_READERS = {"base": _base_names, "task": _task_names}
 
 
 def _in_words(parameter: str, value: Any) -> tuple[str, str]:

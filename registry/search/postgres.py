@@ -24,6 +24,8 @@ ALTER TABLE registry_adaptertext ADD COLUMN IF NOT EXISTS document tsvector GENE
     (to_tsvector('simple'::regconfig, regexp_replace(names || ' ' || about || ' ' || card, {_SPLIT}))) STORED;
 CREATE INDEX IF NOT EXISTS adapter_text_names ON registry_adaptertext USING gin (names_document);
 CREATE INDEX IF NOT EXISTS adapter_text_words ON registry_adaptertext USING gin (document);
+CREATE INDEX IF NOT EXISTS namespace_name_parts ON registry_namespace USING gin (upper(name::text) gin_trgm_ops);
+CREATE INDEX IF NOT EXISTS task_title_parts ON registry_task USING gin (upper(title::text) gin_trgm_ops);
 CREATE INDEX IF NOT EXISTS adapter_text_likeness ON registry_adaptertext USING gin (lower(names) gin_trgm_ops);
 """
 

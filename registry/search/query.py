@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 from urllib.parse import urlencode
@@ -159,6 +160,13 @@ class AdapterQuery:
         if not params.get("q") and params.get("sort") == "relevance":
             del params["sort"]
         return urlencode({name: value for name, value in params.items() if value})
+
+    def urls_with(self, parameter: str, values: Sequence[str]) -> list[str]:
+        """The query string with each of these values for one parameter: a page of facets has a hundred."""
+        if parameter in self.as_url_params():
+            return [self.url_with(**{parameter: value}) for value in values]
+        rest = self.url_with()
+        return [f"{rest}&{urlencode({parameter: value})}".removeprefix("&") for value in values]
 
     def without(self, parameter: str) -> AdapterQuery:
         """This query with one parameter left open."""

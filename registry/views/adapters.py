@@ -29,7 +29,7 @@ from registry.forms import AdapterForm, LicenceFields
 from registry.models import Adapter, BaseModel, Revision, RevisionFile, WeightStatistics
 from registry.rights import may_change, may_moderate, visible_adapter, writable_adapter
 from registry.views.people import signed_in
-from web.errors import DomainError
+from web.errors import DomainError, NotFound
 
 VERSIONS_SHOWN = 10
 TENSORS_SHOWN = 400
@@ -39,14 +39,18 @@ CARD_KEPT_S = 3600
 
 def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -> HttpResponse:
     """What an adapter is and how to use it; with `commit`, one of its older versions."""
-    if not commit and (moved := moving.moved_from(namespace, name)):
+    try:
+        shown = visible_adapter(request.user, namespace, name)
+    except NotFound:
+        moved = moving.moved_from(namespace, name) if not commit else None
+        if moved is None:
+            raise
         return redirect(visible_adapter(request.user, moved.namespace.name, moved.name))
-    shown = visible_adapter(request.user, namespace, name)
     revision = downloads.revision_called(shown, commit)
     files = list(revision.files.select_related("blob"))
     site = request.build_absolute_uri("/").rstrip("/")
     ways = snippets.snippets_for(shown, revision, site=site)
-    versions = list(shown.revisions.select_related("author")[: VERSIONS_SHOWN + 1])
+    versions = list(shown.revisions.select_related("author").defer("facts", "warnings")[: VERSIONS_SHOWN + 1])
     context = {
         "section": "modules",
         "adapter": shown,
@@ -58,7 +62,7 @@ def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -
         "card_html": _card_html(shown, revision, files),
         "tensors": revision.fact("tensors", [])[:TENSORS_SHOWN],
         "tensor_count": len(revision.fact("tensors", [])),
-        "composes_with": search.composes_with(shown, person=request.user).count(),
+        "composes_with": search.family_size(shown, person=request.user),
         "ways": ways,
         "way": next((way for way in ways if way.name == request.GET.get("use")), ways[0]),
         "versions": versions[:VERSIONS_SHOWN],

@@ -25,15 +25,13 @@ MODULES_SHOWN = 6
 
 def base_models(request: HttpRequest) -> HttpResponse:
     """Every base model that is known here, those with modules first."""
-    visible = Adapter.objects.visible_to(request.user).values("pk")
-    seen = Q(adapters__in=visible)
-    rows = BaseModel.objects.annotate(
-        module_count=Count("adapters", filter=seen),
-        composable_count=Count("adapters", filter=seen & Q(adapters__is_composable=True)),
-    ).order_by("-module_count", "name")
+    rows = BaseModel.objects.defer("matrices", "config")
     words = " ".join(request.GET.get("q", "").split())[:200]
     if words:
-        rows = rows.filter(Q(name__icontains=words) | Q(architecture__icontains=words)).distinct()
+        rows = rows.filter(Q(name__icontains=words) | Q(architecture__icontains=words))
+    counts = search.modules_by_base(person=request.user)
+    listed = [(model, *counts.get(model.pk, (0, 0))) for model in rows]
+    listed.sort(key=lambda row: (-row[1], row[0].name))
     unknown = (
         Adapter.objects.visible_to(request.user)
         .filter(base_model=None)
@@ -47,7 +45,7 @@ def base_models(request: HttpRequest) -> HttpResponse:
         "registry/base_models.html",
         {
             "section": "base_models",
-            "base_models": rows.defer("matrices", "config"),
+            "base_models": listed,
             "words": words,
             "unknown": unknown,
         },

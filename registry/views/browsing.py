@@ -132,14 +132,15 @@ def _listing(request: HttpRequest, query: AdapterQuery, *, with_facets: bool = T
 
 def _for_page(facet: Facet, query: AdapterQuery) -> dict[str, Any]:
     """A facet with the address that each of its values leads to; the chosen one leads back."""
+    urls = query.urls_with(facet.parameter, [item.value for item in facet.values])
     rows = [
         {
             "label": item.label,
             "count": item.count,
             "is_chosen": item.is_chosen,
-            "url": query.url_with(**{facet.parameter: "" if item.is_chosen else item.value}),
+            "url": query.url_with(**{facet.parameter: ""}) if item.is_chosen else url,
         }
-        for item in facet.values
+        for item, url in zip(facet.values, urls, strict=True)
     ]
     return {
         "label": facet.label,

@@ -653,3 +653,21 @@ def test_a_task_is_offered_on_the_upload_page_unless_it_is_only_of_what_is_priva
     html = text(signed_in.get("/upload"))
     assert "Counting things" in html
     assert "Secret things" not in html
+
+
+def test_a_row_that_was_shown_before_shows_what_changed_at_once(client: Client, module: Adapter):
+    assert ">0<span>downloads" in text(client.get("/modules"))
+    Adapter.objects.filter(pk=module.pk).update(downloads=7, description="Says <b>colours</b>")
+    html = text(client.get("/modules"))
+    assert ">7<span>downloads" in html
+    assert "Says &lt;b&gt;colours&lt;/b&gt;" in html
+
+
+def test_facets_escape_what_people_wrote(client: Client, module: Adapter):
+    Adapter.objects.filter(pk=module.pk).update(license='<i>"&x')
+    html = text(client.get("/modules?license=%3Ci%3E%22%26x"))
+    assert (
+        '<li class="on"><a href="?" aria-current="true" title="Remove this filter"><span>&lt;i&gt;&quot;&amp;x</span>'
+        in html
+    )
+    assert "<i>" not in html
