@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import heapq
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -352,20 +353,18 @@ def _named(
     parameter: str, pairs: list[tuple[int, int]], chosen: str, table: Columns
 ) -> list[tuple[str, str, int]]:
     """The most frequent base models or tasks with their names, and the chosen one."""
-    ordered = sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
-    names = table.names(parameter, [pk for pk, _ in ordered[:FACET_VALUES]], _READERS[parameter])
-    values = [(*names[pk], total) for pk, total in ordered[:FACET_VALUES] if pk in names]
-    if chosen and len(ordered) > FACET_VALUES and all(value.casefold() != chosen for value, _, _ in values):
-        rare = dict(ordered[FACET_VALUES:])
+    most = heapq.nsmallest(FACET_VALUES, ((-total, pk) for pk, total in pairs))
+    names = table.names(parameter, [pk for _, pk in most], _READERS[parameter])
+    values = [(*names[pk], -total) for total, pk in most if pk in names]
+    if chosen and len(pairs) > len(most) and all(value.casefold() != chosen for value, _, _ in values):
         pk = _pk(
             BaseModel.objects.filter(name__iexact=chosen)
             if parameter == "base"
             else Task.objects.filter(slug=chosen)
         )
-        if pk in rare:
-            values += [
-                (*name, rare[pk]) for name in table.names(parameter, [pk], _READERS[parameter]).values()
-            ]
+        total = dict(pairs).get(pk, 0)
+        if total:
+            values += [(*name, total) for name in table.names(parameter, [pk], _READERS[parameter]).values()]
     return sorted(values, key=lambda item: (-item[2], item[0]))
 
 
