@@ -186,7 +186,8 @@ def uses(adapter: Adapter, person: Person) -> tuple[QuerySet[Candidate], dict[st
     if known is None or known[0] != whose:
         has_weight = ~Q(mixing_weight=0)
         numbers: dict[str, Any] = {"tried": 0, "count": 0, "weight": None, "attribution": None}
-        if anywhere.exists():  # most are in none, and which of them this person may see is a long question
+        # Most are in none, and which of them somebody may see is a long question. A guest's page has room for both.
+        if whose is not None or anywhere.exists():
             numbers = tried.aggregate(
                 tried=Count("pk"),
                 count=Count("composition", distinct=True, filter=has_weight),
