@@ -251,6 +251,9 @@ S3_SIGNED_DOWNLOADS = env.bool("S3_SIGNED_DOWNLOADS", False)
 MAX_FILE_BYTES = env.int("MAX_FILE_BYTES", 2 * 1024**3)
 MAX_ADAPTER_BYTES = env.int("MAX_ADAPTER_BYTES", 5 * 1024**3)
 MAX_FILES_PER_ADAPTER = 100
+# What one person or organisation may keep, 0 for no limit; many modules at once are what scripts gone wild leave.
+MAX_ADAPTERS_PER_NAMESPACE = env.int("MAX_ADAPTERS_PER_NAMESPACE", 5000)
+MAX_BYTES_PER_NAMESPACE = env.int("MAX_BYTES_PER_NAMESPACE", 0)
 MIN_FREE_DISK_BYTES = env.int("MIN_FREE_DISK_BYTES", 512 * 1024**2)
 MIN_FEW_SHOT_EXAMPLES = 2
 MAX_FEW_SHOT_EXAMPLES = 100

@@ -79,6 +79,12 @@ LIST_PARAMETERS = [
     OpenApiParameter(
         "size", str, description="Whole megabytes of its files, or a range such as 5-19 or 250-."
     ),
+    OpenApiParameter(
+        "created",
+        str,
+        description="A day in UTC or days, both ends included, such as 2026-11-01..2026-11-28 or 2026-11-01..",
+    ),
+    OpenApiParameter("updated", str, description="The same for the time of the newest version."),
     OpenApiParameter("kind", str, enum=Adapter.Kind.values),
     OpenApiParameter("namespace", str),
     OpenApiParameter("scored_on", str, description="Slug of a task: only those with a score on it."),

@@ -17,7 +17,7 @@ from pathlib import Path
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from registry import details, publishing, storage
+from registry import details, publishing, quotas, storage
 from registry.filenames import CARD
 from registry.models import Adapter, Blob, Namespace, Ref, Revision, RevisionFile, User
 from registry.names import check_adapter_name
@@ -115,6 +115,7 @@ def create_adapter(
         raise NameTaken(existing)
     try:
         with transaction.atomic():
+            quotas.require_room_for_one_more(namespace)
             adapter = Adapter.objects.create(
                 namespace=namespace, name=name, visibility=visibility, created_by=author
             )

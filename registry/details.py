@@ -15,10 +15,22 @@ LIMITS = {
     "description": 500,
     "license": 100,
     "language": 40,
+    "dataset": 300,
+    "dataset_revision": 100,
+    "training": 300,
+    "leakage": 500,
+    "prompt_template": 1000,
     "base_model": 500,
     "task": 200,
     "message": 500,
 }
+
+
+# What is said about an adapter in one text each, without a check of its own.
+TEXTS = (
+    "description", "license", "language", "dataset", "dataset_revision", "training", "leakage", "prompt_template",
+)  # fmt: skip
+INPUT = "{input}"  # where the text goes in a prompt template
 
 
 class BadDetail(DomainError):
@@ -39,6 +51,8 @@ def check_text(field: str, value: str, *, limit: int | None = None) -> str:
         raise BadDetail(
             field, f"The {_said(field)} holds the character U+{ord(odd):04X}, which no text here may."
         )
+    if field == "prompt_template" and value and INPUT not in value:
+        raise BadDetail(field, "The prompt template has to hold {input}, where the text goes.")
     return value
 
 
@@ -64,7 +78,7 @@ def check_visibility(value: str) -> str:
 
 def usable(field: str, value: Any) -> str:
     """A text that a card gives for `field`, or "" where we cannot use it: a card's mistake refuses no upload."""
-    if isinstance(value, list) and field == "language":
+    if isinstance(value, list) and field in {"language", "dataset"}:
         value = ", ".join(map(str, value))
     if not isinstance(value, str):
         return ""
@@ -86,7 +100,16 @@ def usable_tags(tags: Iterable[Any]) -> list[str]:
 
 
 def _said(field: str) -> str:
-    return {"license": "licence", "base_model": "name of the base model", "tags": "tag"}.get(field, field)
+    return {
+        "license": "licence",
+        "base_model": "name of the base model",
+        "tags": "tag",
+        "dataset": "data set",
+        "dataset_revision": "revision of the data set",
+        "training": "note on training",
+        "leakage": "note on leakage",
+        "prompt_template": "prompt template",
+    }.get(field, field)
 
 
 def _is_odd(letter: str) -> bool:

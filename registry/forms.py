@@ -157,6 +157,16 @@ class AdapterForm(LicenceFields):
         max_length=500,
         widget=forms.TextInput(attrs={"list": "base-models", "autocomplete": "off", "spellcheck": "false"}),
     )
+    dataset = forms.CharField(label="Data set", required=False, max_length=300)
+    dataset_revision = forms.CharField(label="Revision of the data", required=False, max_length=100)
+    training = forms.CharField(label="Training", required=False, max_length=300)
+    leakage = forms.CharField(label="Seen before?", required=False, max_length=500)
+    prompt_template = forms.CharField(
+        label="Prompt template",
+        required=False,
+        max_length=1000,
+        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false", "class": "mono"}),
+    )
     language = forms.CharField(label="Language", required=False, max_length=40)
     tags = forms.CharField(label="Tags", required=False, max_length=2000, help_text="Separated by commas.")
     visibility = forms.ChoiceField(

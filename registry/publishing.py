@@ -29,6 +29,7 @@ from registry import (
     details,
     filenames,
     inspection,
+    quotas,
     safetensors_header,
     storage,
     task_sets,
@@ -208,14 +209,14 @@ def validate(*, author: User, files: Mapping[str, Path], base_model: str = "") -
 
 
 def update_adapter(adapter: Adapter, *, actor: User, **changes: Any) -> Adapter:
-    """Change what is said about an adapter: description, license, language, tags, visibility, task (a slug or title).
+    """Change what is said about an adapter: one of `details.TEXTS`, tags, visibility, task (a slug or title).
 
     Also `base_model`, for one whose base was unknown or wrong: its matrices are compared again. Raises Forbidden,
     BadDetail.
     """
     require_change(actor, adapter)
     texts = _checked(**{name: changes.pop(name) for name in list(changes) if name in details.LIMITS})
-    for name in ("description", "license", "language"):
+    for name in details.TEXTS:
         if name in texts:
             setattr(adapter, name, texts[name])
     if "tags" in changes:
@@ -257,7 +258,7 @@ def recheck_adapters(base_model: BaseModel) -> int:
         with transaction.atomic():
             adapter = Adapter.objects.select_for_update().get(pk=pk)
             _compare_with(adapter, base_model)
-            adapter.save(update_fields=["base_model", "is_composable", "rank", "size_bytes"])
+            adapter.save(update_fields=["base_model", "is_composable", "rank", "parameters", "size_bytes"])
         count += 1
     return count
 
@@ -372,9 +373,11 @@ def _report(prepared: Prepared, person: User) -> Report:
 
 
 def _said_by_card(front_matter: Mapping[str, Any]) -> dict[str, Any]:
-    """Licence, language and tags as a card gives them, as far as they can be used."""
+    """What a card's front matter gives, as far as it can be used; `datasets` is the Hub's word."""
     tags = front_matter.get("tags")
     return {
+        "dataset": details.usable("dataset", front_matter.get("datasets")),
+        "prompt_template": details.usable("prompt_template", front_matter.get("prompt_template")),
         "license": details.usable("license", front_matter.get("license")),
         "language": details.usable("language", front_matter.get("language")),
         "tags": details.usable_tags(tags if isinstance(tags, list) else []),
@@ -413,6 +416,7 @@ def _adapter_to_write(
     put there.
     """
     if before is None:
+        quotas.require_room_for_one_more(namespace)
         try:
             with transaction.atomic():
                 return Adapter.objects.create(namespace=namespace, name=name, kind=kind, created_by=author)
@@ -445,13 +449,15 @@ def describe(adapter: Adapter, given: Mapping[str, str], tags: Sequence[str], pr
     by_card = _said_by_card(prepared.found.front_matter)
     for name in ("description", "license", "language"):
         setattr(adapter, name, given[name] or getattr(adapter, name) or by_card.get(name, ""))
+    for name in ("dataset", "prompt_template"):
+        setattr(adapter, name, getattr(adapter, name) or by_card[name])
     adapter.tags = list(tags) or adapter.tags or by_card["tags"]
 
 
 def describe_by_card(adapter: Adapter, prepared: Prepared, *, is_new_card: bool) -> None:
-    """Set licence, language and tags by the card: a new card counts, an old one only fills what is empty."""
+    """Set what the card says: a new card counts, an old one only fills what is empty."""
     by_card = _said_by_card(prepared.found.front_matter)
-    for name in ("license", "language", "tags"):
+    for name in ("license", "language", "tags", "dataset", "prompt_template"):
         current = getattr(adapter, name)
         setattr(adapter, name, (by_card[name] or current) if is_new_card else (current or by_card[name]))
 
@@ -480,6 +486,8 @@ def write_revision(
     """
     found = prepared.found
     now = timezone.now()
+    size_bytes = sum(blob.size_bytes for blob in blobs.values())
+    quotas.require_bytes(adapter.namespace, size_bytes)
     message = message or ("Upload a new version" if adapter.head_id else "Upload")
     parent = Revision.objects.filter(refs__adapter=adapter, refs__name=branch).first()
     revision = Revision.objects.create(
@@ -496,7 +504,7 @@ def write_revision(
         composable_reason=prepared.composable_reason[:500],
         base_fit=found.base_fit,
         tensor_sha256=found.facts.get("tensor_hash", ""),
-        size_bytes=sum(blob.size_bytes for blob in blobs.values()),
+        size_bytes=size_bytes,
     )
     RevisionFile.objects.bulk_create(
         RevisionFile(revision=revision, path=path, blob=blob, is_lfs=path.endswith(".safetensors"))
@@ -548,6 +556,7 @@ def _commit_id(
 def _repeat_facts(adapter: Adapter, head: Revision) -> None:
     """The head's facts, on the adapter, where lists and filters read them."""
     adapter.rank = head.facts.get("rank")
+    adapter.parameters = head.facts.get("parameters")
     adapter.size_bytes = head.size_bytes
     adapter.is_composable = head.is_composable
 

@@ -62,7 +62,7 @@ class AdapterSerializer(serializers.ModelSerializer[Adapter]):
         fields = [
             "id", "namespace", "name", "kind", "visibility", "description", "license", "language", "tags", "task",
             "base_model", "base_model_label", "base_fit", "composable", "composable_reason", "composes_with", "rank",
-            "size_bytes", "best_score", "downloads", "revision", "created_at", "updated_at", "url",
+            "parameters", "dataset", "dataset_revision", "training", "leakage", "prompt_template", "size_bytes", "best_score", "downloads", "revision", "created_at", "updated_at", "url",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -210,6 +210,15 @@ class AdapterChangesSerializer(StrictSerializer):
     description = serializers.CharField(required=False, allow_blank=True)
     license = serializers.CharField(required=False, allow_blank=True)
     language = serializers.CharField(required=False, allow_blank=True)
+    dataset = serializers.CharField(required=False, allow_blank=True, help_text="What it was trained on.")
+    dataset_revision = serializers.CharField(required=False, allow_blank=True)
+    training = serializers.CharField(required=False, allow_blank=True, help_text="Epochs and the like.")
+    leakage = serializers.CharField(
+        required=False, allow_blank=True, help_text="What the base model or a test set may have seen of it."
+    )
+    prompt_template = serializers.CharField(
+        required=False, allow_blank=True, trim_whitespace=False, help_text="With {input} where the text goes."
+    )
     visibility = serializers.ChoiceField(choices=Adapter.Visibility.choices, required=False)
     tags = serializers.ListField(child=serializers.CharField(), required=False)
     task = serializers.CharField(required=False, allow_blank=True, help_text="Slug or title; empty for none.")

@@ -103,6 +103,14 @@ def _base_name(adapter: Adapter) -> str:
     return adapter.base_model_label or "BASE_MODEL"
 
 
+def _prompt(adapter: Adapter) -> list[str]:
+    """How to write the prompt that it was trained with, if its owner said one."""
+    if not adapter.prompt_template:
+        return []
+    template = json.dumps(adapter.prompt_template, ensure_ascii=False)  # quoted, it stays one text
+    return ["", f'prompt = {template}.replace("{{input}}", "your text")']
+
+
 def _note(adapter: Adapter) -> str:
     if adapter.base_model or adapter.base_model_label:
         return ""
@@ -114,6 +122,7 @@ def _peft(adapter: Adapter, revision: Revision, site: str) -> Snippet:
         *_imports(adapter, revision, peft=True),
         *_loading(adapter, revision, site),
         "model = PeftModel.from_pretrained(model, adapter)",
+        *_prompt(adapter),
     ]
     return Snippet("peft", "peft", "\n".join(lines), _note(adapter))
 
@@ -123,6 +132,7 @@ def _transformers(adapter: Adapter, revision: Revision, site: str) -> Snippet:
         *_imports(adapter, revision, peft=False),
         *_loading(adapter, revision, site),
         "model.load_adapter(adapter)",
+        *_prompt(adapter),
     ]
     return Snippet("transformers", "transformers", "\n".join(lines), _note(adapter))
 

@@ -132,7 +132,22 @@ class Adapter(models.Model):
     )
     head = models.ForeignKey("Revision", null=True, blank=True, on_delete=models.PROTECT, related_name="+")
 
+    dataset = models.CharField(
+        max_length=300, blank=True, help_text="What it was trained on: a data set's name or address."
+    )
+    dataset_revision = models.CharField(max_length=100, blank=True, help_text="Which state of it.")
+    training = models.CharField(max_length=300, blank=True, help_text="Epochs, learning rate and the like.")
+    leakage = models.CharField(
+        max_length=500, blank=True, help_text="What of it the base model, or a test set, may have seen."
+    )
+    prompt_template = models.CharField(
+        max_length=1000,
+        blank=True,
+        help_text="The prompt it was trained with; {input} is where the text goes.",
+    )
+
     rank = models.PositiveIntegerField(null=True, blank=True, help_text="The largest of its ranks.")
+    parameters = models.BigIntegerField(null=True, blank=True, help_text="Numbers in its LoRA matrices.")
     size_bytes = models.BigIntegerField(default=0)
     is_composable = models.BooleanField(default=False)
     best_score = models.FloatField(null=True, blank=True, help_text="0 to 1, measured here on held-out rows.")

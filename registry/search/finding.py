@@ -19,7 +19,7 @@ from registry.models import Adapter, AdapterScore, BaseModel, Membership, Namesp
 from registry.rights import Person
 from registry.search import backends, columns
 from registry.search.columns import Columns, Mask, Positions
-from registry.search.query import MEGABYTE, AdapterQuery, BadParameter, Range
+from registry.search.query import DAY_US, MEGABYTE, AdapterQuery, BadParameter, Range
 from registry.search.related import composes_with
 from web.pagination import BadCursor
 
@@ -174,6 +174,10 @@ class _Search:
             masks["rank"] = _within(table["rank"], query.rank, unit=1)
         if query.size:
             masks["size"] = _within(table["size_bytes"], query.size, unit=MEGABYTE)
+        if query.created:
+            masks["created"] = _within(table["created_us"], query.created, unit=DAY_US)
+        if query.updated:
+            masks["updated"] = _within(table["updated_us"], query.updated, unit=DAY_US)
         for name in columns.TEXTS:
             if value := getattr(query, name):
                 text = value if name == "targets" else value.lower()

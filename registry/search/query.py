@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import date, timedelta
 from typing import Any, ClassVar
 from urllib.parse import urlencode
 
@@ -19,6 +20,8 @@ MAX_TEXT = 200
 MAX_WORDS = 10
 MEGABYTE = 1_000_000
 MAX_SIZE_MB = 100_000
+EPOCH = date(1970, 1, 1)
+DAY_US = 86_400_000_000
 
 # What an order is called -> what it means, for people. All go from high to low.
 SORTS: dict[str, str] = {
@@ -62,6 +65,19 @@ class Range:
 
 
 @dataclass(frozen=True)
+class Days(Range):
+    """Whole days in UTC, counted from 1970, both ends included."""
+
+    def __str__(self) -> str:
+        if self.low is None and self.high is None:
+            return ""
+        low, high = (
+            "" if day is None else (EPOCH + timedelta(days=day)).isoformat() for day in (self.low, self.high)
+        )
+        return low if low == high else f"{low}..{high}"
+
+
+@dataclass(frozen=True)
 class AdapterQuery:
     """What somebody is looking for; empty means any."""
 
@@ -74,6 +90,8 @@ class AdapterQuery:
     license: str = ""
     language: str = ""
     size: Range = Range()
+    created: Days = Days()
+    updated: Days = Days()
     kind: str = ""
     namespace: str = ""
     scored_on: str = ""
@@ -82,8 +100,8 @@ class AdapterQuery:
     limit: int = 20
 
     PARAMETERS: ClassVar = (
-        "q", "task", "base", "composable", "rank", "targets", "license", "language", "size", "kind", "namespace",
-        "scored_on", "sort", "cursor", "limit",
+        "q", "task", "base", "composable", "rank", "targets", "license", "language", "size", "created", "updated",
+        "kind", "namespace", "scored_on", "sort", "cursor", "limit",
     )  # fmt: skip
 
     @classmethod
@@ -110,6 +128,8 @@ class AdapterQuery:
             license=_text(params, "license"),
             language=_text(params, "language"),
             size=_range("size", _text(params, "size"), MAX_SIZE_MB, first=0),
+            created=_days("created", _text(params, "created")),
+            updated=_days("updated", _text(params, "updated")),
             kind=_one_of("kind", _text(params, "kind"), Adapter.Kind.values),
             namespace=_text(params, "namespace"),
             scored_on=_text(params, "scored_on"),
@@ -146,6 +166,8 @@ class AdapterQuery:
             "license": self.license,
             "language": self.language,
             "size": str(self.size),
+            "created": str(self.created),
+            "updated": str(self.updated),
             "kind": self.kind,
             "namespace": self.namespace,
             "scored_on": self.scored_on,
@@ -242,3 +264,34 @@ def _range(name: str, text: str, most: int, *, first: int) -> Range:
     if low is not None and high is not None and low > high:
         raise BadParameter(name, f"{name!r} goes from {low} down to {high}; turn the two around.")
     return Range(low, high)
+
+
+def _days(name: str, text: str) -> Days:
+    """ "2026-11-28" is that day, "2026-11-01..2026-11-28" both ends included, "2026-11-01.." since then. Raises
+    BadParameter."""
+    if not text:
+        return Days()
+    low, dots, high = text.partition("..")
+    ends = [_day(name, part, text) for part in ((low, high) if dots else (low, low))]
+    if ends == [None, None]:
+        raise BadParameter(
+            name, f"{name!r} is a day or days such as 2026-11-01..2026-11-28, not {text[:40]!r}."
+        )
+    if None not in ends and ends[0] > ends[1]:  # type: ignore[operator]
+        raise BadParameter(name, f"{name!r} goes from {low} back to {high}; turn the two around.")
+    return Days(*ends)
+
+
+def _day(name: str, text: str, whole: str) -> int | None:
+    if not text:
+        return None
+    try:
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d", text, re.ASCII):
+            raise ValueError
+        found = date.fromisoformat(text)
+    except ValueError:
+        message = f"{name!r} is a day or days such as 2026-11-01..2026-11-28, not {whole[:40]!r}."
+        raise BadParameter(name, message) from None
+    if found < EPOCH:
+        raise BadParameter(name, f"{name!r} begins with 1970-01-01.")
+    return (found - EPOCH).days

@@ -38,6 +38,7 @@ class Row:
     task_slug: str
     task_title: str
     rank: int | None
+    parameters: int | None
     size_bytes: int
     is_composable: bool
     composable_reason: str
@@ -65,6 +66,7 @@ def module_row(adapter: Adapter) -> SafeString:
             task_slug=task.slug if task else "",
             task_title=task.title if task else "",
             rank=adapter.rank,
+            parameters=adapter.parameters,
             size_bytes=adapter.size_bytes,
             is_composable=adapter.is_composable,
             composable_reason=head.composable_reason if head and not adapter.is_composable else "",

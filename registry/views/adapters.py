@@ -195,6 +195,10 @@ def _said(adapter: Adapter) -> dict[str, Any]:
         "task": adapter.task.title if adapter.task else "",
         "base_model": adapter.base_model.name if adapter.base_model else adapter.base_model_label,
         "language": adapter.language,
+        **{
+            name: getattr(adapter, name)
+            for name in ("dataset", "dataset_revision", "training", "leakage", "prompt_template")
+        },
         "tags": ", ".join(adapter.tags),
         "visibility": adapter.visibility,
         **LicenceFields.initial_for(adapter.license),

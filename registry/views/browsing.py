@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from django.contrib import messages
@@ -11,9 +12,10 @@ from django.db.models import Count, Sum
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils import timezone
 from django.views.decorators.http import require_POST
 
-from registry import following, saved_searches, search
+from registry import following, quotas, saved_searches, search
 from registry.models import Adapter, Namespace, SavedSearch, User
 from registry.rights import is_member, may_write
 from registry.search import AdapterQuery, Facet
@@ -100,6 +102,7 @@ def namespace(request: HttpRequest, namespace: str) -> HttpResponse:
         if owner.kind == Namespace.Kind.ORGANISATION
         else [],
         "may_write": may_write(request.user, owner),
+        "quota": quotas.use_of(owner) if may_write(request.user, owner) else None,
         "is_followed": following.follows(request.user, namespace=owner),
         "is_member": owner.is_organisation and is_member(request.user, owner),
         **_listing(request, query, with_facets=False),
@@ -115,6 +118,8 @@ def _listing(request: HttpRequest, query: AdapterQuery, *, with_facets: bool = T
         "page": page,
         "count": page.count,
         "facets": [_for_page(facet, query) for facet in facets],
+        "recently": _recently(query),
+        "any_time_url": query.url_with(updated=""),
         "has_facets": any(facet.values for facet in facets),
         "filters": _filters(query, facets),
         "sorts": [
@@ -169,10 +174,37 @@ def _filters(query: AdapterQuery, facets: list[Facet]) -> list[Filter]:
             "size": shown if " " in shown else f"{shown} MB",
             "targets": f"on {shown.replace(',', ', ')}",
             "scored_on": f"scored on {shown}",
+            "created": f"published {_in_words(shown)}",
+            "updated": f"updated {_in_words(shown)}",
             "namespace": f"by {shown}",
         }.get(name, shown)
         filters.append(Filter(words, query.url_with(**{name: ""})))
     return filters
+
+
+def _in_words(days: str) -> str:
+    """`2026-11-01..` -> `since 2026-11-01`."""
+    low, dots, high = days.partition("..")
+    if not dots:
+        return f"on {low}"
+    return f"since {low}" if not high else f"until {high}" if not low else f"from {low} to {high}"
+
+
+def _recently(query: AdapterQuery) -> list[dict[str, Any]]:
+    """Lists of what was updated of late, beside the facets."""
+    today = timezone.now().date()
+    rows = []
+    for words, days in (("last week", 7), ("last month", 30), ("last year", 365)):
+        since = f"{today - timedelta(days=days)}.."
+        is_chosen = str(query.updated) == since
+        rows.append(
+            {
+                "label": words,
+                "is_chosen": is_chosen,
+                "url": query.url_with(updated="" if is_chosen else since),
+            }
+        )
+    return rows
 
 
 def _api_call(request: HttpRequest, query: AdapterQuery) -> str:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from datetime import datetime
 from urllib.parse import urlencode
 
 import numpy as np
@@ -378,3 +379,41 @@ def test_the_first_row_of_any_number_is_the_first_of_a_whole_sort():
         for wanted in (1, 2, 21):
             whole = np.lexsort((-ids, -keys))[:wanted]
             assert finding._first(keys, ids, wanted).tolist() == whole.tolist(), (size, wanted)
+
+
+def test_days_narrow_by_when_it_was_published_and_updated():
+    for name, created, updated in (("old", "2026-01-10", "2026-06-01"), ("new", "2026-05-20", "2026-05-20")):
+        adapter = make_adapter(name)
+        Adapter.objects.filter(pk=adapter.pk).update(
+            created_at=datetime.fromisoformat(f"{created}T23:59:59+00:00"),
+            updated_at=datetime.fromisoformat(f"{updated}T00:00:00+00:00"),
+        )
+
+    def names(address: str) -> set[str]:
+        return {row["name"] for row in Client().get(f"/api/v1/adapters/?{address}").json()["results"]}
+
+    assert names("created=2026-01-10") == {"old"}
+    assert names("created=2026-01-11..") == {"new"}
+    assert names("created=..2026-05-19") == {"old"}
+    assert names("updated=2026-05-20..2026-06-01") == {"old", "new"}
+    assert names("updated=2026-05-21..2026-06-01") == {"old"}
+    page = Client().get("/modules?updated=2026-05-21..").content.decode()
+    assert "updated since 2026-05-21" in page
+    assert "last month" in page
+
+
+@pytest.mark.parametrize(
+    ("days", "sentence"),
+    [
+        ("2026-13-01", "is a day or days such as"),
+        ("yesterday", "is a day or days such as"),
+        ("..", "is a day or days such as"),
+        ("2026-05-02..2026-05-01", "turn the two around"),
+        ("1969-01-01", "begins with 1970"),
+        ("20260501", "is a day or days such as"),
+    ],
+)
+def test_days_that_are_none_are_refused(days, sentence):
+    answer = Client().get(f"/api/v1/adapters/?created={days}")
+    assert answer.status_code == 400
+    assert sentence in answer.json()["message"]
