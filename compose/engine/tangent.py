@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 _NEWTON_STEPS = 4
 _PROXIMAL_STEPS = 150
@@ -21,32 +23,30 @@ class Tangent:
 
     def __init__(self, log_probs: np.ndarray, *, step: float) -> None:
         """`log_probs` (1 + n, positions, classes): of the centre, then with each weight raised by `step`."""
-        exact = log_probs.astype(np.float64)
+        # On the CPU and in double precision; torch and not numpy, whose threads wait for each other at this size.
+        exact = torch.from_numpy(log_probs).double()
         self._z = exact[0]  # (positions, classes)
         self._slopes = (exact[1:] - exact[0]) / step  # (n, positions, classes)
-        self._flat = self._slopes.reshape(len(self._slopes), -1)
-        self._positions = self._z.shape[0]
+        self._flat = self._slopes.flatten(1)  # (n, positions * classes)
+        self._by_position = self._slopes.permute(1, 0, 2).contiguous()  # (positions, n, classes)
 
     def steps(self, centre: np.ndarray, *, l1: float, l2: float, dampings: Sequence[float]) -> np.ndarray:
         """(dampings, n) steps d, each minimising loss(d) + l1·|centre + d|₁ + l2/2·|centre + d|² + damping/2·|d|²."""
         damping = np.asarray(dampings, dtype=np.float64)[:, None]
         found = np.zeros((len(damping), len(centre)))
         for _ in range(_NEWTON_STEPS):
-            slope, curvature = self._slope_and_curvature(found)
-            found = _proximal(centre, found, slope, curvature, l1=l1, l2=l2, damping=damping)
+            slope, curvature = self._slope_and_curvature(torch.from_numpy(found))
+            found = _proximal(centre, found, slope.numpy(), curvature.numpy(), l1=l1, l2=l2, damping=damping)
         return found
 
-    def _slope_and_curvature(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Gradient (m, n) and Gauss-Newton matrix (m, n, n) of the modelled loss at each step."""
-        slopes, curvatures = [], []
-        for step in steps:
-            z = self._z + (step @ self._flat).reshape(self._z.shape)
-            p = np.exp(z - z.max(1, keepdims=True))
-            p /= p.sum(1, keepdims=True)
-            expected = (self._slopes * p).sum(2)  # (n, positions)
-            slopes.append((expected - self._slopes[:, :, 0]).sum(1))
-            curvatures.append((self._flat * p.reshape(-1)) @ self._flat.T - expected @ expected.T)
-        return np.stack(slopes) / self._positions, np.stack(curvatures) / self._positions
+    def _slope_and_curvature(self, steps: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient (m, n) and Gauss-Newton matrix (m, n, n) of the modelled loss at each step (m, n)."""
+        p = (self._z + (steps @ self._flat).view(-1, *self._z.shape)).softmax(2)  # (m, positions, classes)
+        expected = (self._by_position @ p.permute(1, 2, 0)).permute(2, 1, 0)  # (m, n, positions)
+        slope = (expected - self._slopes[:, :, 0]).sum(2)
+        second = torch.stack([(self._flat * each.flatten()) @ self._flat.T for each in p])
+        positions = len(self._z)
+        return slope / positions, (second - expected @ expected.transpose(1, 2)) / positions
 
 
 def _proximal(
