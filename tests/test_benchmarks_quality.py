@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -18,7 +19,15 @@ from demo.collection import T5
 def record(task: str, draw: int, pool: int, **right: int) -> dict:
     names = {"lorahub": "lorahub, 40", "auto": "auto", "whole": "auto, all modules"}
     found = {
-        names[name]: {"right": hits, "n": 10, "evaluations": 40, "rows": 200, "cpu_s": 1.5, "loss": 0.1}
+        names[name]: {
+            "right": hits,
+            "n": 10,
+            "evaluations": 40,
+            "rows": 200,
+            "cpu_s": 1.5,
+            "peak_mib": 300.0,
+            "loss": 0.1,
+        }
         for name, hits in right.items()
     }
     return {
@@ -46,6 +55,20 @@ def test_other_settings_of_a_method_make_another_cell(monkeypatch: pytest.Monkey
     monkeypatch.setattr("compose.engine.auto.L1_PENALTY", 0.5)
     assert searched.key != before[0]
     assert fixed.key == before[1]
+
+
+def test_the_half_that_methods_are_adjusted_on_can_be_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tasks: set[str] = set()
+
+    def note_the_task(cell: Cell) -> dict:
+        tasks.add(cell.task)
+        return {}
+
+    monkeypatch.setattr(quality, "measure", note_the_task)
+    quality.main(["run", "--record", str(tmp_path / "r"), "--half", "reporting", "--groups", "static"])
+    assert tasks == {pair.key for pair in plan.reporting(T5)}
 
 
 def record_measuring(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -93,7 +116,7 @@ def test_a_line_tells_mean_interval_difference_spread_and_cost():
     pair = T5.held_out[0]
     records = [record(pair.key, draw, 1, lorahub=1, auto=7 + draw % 2) for draw in (1, 2)]
     line = next(line for line in tables.table(records, [pair]).splitlines() if line.startswith("| auto |"))
-    assert line == "| auto | 0.75 (0.70 to 0.80) | +0.65 (+0.60 to +0.70) | 0.07 | 40 | 200 | 1.5 | 2 |"
+    assert line == "| auto | 0.75 (0.70 to 0.80) | +0.65 (+0.60 to +0.70) | 0.07 | 40 | 200 | 1.5 | 300 | 2 |"
 
 
 def test_shuffled_labels_leave_no_example_its_own_answer():
@@ -112,6 +135,15 @@ def test_modules_that_know_nothing_are_as_large_as_the_real_ones():
         for other in (random.factors[path], permuted.factors[path]):
             assert float((other.b @ other.a).norm()) == pytest.approx(float(change.norm()), rel=1e-4)
             assert ((other.b @ other.a) * change).sum().abs() < 0.2 * change.norm() ** 2
+
+
+def test_a_cell_tells_what_its_search_took():
+    found = measure(Cell(T5.id, T5.held_out[0].key, "lorahub", 1, 1, rows=2))
+    assert set(found) == {"lorahub, 40", "best single"}
+    assert found["lorahub, 40"].evaluations == 40
+    assert found["best single"].cpu_s > 0
+    if sys.platform == "linux":
+        assert 50 < found["lorahub, 40"].peak_mib < 10_000
 
 
 def test_one_cell_of_the_bench_runs_with_the_merges_of_peft():

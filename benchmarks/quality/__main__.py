@@ -1,4 +1,4 @@
-"""How well the methods compose, on the demo collection: `python -m benchmarks.quality run`, then `... table`."""
+"""How well the methods compose, on the demo collection: `python -m benchmarks.quality run`, then `... table`; or `... beside`."""
 
 from __future__ import annotations
 
@@ -14,34 +14,50 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality import plan, tables
+from benchmarks.quality import beside, plan, tables
 from benchmarks.quality.cells import GROUPS, Cell, measure
 from demo.build import prepare_process
-from demo.collection import LLAMA
+from demo.collection import LLAMA, T5
 
 BENCHES = ("main", "causal", "curve")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
-    parser.add_argument("command", choices=("run", "table"))
-    parser.add_argument(
-        "--record", type=Path, required=True, help="JSON lines, one for every cell; a run goes on here"
-    )
+    parser.add_argument("command", choices=("run", "table", "beside"))
+    parser.add_argument("--record", type=Path, help="JSON lines, one for every cell; a run goes on here")
     parser.add_argument("--bench", choices=BENCHES, default="main")
     parser.add_argument("--rows", type=int, default=100, help="test rows of a cell (default: 100)")
     parser.add_argument("--groups", nargs="*", default=list(GROUPS), choices=list(GROUPS), help="only these")
+    parser.add_argument(
+        "--half", choices=("reporting", "tuning"), help="only this half of the main bench's held-out tasks"
+    )
     parser.add_argument("--workers", type=int, default=1, help="processes, one thread each (default: 1)")
     parser.add_argument("--share", default="1/1", help="2/3: the second of three runs that share the cells")
     parser.add_argument(
         "--minutes", type=float, default=0.0, help="take no new cell after so many; 0: no limit"
     )
     parser.add_argument("--cells", type=int, default=0, help="only the first so many cells; 0: all")
+    parser.add_argument(
+        "--reference-venv", type=Path, help="beside: environment of lorahub==0.1.0; made if it is not there"
+    )
+    parser.add_argument("--threads", type=int, default=2, help="beside: of both sides (default: 2)")
     options = parser.parse_args(arguments)
+    if options.command == "beside":
+        if options.reference_venv is None:
+            parser.error("beside needs --reference-venv")
+        print(beside.compare(options.reference_venv, threads=options.threads))
+        return
+    if options.record is None:
+        parser.error(f"{options.command} needs --record")
     if options.command == "table":
         print(tables.page(options.bench, list(records(options.record))))
         return
     wanted = (cell for cell in cells_of(options.bench, options.rows) if cell.group in options.groups)
+    if options.half:
+        halves = {"reporting": plan.reporting(T5), "tuning": plan.tuning(T5)}
+        tasks = {pair.key for pair in halves[options.half]}
+        wanted = (cell for cell in wanted if cell.task in tasks)
     cells = list(islice(wanted, options.cells or None))
     part, parts = (int(number) for number in options.share.split("/"))
     done = {record["key"] for record in records(options.record)}

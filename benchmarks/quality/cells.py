@@ -7,8 +7,10 @@ import json
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -49,37 +51,41 @@ class Cell:
 
 
 def _settings(group: str) -> dict[str, object]:
-    if group in ("static", "lorahub", "lorahub-200"):
-        return {}
-    searched: dict[str, object] = {
-        "l1": auto.L1_PENALTY,
-        "l2": auto.L2_PENALTY,
-        "step": auto.STEP,
-        "kept": auto.MOST_KEPT,
-    }
-    if group == "crowd":
-        searched["kept for"] = "moving the answers"
-    searched |= {
-        "enough": auto.ENOUGH,
-        "dampings": auto.DAMPINGS,
-        "budget": method_named("auto").usual_budget,
-    }
-    return searched | {
-        "rate": gradient.RATE,
-        "start": gradient.START_TOTAL,
-        "descent l1": gradient.L1_PENALTY,
-    }
+    """What the methods of a group are set to, where it may still change."""
+    if group in ("gradient", "gradient-all"):
+        return {
+            "rate": gradient.RATE,
+            "start": gradient.START_TOTAL,
+            "l1": gradient.L1_PENALTY,
+            "budget": method_named("gradient").usual_budget,
+        }
+    if group in ("auto", "auto-all", "crowd", "controls"):
+        return {
+            "l1": auto.L1_PENALTY,
+            "l2": auto.L2_PENALTY,
+            "step": auto.STEP,
+            "kept": auto.MOST_KEPT,
+            "enough": auto.ENOUGH,
+            "dampings": auto.DAMPINGS,
+            "budget": method_named("auto").usual_budget,
+        }
+    return {}
 
 
 @dataclass(frozen=True)
 class Found:
-    """What one method reached in a cell; `cpu_s` is this process's, on one thread, for the search alone."""
+    """What one method reached in a cell.
+
+    `cpu_s` and `peak_mib` are of the search: processor seconds on one thread with the audition where the method has one, and
+    the most that lay in memory, interpreter, base and modules included. 0: no search, or not known on this system.
+    """
 
     right: int
     n: int
     evaluations: int = 0
     rows: int = 0
     cpu_s: float = 0.0
+    peak_mib: float = 0.0
     loss: float = 0.0
 
 
@@ -119,6 +125,29 @@ def _base(base: Base) -> LoadedBase:
 Group = Callable[[Base, _Task, "Cell"], dict[str, Found]]
 
 
+@dataclass(frozen=True)
+class _Audition:
+    """Loss of every module alone, and what it took to learn these."""
+
+    losses: list[float]
+    cpu_s: float
+
+
+class _PeakMemory:
+    """The most memory this process held since; Linux alone can be asked."""
+
+    def __init__(self) -> None:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # forget the peak until now
+
+    def peak_mib(self) -> float:
+        with suppress(OSError):
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) / 1024
+        return 0.0
+
+
 class _Desk:
     """A bank of modules, what is searched on it, and what answers in the end."""
 
@@ -136,13 +165,15 @@ class _Desk:
         """Let this mix answer the test rows."""
         self._answering[name] = (mix, cost)
 
-    def search(self, name: str, method_name: str, budget: int, examples: Sequence[Example]) -> list[float]:
-        """Run a method on the examples and let what it finds answer. Returns the audition's losses."""
+    def search(self, name: str, method_name: str, budget: int, examples: Sequence[Example]) -> _Audition:
+        """Run a method on the examples and let what it finds answer."""
         method = method_named(method_name)
+        memory = _PeakMemory()
         started = time.process_time()
         scorer = Scorer(self.task.base, self.mixer, tokenise(self.task.base, examples))
         alone = [Mix(EXACT, tuple(float(i == j) for j in range(self.size))) for i in range(self.size)]
         audition = scorer.row_losses([Mix(EXACT, (0.0,) * self.size), *alone]).means()
+        auditioned = time.process_time()
         problem = Problem(
             modules=self.size,
             examples=len(examples),
@@ -156,17 +187,18 @@ class _Desk:
         best = search.best(trials)
         assert best is not None
         # LoraHub has no audition; ours is counted.
-        auditioned = 0 if method_name == "lorahub" else self.size + 1
-        evaluations = len(trials) + auditioned
+        listens = method_name != "lorahub"
+        evaluations = len(trials) + listens * (self.size + 1)
         self.answer_by(
             name,
             Mix(method.mix, best.mixing_weights),
             evaluations=evaluations,
             rows=evaluations * len(examples),
-            cpu_s=time.process_time() - started,
+            cpu_s=time.process_time() - (started if listens else auditioned),
+            peak_mib=memory.peak_mib(),
             loss=best.loss,
         )
-        return audition[1:]
+        return _Audition(audition[1:], auditioned - started)
 
     def answers(self, *, in_context: bool = False) -> dict[str, Found]:
         """Exact match of everything that answers; rows of all mixes share the batches."""
@@ -211,7 +243,7 @@ def _static(base: Base, task: _Task, cell: Cell) -> dict[str, Found]:
 def _lorahub(base: Base, task: _Task, cell: Cell) -> dict[str, Found]:
     desk = _Desk(task, _pool_modules(base, cell))
     audition = desk.search("lorahub, 40", "lorahub", 40, task.examples)
-    best = audition.index(min(audition))
+    best = audition.losses.index(min(audition.losses))
     one_hot = tuple(float(index == best) for index in range(desk.size))
     size = desk.size + 1
     desk.answer_by(
@@ -219,9 +251,15 @@ def _lorahub(base: Base, task: _Task, cell: Cell) -> dict[str, Found]:
         Mix(EXACT, one_hot),
         evaluations=size,
         rows=size * len(task.examples),
-        loss=min(audition),
+        cpu_s=audition.cpu_s,
+        loss=min(audition.losses),
     )
     return desk.answers()
+
+
+def _in_context(base: Base, task: _Task, cell: Cell) -> dict[str, Found]:
+    """The examples as a prompt of the base alone."""
+    return _Desk(task, modules.loaded(base)[:1]).answers(in_context=True)
 
 
 def _one(name: str, method: str, budget: int | None = None) -> Group:
@@ -230,8 +268,7 @@ def _one(name: str, method: str, budget: int | None = None) -> Group:
     def measured(base: Base, task: _Task, cell: Cell) -> dict[str, Found]:
         desk = _Desk(task, _pool_modules(base, cell) if cell.pool else modules.loaded(base))
         desk.search(name, method, budget or method_named(method).usual_budget, task.examples)
-        # The examples as a prompt are measured beside the widest search, as far as they are a prompt.
-        return desk.answers(in_context=name == "auto, all modules" and cell.shots <= 20)
+        return desk.answers()
 
     return measured
 
@@ -265,6 +302,7 @@ def shuffled(examples: Sequence[Example]) -> tuple[Example, ...]:
 
 GROUPS: dict[str, Group] = {
     "static": _static,
+    "in-context": _in_context,
     "lorahub": _lorahub,
     "lorahub-200": _one("lorahub, 200", "lorahub", 200),
     "auto": _one("auto", "auto"),

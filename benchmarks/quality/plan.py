@@ -27,6 +27,7 @@ def main_cells(rows: int) -> Iterator[Cell]:
     for pairs in (reporting(T5), tuning(T5)):
         yield from _round(pairs, 0, ("lorahub", "auto"), rows)
         yield from _without_pool(pairs, "auto-all", DRAWS, rows)
+        yield from _without_pool(pairs, "in-context", DRAWS, rows)
         for group in ("crowd", "controls", "gradient-all"):
             yield from _without_pool(pairs, group, DRAWS[:1], rows)
         for pool in POOLS:
@@ -63,10 +64,12 @@ def causal_cells(base: Base, rows: int) -> Iterator[Cell]:
 
 
 def curve_cells(rows: int, *, shots: tuple[int, ...] = (5, 20, 100), draws: int = 1) -> Iterator[Cell]:
-    """Accuracy over the number of examples, on the reporting tasks."""
+    """Accuracy over the number of examples, on the reporting tasks; with pools where a method takes twenty modules."""
     for draw in range(1, draws + 1):
         for count in shots:
             for pair in reporting(T5):
-                for group in ("auto-all", "lorahub", "gradient-all"):
-                    pool = draw if group == "lorahub" else 0
+                for group in ("auto", "lorahub", "gradient", "auto-all", "gradient-all", "lorahub-200"):
+                    pool = 0 if group.endswith("-all") else draw
                     yield Cell(T5.id, pair.key, group, draw, pool, shots=count, rows=rows)
+                if count < max(shots):  # a hundred are no prompt any more
+                    yield Cell(T5.id, pair.key, "in-context", draw, 0, shots=count, rows=rows)

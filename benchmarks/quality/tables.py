@@ -36,6 +36,8 @@ METHODS = (
     "gradient, all modules",
 )
 
+COSTS = ("evaluations", "rows", "cpu_s", "peak_mib")
+
 # By task, then by (draw, pool): share of right answers.
 Values = dict[str, dict[tuple[int, int], float]]
 
@@ -57,8 +59,8 @@ def table(records: Iterable[dict[str, Any]], pairs: Sequence[Pair]) -> str:
     """A line for each method over these tasks."""
     records = [each for each in records if each["cell"]["task"] in {pair.key for pair in pairs}]
     lines = [
-        f"| method | exact match (95 %) | minus {REFERENCE} (95 %) | sd | evaluations | rows | CPU s | cells |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"| method | exact match (95 %) | minus {REFERENCE} (95 %) | sd | evaluations | rows | CPU s | MiB | cells |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     reference = values(records, REFERENCE)
     for method in METHODS:
@@ -75,10 +77,11 @@ def _line(method: str, found: Values, reference: Values, cost: dict[str, float])
         f"{cost[name]:.0f}" if cost["evaluations"] else "" for name in ("evaluations", "rows")
     )
     seconds = f"{cost['cpu_s']:.1f}" if cost["cpu_s"] else ""
+    memory = f"{cost['peak_mib']:.0f}" if cost["peak_mib"] else ""
     difference = _with_interval(gained, sign=True) if gained else ""
     return (
         f"| {method} | {_with_interval(found)} | {difference} | {spread(found)} "
-        f"| {evaluations} | {rows} | {seconds} | {cells} |"
+        f"| {evaluations} | {rows} | {seconds} | {memory} | {cells} |"
     )
 
 
@@ -95,7 +98,7 @@ def values(records: Iterable[dict[str, Any]], method: str) -> Values:
 def costs(records: Iterable[dict[str, Any]], method: str) -> dict[str, float]:
     """Means over the cells."""
     found = [record["found"][method] for record in records if method in record["found"]]
-    return {name: mean(each[name] for each in found) for name in ("evaluations", "rows", "cpu_s")}
+    return {name: mean(each[name] for each in found) for name in COSTS}
 
 
 def paired(found: Values, reference: Values) -> Values:
