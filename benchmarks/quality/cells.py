@@ -67,6 +67,7 @@ def _settings(group: str) -> dict[str, object]:
             "kept": auto.MOST_KEPT,
             "enough": auto.ENOUGH,
             "dampings": auto.DAMPINGS,
+            "legs": (auto.LEGS, auto.LEG_ROUNDS),
             "budget": method_named("auto").usual_budget,
         }
     return {}

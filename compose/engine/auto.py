@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,24 +15,33 @@ from compose.engine.types import Trial
 MOST_KEPT = 32
 # Sum of the weights of the uniform mixes that are tried as a start.
 STARTS = (0.7, 1.4)
+# From so many starts the search goes this many rounds, as far as two thirds of the budget reach; then on from the best.
+LEGS, LEG_ROUNDS = 3, 4
 # How far a weight is raised to see what it does.
 STEP = 0.005
 # What a unit of absolute weight and half a unit of squared weight cost, in nats; see docs/decisions/0007.
 L1_PENALTY = 0.015
 L2_PENALTY = 0.06
 # Steps tried in a round, from bold to timid. Rounds differ so much in what they bear that the range is wide.
-DAMPINGS = tuple(10.0**exponent for exponent in (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5))
+DAMPINGS = tuple(10.0**exponent for exponent in (-2.0, -1.2, -0.4, 0.4, 1.2, 2.0))
 # After two rounds in a row that lower the objective by less than this share of it, the search is over.
 ENOUGH = 5e-3
 
 
+class _Place(NamedTuple):
+    weights: np.ndarray  # (n,)
+    objective: float
+
+
 class AutoSearch:
-    """Starts from the best of base and uniform mixes; then rounds of probes around it and of steps from it.
+    """A few rounds from each of the best of base, best single module and uniform mixes; then on from the lowest.
 
     A round raises the weight of every module a little, all in one batch, and learns from the answers'
     log-probabilities how each module bends them next to the others. The modelled loss with its penalty is minimised
-    under ten dampings, and these ten mixes are the second batch. So a module is heard in company, where a form
+    under some dampings, and these mixes are the second batch. So a module is heard in company, where a form
     without its function helps, and not only alone, where it may hurt. Nothing is random: the seed changes nothing.
+
+    One start is not enough: what the first bold steps fall into may be a valley far above the lowest.
 
     Of many modules, those stay that move the answers most when they are probed beside a uniform mix of all. Loss is no
     guide there: a module that knows nothing leaves it as it is, one with the right form and another function raises it.
@@ -47,6 +57,9 @@ class AutoSearch:
         self._lowest = np.inf
         self._caution = 1.0  # scales the dampings
         self._small = 0  # rounds in a row that gained little
+        self._rounds = 0  # of this leg
+        self._waiting: list[_Place] = []  # starts still to be tried
+        self._reached: list[_Place] = []  # where the legs before this one ended
         self._tangent: Tangent | None = None
         self._stage = "starts" if self._modules <= MOST_KEPT else "screen"
         self._points = np.zeros((0, self._modules))
@@ -79,8 +92,9 @@ class AutoSearch:
             self._keep_what_moves(responses)
             self._stage = "starts"
         elif self._stage == "starts":
-            self._move(best, objectives[best])
-            self._stage = "probes"
+            ranked = objectives.argsort(kind="stable")[: self._legs()]
+            self._waiting = [_Place(self._points[index], objectives[index]) for index in ranked]
+            self._leave()
         elif self._stage == "probes":
             assert responses is not None
             self._lowest = objectives[0]
@@ -153,19 +167,43 @@ class AutoSearch:
         points[:, self.kept] += steps
         return points
 
+    def _legs(self) -> int:
+        """From how many places to start."""
+        round_costs = 1 + len(self.kept) + len(DAMPINGS)
+        return min(LEGS, max(1, int(self._left * 2 / 3) // (LEG_ROUNDS * round_costs)))
+
     def _judge(self, best: int, objective: float) -> None:
         """Take the best step if it leads down, else ask for more cautious ones; stop where little is to be had."""
         gained = (self._lowest - objective) / max(abs(self._lowest), 1e-12)
         self._small = 0 if gained > ENOUGH else self._small + 1
+        self._rounds += 1
         if gained > 0:
-            self._move(best, objective)
-            self._caution = 1.0
-            self._stage = "probes"
+            self._go_to(_Place(self._points[best], objective))
         else:
             self._caution *= 1000.0
-        if self._small >= 2:
+        if self._small >= 2 or (self._is_trying and self._rounds >= LEG_ROUNDS):
+            self._leave()
+
+    @property
+    def _is_trying(self) -> bool:
+        """Whether there are other places than this one to go on from."""
+        return bool(self._waiting or self._reached)
+
+    def _leave(self) -> None:
+        """Go to the next start; after the last one back to the lowest place reached; and from there nowhere."""
+        if self._rounds and self._is_trying:
+            self._reached.append(_Place(self._centre, self._lowest))
+        if self._waiting:
+            self._go_to(self._waiting.pop(0))
+            self._small = self._rounds = 0
+        elif self._reached:
+            self._go_to(min(self._reached, key=lambda place: place.objective))
+            self._reached = []
+            self._small = self._rounds = 0
+        else:
             self._stage = "done"
 
-    def _move(self, point: int, objective: float) -> None:
-        self._centre = self._points[point].copy()
-        self._lowest = objective
+    def _go_to(self, place: _Place) -> None:
+        self._centre = place.weights.copy()
+        self._lowest = place.objective
+        self._caution, self._stage = 1.0, "probes"
