@@ -10,6 +10,7 @@ the same moments; what the machine makes of them differs.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import random
 import sys
@@ -18,10 +19,10 @@ import time
 from datetime import date
 from pathlib import Path
 
-from benchmarks.chaos import broker, database, disk, doors, jobs, storage
+from benchmarks.chaos import broker, database, disk, doors, inputs, jobs, storage, strangers
 from benchmarks.chaos.stage import Outcome, Stage, Trial
 
-GROUPS = (jobs, doors, storage, broker, database, disk)
+GROUPS = (jobs, doors, storage, broker, database, disk, strangers, inputs)
 TRIALS: dict[str, Trial] = {name: trial for group in GROUPS for name, trial in group.TRIALS.items()}
 SHOWN = 10
 
@@ -72,6 +73,7 @@ def main() -> int:
         from django.core.management import call_command
 
         django.setup()
+        logging.disable(logging.CRITICAL)  # of this process, where the clients are
         call_command("migrate", verbosity=0)
         call_command("collectstatic", verbosity=0, interactive=False)
         print("| id | trial | how often, when | result |\n| --- | --- | --- | --- |")
