@@ -36,7 +36,7 @@ def wait_for_port(port: int, *, seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-def wait_until_it_answers(port: int, *, seconds: float = 120) -> None:
+def wait_until_it_answers(port: int, *, seconds: float = 240) -> None:
     """The web process has loaded what it needs and reaches its database. Raises TimeoutError."""
     from benchmarks.chaos.asking import ask
 
@@ -57,7 +57,10 @@ def web(stage: Stage, **more: str) -> Iterator[tuple[int, subprocess.Popen[bytes
     command = ["-m", "gunicorn", "config.wsgi", "-c", "config/gunicorn.py"]
     command += ["--bind", f"{HOST}:{port}", "--access-logfile", os.devnull]
     with process(stage, "web", command, **more) as running:
-        wait_until_it_answers(port)
+        try:
+            wait_until_it_answers(port)
+        except TimeoutError as error:
+            raise TimeoutError((stage.folder / "web.log").read_text()[-2000:]) from error
         try:
             yield port, running
         finally:
