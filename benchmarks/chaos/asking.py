@@ -37,7 +37,7 @@ def ask(
     body: Any = None,
     *,
     token: str = "",
-    timeout_s: float = 60,
+    timeout_s: float = 300,
     **headers: str,
 ) -> Answer:
     """One request on a connection of its own. `body` is JSON, or bytes as they are; header names take _ for -."""
@@ -86,7 +86,7 @@ def multipart(fields: dict[str, str], files: dict[str, Path]) -> bytes:
     return b"\r\n".join(parts) + b"\r\n--chaos--\r\n"
 
 
-def publish(port: int, name: str, files: dict[str, Path], token: str, *, timeout_s: float = 60) -> Answer:
+def publish(port: int, name: str, files: dict[str, Path], token: str, *, timeout_s: float = 300) -> Answer:
     """A new adapter by the API."""
     return ask(
         port,
