@@ -5,6 +5,7 @@ Workers and threads: docs/reliability.md has what was measured; flags on the com
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,6 @@ threads = 16
 timeout = 60
 graceful_timeout = 30
 keepalive = 5
-# The workers are copies of one process that has everything in memory already; new code needs a restart, not SIGHUP.
-preload_app = True
 control_socket_disable = True
 accesslog = "-"
 access_log_format = (
@@ -29,14 +28,21 @@ worker_tmp_dir = next((place for place in ("/dev/shm",) if Path(place).is_dir())
 
 
 def on_starting(server: Any) -> None:
-    """Before the port is open: nobody waits while modules are imported, templates compiled, search columns read."""
-    from config.warming import warm
-
-    # Figures of the processes before this start are not ours.
+    """Figures of the processes before this start are not ours."""
     if settings.METRICS_DIR:
         for path in Path(settings.METRICS_DIR).glob("*.db"):
             path.unlink(missing_ok=True)
-    warm(server.app.wsgi())
+
+
+def post_worker_init(worker: Any) -> None:
+    """Each by itself and not once before they are forked, so that SIGHUP brings new code."""
+    from config.warming import warm
+
+    warming = threading.Thread(target=warm, args=[worker.wsgi], daemon=True)
+    warming.start()
+    warming.join(
+        timeout / 2
+    )  # a database that does not answer at all must not look like a process that does not
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -1,4 +1,4 @@
-"""Before the web server takes its first request: everything is imported, compiled and read."""
+"""Before a web process takes its first request: everything is imported, compiled and read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def warm(application: WSGIHandler) -> None:
     except Exception:
         logger.warning("The web process begins cold.", exc_info=True)
     finally:
-        connections.close_all()  # a copy of this process must not speak on them
+        connections.close_all()  # of this thread, which takes no requests
 
 
 def _ask(application: WSGIHandler, path: str) -> None:
