@@ -10,8 +10,9 @@ from functools import partial
 import torch
 
 from compose.engine.loading import LoadedBase
+from compose.engine.memory import with_halving
 from compose.engine.mixing import Mix, Mixer
-from compose.engine.scoring import Row, pad, prompt_ids, with_halving
+from compose.engine.scoring import Row, pad, prompt_ids
 from compose.engine.types import Example, Score
 
 EXACT_MATCH = "exact_match"

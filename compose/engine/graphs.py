@@ -1,22 +1,24 @@
-"""Forwards of many mixes as CUDA graphs: recorded once for a shape, replayed for every round with other weights.
+"""Forwards of many mixes, recorded once for a shape and replayed for every round with other weights.
 
-A small forward on a GPU is bound by the launching of its kernels; a graph launches them all at once. What may differ
-between replays has to lie in tensors of fixed places: here only the mixing weights. The number of mixes is rounded up
-to a bucket, and the places left over compute the bare base for nobody.
+On a GPU a small forward is bound by the launching of its kernels; a CUDA graph launches them all at once. The number
+of mixes is rounded up to a bucket there, and the places left over compute the bare base for nobody. On a CPU it is
+bound by the Python around its operations, and a tape (tape.py) has none; no number is rounded, since a recording costs
+little there and every place work. What may differ between replays lies in a tensor of fixed place: the mixing weights.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from compose.engine.mixing import EXACT, Mix
+from compose.engine import tape
+from compose.engine.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -29,21 +31,22 @@ _USES_BEFORE_RECORDING = 2
 
 
 class Recording(Protocol):
-    """A recorded computation; `replay` runs it again on the tensors it was recorded with."""
+    """A recorded computation; `replay` does it again on the tensors it was recorded with and gives its result."""
 
-    def replay(self) -> None: ...
+    def replay(self) -> Tensor: ...
 
 
 Forward = Callable[[Tensor], Tensor]  # weights (groups, n) -> logits (groups * rows, ...)
-Record = Callable[[Callable[[], Tensor]], tuple[Recording, Tensor]]
+# Records a computation that reads the weights, and gives its recording and its result.
+Record = Callable[[Callable[[], Tensor], Tensor], tuple[Recording, Tensor]]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Entry:
-    recording: Recording
     weights: Tensor  # (bucket, n), what the recording reads
-    logits: Tensor  # what it writes
     forward: Forward  # holds the other tensors it reads
+    recording: Recording | None = None  # not before it has earned one
+    is_trusted: bool = False
 
 
 def bucket(mixes: int) -> int:
@@ -56,70 +59,95 @@ def bucket(mixes: int) -> int:
 class Graphs:
     """Recordings of one scorer's forwards. One that fails is the last that is tried; then all is computed as usual."""
 
-    def __init__(self, device: torch.device, *, record: Record | None = None) -> None:
+    def __init__(
+        self, device: torch.device, *, record: Record | None = None, in_buckets: bool | None = None
+    ) -> None:
+        """`record` and `in_buckets`: None means what the device is served best by."""
         self.replays = 0
         self.is_broken = False
         self._device = device
-        self._record = record or _CudaRecorder()
+        self._on_gpu = device.type == "cuda"
+        self._in_buckets = self._on_gpu if in_buckets is None else in_buckets
+        self._record = record or (_CudaRecorder() if self._on_gpu else tape.record)
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._uses: dict[Hashable, int] = {}
 
     @staticmethod
     def for_device(device: torch.device) -> Graphs | None:
-        """None where there are no CUDA graphs."""
-        return Graphs(device) if device.type == "cuda" and torch.cuda.is_available() else None
+        """None where nothing can be recorded."""
+        return Graphs(device) if device.type in ("cuda", "cpu") else None
 
-    def logits(
-        self, key: Hashable, mixes: Sequence[Mix], prepared: Callable[[int], Forward]
-    ) -> Tensor | None:
-        """The logits of the mixes, (mixes * rows, ...), valid until the next call; None: compute them as usual.
+    def logits(self, key: Hashable, weights: Tensor, prepared: Callable[[int], Forward]) -> Tensor | None:
+        """The logits of the mixes of these weights, (groups * rows, ...), valid until the next call.
+
+        None: compute them as usual, for good once a recording has failed.
 
         Args:
             key: of everything beside the weights and their number that the forward depends on.
-            prepared: makes the forward for a number of mixes. The forward may neither wait for the device nor read
+            weights: (groups, n), on the CPU.
+            prepared: makes the forward for a number of groups. The forward may neither wait for the device nor read
                 anything from it; it and what it holds are kept as long as its recording.
         """
-        if self.is_broken or any(mix.kind != EXACT for mix in mixes):
+        if self.is_broken:
             return None
-        size = bucket(len(mixes))
-        entry = self._entry((key, size), size, len(mixes[0].mixing_weights), prepared)
-        if entry is None:
-            return None
-        entry.weights.copy_(_padded(mixes, size), non_blocking=True)
-        entry.recording.replay()
-        self.replays += 1
-        rows = len(entry.logits) // size
-        return entry.logits[: rows * len(mixes)]
-
-    def _entry(self, key: Hashable, size: int, n: int, prepared: Callable[[int], Forward]) -> _Entry | None:
-        if key in self._entries:
-            self._entries.move_to_end(key)
-            return self._entries[key]
+        size = bucket(len(weights)) if self._in_buckets else len(weights)
+        key = (key, size)
         self._uses[key] = self._uses.get(key, 0) + 1
-        if self._uses[key] < _USES_BEFORE_RECORDING:
-            return None
-        weights, forward = torch.zeros(size, n, device=self._device), prepared(size)
-        try:
-            recording, logits = self._record(lambda: forward(weights))
-        except torch.OutOfMemoryError:
-            self._entries.clear()  # their memory may be what is missing; the caller makes its batches smaller
-            raise
-        except RuntimeError as error:
-            logger.warning("No CUDA graph can be recorded of this base model; going on without: %s", error)
-            self.is_broken = True
-            self._entries.clear()
-            return None
-        self._entries[key] = _Entry(recording, weights, logits, forward)
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = _Entry(torch.zeros(size, weights.shape[1], device=self._device), prepared(size))
+            self._entries[key] = entry
+        self._entries.move_to_end(key)
         while len(self._entries) > GRAPHS_KEPT:
             self._entries.popitem(last=False)
-        return self._entries[key]
+        # Zeros, the bare base, in the places left over.
+        entry.weights[: len(weights)].copy_(weights, non_blocking=True)
+        entry.weights[len(weights) :].zero_()
+        logits = self._compute(key, entry)
+        return None if logits is None else logits[: len(logits) // size * len(weights)]
+
+    def _compute(self, key: Hashable, entry: _Entry) -> Tensor | None:
+        """What the entry's weights give: by its forward until that has earned a recording, then from this."""
+        if entry.recording is not None:
+            return self._replayed(entry)
+        if self._uses[key] < _USES_BEFORE_RECORDING:
+            return entry.forward(entry.weights)
+        try:
+            entry.recording, logits = self._record(lambda: entry.forward(entry.weights), entry.weights)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                self._entries.clear()  # their memory may be what is missing; the caller makes its batches smaller
+                raise
+            return self._give_up(entry, f"this base model cannot be recorded: {error}")
+        return logits
+
+    def _replayed(self, entry: _Entry) -> Tensor:
+        assert entry.recording is not None
+        logits = entry.recording.replay()
+        self.replays += 1
+        # Once with other weights: a forward may read them in a way that nobody could follow.
+        if not entry.is_trusted:
+            expected = logits if self._on_gpu else entry.forward(entry.weights)
+            if not torch.allclose(logits, expected, rtol=0, atol=0, equal_nan=True):
+                return self._give_up(entry, "a recorded forward gave other numbers than the base model")
+            entry.is_trusted = True
+        return logits
+
+    def _give_up(self, entry: _Entry, reason: str) -> Tensor:
+        logger.warning("Going on without recorded forwards, since %s", reason)
+        self.is_broken = True
+        self._entries.clear()
+        return entry.forward(entry.weights)
 
 
-def _padded(mixes: Sequence[Mix], size: int) -> Tensor:
-    """(size, n) weights; zeros, the bare base, in the places left over."""
-    vectors = [mix.mixing_weights for mix in mixes]
-    nothing = (0.0,) * len(vectors[0])
-    return torch.tensor([*vectors, *[nothing] * (size - len(vectors))], dtype=torch.float32)
+@dataclass(frozen=True)
+class _CudaRecording:
+    graph: Any  # torch.cuda.CUDAGraph
+    logits: Tensor  # what it writes
+
+    def replay(self) -> Tensor:
+        self.graph.replay()
+        return self.logits
 
 
 class _CudaRecorder:
@@ -128,7 +156,7 @@ class _CudaRecorder:
     def __init__(self) -> None:
         self._pool: Any = None
 
-    def __call__(self, forward: Callable[[], Tensor]) -> tuple[Recording, Tensor]:
+    def __call__(self, forward: Callable[[], Tensor], _weights: Tensor) -> tuple[Recording, Tensor]:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         aside = torch.cuda.Stream()
@@ -140,4 +168,5 @@ class _CudaRecorder:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             logits = forward()
-        return graph, logits
+        recording = _CudaRecording(graph, logits)
+        return recording, recording.replay()

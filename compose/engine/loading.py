@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 from peft.utils.other import get_pattern_key
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -205,11 +206,22 @@ def _read_tensors(module: Module) -> dict[str, Tensor]:
     if not path.is_file():
         raise _refused(module, "it has no adapter_model.safetensors")
     try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            # Copied out of the memory map, so that a warm module outlives its file.
-            return {key: file.get_tensor(key).to(torch.float32, copy=True) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, RuntimeError) as error:
+        # Read as a whole, which is faster than tensor by tensor, and so that a warm module outlives its file.
+        tensors = {key: tensor.float() for key, tensor in load(path.read_bytes()).items()}
+    except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
         raise _refused(module, "its adapter_model.safetensors is damaged") from error
+    _check_finite(module, tensors)
+    return tensors
+
+
+def _check_finite(module: Module, tensors: dict[str, Tensor]) -> None:
+    # A sum is not finite if one of its numbers is not; where it is only too large, the numbers say so.
+    if not tensors or torch.stack([tensor.sum() for tensor in tensors.values()]).isfinite().all():
+        return
+    for key, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            match = _FACTOR_KEY.match(key)
+            raise _refused(module, f"{match['target'] if match else key} holds numbers that are not finite")
 
 
 def _split_key(module: Module, key: str) -> tuple[str, str]:
@@ -239,8 +251,6 @@ def _factors(module: Module, config: dict[str, Any], target: str, pair: dict[str
         raise _refused(
             module, f"its config says rank {rank} for {target}, its tensors have rank {a.shape[0]}"
         )
-    if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
-        raise _refused(module, f"{target} holds numbers that are not finite")
     alpha = _pattern_value(config, "alpha_pattern", target, config.get("lora_alpha"))
     if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
         raise _refused(module, f"its config gives no usable lora_alpha for {target}")

@@ -6,6 +6,7 @@ Rows that share a mix lie next to each other. Four ways compute the same numbers
 * concatenated (exact mix): U = x A_catᵀ for all modules at once, then y += (U ∘ w·s) B_catᵀ;
 * gathered (exact mix with few modules in it): the same with only the rows of A_cat and B_cat a mix uses;
 * dense (exact mix over many tokens): Δ_g = B_cat diag(w·s) A_cat is formed once for the mix, then y += x Δ_gᵀ.
+  For mixes of many modules in a row every module's own Δ_i is formed once, and Δ_g = Σ w_i Δ_i.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ PAPER, EXACT = "paper", "exact"
 _PIECE = 131_072
 # Copying a number costs about as much as this many multiplications with it.
 _COPY = 8
-# Dense changes kept for the next token of a text that is being written, all target matrices together.
+# Reading a module's dense change from memory costs about as much as this many multiplications with each number.
+_READ = 4
+# Dense changes of every module, all target matrices together.
+_DENSE_BYTES = 5 * 2**28
+# Dense changes of a mix kept for the next token of a text that is being written, all target matrices together.
 _KEPT_BYTES = 2**30
 
 Change = Callable[[Tensor], Tensor]  # (groups, tokens, in_features) -> (groups, tokens, out_features)
@@ -77,6 +82,8 @@ class Mixer:
         self._rows = 0
         self._room = 0  # bytes left for dense changes that are kept
         self._changes: dict[str, list[tuple[int, int, int, Any]]] = {}
+        self._dense: dict[str, Tensor | None] = {}
+        self._dense_room = _DENSE_BYTES
 
     @contextmanager
     def attached(self) -> Iterator[Mixer]:
@@ -99,12 +106,8 @@ class Mixer:
 
         `once`: there will be a single batch, so nothing is kept for the next.
         """
-        for mix, _ in groups:
-            if mix.kind == PAPER and not mix.is_base and self._bank.paper_problem:
-                raise IncompatibleModule(
-                    f"These modules cannot be mixed as LoraHub does: {self._bank.paper_problem}. "
-                    "Leave one of them out, or use the exact mix."
-                )
+        if any(mix.kind == PAPER and not mix.is_base for mix, _ in groups):
+            self._check_paper_mix()
         self._rows = sum(rows for _, rows in groups)
         self._changes = {path: [] for path in self._bank.targets}
         self._room = 0 if once else _KEPT_BYTES
@@ -112,17 +115,42 @@ class Mixer:
             for path, change in self._run_changes(run).items():
                 self._changes[path].append((run.start, run.stop, len(run.mixing_weights), change))
 
-    def assign_weights(self, weights: Tensor, *, rows: int) -> None:
-        """The next batches are exact mixes of these weights, (groups, n), each over so many rows.
+    def assign_weights(self, kind: str, weights: Tensor, *, rows: int) -> None:
+        """The next batches are mixes of one kind with these weights, (groups, n), each over so many rows.
 
-        The tensor is read anew in every forward, and nothing waits for the device: a forward may be recorded.
+        The tensor is read anew in every forward, and nothing waits for the device: a forward may be recorded. The
+        paper mix takes a single group.
         """
         groups = len(weights)
         self._rows = groups * rows
-        self._changes = {
-            path: [(0, self._rows, groups, _from_weights(target, weights))]
-            for path, target in self._bank.targets.items()
-        }
+        changes: dict[str, Change]
+        if kind == PAPER:
+            self._check_paper_mix()
+            changes = _as_peft_does(self._bank, weights[0])
+        else:
+            changes = {
+                path: _Weighted(target, weights, self._dense_changes(path))
+                for path, target in self._bank.targets.items()
+            }
+        self._changes = {path: [(0, self._rows, groups, change)] for path, change in changes.items()}
+
+    def _check_paper_mix(self) -> None:
+        if self._bank.paper_problem:
+            raise IncompatibleModule(
+                f"These modules cannot be mixed as LoraHub does: {self._bank.paper_problem}. "
+                "Leave one of them out, or use the exact mix."
+            )
+
+    def _dense_changes(self, path: str) -> Tensor | None:
+        """Every module's whole change to a matrix, (n, in * out) float32, as far as there is room for it."""
+        if path not in self._dense:
+            target = self._bank.targets[path]
+            size = self._bank.size * target.in_features * target.out_features * 4
+            fits = self._base.device.type == "cpu" and size <= self._dense_room
+            if fits:
+                self._dense_room -= size
+            self._dense[path] = _every_dense_change(target) if fits else None
+        return self._dense[path]
 
     def _run_changes(self, run: Run) -> dict[str, Change]:
         if run.kind == PAPER and len(run.mixing_weights) == 1:
@@ -146,7 +174,11 @@ class Mixer:
             return type(layer).forward(layer, inputs)
         # Some models flatten (rows, tokens) before a linear layer; row order is kept, so this undoes it.
         x = inputs.reshape(self._rows, -1, inputs.shape[-1])  # (rows, tokens, in)
+        covers = len(changes) == 1 and changes[0][:2] == (0, self._rows)
         if self._are_all_dense(changes, x):
+            if covers:
+                _, _, groups, change = changes[0]
+                return change.whole(x.reshape(groups, -1, x.shape[-1]), layer).view(*inputs.shape[:-1], -1)
             y = x.new_empty(*x.shape[:-1], self._bank.targets[path].out_features)
             for start, stop, groups, change in changes:
                 whole = change.whole(x[start:stop].reshape(groups, -1, x.shape[-1]), layer)
@@ -154,6 +186,10 @@ class Mixer:
             return y.view(*inputs.shape[:-1], y.shape[-1])
         output = type(layer).forward(layer, inputs)
         y = output.view(self._rows, -1, output.shape[-1])  # (rows, tokens, out)
+        if covers:
+            # Not in place: below the first adapted matrix a recording keeps the base's output for every replay.
+            _, _, groups, change = changes[0]
+            return output + change(x.reshape(groups, -1, x.shape[-1])).view(output.shape)
         for start, stop, groups, change in changes:
             part = x[start:stop].reshape(groups, -1, x.shape[-1])
             y[start:stop] += change(part).view(stop - start, y.shape[1], y.shape[2])
@@ -163,7 +199,7 @@ class Mixer:
         """Whether every row has its own dense matrix, so that the base's need not be multiplied as well."""
         covered = sum(stop - start for start, stop, _, _ in changes)
         return covered == self._rows and all(
-            isinstance(change, _Exact) and change.is_whole((stop - start) // groups * x.shape[1])
+            isinstance(change, _Exact | _Weighted) and change.is_whole((stop - start) // groups * x.shape[1])
             for start, stop, groups, change in changes
         )
 
@@ -186,14 +222,49 @@ def _runs(groups: Sequence[tuple[Mix, int]], device: torch.device) -> list[Run]:
     ]
 
 
-def _from_weights(target: TargetBank, weights: Tensor) -> Change:
-    """Exact mix, concatenated, of weights that may be others in the next forward."""
+def _every_dense_change(target: TargetBank) -> Tensor:
+    """s_i B_i A_i of every module, transposed: (n, in * out) float32."""
+    changes = torch.zeros(len(target.ranks), target.in_features, target.out_features, device=target.a.device)
+    start = 0
+    for index, rank in enumerate(target.ranks):
+        a, b = target.a[start : start + rank].float(), target.b[start : start + rank].float()
+        torch.mm(a.T, b * target.scalings[index], out=changes[index])
+        start += rank
+    return changes.flatten(1)
 
-    def change(x: Tensor) -> Tensor:
-        per_row = (weights * target.scalings)[:, target.owner].to(x.dtype)  # (groups, R)
+
+class _Weighted:
+    """Exact mix at one target matrix, of weights that may be others in the next forward."""
+
+    def __init__(self, target: TargetBank, weights: Tensor, dense: Tensor | None) -> None:
+        self._target, self._weights, self._dense = target, weights, dense
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The change alone: (groups, tokens, in) -> (groups, tokens, out)."""
+        target = self._target
+        per_row = (self._weights * target.scalings).index_select(1, target.owner).to(x.dtype)  # (groups, R)
         return (x @ target.a.T * per_row.unsqueeze(1)) @ target.b
 
-    return change
+    def is_whole(self, tokens: int) -> bool:
+        """Whether base and change are best multiplied as one matrix of every group, of so many tokens."""
+        target = self._target
+        area = target.in_features * target.out_features
+        in_factors = tokens * len(target.owner) * (target.in_features + target.out_features)
+        return self._dense is not None and in_factors > _READ * len(self._dense) * area
+
+    def whole(self, x: Tensor, layer: Any) -> Tensor:
+        """What the layer gives with the change: (groups, tokens, in) -> (groups, tokens, out)."""
+        assert self._dense is not None
+        weight = _transposed(layer).float().reshape(1, -1)
+        matrices = torch.addmm(weight, self._weights, self._dense).to(x.dtype)  # (groups, in * out)
+        y = x @ matrices.view(len(matrices), *_transposed(layer).shape)
+        return y if layer.bias is None else y.add_(layer.bias)
+
+
+def _transposed(layer: Any) -> Tensor:
+    """(in, out) matrix of a linear layer."""
+    weight: Tensor = layer.weight
+    return weight.T if isinstance(layer, torch.nn.Linear) else weight
 
 
 def _folded(target: TargetBank, mixing_weights: Tensor) -> Change:
@@ -275,8 +346,7 @@ class _Exact:
 
     def whole(self, x: Tensor, layer: Any) -> Tensor:
         """What the layer gives with the change: (groups, tokens, in) -> (groups, tokens, out)."""
-        weight = layer.weight.T if isinstance(layer, torch.nn.Linear) else layer.weight  # (in, out)
-        y = x @ (self._delta() + weight)
+        y = x @ (self._delta() + _transposed(layer))
         return y if layer.bias is None else y.add_(layer.bias)
 
     def _way(self, tokens: int) -> str:

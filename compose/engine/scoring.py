@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,19 +14,22 @@ from torch.nn import functional
 
 from compose.engine import slopes
 from compose.engine.bank import Bank
-from compose.engine.errors import EmptyExample, ExamplesTooLong, OutOfMemory
+from compose.engine.errors import EmptyExample, ExamplesTooLong
 from compose.engine.graphs import Graphs
 from compose.engine.loading import LoadedBase
-from compose.engine.mixing import Mix, Mixer
+from compose.engine.memory import in_halves, is_out_of_memory
+from compose.engine.mixing import PAPER, Mix, Mixer
 from compose.engine.responses import Responses, choose_classes, log_probs_of
 from compose.engine.types import Example
 
 IGNORED = -100
-T = TypeVar("T")
 _BATCHES_KEPT = 64
 
 # Limits of one forward: tokens of inputs and outputs, and bytes of float32 logits.
 _TOKENS = {"cpu": 16_384, "cuda": 262_144}
+# Beyond so many tokens another mix joins no forward: what layers hand on would fall out of a CPU's caches.
+_TOKENS_OF_MIXES = {"cpu": 4_096, "cuda": 262_144}
+_MOST_RECORDED_TOKENS = 6_000
 _LOGIT_BYTES = {"cpu": 256 * 2**20, "cuda": 4 * 2**30}
 
 
@@ -154,10 +157,11 @@ class Scorer:
         with self._mixer.attached(), torch.inference_mode():
             for chosen in self._row_batches():
                 rows = [self._rows[index] for index in chosen]
-                size = max(1, self._limit // self._cost(rows))
+                size = self._mixes_at_once(rows)
                 for start in range(0, len(mixes), size):
                     part = mixes[start : start + size]
-                    for index, own in zip(chosen, self._forward(part, rows).T, strict=True):
+                    losses = in_halves(self._one_forward, part, rows, _too_long(rows))
+                    for index, own in zip(chosen, losses.T, strict=True):
                         sums[index, start : start + len(part)] = own
         self.evaluations += len(mixes)
         tokens = torch.tensor([len(row.labels) for row in self._rows], dtype=torch.float64)
@@ -178,8 +182,7 @@ class Scorer:
         """The loss as the model itself computes it, in one float32 mean: `lorahub` must not differ by a rounding."""
         try:
             with self._mixer.attached(), torch.inference_mode():
-                self._mixer.assign([(mix, len(self._rows))], once=True)
-                logits, labels = self._logits(self._rows, repeats=1)
+                logits, labels = self._mixed_logits([mix], self._rows)
                 flat = logits.float().reshape(-1, logits.shape[-1])
                 loss = functional.cross_entropy(flat, labels.reshape(-1), ignore_index=IGNORED)
         except RuntimeError as error:
@@ -194,11 +197,13 @@ class Scorer:
         """What every mix says at every token of the answers; the first mix chooses which tokens are told apart."""
         classes: dict[int, Tensor] = {}  # by row; chosen when the first mix meets it
         parts, examples = [], []
+        respond = partial(self._respond, classes=classes)
         with self._mixer.attached(), torch.inference_mode():
             for chosen in self._row_batches():
-                size = max(1, self._limit // self._cost([self._rows[index] for index in chosen]))
+                rows = [self._rows[index] for index in chosen]
+                size = self._mixes_at_once(rows)
                 told = [
-                    self._respond(mixes[start : start + size], chosen, classes)
+                    in_halves(respond, mixes[start : start + size], chosen, _too_long(rows))
                     for start in range(0, len(mixes), size)
                 ]
                 parts.append(torch.cat(told))
@@ -207,35 +212,17 @@ class Scorer:
         return Responses(log_probs=torch.cat(parts, dim=1).numpy(), examples=np.array(examples))
 
     def _respond(self, mixes: Sequence[Mix], chosen: Sequence[int], classes: dict[int, Tensor]) -> Tensor:
-        """(mixes, label tokens of the chosen rows, classes); halves the batch when memory runs out."""
+        """(mixes, label tokens of the chosen rows, classes)."""
         rows = [self._rows[index] for index in chosen]
-        try:
-            self.forwards += 1
-            logits, labels = self._mixed_logits(mixes, rows)
-            wanted = labels[: len(rows)] != IGNORED
-            logits = logits.view(len(mixes), *wanted.shape, -1)[:, wanted]  # (mixes, positions, vocabulary)
-            if chosen[0] not in classes:
-                ids = choose_classes(logits[0], labels[: len(rows)][wanted])
-                lengths = [len(row.labels) for row in rows]
-                classes.update(zip(chosen, ids.split(lengths), strict=True))
-            return log_probs_of(logits, torch.cat([classes[index] for index in chosen])).cpu()
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        if self._base.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if len(mixes) > 1:
-            half = len(mixes) // 2
-            first, second = mixes[:half], mixes[half:]
-            return torch.cat([self._respond(part, chosen, classes) for part in (first, second)])
-        if len(chosen) > 1:
-            half = len(chosen) // 2
-            ways = (chosen[:half], chosen[half:])
-            return torch.cat([self._respond(mixes, part, classes) for part in ways], dim=1)
-        raise OutOfMemory(
-            f"Scoring one example of {rows[0].tokens} tokens needs more memory than the worker has. "
-            "Use shorter examples, fewer modules or a smaller base model."
-        )
+        self.forwards += 1
+        logits, labels = self._mixed_logits(mixes, rows)
+        wanted = labels[: len(rows)] != IGNORED
+        logits = logits.view(len(mixes), *wanted.shape, -1)[:, wanted]  # (mixes, positions, vocabulary)
+        if chosen[0] not in classes:
+            ids = choose_classes(logits[0], labels[: len(rows)][wanted])
+            lengths = [len(row.labels) for row in rows]
+            classes.update(zip(chosen, ids.split(lengths), strict=True))
+        return log_probs_of(logits, torch.cat([classes[index] for index in chosen])).cpu()
 
     def gradient(
         self, bank: Bank, mixing_weights: Sequence[float], examples: Sequence[int]
@@ -269,6 +256,10 @@ class Scorer:
             batches[-1].append(index)
         return batches
 
+    def _mixes_at_once(self, rows: Sequence[Row]) -> int:
+        """How many mixes of these rows make one forward."""
+        return max(1, min(self._limit, _TOKENS_OF_MIXES[self._base.device.type]) // self._cost(rows))
+
     def _cost(self, rows: Sequence[Row]) -> int:
         """Padded tokens of these rows, or more where the vocabulary makes logits the larger part."""
         inputs, labels = max(len(r.inputs) for r in rows), max(len(r.labels) for r in rows)
@@ -276,26 +267,6 @@ class Scorer:
         logit_bytes = kept * self._base.model.config.get_text_config().vocab_size * 4
         by_logits = logit_bytes * self._limit / _LOGIT_BYTES[self._base.device.type]
         return len(rows) * max(inputs + labels, int(by_logits))
-
-    def _forward(self, mixes: Sequence[Mix], rows: Sequence[Row]) -> Tensor:
-        """(mixes, rows) summed token losses; halves the batch when memory runs out."""
-        try:
-            return self._one_forward(mixes, rows)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        if self._base.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if len(mixes) > 1:
-            half = len(mixes) // 2
-            return torch.cat([self._forward(mixes[:half], rows), self._forward(mixes[half:], rows)], dim=0)
-        if len(rows) > 1:
-            half = len(rows) // 2
-            return torch.cat([self._forward(mixes, rows[:half]), self._forward(mixes, rows[half:])], dim=1)
-        raise OutOfMemory(
-            f"Scoring one example of {rows[0].tokens} tokens needs more memory than the worker has. "
-            "Use shorter examples, fewer modules or a smaller base model."
-        )
 
     def _one_forward(self, mixes: Sequence[Mix], rows: Sequence[Row]) -> Tensor:
         self.forwards += 1
@@ -307,24 +278,37 @@ class Scorer:
 
     def _mixed_logits(self, mixes: Sequence[Mix], rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         """What `_logits` gives for every mix on these rows, from a recording where there is one."""
-        if self._graphs is not None:
-            batch = self._batch(rows)
+        if self._graphs is not None and self._may_be_recorded(mixes, rows):
+            batch, kind = self._batch(rows), mixes[0].kind
 
             def prepared(groups: int) -> Callable[[Tensor], Tensor]:
                 inputs = {name: tensor.repeat(groups, 1) for name, tensor in batch.inputs.items()}
 
                 def forward(weights: Tensor) -> Tensor:
-                    self._mixer.assign_weights(weights, rows=len(rows))
+                    self._mixer.assign_weights(kind, weights, rows=len(rows))
                     outputs = self._base.model(**inputs, use_cache=False, **batch.options)
                     return self._wanted(outputs.logits, batch)
 
                 return forward
 
-            logits = self._graphs.logits(tuple(map(id, rows)), mixes, prepared)
+            weights = torch.tensor([mix.mixing_weights for mix in mixes], dtype=torch.float32)
+            logits = self._graphs.logits((kind, *map(id, rows)), weights, prepared)
             if logits is not None:
                 return logits, self._wanted_labels(batch).repeat(len(mixes), 1)
         self._mixer.assign([(mix, len(rows)) for mix in mixes], once=True)
         return self._logits(rows, repeats=len(mixes))
+
+    def _may_be_recorded(self, mixes: Sequence[Mix], rows: Sequence[Row]) -> bool:
+        """Whether the mixes are of one kind and use most of the modules; those of a few have a cheaper way.
+
+        On a CPU only where Python is felt: what a recording keeps grows with the tokens.
+        """
+        if self._base.device.type == "cpu" and self._cost(rows) * len(mixes) > _MOST_RECORDED_TOKENS:
+            return False
+        if any(mix.kind == PAPER for mix in mixes):
+            return len(mixes) == 1 and not mixes[0].is_base
+        widest = max(sum(map(bool, mix.mixing_weights)) for mix in mixes)
+        return 2 * widest > len(mixes[0].mixing_weights)
 
     def _logits(self, rows: Sequence[Row], *, repeats: int) -> tuple[Tensor, Tensor]:
         """Logits and the labels they predict, (repeats * rows, positions[, vocabulary])."""
@@ -387,6 +371,14 @@ def _batch(base: LoadedBase, rows: Sequence[Row]) -> _Batch:
     return _Batch(on_device, labels.to(base.device), kept, options)
 
 
+def _too_long(rows: Sequence[Row]) -> str:
+    longest = max(row.tokens for row in rows)
+    return (
+        f"Scoring one example of {longest} tokens needs more memory than the worker has. "
+        "Use shorter examples, fewer modules or a smaller base model."
+    )
+
+
 def _kept_positions(rows: Sequence[Row]) -> int:
     """Last positions of the padded batch whose logits are needed: from one before the first label on."""
     length = max(row.tokens for row in rows)
@@ -400,29 +392,3 @@ def pad(lists: Sequence[Sequence[int]], filler: int, *, left: bool = False) -> T
     fillers = [[filler] * (longest - len(items)) for items in lists]
     pairs = zip(lists, fillers, strict=True)
     return torch.tensor([[*extra, *items] if left else [*items, *extra] for items, extra in pairs])
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch ran out of memory: its own class on a GPU, an allocator's message on a CPU."""
-    text = str(error)
-    return (
-        isinstance(error, torch.OutOfMemoryError) or "not enough memory" in text or "can't allocate" in text
-    )
-
-
-def with_halving(work: Callable[[Sequence[T]], list[str]], items: Sequence[T]) -> list[str]:
-    """`work(items)`, in halves where memory runs out. Raises OutOfMemory at a single item."""
-    try:
-        return work(items)
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-    if len(items) <= 1:
-        raise OutOfMemory(
-            "Generating an answer for one row needs more memory than the worker has. "
-            "Use shorter rows, fewer modules or a smaller base model."
-        )
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    middle = len(items) // 2
-    return with_halving(work, items[:middle]) + with_halving(work, items[middle:])

@@ -1,0 +1,189 @@
+"""A forward as the list of its torch operations, without the Python around them: what a CUDA graph is to a GPU.
+
+It is recorded while the forward runs. Whatever does not depend on the given input, such as masks, position biases,
+embeddings and a base's layers below the first adapted matrix, is kept as it came out; the other operations are done
+again in the same order at every replay, by the same kernels, so that the numbers are the same to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils.weak import WeakIdKeyDictionary
+
+_EMPTY = {
+    torch.ops.aten.empty,
+    torch.ops.aten.empty_like,
+    torch.ops.aten.empty_strided,
+    torch.ops.aten.new_empty,
+    torch.ops.aten.new_empty_strided,
+}
+_DEPENDS_ON_NUMBERS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+
+
+class NotRecordable(RuntimeError):
+    """The forward does something that a list of operations cannot repeat."""
+
+
+@dataclass
+class _Step:
+    """One operation: its arguments, where tensors among them come from, where its results go, and what is over then."""
+
+    function: Callable[..., Any]
+    leaves: list[Any]  # of arguments and keyword arguments, flattened
+    taken: list[tuple[int, int]]  # (place among the leaves, slot)
+    nesting: Any  # as pytree says it; None where the leaves are the arguments
+    results: list[int]  # slots; empty where the results are among the arguments
+    is_single: bool
+    over: list[int]  # slots nobody reads any more
+
+
+class Tape:
+    """A recorded forward; `replay` does it again on what its input holds by then."""
+
+    def __init__(self, steps: Sequence[_Step], slots: int, given: Tensor, result: int | Tensor) -> None:
+        self._steps, self._slots = list(steps), slots
+        self._given, self._result = given, result
+        later = {result}
+        for step in reversed(self._steps):
+            used = {slot for _, slot in step.taken}
+            step.over = sorted((used | set(step.results)) - later)
+            later |= used
+
+    @property
+    def length(self) -> int:
+        """The operations done at every replay."""
+        return len(self._steps)
+
+    def replay(self) -> Tensor:
+        """The result for the numbers the input holds now."""
+        values: list[Any] = [None] * self._slots
+        values[0] = self._given
+        for step in self._steps:
+            leaves = step.leaves.copy()
+            for place, slot in step.taken:
+                leaves[place] = values[slot]
+            if step.nesting is None:
+                made = step.function(*leaves)
+            else:
+                args, kwargs = tree_unflatten(leaves, step.nesting)
+                made = step.function(*args, **kwargs)
+            if step.is_single:
+                values[step.results[0]] = made
+            else:
+                for slot, tensor in zip(step.results, made if step.results else (), strict=True):
+                    values[slot] = tensor
+            for slot in step.over:
+                values[slot] = None
+        return values[self._result] if isinstance(self._result, int) else self._result
+
+
+def record(forward: Callable[[], Tensor], given: Tensor) -> tuple[Tape, Tensor]:
+    """Run `forward`, which reads `given`, and keep it as a tape. Returns the tape and what the forward gave.
+
+    Raises NotRecordable if what is done depends on numbers computed from `given`, or overwrites what it had not made.
+    """
+    recorder = _Recorder(given)
+    random_state = torch.get_rng_state()
+    with recorder:
+        result = forward()
+    if not torch.equal(random_state, torch.get_rng_state()):
+        raise NotRecordable("it draws random numbers")
+    return Tape(recorder.steps, recorder.slots, given, recorder.slot(result, otherwise=result)), result
+
+
+class _Recorder(TorchDispatchMode):
+    """Follows which tensors depend on the input: operations on them become steps, of others the results are kept."""
+
+    def __init__(self, given: Tensor) -> None:
+        super().__init__()
+        self.steps: list[_Step] = []
+        self.slots = 1
+        self._slots = WeakIdKeyDictionary()
+        self._slots[given] = 0
+        # Storages by address, which stays theirs as long as a reference is held; the memory itself is not.
+        self._references: dict[int, StorageWeakRef] = {}
+        self._depending = {self._storage(given)}
+        self._scratch: set[int] = set()  # made without content
+        self._read: set[int] = set()  # not depending on the input, but read by a step
+
+    def slot(self, tensor: Any, *, otherwise: Any = None) -> Any:
+        return self._slots.get(tensor, otherwise) if isinstance(tensor, Tensor) else otherwise
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        leaves, nesting = tree_flatten((args, kwargs or {}))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        written = {self._storage(tensor) for tensor in _written(func, args, kwargs or {})}
+        read = {self._storage(tensor) for tensor in tensors}
+        if not read & self._depending:
+            if written & self._read:
+                raise NotRecordable(f"{func} overwrites what was read before")
+            if func.overloadpacket in _EMPTY:
+                self._scratch.add(self._storage(made))
+            return made
+        if written - self._depending - self._scratch:
+            raise NotRecordable(f"{func} overwrites what was there before")
+        by_place = func.overloadpacket is torch.ops.aten.index and not any(
+            leaf.dtype in (torch.bool, torch.uint8) for leaf in tensors[1:]
+        )
+        if _DEPENDS_ON_NUMBERS & set(func.tags) and not by_place:
+            raise NotRecordable(f"what follows {func} depends on numbers")
+        self._read |= read - self._depending
+        self._depending |= written
+        self._add(func, leaves, nesting, made, bool(written))
+        return made
+
+    def _add(self, func: Any, leaves: list[Any], nesting: Any, made: Any, writes: bool) -> None:
+        single = isinstance(made, Tensor)
+        tensors = [made] if single else tree_flatten(made)[0]
+        if not all(isinstance(tensor, Tensor) for tensor in tensors):
+            raise NotRecordable(f"what follows {func} depends on numbers")
+        self._depending |= {self._storage(tensor) for tensor in tensors}
+        results = []
+        if not (
+            single and any(made is leaf for leaf in leaves)
+        ):  # a dropout that does nothing gives what it got
+            for tensor in tensors:
+                self._slots[tensor] = self.slots
+                results.append(self.slots)
+                self.slots += 1
+        elif not writes:
+            return
+        slots = [(place, self.slot(leaf)) for place, leaf in enumerate(leaves)]
+        taken = [(place, slot) for place, slot in slots if slot is not None]
+        for place, _ in taken:
+            leaves[place] = None
+        flat = tree_flatten((tuple(leaves), {}))[1]
+        self.steps.append(
+            _Step(
+                func,
+                leaves,
+                taken,
+                None if nesting == flat else nesting,
+                results,
+                single and bool(results),
+                [],
+            )
+        )
+
+    def _storage(self, tensor: Tensor) -> int:
+        reference = StorageWeakRef(tensor.untyped_storage())
+        return int(self._references.setdefault(reference.cdata, reference).cdata)
+
+
+def _written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The arguments an operation writes to."""
+    if not func._schema.is_mutable:
+        return []
+    arguments = func._schema.arguments
+    given = {argument.name: value for argument, value in zip(arguments, args, strict=False)} | kwargs
+    names = [each.name for each in arguments if each.alias_info is not None and each.alias_info.is_write]
+    return [tensor for tensor in tree_flatten([given.get(name) for name in names])[0] if tensor is not None]
