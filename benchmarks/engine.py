@@ -9,11 +9,12 @@ one after the other on the same examples, round after round, so that whatever el
 * limit: the bare base model's forward over the examples, once for every mix, in float32;
 * reference: the search of `lorahub==0.1.0`, in a process of its own that waits between its turns;
 * lorahub: our method of that name, the same search in float32;
-* default: the same number of exact mixes scored as method `auto` scores them, in the float type it would choose, and
-  in the other one.
+* exact in float32: the same number of exact mixes, scored as the searches of method `auto` score theirs;
+* exact in bfloat16: the same as scored for who asks for that type.
 
-What is printed are medians over the rounds of each round's own ratio, and the best seconds of all rounds. With --out
-the figures are also written as OUT.json and OUT.md.
+What is printed are medians over the rounds of each round's own ratio, and the best seconds of all rounds. Ours have
+their forwards recorded before, as a search has after its first few. With --out the figures are also written as
+OUT.json and OUT.md.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ import torch
 
 from benchmarks import random_collection
 from benchmarks.record_reference import environment
-from compose.engine import loading, precision
+from compose.engine import loading
 from compose.engine.bank import build_bank
 from compose.engine.loading import LoadedBase, LoadedModule
 from compose.engine.mixing import EXACT, PAPER, Mix, Mixer
@@ -89,9 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tokens", type=int, default=USUAL["tokens"], help="of an input")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument(
-        "--one-type", action="store_true", help="leave out the float type that would not be chosen"
-    )
+    parser.add_argument("--one-type", action="store_true", help="leave out bfloat16")
     parser.add_argument(
         "--clock",
         choices=CLOCKS,
@@ -145,10 +144,10 @@ def _race(scratch: Path, shape: str, options: argparse.Namespace) -> dict[str, A
     contestants: dict[str, Contestant] = {
         "limit": bench.bare_forwards,
         "lorahub": bench.lorahub,
-        "default": partial(bench.default, dtype=bench.chosen),
+        "exact_float32": partial(bench.exact, dtype=torch.float32),
     }
     if not options.one_type:
-        contestants["default_other"] = partial(bench.default, dtype=bench.other)
+        contestants["exact_bfloat16"] = partial(bench.exact, dtype=torch.bfloat16)
     with _reference(scratch, base, modules, examples, options) as reference:
         if reference is not None:
             contestants["reference"] = reference.search
@@ -156,8 +155,6 @@ def _race(scratch: Path, shape: str, options: argparse.Namespace) -> dict[str, A
     figures = {
         "shape": shape,
         "sizes": {name: getattr(options, name) for name in USUAL},
-        "chosen": str(bench.chosen).removeprefix("torch."),
-        "other": str(bench.other).removeprefix("torch."),
         "best_s": {name: min(each[name] for each in rounds) for name in contestants},
         "rounds": rounds,
         "ratios": _ratios(rounds),
@@ -168,16 +165,16 @@ def _race(scratch: Path, shape: str, options: argparse.Namespace) -> dict[str, A
 
 
 def _rounds(contestants: dict[str, Contestant], mixes: int, rounds: int) -> list[dict[str, float]]:
-    """Seconds of every contestant in every round; a short round before the first is not counted."""
-    for run in contestants.values():
-        run(2)
+    """Seconds of every contestant in every round; one before the first, for most of them short, is not counted."""
+    for name, run in contestants.items():
+        run(mixes if name.startswith("exact") else 3)
     return [{name: run(mixes) for name, run in contestants.items()} for _ in range(rounds)]
 
 
 def _ratios(rounds: list[dict[str, float]]) -> dict[str, float]:
     """Medians over the rounds: how many times the limit, and how many times faster than the reference."""
     ratios = {}
-    for name in [name for name in ("lorahub", "default", "default_other") if name in rounds[0]]:
+    for name in [name for name in ("lorahub", "exact_float32", "exact_bfloat16") if name in rounds[0]]:
         ratios[f"{name}/limit"] = statistics.median(each[name] / each["limit"] for each in rounds)
         if "reference" in rounds[0]:
             ratios[f"reference/{name}"] = statistics.median(each["reference"] / each[name] for each in rounds)
@@ -210,8 +207,6 @@ class Bench:
         self.base = loading.load_base(base, device=device)
         self.modules = [loading.load_module(module) for module in modules]
         self.rows = tokenise(self.base, examples)
-        self.chosen = precision.for_search(self.base)
-        self.other = torch.bfloat16 if self.chosen == torch.float32 else torch.float32
         self._path = base
         self._scorers: dict[torch.dtype, Scorer] = {
             torch.float32: _scorer(self.base, self.modules, self.rows)
@@ -236,7 +231,7 @@ class Bench:
                 search.tell([Trial(number, vector, loss, search.objective(vector, loss))])
         return seconds[0]
 
-    def default(self, mixes: int, dtype: torch.dtype) -> float:
+    def exact(self, mixes: int, dtype: torch.dtype = torch.float32) -> float:
         scorer = self._scorer(dtype)
         vectors = (
             torch.rand(mixes, len(self.modules), generator=torch.Generator().manual_seed(SEED)) * 0.4 - 0.2
@@ -335,7 +330,7 @@ def _reference(
 
 
 def _growth(scratch: Path, shape: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of the default way, one quantity changed at a time and the others as usual."""
+    """Seconds of exact mixes in float32, one quantity changed at a time and the others as usual."""
     device = loading.resolve_device(options.device)
     base, modules = _folders(scratch, shape, max(GROWTH["modules"]))
     rows = []
@@ -345,14 +340,13 @@ def _growth(scratch: Path, shape: str, options: argparse.Namespace) -> dict[str,
             examples = random_collection.new_examples(sizes["examples"], tokens=sizes["tokens"])
             own = modules[: sizes["modules"]]
             bench = Bench(base, own, examples, device=device, clock=CLOCKS[options.clock])
-            bench.default(1, bench.chosen)
-            seconds = min(bench.default(sizes["mixes"], bench.chosen) for _ in range(options.rounds))
+            bench.exact(sizes["mixes"])  # records
+            seconds = min(bench.exact(sizes["mixes"]) for _ in range(options.rounds))
             limit = min(bench.bare_forwards(4) for _ in range(options.rounds)) / 4
             rows.append({"quantity": quantity, "value": value, "seconds": seconds, "limit_forward_s": limit})
             print(json.dumps({"shape": shape, **rows[-1]}), file=sys.stderr)
     return {
         "shape": shape,
-        "float_type": str(bench.chosen).removeprefix("torch."),
         "usual": {name: getattr(options, name) for name in USUAL},
         "rows": rows,
     }
@@ -385,18 +379,24 @@ def as_markdown(report: dict[str, Any]) -> str:
 
 def _race_table(shapes: list[dict[str, Any]]) -> list[str]:
     lines = [
-        "| shape | limit s | reference s | lorahub s | default s (type) | lorahub / limit | reference / lorahub "
-        "| reference / default | other type s |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| shape | limit s | reference s | lorahub s | exact, float32, s | exact, bfloat16, s | lorahub / limit "
+        "| reference / lorahub | reference / exact, float32 | reference / exact, bfloat16 | loaded, ours, s "
+        "| loaded, reference, s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for figures in shapes:
-        best, ratios = figures["best_s"], figures["ratios"]
-        lines.append(
-            f"| {figures['shape']} | {best['limit']:.2f} | {_or_dash(best.get('reference'))} | {best['lorahub']:.2f} "
-            f"| {best['default']:.2f} ({figures['chosen']}) | {ratios['lorahub/limit']:.2f} "
-            f"| {_or_dash(ratios.get('reference/lorahub'))} | {_or_dash(ratios.get('reference/default'))} "
-            f"| {_or_dash(best.get('default_other'))} ({figures['other']}) |"
-        )
+        best, ratios, load = figures["best_s"], figures["ratios"], figures["load_s"]
+        columns = [
+            *(
+                best.get(name)
+                for name in ("limit", "reference", "lorahub", "exact_float32", "exact_bfloat16")
+            ),
+            ratios["lorahub/limit"],
+            *(ratios.get(f"reference/{name}") for name in ("lorahub", "exact_float32", "exact_bfloat16")),
+            load["ours"],
+            load.get("reference"),
+        ]
+        lines.append(f"| {figures['shape']} | {' | '.join(map(_or_dash, columns))} |")
     return [*lines, ""]
 
 
@@ -407,7 +407,7 @@ def _or_dash(value: float | None) -> str:
 def _growth_table(growth: dict[str, Any]) -> list[str]:
     usual = ", ".join(f"{value} {name}" for name, value in growth["usual"].items())
     lines = [
-        f"{growth['shape']}, {growth['float_type']}; what is not named: {usual}.",
+        f"{growth['shape']}, exact mixes in float32; what is not named: {usual}.",
         "",
         "| | seconds | bare base forward over the examples, float32, s |",
         "| --- | --- | --- |",

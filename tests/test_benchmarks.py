@@ -106,7 +106,7 @@ def test_the_engines_benchmark_times_every_contestant_and_writes_its_table(
     engine.main(["--growth", "--shapes", "tiny", "--rounds", "1", *sizes, "--out", str(tmp_path / "growth")])
     capsys.readouterr()
     [figures] = json.loads((tmp_path / "race.json").read_text())["shapes"]
-    assert set(figures["best_s"]) == {"limit", "lorahub", "default", "default_other"}
+    assert set(figures["best_s"]) == {"limit", "lorahub", "exact_float32", "exact_bfloat16"}
     assert all(seconds > 0 for seconds in figures["best_s"].values())
     assert figures["ratios"]["lorahub/limit"] == pytest.approx(
         figures["best_s"]["lorahub"] / figures["best_s"]["limit"]

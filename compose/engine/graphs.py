@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 # Rounding up costs work, another bucket costs a recording: powers of two, then steps of eight.
 _BUCKET_STEP = 8
-GRAPHS_KEPT = 16
+# What a recording keeps beside its weights lies in memory that a CPU has less use for than a GPU for a launch.
+RECORDINGS_KEPT = {"cuda": 16, "cpu": 6}
 _WARM_UPS = 3  # libraries choose their kernels and allocate their workspaces in the first runs
 # Out of how many uses a shape earns its recording: the audition and the final scores come once.
 _USES_BEFORE_RECORDING = 2
@@ -98,7 +99,7 @@ class Graphs:
             entry = _Entry(torch.zeros(size, weights.shape[1], device=self._device), prepared(size))
             self._entries[key] = entry
         self._entries.move_to_end(key)
-        while len(self._entries) > GRAPHS_KEPT:
+        while len(self._entries) > RECORDINGS_KEPT[self._device.type]:
             self._entries.popitem(last=False)
         # Zeros, the bare base, in the places left over.
         entry.weights[: len(weights)].copy_(weights, non_blocking=True)

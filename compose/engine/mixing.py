@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from compose.engine import fused as fused_layers
 from compose.engine.bank import Bank, TargetBank
 from compose.engine.errors import IncompatibleModule
 from compose.engine.loading import LoadedBase
@@ -79,26 +80,35 @@ class Mixer:
         self._base = base
         self._bank = bank
         self._exact_way = exact_way
+        self._layers = {path: base.model.get_submodule(path) for path in bank.targets}
+        self._others = fused_layers.layers_of(base.model)
         self._rows = 0
+        self._as_released = True  # whether a single paper mix is to be rounded as the released code rounds it
         self._room = 0  # bytes left for dense changes that are kept
         self._changes: dict[str, list[tuple[int, int, int, Any]]] = {}
         self._dense: dict[str, Tensor | None] = {}
         self._dense_room = _DENSE_BYTES
 
     @contextmanager
-    def attached(self) -> Iterator[Mixer]:
-        """Take over the base's target matrices for the time of the block; one mixer at a time, others wait."""
+    def attached(self, *, fused: bool = False) -> Iterator[Mixer]:
+        """Take over the base's target matrices for the time of the block; one mixer at a time, others wait.
+
+        `fused`: layers beside them may be done with less work, which rounds otherwise; never for a single paper mix.
+        """
         with self._base.lock:
-            layers = {path: self._base.model.get_submodule(path) for path in self._bank.targets}
+            layers, others = self._layers, self._others if fused else {}
             try:
+                for layer, cheaper in others.items():
+                    vars(layer)["forward"] = partial(self._forward_beside, layer, cheaper)
                 for path, layer in layers.items():
                     # An attribute of the object, before its class's: cheaper than a hook, which torch calls in a
-                    # slower way, and it may leave out the base's own product.
-                    layer.forward = partial(self._forward, path, layer)
+                    # slower way, and it may leave out the base's own product. Written past nn.Module's own setter,
+                    # which looks for parameters first.
+                    vars(layer)["forward"] = partial(self._forward, path, layer)
                 yield self
             finally:
-                for layer in layers.values():
-                    layer.__dict__.pop("forward", None)
+                for layer in [*layers.values(), *others]:
+                    vars(layer).pop("forward", None)
                 self._changes = {}
 
     def assign(self, groups: Sequence[tuple[Mix, int]], *, once: bool = False) -> None:
@@ -108,6 +118,7 @@ class Mixer:
         """
         if any(mix.kind == PAPER and not mix.is_base for mix, _ in groups):
             self._check_paper_mix()
+        self._as_released = [mix.kind for mix, _ in groups] == [PAPER]
         self._rows = sum(rows for _, rows in groups)
         self._changes = {path: [] for path in self._bank.targets}
         self._room = 0 if once else _KEPT_BYTES
@@ -123,6 +134,7 @@ class Mixer:
         """
         groups = len(weights)
         self._rows = groups * rows
+        self._as_released = kind == PAPER
         changes: dict[str, Change]
         if kind == PAPER:
             self._check_paper_mix()
@@ -166,6 +178,12 @@ class Mixer:
         """Whether there is room to keep a dense change for the next batch."""
         self._room -= delta.nbytes
         return self._room >= 0
+
+    def _forward_beside(self, layer: Any, cheaper: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What a layer that is no target does."""
+        if self._as_released:
+            return type(layer).forward(layer, *args, **kwargs)
+        return cheaper(layer, *args, **kwargs)
 
     def _forward(self, path: str, layer: Any, inputs: Tensor) -> Tensor:
         """What the layer does, with the changes of every row."""

@@ -28,7 +28,8 @@ _BATCHES_KEPT = 64
 # Limits of one forward: tokens of inputs and outputs, and bytes of float32 logits.
 _TOKENS = {"cpu": 16_384, "cuda": 262_144}
 # Beyond so many tokens another mix joins no forward: what layers hand on would fall out of a CPU's caches.
-_TOKENS_OF_MIXES = {"cpu": 4_096, "cuda": 262_144}
+_TOKENS_OF_MIXES = {"cpu": 5_600, "cuda": 262_144}
+# A recording on a CPU keeps tensors of all its tokens, and beyond so many the Python it saves is not felt.
 _MOST_RECORDED_TOKENS = 6_000
 _LOGIT_BYTES = {"cpu": 256 * 2**20, "cuda": 4 * 2**30}
 
@@ -154,7 +155,7 @@ class Scorer:
         """Score every mix on every row; the numbers do not depend on how rows are batched (1e-5 relative)."""
         # They stay on the device until the end, so that no forward waits for the one before it.
         sums = torch.zeros(len(self._rows), len(mixes), dtype=torch.float64, device=self._base.device)
-        with self._mixer.attached(), torch.inference_mode():
+        with self._mixer.attached(fused=True), torch.inference_mode():
             for chosen in self._row_batches():
                 rows = [self._rows[index] for index in chosen]
                 size = self._mixes_at_once(rows)
@@ -181,7 +182,7 @@ class Scorer:
     def _batch_mean(self, mix: Mix) -> float:
         """The loss as the model itself computes it, in one float32 mean: `lorahub` must not differ by a rounding."""
         try:
-            with self._mixer.attached(), torch.inference_mode():
+            with self._mixer.attached(fused=True), torch.inference_mode():
                 logits, labels = self._mixed_logits([mix], self._rows)
                 flat = logits.float().reshape(-1, logits.shape[-1])
                 loss = functional.cross_entropy(flat, labels.reshape(-1), ignore_index=IGNORED)
@@ -198,7 +199,7 @@ class Scorer:
         classes: dict[int, Tensor] = {}  # by row; chosen when the first mix meets it
         parts, examples = [], []
         respond = partial(self._respond, classes=classes)
-        with self._mixer.attached(), torch.inference_mode():
+        with self._mixer.attached(fused=True), torch.inference_mode():
             for chosen in self._row_batches():
                 rows = [self._rows[index] for index in chosen]
                 size = self._mixes_at_once(rows)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakIdKeyDictionary
 
 _EMPTY = {
@@ -37,12 +37,32 @@ class _Step:
     """One operation: its arguments, where tensors among them come from, where its results go, and what is over then."""
 
     function: Callable[..., Any]
-    leaves: list[Any]  # of arguments and keyword arguments, flattened
-    taken: list[tuple[int, int]]  # (place among the leaves, slot)
-    nesting: Any  # as pytree says it; None where the leaves are the arguments
+    args: list[Any]
+    kwargs: dict[str, Any]
+    taken: list[tuple[int, int]]  # (place among the arguments, slot)
+    named: list[tuple[str, int]]  # (keyword, slot)
+    listed: list[tuple[int, list[tuple[int, int]]]]  # (place, (place in the list that is there, slot))
     results: list[int]  # slots; empty where the results are among the arguments
     is_single: bool
     over: list[int]  # slots nobody reads any more
+
+    def used(self) -> set[int]:
+        """The slots it reads."""
+        inner = {slot for _, members in self.listed for _, slot in members}
+        return {slot for _, slot in [*self.taken, *self.named]} | inner
+
+    def do(self, values: list[Any]) -> Any:
+        """The operation on what the slots hold."""
+        args, kwargs = self.args.copy(), self.kwargs
+        for place, slot in self.taken:
+            args[place] = values[slot]
+        for place, members in self.listed:
+            args[place] = list(args[place])
+            for inner, slot in members:
+                args[place][inner] = values[slot]
+        if self.named:
+            kwargs = kwargs | {name: values[slot] for name, slot in self.named}
+        return self.function(*args, **kwargs)
 
 
 class Tape:
@@ -53,7 +73,7 @@ class Tape:
         self._given, self._result = given, result
         later = {result}
         for step in reversed(self._steps):
-            used = {slot for _, slot in step.taken}
+            used = step.used()
             step.over = sorted((used | set(step.results)) - later)
             later |= used
 
@@ -67,14 +87,7 @@ class Tape:
         values: list[Any] = [None] * self._slots
         values[0] = self._given
         for step in self._steps:
-            leaves = step.leaves.copy()
-            for place, slot in step.taken:
-                leaves[place] = values[slot]
-            if step.nesting is None:
-                made = step.function(*leaves)
-            else:
-                args, kwargs = tree_unflatten(leaves, step.nesting)
-                made = step.function(*args, **kwargs)
+            made = step.do(values)
             if step.is_single:
                 values[step.results[0]] = made
             else:
@@ -119,7 +132,7 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        leaves, nesting = tree_flatten((args, kwargs or {}))
+        leaves = tree_flatten((args, kwargs or {}))[0]
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         written = {self._storage(tensor) for tensor in _written(func, args, kwargs or {})}
         read = {self._storage(tensor) for tensor in tensors}
@@ -138,45 +151,47 @@ class _Recorder(TorchDispatchMode):
             raise NotRecordable(f"what follows {func} depends on numbers")
         self._read |= read - self._depending
         self._depending |= written
-        self._add(func, leaves, nesting, made, bool(written))
+        self._add(func, args, kwargs or {}, made, bool(written))
         return made
 
-    def _add(self, func: Any, leaves: list[Any], nesting: Any, made: Any, writes: bool) -> None:
+    def _add(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], made: Any, writes: bool) -> None:
         single = isinstance(made, Tensor)
         tensors = [made] if single else tree_flatten(made)[0]
         if not all(isinstance(tensor, Tensor) for tensor in tensors):
             raise NotRecordable(f"what follows {func} depends on numbers")
         self._depending |= {self._storage(tensor) for tensor in tensors}
         results = []
-        if not (
-            single and any(made is leaf for leaf in leaves)
-        ):  # a dropout that does nothing gives what it got
+        if not (single and any(made is each for each in [*args, *kwargs.values()])):
             for tensor in tensors:
                 self._slots[tensor] = self.slots
                 results.append(self.slots)
                 self.slots += 1
         elif not writes:
-            return
-        slots = [(place, self.slot(leaf)) for place, leaf in enumerate(leaves)]
-        taken = [(place, slot) for place, slot in slots if slot is not None]
-        for place, _ in taken:
-            leaves[place] = None
-        flat = tree_flatten((tuple(leaves), {}))[1]
-        self.steps.append(
-            _Step(
-                func,
-                leaves,
-                taken,
-                None if nesting == flat else nesting,
-                results,
-                single and bool(results),
-                [],
-            )
-        )
+            return  # such as a dropout that does nothing, which gives what it got
+        taken, listed = self._places(args), []
+        for place, members in enumerate(args):
+            if isinstance(members, list | tuple) and (inner := self._places(members)):
+                listed.append((place, inner))
+        named = [(name, slot) for name, value in kwargs.items() if (slot := self.slot(value)) is not None]
+        own = [_without(value, self._slots) for value in args]
+        rest = {name: value for name, value in kwargs.items() if self.slot(value) is None}
+        step = _Step(func, own, rest, taken, named, listed, results, single and bool(results), [])
+        self.steps.append(step)
+
+    def _places(self, values: Sequence[Any]) -> list[tuple[int, int]]:
+        slots = [(place, self.slot(value)) for place, value in enumerate(values)]
+        return [(place, slot) for place, slot in slots if slot is not None]
 
     def _storage(self, tensor: Tensor) -> int:
         reference = StorageWeakRef(tensor.untyped_storage())
         return int(self._references.setdefault(reference.cdata, reference).cdata)
+
+
+def _without(value: Any, made_anew: WeakIdKeyDictionary) -> Any:
+    """The argument, with nothing held that every replay makes anew."""
+    if isinstance(value, list | tuple):
+        return [_without(member, made_anew) for member in value]
+    return None if isinstance(value, Tensor) and value in made_anew else value
 
 
 def _written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Tensor]:

@@ -138,7 +138,7 @@ def test_a_recording_that_does_not_fit_the_memory_makes_the_batch_smaller(t5: Co
 
 
 def test_only_so_many_recordings_are_kept(t5: Collection, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(graphs, "GRAPHS_KEPT", 2)
+    monkeypatch.setitem(graphs.RECORDINGS_KEPT, "cpu", 2)
     recorded = Graphs(CPU, record=recorder())
     scorer = graphed_scorer(t5, recorded)
     for count in (1, 1, 2, 2, 4, 4):

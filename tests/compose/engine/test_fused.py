@@ -1,0 +1,80 @@
+"""Layers done with less work: the same losses, and never where `lorahub` has to round as the released code does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from compose.engine import fused
+from compose.engine.bank import build_bank
+from compose.engine.loading import load_module
+from compose.engine.mixing import EXACT, PAPER, Mix, Mixer
+from compose.engine.scoring import Row, Scorer, tokenise
+from compose.engine.types import Example, Module
+from tests.compose.engine import tiny
+from tests.compose.engine.conftest import Collection
+from tests.compose.engine.test_scoring import CPU, load
+
+# Short answers to inputs of unlike length, as padding and masks have to be right too.
+LONG = (
+    Example(" ".join(tiny.WORDS * 2), "cat"),
+    Example(" ".join(tiny.WORDS[::-1]), "the green dog"),
+    Example("a bird flew over the tree", "under a tree"),
+)
+WEIGHTS = ((0.3, -0.2, 0.5, 0.1, 0.4, -0.6), (0.0,) * 6, (0.7, 0.1, -0.4, 0.2, 0.3, 0.1))
+
+
+def sums_of(base_folder: Path, modules: tuple[Module, ...], kind: str) -> torch.Tensor:
+    base = load(base_folder)
+    bank = build_bank([load_module(module) for module in modules], device=CPU)
+    scorer = Scorer(base, Mixer(base, bank), tokenise(base, LONG))
+    mixes = [Mix(kind, vector[: len(modules)]) for vector in WEIGHTS]
+    return torch.cat([scorer.row_losses([mix]).sums for mix in mixes])
+
+
+def test_fused_layers_give_the_losses_of_the_layers(collection: Collection, monkeypatch: pytest.MonkeyPatch):
+    found = sums_of(collection.base, collection.modules, EXACT)
+    monkeypatch.setattr(fused, "FUSED", {})
+    torch.testing.assert_close(
+        found, sums_of(collection.base, collection.modules, EXACT), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_single_paper_mix_is_rounded_as_the_layers_round(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+):
+    found = sums_of(collection.base, collection.modules, PAPER)
+    monkeypatch.setattr(fused, "FUSED", {})
+    assert torch.equal(found, sums_of(collection.base, collection.modules, PAPER))
+
+
+def keys_asked(base_folder: Path, modules: tuple[Module, ...]) -> int:
+    """How often the input's tokens went through a decoder's K."""
+    base = load(base_folder)
+    asked = 0
+
+    def count(*_: object) -> None:
+        nonlocal asked
+        asked += 1
+
+    for path, layer in base.model.named_modules():
+        if path.endswith("EncDecAttention.k"):
+            layer.register_forward_hook(count)
+    bank = build_bank([load_module(module) for module in modules], device=CPU)
+    rows: list[Row] = tokenise(base, LONG)
+    Scorer(base, Mixer(base, bank), rows).row_losses([Mix(EXACT, (0.5,) * len(modules))])
+    return asked
+
+
+def test_a_short_answer_goes_past_the_keys_of_a_long_input(t5: Collection):
+    assert keys_asked(t5.base, t5.modules) == 0
+
+
+def test_adapted_keys_are_asked(t5: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    modules = tiny.save_modules(t5.base, "t5", tmp_path, 3, target_modules=["k", "o"])
+    assert keys_asked(t5.base, modules) == 2
+    found = sums_of(t5.base, modules, EXACT)
+    monkeypatch.setattr(fused, "FUSED", {})
+    torch.testing.assert_close(found, sums_of(t5.base, modules, EXACT), rtol=1e-5, atol=1e-5)
