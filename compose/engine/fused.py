@@ -6,7 +6,7 @@ Each function takes a layer and its arguments and gives what the layer's own for
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ def _gelu(_layer: NewGELUActivation, x: Tensor) -> Tensor:
 
 
 def _rms_norm(layer: Any, x: Tensor) -> Tensor:
+    if x.dtype != layer.weight.dtype:  # a base that keeps some layers in float32
+        return cast(Tensor, type(layer).forward(layer, x))
     return functional.rms_norm(x, (x.shape[-1],), layer.weight, layer.variance_epsilon)
 
 
