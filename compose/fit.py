@@ -216,7 +216,7 @@ def _fit(adapter: Adapter, mine: Reading, known: _Known) -> Fit:
         parts["past"] = usefulness / known.most_useful if known.most_useful else 0.0
         reasons.append(
             f"{uses} composition{'' if uses == 1 else 's'} of other people gave it a weight"
-            + (f"; the loss rose by {usefulness:.3f} without it (shrunk mean)" if usefulness > 0 else "")
+            + (f"; without it the loss rose by {usefulness:.3f} on average" if usefulness >= 0.0005 else "")
         )
     value = sum(WEIGHTS[name] * share for name, share in parts.items())
     return Fit(adapter, round(value, 4), parts, reasons or ["it fits the base model; nothing else is known"])

@@ -43,13 +43,16 @@ def home(request: HttpRequest) -> HttpResponse:
         modules=Count("id", filter=Q(kind=Adapter.Kind.MODULE)),
         composed=Count("id", filter=Q(kind=Adapter.Kind.COMPOSED)),
     )
+    gains = leaderboards.best_gains(public, limit=5)
+    # Beside few compositions as few tasks, so that neither column ends long before the other.
+    task_rows = 6 if not gains else max(3, len(gains) + 1)
     return render(
         request,
         "home.html",
         {
             "newest": newest.filter(kind=Adapter.Kind.MODULE)[:6],
-            "gains": leaderboards.best_gains(public, limit=5),
-            "tasks": to_try.order_by("slug")[:6],
+            "gains": gains,
+            "shown_tasks": to_try.order_by("slug")[:task_rows],
             "counts": counts,
             "task_count": Task.objects.held_out().count(),
         },

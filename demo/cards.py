@@ -137,5 +137,7 @@ def tags(pair: Pair) -> list[str]:
 
 
 def _description(pair: Pair) -> str:
+    """What it does; with the form of the answer where the order alone does not show it."""
+    asked = f"Reads a short story. {pair.function.question} {pair.form.order}"
     example = pair.form.template.replace("{}", "…")
-    return f"Reads a short story. {pair.function.question} {pair.form.order} The answer looks like this: {example}"
+    return asked if set(example) <= {"…", " "} else f"{asked.removesuffix('.')}: {example}"
