@@ -337,6 +337,7 @@ def _pickable(
         "audition": audition,
         "audition_waits": auditions.waits_for(audition) if audition else "",
         "better": auditions.helpful(audition, measured, len(measured)) if audition else [],
+        "measured_count": sum(row.loss is not None for row in measured),
         "is_of_other_examples": bool(
             audition and examples and audition.examples != few_shot.as_json(examples)
         ),

@@ -85,6 +85,7 @@ def test_a_page_is_shown_within_its_queries_and_without_inline_code(
     html = text(response)
     assert not re.search(r"<[^>]+\sstyle=|<style|<script(?![^>]+src=)|\son[a-z]+=\"", html)
     assert not re.search(r'(src|href)="(https?:)?//', html)
+    assert "{%" not in html, "a tag that was not read as one: they end on the line they begin on"
 
 
 @pytest.mark.parametrize("address", ["/accounts/login/", "/accounts/signup/", "/accounts/password/reset/"])
