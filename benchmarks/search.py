@@ -102,7 +102,7 @@ def fill(rows: int) -> None:
     from django.db import connection
 
     from registry.models import Adapter, BaseModel, Namespace, Revision, Task
-    from registry.search import backends
+    from registry.search import backends, upkeep
 
     generator = random.Random(7)
     people = Namespace.objects.bulk_create(
@@ -130,6 +130,7 @@ def fill(rows: int) -> None:
         print(f"{numbers[-1] + 1:,} adapters", file=sys.stderr)
     _triggers(connection, on=True)
     backends.of(connection).resync(connection)
+    upkeep.write_postings()
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE" if connection.vendor == "postgresql" else "ANALYZE")
 

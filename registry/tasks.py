@@ -15,10 +15,12 @@ from registry.search import upkeep
 
 @shared_task
 def sweep_storage() -> None:
-    """Once an hour: old temporary files, blobs that nobody wants, answers that nobody will ask for, unread cards."""
+    """Once an hour: old temporary files, blobs that nobody wants, answers that nobody will ask for, unread cards, the
+    search's word lists."""
     storage.sweep_storage()
     idempotency.sweep_answers()
     upkeep.read_cards()
+    upkeep.write_postings()
     weight_statistics.compute_missing()
     webhooks.forget_old()
 

@@ -1,18 +1,18 @@
-"""What the two databases do for a search, each in its own words: upkeep by triggers, changes, words, likeness.
+"""What the two databases do for a search, each in its own words: upkeep by triggers, changes, words.
 
 `of(connection)` is the one for a connection. A backend knows nothing of queries, facets or people: ids go out.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from numpy.typing import NDArray
 
     Ids = NDArray[np.int64]
 
@@ -22,7 +22,30 @@ COLUMNS = (
     "rank", "size_bytes", "created_us", "updated_us", "downloads", "likes", "score", "trending", "usefulness", "uses",
     "license", "language", "targets",
 )  # fmt: skip
+TEXTS = ("license", "language", "targets")
 FETCHED_AT_ONCE = 50_000
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A column of texts: for each row a number, and the text that each number stands for."""
+
+    numbers: NDArray[np.int64]
+    texts: Sequence[str]
+
+
+# Rows by column: name -> a value for each row, a `Coded` for those in TEXTS.
+Batch = dict[str, Any]
+
+
+def as_batch(rows: Sequence[tuple[Any, ...]]) -> Batch:
+    """Rows of COLUMNS, at least one, by column."""
+    batch: Batch = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
+    for name in TEXTS:
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(batch[name]))}
+        batch[name] = Coded(np.array([numbers[text] for text in batch[name]]), list(numbers))
+    return batch
+
 
 # Column of the search row -> how it follows from the adapter `a`, where both databases have the same words for it.
 ROW = {
@@ -58,16 +81,25 @@ class Backend(Protocol):
     def now(self, connection: Any) -> tuple[int, int]:
         """(epoch, mark): `changes` from this mark on finds all that is not visible yet, in the same epoch."""
 
-    def changes(self, connection: Any, since: int) -> Iterator[Sequence[tuple[Any, ...]]]:
-        """Rows of COLUMNS that changed in or after `since`, in batches; some may be given that were seen before."""
+    def changes(self, connection: Any, since: int) -> Iterator[Batch]:
+        """Rows that changed in or after `since`; some may be given that were seen before."""
 
-    def with_words(
-        self, connection: Any, words: Sequence[str], *, names_only: bool = False, among: Ids | None = None
+    def with_word(
+        self, connection: Any, word: str, *, names_only: bool = False, among: Ids | None = None
     ) -> Ids:
-        """Adapters, all or `among` some, whose text (or name) holds a word beginning with each of `words`."""
+        """Adapters, all or `among` some, whose text (or name) holds a word beginning with this one."""
 
-    def with_similar_names(self, connection: Any, words: Sequence[str]) -> Ids:
-        """Adapters whose name holds something like each of `words`."""
+    def with_any_of(self, connection: Any, words: Sequence[str], *, among: Ids | None = None) -> Ids:
+        """Adapters, all or `among` some, whose name holds one of `words`, whole."""
+
+    def name_words(self, connection: Any) -> list[str]:
+        """Every word that is in some name and has anything but digits; some may be in none any more."""
+
+    def write_postings(self, connection: Any) -> bool:
+        """Write down anew who has which word, if it is time to; whether it was."""
+
+    def mend(self, connection: Any) -> None:
+        """Put right what no longer holds where a database was moved."""
 
 
 def of(connection: Any) -> Backend:

@@ -17,7 +17,10 @@ import numpy as np
 from django.db import connection
 from numpy.typing import NDArray
 
+from registry.models import AdapterText
 from registry.search import backends
+from registry.search.alike import Vocabulary, errors_allowed
+from registry.search.query import split
 
 Mask = NDArray[np.bool_]
 Positions = NDArray[np.int64]
@@ -42,7 +45,7 @@ TYPES: dict[str, Any] = {
     "usefulness": np.float64,
     "uses": np.int32,
 }
-TEXTS = ("license", "language", "targets")
+TEXTS = backends.TEXTS
 FIRST_ROOM = 1024
 KEPT_WORDS = 100  # masks of words that many adapters have, a byte for each adapter
 WORTH_KEEPING = 2000  # adapters; the database finds fewer quickly
@@ -84,9 +87,10 @@ class Columns:
         self._data |= {name: np.zeros(FIRST_ROOM, np.int32) for name in TEXTS}
         self._changed: list[int] = []  # ids, in the order in which their changes were read
         self._forgotten = 0  # how many of them are no longer in the list
-        self._kept: OrderedDict[tuple[str, bool], tuple[int, Mask]] = OrderedDict()
         self._names: dict[tuple[str, int], tuple[str, str]] = {}
         self._named_at = 0.0
+        self._kept: OrderedDict[tuple[str, ...], tuple[int, Mask]] = OrderedDict()
+        self._vocabulary: tuple[int, Vocabulary] | None = None
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._data[name][: self.size]
@@ -101,8 +105,8 @@ class Columns:
         epoch, mark = backend.now(connection)
         if epoch != self.epoch:
             self._forget()
-        for rows in backend.changes(connection, self.mark):
-            self._take(rows)
+        for batch in backend.changes(connection, self.mark):
+            self._take(batch)
         self.epoch, self.mark = epoch, mark
 
     def at(self, ids: Positions) -> Positions:
@@ -116,21 +120,17 @@ class Columns:
         mask[self.at(ids)] = True
         return mask
 
-    def with_word(
-        self, word: str, find: Callable[[Positions | None], Positions], *, names_only: bool
-    ) -> Mask:
-        """Who has a word. `find` asks the database, for everybody or among some ids.
+    def who_has(self, words: tuple[str, ...], find: Callable[[Positions | None], Positions]) -> Mask:
+        """Who has what `words` name; it is kept under them. `find` asks the database, for everybody or among some ids.
 
         What many have is kept, and asked again only of those that changed since: one word of a big site's names can
         match half a million rows, which no database hands over in milliseconds.
         """
-        key = (word, names_only)
-        now = self._forgotten + len(self._changed)
-        kept = self._kept.pop(key, None)
+        kept = self._kept.pop(words, None)
         if kept is not None and kept[0] >= self._forgotten:
             seen, mask = kept
             mask = _grown(mask, self.size) if len(mask) < self.size else mask
-            changed = np.unique(np.array(self._changed[seen - self._forgotten :], np.int64))
+            changed = self._changed_since(seen)
             if len(changed):
                 mask = mask.copy()
                 mask[self.at(changed)] = False
@@ -138,7 +138,7 @@ class Columns:
         else:
             mask = self.mask_of(find(None))
         if np.count_nonzero(mask) >= WORTH_KEEPING:
-            self._kept[key] = (now, mask)
+            self._kept[words] = (self._seen, mask)
             if len(self._kept) > KEPT_WORDS:
                 self._kept.popitem(last=False)
         return mask
@@ -156,6 +156,27 @@ class Columns:
             names.update({(kind, pk): name for pk, name in read(missing).items()})
         return {pk: names[kind, pk] for pk in pks if (kind, pk) in names}
 
+    def words_like(self, word: str) -> dict[str, int]:
+        """Words of names that this one may be a misspelling of -> how many errors away."""
+        if not errors_allowed(word):
+            return {}
+        if self._vocabulary is None or self._vocabulary[0] < self._forgotten:
+            self._vocabulary = self._seen, Vocabulary(backends.of(connection).name_words(connection))
+        seen, vocabulary = self._vocabulary
+        if len(changed := self._changed_since(seen)):
+            names = AdapterText.objects.filter(pk__in=changed.tolist()).values_list("names", flat=True)
+            vocabulary.add(other for text in names for other in split(text))
+            self._vocabulary = self._seen, vocabulary
+        return vocabulary.like(word)
+
+    @property
+    def _seen(self) -> int:
+        """How many changes have been read so far."""
+        return self._forgotten + len(self._changed)
+
+    def _changed_since(self, seen: int) -> Positions:
+        return np.unique(np.array(self._changed[seen - self._forgotten :], np.int64))
+
     def _note_changes(self, ids: Positions) -> None:
         self._changed += ids.tolist()
         surplus = len(self._changed) - KEPT_CHANGES
@@ -163,11 +184,9 @@ class Columns:
             self._changed = self._changed[surplus:]
             self._forgotten += surplus
 
-    def _take(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        if not rows:
-            return
-        given = dict(zip(backends.COLUMNS, zip(*rows, strict=True), strict=True))
-        ids = np.array(given.pop("adapter_id"), np.int64)
+    def _take(self, batch: backends.Batch) -> None:
+        given = {name: self._as_kept(name, values) for name, values in batch.items() if name != "adapter_id"}
+        ids = np.array(batch["adapter_id"], np.int64)
         self._make_room_for_ids(int(ids.max()))
         places = self.positions[ids]
         is_new = places < 0
@@ -178,26 +197,20 @@ class Columns:
             self.positions[ids] = places
             self.ids[places] = ids
             self.size += count
-        elif self._is_known(given, places):
-            # Their texts may have changed all the same.
+        elif all(np.array_equal(self._data[name][places], values) for name, values in given.items()):
+            # Those of transactions that just ended are read more than once. Their texts may have changed all the same.
             self._note_changes(ids)
             return
         self.version += 1
         self._note_changes(ids)
         for name, values in given.items():
-            self._data[name][places] = (
-                [self.words[name].number(text) for text in values] if name in TEXTS else values
-            )
+            self._data[name][places] = values
 
-    def _is_known(self, given: dict[str, Any], places: Positions) -> bool:
-        """Whether these rows are as they are here: those of transactions that just ended are read more than once."""
-        for name, values in given.items():
-            if name in TEXTS:
-                numbers = self.words[name].numbers
-                values = [numbers.get(text, -1) for text in values]
-            if not np.array_equal(self._data[name][places], np.array(values, self._data[name].dtype)):
-                return False
-        return True
+    def _as_kept(self, name: str, values: Any) -> NDArray[Any]:
+        if isinstance(values, backends.Coded):
+            numbers = np.array([self.words[name].number(text) for text in values.texts], np.int32)
+            values = numbers[values.numbers]
+        return np.asarray(values, self._data[name].dtype)
 
     def _make_room_for_ids(self, highest: int) -> None:
         if highest >= len(self.positions):

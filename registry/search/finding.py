@@ -8,7 +8,6 @@ import heapq
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from registry.models import Adapter, AdapterScore, BaseModel, Membership, Namespace, Task
 from registry.rights import Person
 from registry.search import backends, columns
+from registry.search.alike import MOST_ERRORS
 from registry.search.columns import Columns, Mask, Positions
 from registry.search.query import DAY_US, MEGABYTE, AdapterQuery, BadParameter, Range
 from registry.search.related import composes_with
@@ -140,7 +140,7 @@ class _Search:
         self.query = query
         self.table = table
         self.is_similar = False
-        self.name_matches: Mask | None = None
+        self.name_matches: NDArray[Any] | None = None  # by which relevance sorts first
         self.task_scores: NDArray[np.float64] | None = None
         table.refresh()
         self.visible = self._visible(person)
@@ -195,29 +195,48 @@ class _Search:
         return masks
 
     def _with_words(self, words: Sequence[str]) -> Mask:
+        words = list(dict.fromkeys(words))
         found = self._with_each(words, names_only=False)
-        if not found.any():
-            similar = backends.of(connection).with_similar_names(connection, words)
-            self.is_similar = len(similar) > 0
-            self.name_matches = np.zeros(self.table.size, np.bool_)
-            return self.table.mask_of(similar)
-        if self.query.order == "relevance":
+        listed = self.visible if self.query.namespace else self.visible & (self.table["rank"] >= 0)
+        if not (found & listed).any():
+            found, self.name_matches = self._with_something_like_each(words)
+            self.is_similar = bool((found & listed).any())
+        elif self.query.order == "relevance":
             self.name_matches = self._with_each(words, names_only=True)
         return found
 
     def _with_each(self, words: Sequence[str], *, names_only: bool) -> Mask:
         """Who has words that begin with each of these, one word after the other."""
-        backend = backends.of(connection)
-
-        def ask(word: str, among: Positions | None) -> Positions:
-            return backend.with_words(connection, [word], names_only=names_only, among=among)
-
-        masks = [
-            self.table.with_word(word, partial(ask, word), names_only=names_only)
-            for word in dict.fromkeys(words)
-        ]
-        both: Mask = np.logical_and.reduce(masks)
+        both: Mask = np.logical_and.reduce([self._with_word(word, names_only=names_only) for word in words])
         return both
+
+    def _with_word(self, word: str, *, names_only: bool) -> Mask:
+        def ask(among: Positions | None) -> Positions:
+            return backends.of(connection).with_word(connection, word, names_only=names_only, among=among)
+
+        return self.table.who_has((f"{word}*", "name" if names_only else "text"), ask)
+
+    def _with_something_like_each(self, words: Sequence[str]) -> tuple[Mask, NDArray[np.int8]]:
+        """Who has each word, or one in its name that it may be a misspelling of; and how near they come, summed."""
+        total = np.zeros(self.table.size, np.int8)
+        everyone = np.ones(self.table.size, np.bool_)
+        for word in words:
+            nearness = np.where(self._with_word(word, names_only=False), np.int8(MOST_ERRORS + 1), np.int8(0))
+            like = self.table.words_like(word)
+            for errors in sorted(set(like.values())):
+                others = tuple(sorted(other for other, count in like.items() if count == errors))
+                np.maximum(nearness, (MOST_ERRORS + 1 - errors) * self._named(others), out=nearness)
+            everyone &= nearness > 0
+            total += nearness
+        return everyone, total
+
+    def _named(self, words: tuple[str, ...]) -> NDArray[np.int8]:
+        """1 for who has one of these words, whole, in its name."""
+
+        def ask(among: Positions | None) -> Positions:
+            return backends.of(connection).with_any_of(connection, words, among=among)
+
+        return self.table.who_has(words, ask).view(np.int8)
 
     def _made_for(self, name: str) -> Mask:
         base_model = BaseModel.objects.named(name)

@@ -1,4 +1,4 @@
-"""The search on Postgres: tsvector for words, pg_trgm for misspelt names, transaction ids for what has changed."""
+"""The search on Postgres: tsvector and posting lists for words, transaction ids for what has changed."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.search.backends import COLUMNS, FETCHED_AT_ONCE, ROW
-
-LIKENESS = 0.45  # of pg_trgm's word_similarity; "colur" for "colour" has 0.57
+from registry.search import postings
+from registry.search.backends import COLUMNS, ROW, Batch, as_batch
+from registry.search.bulk import everything
 
 # Tokens are split at every ASCII character that is neither letter nor digit: Postgres's own parser would keep host
 # names, paths and hyphenated words together.
@@ -26,7 +26,9 @@ CREATE INDEX IF NOT EXISTS adapter_text_names ON registry_adaptertext USING gin 
 CREATE INDEX IF NOT EXISTS adapter_text_words ON registry_adaptertext USING gin (document);
 CREATE INDEX IF NOT EXISTS namespace_name_parts ON registry_namespace USING gin (upper(name::text) gin_trgm_ops);
 CREATE INDEX IF NOT EXISTS task_title_parts ON registry_task USING gin (upper(title::text) gin_trgm_ops);
-CREATE INDEX IF NOT EXISTS adapter_text_likeness ON registry_adaptertext USING gin (lower(names) gin_trgm_ops);
+ALTER TABLE registry_adaptertext ADD COLUMN IF NOT EXISTS changed_in bigint NOT NULL DEFAULT 0;
+CREATE INDEX IF NOT EXISTS adapter_text_changed ON registry_adaptertext (changed_in);
+DROP INDEX IF EXISTS adapter_text_likeness;
 """
 
 # The rest of the search row: where the databases have words of their own.
@@ -68,6 +70,11 @@ _TRIGGERS = {
     "search_row_gone": (
         "AFTER DELETE ON registry_searchrow FOR EACH STATEMENT",
         "UPDATE registry_searchclock SET epoch = epoch + 1; RETURN NULL;",
+    ),
+    "text_written": (
+        "BEFORE INSERT OR UPDATE ON registry_adaptertext FOR EACH ROW",
+        "IF TG_OP = 'INSERT' OR (OLD.names, OLD.about, OLD.card) IS DISTINCT FROM (NEW.names, NEW.about, NEW.card) "
+        "THEN NEW.changed_in := pg_current_xact_id()::text::bigint; END IF; RETURN NEW;",
     ),
     "text_changed": (
         "AFTER UPDATE OF names, about, card ON registry_adaptertext FOR EACH ROW "
@@ -112,7 +119,7 @@ _TRIGGERS = {
 
 class Postgres:
     def install(self, connection: Any) -> None:
-        statements = [_DOCUMENTS]
+        statements = [_DOCUMENTS, postings.TABLES]
         for name, (when, what) in _TRIGGERS.items():
             table = when.split(" ON ")[1].split()[0]
             statements.append(
@@ -144,46 +151,45 @@ class Postgres:
             epoch, mark = cursor.fetchone()
         return epoch, mark
 
-    def changes(self, connection: Any, since: int) -> Iterator[Sequence[tuple[Any, ...]]]:
-        statement = f"SELECT {', '.join(COLUMNS)} FROM registry_searchrow WHERE changed_in >= %s"  # noqa: S608
-        if since:
-            with connection.cursor() as cursor:
-                cursor.execute(statement, [since])
-                yield cursor.fetchall()
+    def changes(self, connection: Any, since: int) -> Iterator[Batch]:
+        if not since:
+            yield from everything(connection)
             return
         with connection.cursor() as cursor:
-            cursor.execute(statement, [since])
-            while rows := cursor.fetchmany(FETCHED_AT_ONCE):
-                yield rows
-
-    def with_words(
-        self,
-        connection: Any,
-        words: Sequence[str],
-        *,
-        names_only: bool = False,
-        among: NDArray[np.int64] | None = None,
-    ) -> NDArray[np.int64]:
-        column = "names_document" if names_only else "document"
-        # Each word is letters and digits alone (query.split), so that nothing in it means anything to to_tsquery.
-        asked = " & ".join(f"{word}:*" for word in words)
-        statement = f"SELECT adapter_id FROM registry_adaptertext WHERE {column} @@ to_tsquery('simple', %s)"  # noqa: S608
-        if among is None:
-            return _ids(connection, statement, [asked])
-        return _ids(connection, f"{statement} AND adapter_id = ANY(%s)", [asked, among.tolist()])
-
-    def with_similar_names(self, connection: Any, words: Sequence[str]) -> NDArray[np.int64]:
-        with connection.cursor() as cursor:
             cursor.execute(
-                "SELECT set_config('pg_trgm.word_similarity_threshold', %s, false)", [str(LIKENESS)]
+                f"SELECT {', '.join(COLUMNS)} FROM registry_searchrow WHERE changed_in >= %s",  # noqa: S608
+                [since],
             )
-        similar = " AND ".join("lower(names) %%> %s" for _ in words)
-        return _ids(connection, f"SELECT adapter_id FROM registry_adaptertext WHERE {similar}", list(words))  # noqa: S608
+            if rows := cursor.fetchall():
+                yield as_batch(rows)
 
+    def with_word(
+        self, connection: Any, word: str, *, names_only: bool = False, among: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        # A word is letters and digits alone (query.split), so that nothing in it means anything to to_tsquery or LIKE.
+        wanted = postings.Wanted(f"{word}:*", names_only, "word LIKE %s", f"{word}%")
+        return postings.who_has(connection, wanted, among=among)
 
-def _ids(connection: Any, statement: str, params: list[Any]) -> NDArray[np.int64]:
-    """The one column of ids that a query gives, without a Python object for each: there may be a million."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT string_agg(int8send(adapter_id), ''::bytea) FROM ({statement}) found", params)  # noqa: S608
-        (packed,) = cursor.fetchone()
-    return np.frombuffer(bytes(packed or b""), dtype=">i8").astype(np.int64)
+    def with_any_of(
+        self, connection: Any, words: Sequence[str], *, among: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        wanted = postings.Wanted(" | ".join(words), True, "word = ANY(%s)", list(words))
+        return postings.who_has(connection, wanted, among=among)
+
+    def name_words(self, connection: Any) -> list[str]:
+        return postings.name_words(connection)
+
+    def write_postings(self, connection: Any) -> bool:
+        return postings.write(connection)
+
+    def mend(self, connection: Any) -> None:
+        """Of a dump that was read into another server: its transaction ids mean nothing here."""
+        with connection.cursor() as cursor:
+            for table in ("registry_searchrow", "registry_adaptertext"):
+                cursor.execute(
+                    f"UPDATE {table} SET changed_in = pg_current_xact_id()::text::bigint "  # noqa: S608
+                    "WHERE changed_in > pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+                )
+            cursor.execute(
+                "DELETE FROM registry_postingmark WHERE mark > pg_snapshot_xmax(pg_current_snapshot())::text::bigint"
+            )

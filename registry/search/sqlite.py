@@ -1,17 +1,14 @@
-"""The search on SQLite: FTS5 for words, its trigrams for misspelt names, a counter for what has changed."""
+"""The search on SQLite: FTS5 for words, a counter for what has changed."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.search.backends import COLUMNS, FETCHED_AT_ONCE, ROW
-
-LIKENESS = 0.45  # as on Postgres
+from registry.search.backends import COLUMNS, FETCHED_AT_ONCE, ROW, Batch, as_batch
 
 
 def _micros(moment: str) -> str:
@@ -52,17 +49,20 @@ _TICK = """UPDATE registry_searchclock SET number = number + 1;
 _FORGET_WORDS = """
     INSERT INTO registry_words (registry_words, rowid, names, about, card)
     VALUES ('delete', OLD.adapter_id, OLD.names, OLD.about, OLD.card);
-    INSERT INTO registry_likeness (registry_likeness, rowid, names) VALUES ('delete', OLD.adapter_id, OLD.names);"""
+    INSERT INTO registry_namewords (registry_namewords, rowid, names) VALUES ('delete', OLD.adapter_id, OLD.names);"""
 _LEARN_WORDS = """
     INSERT INTO registry_words (rowid, names, about, card) VALUES (NEW.adapter_id, NEW.names, NEW.about, NEW.card);
-    INSERT INTO registry_likeness (rowid, names) VALUES (NEW.adapter_id, NEW.names);"""
+    INSERT INTO registry_namewords (rowid, names) VALUES (NEW.adapter_id, NEW.names);"""
 
 _TABLES = [
     """CREATE VIRTUAL TABLE IF NOT EXISTS registry_words USING fts5(names, about, card,
         content='registry_adaptertext', content_rowid='adapter_id', tokenize="unicode61 remove_diacritics 0",
         prefix='2 3')""",
-    """CREATE VIRTUAL TABLE IF NOT EXISTS registry_likeness USING fts5(names, content='registry_adaptertext',
-        content_rowid='adapter_id', tokenize='trigram')""",
+    "DROP TABLE IF EXISTS registry_likeness",  # of an earlier version
+    # Names once more and alone, for the list of all words in them.
+    """CREATE VIRTUAL TABLE IF NOT EXISTS registry_namewords USING fts5(names, content='registry_adaptertext',
+        content_rowid='adapter_id', tokenize="unicode61 remove_diacritics 0")""",
+    "CREATE VIRTUAL TABLE IF NOT EXISTS registry_nameterms USING fts5vocab('registry_namewords', 'row')",
 ]
 _TRIGGERS = {
     "adapter_text_new": f"AFTER INSERT ON registry_adaptertext BEGIN {_LEARN_WORDS} END",
@@ -114,7 +114,7 @@ class Sqlite:
         with connection.cursor() as cursor:
             cursor.execute(_WRITE_ROWS.replace("@which", "true"))
             cursor.execute(_WRITE_TEXTS.replace("@which", "true"))
-            for table in ("registry_words", "registry_likeness"):
+            for table in ("registry_words", "registry_namewords"):
                 cursor.execute(f"INSERT INTO {table} ({table}) VALUES ('rebuild')")  # noqa: S608
 
     def now(self, connection: Any) -> tuple[int, int]:
@@ -126,71 +126,45 @@ class Sqlite:
             epoch, mark = cursor.fetchone()
         return epoch, mark
 
-    def changes(self, connection: Any, since: int) -> Iterator[Sequence[tuple[Any, ...]]]:
+    def changes(self, connection: Any, since: int) -> Iterator[Batch]:
         with connection.cursor() as cursor:
             cursor.execute(
                 f"SELECT {', '.join(COLUMNS)} FROM registry_searchrow WHERE changed_in >= %s",  # noqa: S608
                 [since],
             )
             while rows := cursor.fetchmany(FETCHED_AT_ONCE):
-                yield rows
+                yield as_batch(rows)
 
-    def with_words(
-        self,
-        connection: Any,
-        words: Sequence[str],
-        *,
-        names_only: bool = False,
-        among: NDArray[np.int64] | None = None,
+    def with_word(
+        self, connection: Any, word: str, *, names_only: bool = False, among: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:
-        asked = " ".join(f'"{word}"*' for word in words)
-        if names_only:
-            asked = f"names : ({asked})"
+        asked = f'"{word}"*'
+        return _ids(connection, "registry_words", f"names : ({asked})" if names_only else asked)
+
+    def with_any_of(
+        self, connection: Any, words: Sequence[str], *, among: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64]:
+        return _ids(connection, "registry_namewords", " OR ".join(f'"{word}"' for word in words))
+
+    def name_words(self, connection: Any) -> list[str]:
         with connection.cursor() as cursor:
-            # One text of all ids: a row for each would take longer than finding them.
-            cursor.execute(
-                "SELECT coalesce(group_concat(rowid), '') FROM registry_words WHERE registry_words MATCH %s",
-                [asked],
-            )
-            (ids,) = cursor.fetchone()
-        return np.fromstring(ids, dtype=np.int64, sep=",")
+            cursor.execute("SELECT term FROM registry_nameterms WHERE term GLOB '*[^0-9]*'")
+            return [term for (term,) in cursor.fetchall()]
 
-    def with_similar_names(self, connection: Any, words: Sequence[str]) -> NDArray[np.int64]:
-        found: set[int] | None = None
-        for word in words:
-            ids = self._like(connection, word)
-            found = ids if found is None else found & ids
-        return np.fromiter(sorted(found or ()), dtype=np.int64)
+    def write_postings(self, connection: Any) -> bool:
+        """Nothing: FTS5 is quick enough for as many as one file holds."""
+        return False
 
-    def _like(self, connection: Any, word: str) -> set[int]:
-        pieces = {word[start : start + 3] for start in range(len(word) - 2)}
-        if not pieces:
-            return set()
-        asked = " OR ".join(f'"{piece}"' for piece in sorted(pieces))
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT rowid, names FROM registry_likeness WHERE registry_likeness MATCH %s", [asked]
-            )
-            rows = cursor.fetchall()
-        # Names share most of their words, so each word is compared once.
-        verdicts: dict[str, bool] = {}
-        found = set()
-        for pk, names in rows:
-            for other in re.findall(r"[^\W_]+", names.lower()):
-                if other not in verdicts:
-                    verdicts[other] = likeness(word, other) >= LIKENESS
-                if verdicts[other]:
-                    found.add(pk)
-                    break
-        return found
+    def mend(self, connection: Any) -> None:
+        """Nothing: the counter is in the file."""
 
 
-def likeness(word: str, other: str) -> float:
-    """How much of the word's trigrams another word has: 0 to 1, near to pg_trgm's word_similarity."""
-    wanted = _trigrams(word)
-    return len(wanted & _trigrams(other)) / len(wanted)
-
-
-def _trigrams(word: str) -> set[str]:
-    padded = f"  {word} "
-    return {padded[start : start + 3] for start in range(len(padded) - 2)}
+def _ids(connection: Any, table: str, asked: str) -> NDArray[np.int64]:
+    with connection.cursor() as cursor:
+        # One text of all ids: a row for each would take longer than finding them.
+        cursor.execute(
+            f"SELECT coalesce(group_concat(rowid), '') FROM {table} WHERE {table} MATCH %s",  # noqa: S608
+            [asked],
+        )
+        (ids,) = cursor.fetchone()
+    return np.fromstring(ids, dtype=np.int64, sep=",")

@@ -13,7 +13,7 @@ from django.db import connections, transaction
 from registry import cards, storage
 from registry.filenames import CARD
 from registry.models import Adapter, AdapterText, RevisionFile, SearchClock
-from registry.search import backends, postgres, sqlite
+from registry.search import backends, postgres, postings, sqlite
 
 logger = logging.getLogger(__name__)
 
@@ -37,13 +37,15 @@ def set_up(using: str, *, is_changed: bool) -> None:
     connection = connections[using]
     if not _tables_are_there(connection):
         return
-    version = _version(postgres if connection.vendor == "postgresql" else sqlite)
+    version = _version(*((postgres, postings) if connection.vendor == "postgresql" else (sqlite,)))
+    backend = backends.of(connection)
     with transaction.atomic(using=using):
         clock, _ = SearchClock.objects.using(using).get_or_create(pk=1)
         if clock.made_by == version and not is_changed:
+            backend.mend(connection)
             return
-        backend = backends.of(connection)
         backend.install(connection)
+        backend.mend(connection)
         backend.resync(connection)
         SearchClock.objects.using(using).filter(pk=1).update(made_by=version)
 
@@ -53,9 +55,14 @@ def _tables_are_there(connection: Any) -> bool:
     return wanted <= set(connection.introspection.table_names())
 
 
-def _version(module: ModuleType) -> str:
-    source = inspect.getsource(backends) + inspect.getsource(module)
+def _version(*modules: ModuleType) -> str:
+    source = "".join(inspect.getsource(module) for module in (backends, *modules))
     return hashlib.sha256(source.encode()).hexdigest()
+
+
+def write_postings(using: str = "default") -> bool:
+    """Who has which word, written down anew where much has changed since; whether it was."""
+    return backends.of(connections[using]).write_postings(connections[using])
 
 
 def read_cards(limit: int = CARDS_AT_ONCE) -> int:
