@@ -167,13 +167,13 @@ class Postgres:
         self, connection: Any, word: str, *, names_only: bool = False, among: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:
         # A word is letters and digits alone (query.split), so that nothing in it means anything to to_tsquery or LIKE.
-        wanted = postings.Wanted(f"{word}:*", names_only, "word LIKE %s", f"{word}%")
+        wanted = postings.Wanted([word], f"{word}:*", names_only, "word LIKE %s", f"{word}%")
         return postings.who_has(connection, wanted, among=among)
 
     def with_any_of(
         self, connection: Any, words: Sequence[str], *, among: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64]:
-        wanted = postings.Wanted(" | ".join(words), True, "word = ANY(%s)", list(words))
+        wanted = postings.Wanted(words, " | ".join(words), True, "word = ANY(%s)", list(words))
         return postings.who_has(connection, wanted, among=among)
 
     def name_words(self, connection: Any) -> list[str]:

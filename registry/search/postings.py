@@ -8,6 +8,7 @@ have been written yet, every text is one that changed since.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,7 @@ _IDS = "string_agg(int4send(adapter_id::int), ''::bytea)"
 class Wanted:
     """Words for both ways of asking: as a tsquery, and as a condition on a list's word with its parameter."""
 
+    words: Sequence[str]
     query: str
     names_only: bool
     condition: str
@@ -63,16 +65,24 @@ def who_has(connection: Any, wanted: Wanted, *, among: Ids | None = None) -> Ids
 
 
 def _listed(connection: Any, wanted: Wanted) -> tuple[int | None, Ids]:
-    """The mark of the lists, None if there are none, and who was in those wanted."""
-    # One statement, so that lists and mark are of one writing.
+    """The mark of the lists and who was in those wanted; None if there are none, or none for words like these."""
+    # One statement, so that lists and mark are of one writing. A word that Postgres takes apart, as it does "x²", is in
+    # no list as it stands.
     statement = (
-        "SELECT (SELECT max(mark) FROM registry_postingmark), (SELECT string_agg(ids, ''::bytea) "  # noqa: S608
+        "SELECT (SELECT max(mark) FROM registry_postingmark "  # noqa: S608
+        "WHERE tsvector_to_array(to_tsvector('simple', %s)) @> %s::text[]), (SELECT string_agg(ids, ''::bytea) "
         f"FROM registry_posting WHERE is_name = %s AND {wanted.condition})"
     )
+    words = wanted.words
     connection.ensure_connection()
     # Not through Django's cursor, which takes text alone: in it, every byte travels as two.
     with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
-        cursor.execute(statement, [wanted.names_only, wanted.parameter], prepare=False, binary=True)
+        cursor.execute(
+            statement,
+            [" ".join(words), list(words), wanted.names_only, wanted.parameter],
+            prepare=False,
+            binary=True,
+        )
         row = cursor.fetchone()
     mark, packed = row or (None, None)
     return mark, _unpacked(packed)

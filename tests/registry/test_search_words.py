@@ -118,6 +118,18 @@ def test_answers_are_those_of_this_moment_however_old_the_lists_are(lists):
         assert found("q=heliotr") == []
 
 
+@pytest.mark.django_db(transaction=True)
+def test_words_that_databases_take_apart_in_ways_of_their_own_are_found_in_lists_as_in_texts(lists):
+    owner = make_user("ada")
+    words = ["straße", "x²y", "1e5", "7b", "日本語", "ǆep", "İstanbul", "qυ", "0x1f", "½"]
+    for number, word in enumerate(words):
+        make_adapter(f"odd-{number}", owner=owner, description=f"of {word} here")
+    before = {word: found(f"q={word}") for word in words}
+    upkeep.write_postings()
+    columns.forget()
+    assert {word: found(f"q={word}") for word in words} == before
+
+
 @only_postgres
 @pytest.mark.django_db(transaction=True)
 def test_lists_are_written_again_only_when_enough_has_changed(lists, monkeypatch):
