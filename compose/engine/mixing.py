@@ -182,7 +182,7 @@ class Mixer:
     def _forward_beside(self, layer: Any, cheaper: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What a layer that is no target does."""
         if self._as_released:
-            return type(layer).forward(layer, *args, **kwargs)
+            return fused_layers.as_released(layer)(layer, *args, **kwargs)
         return cheaper(layer, *args, **kwargs)
 
     def _forward(self, path: str, layer: Any, inputs: Tensor) -> Tensor:
@@ -205,9 +205,9 @@ class Mixer:
         output = type(layer).forward(layer, inputs)
         y = output.view(self._rows, -1, output.shape[-1])  # (rows, tokens, out)
         if covers:
-            # Not in place: below the first adapted matrix a recording keeps the base's output for every replay.
+            # Into the change and not into the output, which a recording keeps below the first adapted matrix.
             _, _, groups, change = changes[0]
-            return output + change(x.reshape(groups, -1, x.shape[-1])).view(output.shape)
+            return change(x.reshape(groups, -1, x.shape[-1])).view(output.shape).add_(output)
         for start, stop, groups, change in changes:
             part = x[start:stop].reshape(groups, -1, x.shape[-1])
             y[start:stop] += change(part).view(stop - start, y.shape[1], y.shape[2])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers.activations import NewGELUActivation
 
 from compose.engine import fused
 from compose.engine.bank import build_bank
@@ -48,6 +49,13 @@ def test_a_single_paper_mix_is_rounded_as_the_layers_round(
     found = sums_of(collection.base, collection.modules, PAPER)
     monkeypatch.setattr(fused, "FUSED", {})
     assert torch.equal(found, sums_of(collection.base, collection.modules, PAPER))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gelu_in_pieces_is_the_released_one_to_the_last_bit(dtype: torch.dtype):
+    x = (torch.randn(401, 1001, generator=torch.Generator().manual_seed(0)) * 3).to(dtype)
+    layer = NewGELUActivation()
+    assert torch.equal(fused.as_released(layer)(layer, x), layer(x))
 
 
 def keys_asked(base_folder: Path, modules: tuple[Module, ...]) -> int:
