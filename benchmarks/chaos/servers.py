@@ -125,12 +125,12 @@ BEAT = ["-m", "celery", "-A", "config", "beat", "--pidfile="]
 class Nursery:
     """Forks real workers; see tests/compose/worker_nursery.py."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, **more: str) -> None:
         self.stage = stage
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.compose.worker_nursery"],
             cwd=ROOT,
-            env=stage.environment(),
+            env=stage.environment(**more),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -174,8 +174,8 @@ class Nursery:
 
 
 @contextmanager
-def workers(stage: Stage, count: int) -> Iterator[Nursery]:
-    nursery = Nursery(stage)
+def workers(stage: Stage, count: int, **more: str) -> Iterator[Nursery]:
+    nursery = Nursery(stage, **more)
     try:
         nursery.tend(count)
         yield nursery

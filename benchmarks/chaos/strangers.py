@@ -8,15 +8,18 @@ import shutil
 import statistics
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from benchmarks.chaos.asking import Answer, ask
-from benchmarks.chaos.doors import ENOUGH_TO_TIME, signed_in
-from benchmarks.chaos.servers import free_port, shared_web, valkey, wait_for_port, web
+from benchmarks.chaos.asking import Answer, ask, composition
+from benchmarks.chaos.doors import ENOUGH_TO_TIME, Sending, signed_in
+from benchmarks.chaos.jobs import wait_until_all_ended
+from benchmarks.chaos.servers import free_port, shared_web, valkey, wait_for_port, web, workers
 from benchmarks.chaos.stage import Outcome, Stage, Trial, at_once, token_of, world
 
 MOST_APART_MS = 10
@@ -194,11 +197,11 @@ def guesses(stage: Stage) -> Outcome:
     return Outcome(2 * count + 50, wrong, f"{note}; the owner's browser gets in")
 
 
-def _guess(port: int, login: str) -> bool:
+def _guess(port: int, login: str, password: str = "no") -> bool:
     page = ask(port, "GET", "/accounts/login/")
     cookie = re.findall("csrftoken=[^;]+", page.headers.get("set-cookie", ""))
     hidden = re.findall(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.content.decode())
-    fields = {"login": login, "password": "no", "csrfmiddlewaretoken": hidden[0]}
+    fields = {"login": login, "password": password, "csrfmiddlewaretoken": hidden[0]}
     kind = "application/x-www-form-urlencoded"
     answer = ask(
         port, "POST", "/accounts/login/", urlencode(fields).encode(), Cookie=cookie[0], Content_Type=kind
@@ -312,9 +315,75 @@ def _private_things() -> tuple[list[str], Any]:
     return [*paths, f"/{lab.name}", f"/{person.username}", "/modules", "/compositions"], person
 
 
+# --- F40 -----------------------------------------------------------------------------------------------------
+
+
+def planted_secrets(stage: Stage) -> Outcome:
+    """a password, a token, a signed address and few-shot texts planted in requests and failing jobs, logs at their most"""
+    from compose.models import Composition
+
+    base_model, people = world()
+    mark = f"planted{stage.generator.randrange(10**9)}"
+    token = token_of(people[0])
+    planted = {"password": f"{mark}-password", "token": token, "few-shot text": f"{mark}-text"}
+    logs = {"LOG_LEVEL": "DEBUG", "LOG_FORMAT": "json"}
+    count = stage.times(20)
+    ids: list[str] = []
+    own = replace(stage, folder=stage.folder / "planted", servers=ExitStack())
+    own.folder.mkdir()
+    shutil.copytree(stage.folder / "blobs", own.folder / "blobs")
+    shutil.copytree(stage.folder / "static", own.folder / "static")
+    with web(own, **logs) as (port, _), workers(own, 1, **logs) as nursery:
+        for number in range(count):
+            _guess(port, people[0].username, planted["password"])
+            ask(port, "GET", f"/settings?token={token}", token=token)
+            ask(
+                port,
+                "POST",
+                "/api/v1/compositions/",
+                b"{" + token.encode(),
+                token=token,
+                Content_Type="application/json",
+            )
+            ask(port, "POST", "/api/v1/adapters/", {"name": planted["few-shot text"]}, token=token)
+            ask(port, "GET", "/api/v1/adapters/", token=f"{token}x")
+            sent = Sending(port, token, f"{people[0].username}/none", b"x" * Sending.SIZE)
+            sent.commit(size=1)
+            for trouble in ("question", "boom", "bad"):
+                body = composition(base_model.name, number)
+                body["examples"] += [
+                    {"input": text, "output": "a"} for text in (planted["few-shot text"], trouble)
+                ]
+                answer = ask(port, "POST", "/api/v1/compositions/", body, token=token)
+                ids += [answer.json()["id"]] if answer.status == 201 else []
+        wait_until_all_ended(ids, seconds=60 + 5 * len(ids), nursery=nursery)
+        told = {path: ask(port, "GET", path).content.decode() for path in ("/status", "/api/v1/status/")}
+    told |= {path.name: path.read_text(errors="replace") for path in own.folder.glob("*.log")}
+    rows = Composition.objects.filter(pk__in=ids)
+    told["reasons and logs of jobs"] = " ".join(
+        f"{row.error} {' '.join(row.log.values_list('text', flat=True))}" for row in rows
+    )
+    wrong = [
+        f"the {what} is in {where}"
+        for where, text in told.items()
+        for what, one in planted.items()
+        if one in text
+    ]
+    ended = dict(Counter(rows.values_list("status", flat=True)))
+    if len(ended) < 2 or "a secret of ours" not in told["workers.log"]:
+        wrong.append(f"the jobs ended as {ended}: nothing was tried")
+    size = sum(map(len, told.values())) // 1000
+    return Outcome(
+        9 * count,
+        wrong,
+        f"0 in {size} kB of logs, reasons, job logs and status ({len(ids)} jobs, two thirds failing)",
+    )
+
+
 TRIALS: dict[str, Trial] = {
     "F26": change_of_rights,
     "F31": enumeration,
     "F32": guesses,
     "F33": through_a_cache,
+    "F40": planted_secrets,
 }
