@@ -89,4 +89,4 @@ def test_how_many_parameters_it_has_stands_in_the_list():
     migration.write_parameters(apps, None)
     adapter.refresh_from_db()
     assert adapter.parameters == 36_864
-    assert "37k parameters" in Client().get("/modules").content.decode()
+    assert "37k params" in Client().get("/modules").content.decode()
