@@ -27,6 +27,8 @@ def send(client: Client, name: str, folder: Path) -> tuple[int, str]:
     return answer.status_code, answer.content.decode()
 
 
+# A temporary file whose own removal fails says so when it is collected, and nobody is there to hear it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("number", "status", "word"), [(errno.ENOSPC, 507, "space"), (errno.EIO, 503, "could not be written")]
 )
