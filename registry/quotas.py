@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.db.models import Sum
+from django.db.models import Count, Sum
 
 from registry.models import Adapter, Namespace, Revision
 from web.errors import DomainError
@@ -35,7 +35,9 @@ class QuotaReached(DomainError):
 
 def use_of(namespace: Namespace) -> Use:
     """What counts: all that is not deleted. Equal files of several versions count each time."""
-    return Use(_adapters(namespace), _bytes(namespace))
+    kept = Adapter.objects.filter(namespace=namespace, deleted_at=None)
+    sums = kept.aggregate(adapters=Count("pk", distinct=True), bytes=Sum("revisions__size_bytes"))
+    return Use(sums["adapters"], sums["bytes"] or 0)
 
 
 def require_room_for_one_more(namespace: Namespace) -> None:

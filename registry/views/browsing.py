@@ -95,16 +95,17 @@ def namespace(request: HttpRequest, namespace: str) -> HttpResponse:
     query = replace(query, namespace=owner.name)
     visible = Adapter.objects.visible_to(request.user).filter(namespace=owner)
     sums = visible.aggregate(downloads=Sum("downloads"), modules=Count("pk"))
+    writes = may_write(request.user, owner)
     context = {
         "owner": owner,
         "sums": sums,
         "members": User.objects.filter(memberships__namespace=owner).order_by("username")[:50]
         if owner.kind == Namespace.Kind.ORGANISATION
         else [],
-        "may_write": may_write(request.user, owner),
-        "quota": quotas.use_of(owner) if may_write(request.user, owner) else None,
+        "may_write": writes,
+        "quota": quotas.use_of(owner) if writes else None,
         "is_followed": following.follows(request.user, namespace=owner),
-        "is_member": owner.is_organisation and is_member(request.user, owner),
+        "is_member": owner.is_organisation and (writes or is_member(request.user, owner)),
         **_listing(request, query, with_facets=False),
     }
     return render(request, "registry/namespace.html", context)
