@@ -232,12 +232,12 @@ class _Collecting:
         self._tick(begun)
         self.fetched_bytes += self.hub.fetch(self.source, self.commit, file, target, tick=self._tick)
         try:
-            digests = storage.digest(target)
+            digests = storage.digest(target, git_sha1=bool(file.git_sha1))
             if file.sha256 not in ("", digests.sha256) or file.git_sha1 not in ("", digests.git_sha1):
                 raise ImportFailed(
                     f"{file.path} of {self.source} arrived with other bytes than the Hub says that it has."
                 )
-            return storage.store_file(target, sha256=digests.sha256)
+            return storage.store_file(target, digests=digests)
         finally:
             target.unlink(missing_ok=True)
 

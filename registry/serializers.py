@@ -102,7 +102,9 @@ class FacetsSerializer(serializers.Serializer):
 class FileSerializer(serializers.ModelSerializer[RevisionFile]):
     size_bytes = serializers.IntegerField(source="blob.size_bytes", read_only=True)
     sha256 = serializers.CharField(source="blob.sha256", read_only=True)
-    git_sha1 = serializers.CharField(source="blob.git_sha1", read_only=True, help_text="git's blob id.")
+    git_sha1 = serializers.CharField(
+        source="blob.git_sha1", read_only=True, help_text="git's blob id; empty for files above 32 MiB."
+    )
     url = serializers.SerializerMethodField(help_text="Where its bytes are, of this very revision.")
 
     class Meta:

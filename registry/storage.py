@@ -16,6 +16,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -37,6 +38,8 @@ __all__ = ["StorageBroken", "StorageFull", "failures_in_words"]  # of web.disk, 
 logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1024 * 1024
+MAX_GIT_BYTES = 32 * 1024**2  # larger files are known by their sha256 alone, as Git LFS has them
+THREADED_BYTES = 256 * 1024  # below that, handing a chunk to threads takes longer than hashing it
 TEMP_FILES_KEPT = timedelta(hours=1)
 CACHED_BLOBS_KEPT = timedelta(days=7)
 UNREFERENCED_BLOBS_KEPT = timedelta(days=1)
@@ -71,6 +74,8 @@ class BytesMissing(DomainError):
 
 @dataclass(frozen=True)
 class Digests:
+    """What bytes are called. `git_sha1`, git's blob id, is empty above MAX_GIT_BYTES: it costs as much as the sha256."""
+
     sha256: str
     git_sha1: str
     size_bytes: int
@@ -90,24 +95,54 @@ def temp_path() -> Path:
     return cast(Path, settings.UPLOAD_TMP_DIR) / f"{secrets.token_hex(16)}.part"
 
 
-def digest(path: Path) -> Digests:
-    """sha256 and git's blob id of a file, read once in pieces."""
+def digest(path: Path, *, git_sha1: bool = False) -> Digests:
+    """sha256 and git's blob id of a file, read once in pieces; `git_sha1` asks for the latter of a large one as well."""
     size_bytes = path.stat().st_size
+    return _digest(_pieces(path.open("rb"), 0, size_bytes), size_bytes, wants_git_sha1=git_sha1)
+
+
+def _digest(
+    chunks: Iterable[bytes], size_bytes: int, *, into: BinaryIO | None = None, wants_git_sha1: bool = False
+) -> Digests:
+    """The digests of these bytes, which are said to be `size_bytes` long, and written to `into` if there is one.
+
+    A thread hashes each large chunk while the next is read and the last is written: it takes as long as both.
+    """
     sha256 = hashlib.sha256()
-    git_sha1 = hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            sha256.update(chunk)
-            git_sha1.update(chunk)
-    return Digests(sha256.hexdigest(), git_sha1.hexdigest(), size_bytes)
+    hashes = [sha256]
+    git_sha1 = None
+    if wants_git_sha1 or size_bytes <= MAX_GIT_BYTES:
+        git_sha1 = hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
+        hashes.append(git_sha1)
+    took = 0
+    hashed: Future[None] | None = None
+    with ThreadPoolExecutor(1, "digest") as pool:
+        for chunk in chunks:
+            if hashed is not None:
+                hashed.result()  # so that no more than two chunks are held
+            if len(chunk) < THREADED_BYTES:
+                _update(hashes, chunk)
+                hashed = None
+            else:
+                hashed = pool.submit(_update, hashes, chunk)
+            if into is not None:
+                into.write(chunk)
+            took += len(chunk)
+    return Digests(sha256.hexdigest(), git_sha1.hexdigest() if git_sha1 else "", took)
 
 
-def store_file(path: Path, *, sha256: str | None = None) -> Blob:
+def _update(hashes: Iterable[hashlib._Hash], chunk: bytes) -> None:
+    for one in hashes:
+        one.update(chunk)
+
+
+def store_file(path: Path, *, sha256: str | None = None, digests: Digests | None = None) -> Blob:
     """The blob with the bytes of `path`. A file below UPLOAD_TMP_DIR is moved; any other is copied and stays.
 
-    Raises HashMismatch if `sha256` is given and differs, StorageFull if there is no space.
+    Who has its `digests` already saves reading it again. Raises HashMismatch if `sha256` is given and differs,
+    StorageFull if there is no space.
     """
-    digests = digest(path)
+    digests = digests or digest(path)
     if sha256 is not None and digests.sha256 != sha256.lower():
         raise HashMismatch(found=digests.sha256, expected=sha256.lower())
     with failures_in_words():
@@ -137,19 +172,11 @@ def store_stream(
 
 def _write(chunks: Iterable[bytes], file: BinaryIO, size_bytes: int | None) -> Digests | None:
     """Write all chunks; their digests if the size is told, which git's id needs before the first byte."""
-    if size_bytes is None:
-        for chunk in chunks:
-            file.write(chunk)
-        return None
-    sha256 = hashlib.sha256()
-    git_sha1 = hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
-    written = 0
+    if size_bytes is not None:
+        return _digest(chunks, size_bytes, into=file)
     for chunk in chunks:
         file.write(chunk)
-        sha256.update(chunk)
-        git_sha1.update(chunk)
-        written += len(chunk)
-    return Digests(sha256.hexdigest(), git_sha1.hexdigest(), written)
+    return None
 
 
 def discard(blobs: Iterable[Blob]) -> None:
@@ -473,14 +500,12 @@ def adopt(orphan: StoredObject) -> None:
     sha256 = orphan.name.rpartition("/")[2]
     if orphan.name != key(sha256) or not _SHA256.fullmatch(sha256):
         return  # nothing of ours
-    git_sha1 = hashlib.sha1(b"blob %d\0" % orphan.size_bytes, usedforsecurity=False)
     blob = Blob(sha256=sha256, size_bytes=orphan.size_bytes, last_stored_at=orphan.stored_at)
-    for piece in read_range(blob, 0, orphan.size_bytes):
-        git_sha1.update(piece)
+    digests = _digest(read_range(blob, 0, orphan.size_bytes), orphan.size_bytes)
     Blob.objects.get_or_create(
         sha256=sha256,
         defaults={
-            "git_sha1": git_sha1.hexdigest(),
+            "git_sha1": digests.git_sha1,
             "size_bytes": orphan.size_bytes,
             "last_stored_at": orphan.stored_at,
         },

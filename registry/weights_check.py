@@ -6,10 +6,13 @@ numpy is imported where bytes are read, so that a process that only serves pages
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -29,6 +32,8 @@ Matrices = Mapping[str, tuple[int, int]]
 PREFIX = "base_model.model."
 ALLOWED_DTYPES = ("F64", "F32", "F16", "BF16")
 CHUNK_BYTES = 1024 * 1024
+MAX_READERS = 4
+BYTES_PER_READER = 16 * CHUNK_BYTES
 SHOWN_PER_KIND = 5
 EMBEDDING_NAMES = frozenset(
     {"embed_tokens", "lm_head", "wte", "wpe", "shared", "word_embeddings", "embed_in", "embed_out"}
@@ -453,12 +458,44 @@ def read_bytes(path: Path, tensors: Sequence[TensorInfo]) -> ByteFacts:
     """Read every tensor once, in chunks: are all values finite, is any tensor all zero, what is the content's hash.
 
     The hash is the sha256 over (name, dtype, shape, sha256 of the bytes) of all tensors sorted by name, so the order
-    in the file and its metadata do not count.
+    in the file and its metadata do not count. Large files are read by several threads, each a share of the tensors.
     """
+    shares = _shares(tensors)
+    with ThreadPoolExecutor(len(shares), "tensors") as pool:
+        read = [one for share in pool.map(partial(_read_tensors, path), shares) for one in share]
     whole = hashlib.sha256()
-    not_finite: list[str] = []
-    all_zero: set[str] = set()
-    digests: dict[str, str] = {}
+    for one in sorted(read, key=lambda one: one.tensor.name):
+        shape = ",".join(str(size) for size in one.tensor.shape)
+        whole.update(f"{one.tensor.name}\0{one.tensor.dtype}\0{shape}\0{one.sha256}\n".encode())
+    return ByteFacts(
+        whole.hexdigest(),
+        [one.tensor.name for one in read if not one.is_finite],
+        {one.tensor.name for one in read if one.is_zero},
+    )
+
+
+@dataclass(frozen=True)
+class _TensorBytes:
+    tensor: TensorInfo
+    sha256: str
+    is_finite: bool
+    is_zero: bool
+
+
+def _shares(tensors: Sequence[TensorInfo]) -> list[list[TensorInfo]]:
+    """The tensors in their order, cut into as many runs of about equal size as threads are worth while."""
+    total = sum(tensor.end - tensor.begin for tensor in tensors)
+    count = max(1, min(MAX_READERS, os.cpu_count() or 1, total // BYTES_PER_READER))
+    shares: list[list[TensorInfo]] = [[] for _ in range(count)]
+    before = 0
+    for tensor in tensors:
+        shares[min(count - 1, before * count // max(1, total))].append(tensor)
+        before += tensor.end - tensor.begin
+    return shares
+
+
+def _read_tensors(path: Path, tensors: Sequence[TensorInfo]) -> list[_TensorBytes]:
+    found = []
     with path.open("rb") as stream:
         for tensor in tensors:
             digest = hashlib.sha256()
@@ -468,15 +505,8 @@ def read_bytes(path: Path, tensors: Sequence[TensorInfo]) -> ByteFacts:
                 if tensor.dtype in _SIGN_OFF:
                     finite, zero = _look_at(chunk, tensor.dtype)
                     is_finite, is_zero = is_finite and finite, is_zero and zero
-            digests[tensor.name] = digest.hexdigest()
-            if not is_finite:
-                not_finite.append(tensor.name)
-            if is_zero:
-                all_zero.add(tensor.name)
-    for tensor in sorted(tensors, key=lambda one: one.name):
-        shape = ",".join(str(size) for size in tensor.shape)
-        whole.update(f"{tensor.name}\0{tensor.dtype}\0{shape}\0{digests[tensor.name]}\n".encode())
-    return ByteFacts(whole.hexdigest(), not_finite, all_zero)
+            found.append(_TensorBytes(tensor, digest.hexdigest(), is_finite, is_zero))
+    return found
 
 
 def _chunks(stream: BinaryIO, tensor: TensorInfo) -> Iterator[bytes]:

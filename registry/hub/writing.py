@@ -25,7 +25,7 @@ from registry.models import Adapter, Blob, Ref, User
 from web.errors import DomainError, Forbidden, NotFound
 
 # Files up to this size come inside of the commit, larger ones by Git LFS or Xet, as the client likes.
-INLINE_BYTES = 32 * 1024**2
+INLINE_BYTES = storage.MAX_GIT_BYTES
 MAX_FILES_PER_CALL = 1000
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _WARNED_NAMES = 10
@@ -268,8 +268,8 @@ def _how_to_send(path: str, size: int, known: Blob | None, *, is_skipped: bool) 
         raise BadRequest(f"{path} has {size:,} bytes; one file may have {settings.MAX_FILE_BYTES:,}.")
     mode = "lfs" if size > INLINE_BYTES else "regular"
     row: dict[str, Any] = {"path": path, "uploadMode": mode, "shouldIgnore": is_skipped}
-    if known is not None:
-        row["oid"] = known.sha256 if mode == "lfs" else known.git_sha1
+    if known is not None and (oid := known.sha256 if mode == "lfs" else known.git_sha1):
+        row["oid"] = oid
     return row
 
 

@@ -24,7 +24,15 @@ from registry import storage
 from registry.hub import sending
 from registry.hub.doors import Caller, by_ticket, door
 from registry.hub.writing import writable
-from registry.hub.xorbs import MAX_SHARD_BYTES, MAX_XORB_BYTES, BadXet, XetFile, Xorb, read_shard
+from registry.hub.xorbs import (
+    MAX_SHARD_BYTES,
+    MAX_XORB_BYTES,
+    BadXet,
+    XetFile,
+    Xorb,
+    read_shard,
+    write_unpacked,
+)
 from registry.models import User
 from registry.sent import note_sent
 from registry.storage import HashMismatch
@@ -58,7 +66,7 @@ def write_token(request: HttpRequest, caller: Caller, repo: str, revision: str) 
 
 @by_ticket("POST")
 def put_xorb(request: HttpRequest, ticket: str, scope: str, xorb: str) -> JsonResponse:
-    """One xorb, kept as it came until the shard that names it."""
+    """One xorb, kept unpacked until the shard that names it."""
     _, folder = _upload(ticket, scope)
     if not _HASH.match(xorb):
         raise BadXet("The name of a xorb is 64 hex digits.")
@@ -67,17 +75,15 @@ def put_xorb(request: HttpRequest, ticket: str, scope: str, xorb: str) -> JsonRe
     if place.exists():
         return JsonResponse({"was_inserted": False})
     folder.mkdir(exist_ok=True)
-    # Packed chunks are at most a little longer than raw ones.
-    if sum(path.stat().st_size for path in folder.iterdir()) + length > settings.MAX_ADAPTER_BYTES * 1.1:
+    if sum(path.stat().st_size for path in folder.iterdir()) + length > settings.MAX_ADAPTER_BYTES:
         raise UploadTooLarge("The upload", settings.MAX_ADAPTER_BYTES)
+    storage.require_free_space(MAX_XORB_BYTES)  # so much a short one can become
     beside = folder / f"{xorb}.{secrets.token_hex(8)}.part"
     try:
         with storage.failures_in_words(), beside.open("wb") as file:
-            for piece in sending.pieces_of(request):
-                file.write(piece)
-        if beside.stat().st_size != length:
+            came = write_unpacked(sending.pieces_of(request), file)
+        if came != length:
             raise BadXet("The xorb did not arrive whole. Send it again.")
-        Xorb(beside)
         beside.replace(place)
     finally:
         beside.unlink(missing_ok=True)
@@ -123,14 +129,9 @@ def _bytes_of(file: XetFile, folder: Path, xorbs: dict[str, Xorb]) -> Iterator[b
             if not path.exists():
                 raise BadXet("The shard names a xorb that was not sent. Start the upload again.")
             xorb = xorbs[segment.xorb] = Xorb(path)
-        length = 0
-        for chunk in xorb.chunks(segment.first, segment.end):
-            length += len(chunk)
-            if length > segment.size_bytes:
-                break
-            yield chunk
-        if length != segment.size_bytes:
+        if xorb.size_bytes(segment.first, segment.end) != segment.size_bytes:
             raise BadXet("A segment of the shard has another size than its chunks.")
+        yield from xorb.pieces(segment.first, segment.end)
 
 
 def _upload(ticket: str, scope: str) -> tuple[User, Path]:
@@ -139,7 +140,7 @@ def _upload(ticket: str, scope: str) -> tuple[User, Path]:
     if len(scope) != 64 or not hmac.compare_digest(_seal(scope[:32], said), scope[32:]):
         raise Forbidden("This token is for another address. Start the upload again.")
     person = sending.sender(said)
-    return person, cast(Path, settings.UPLOAD_TMP_DIR) / f"xet-{scope}"
+    return person, cast(Path, settings.UPLOAD_TMP_DIR) / f"xorbs-{scope}"
 
 
 def _seal(nonce: str, said: dict[str, int]) -> str:

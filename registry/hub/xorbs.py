@@ -2,23 +2,32 @@
 
 A xorb is a row of packed chunks; a shard says which chunks of which xorbs make which file, and its sha256. Lengths
 come from strangers: each is checked before anything of that size is made.
+
+Chunks are unpacked while a xorb arrives, when the client is busy with its next one: once the shard comes, everybody
+waits for us.
 """
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import lz4.frame
 
 from web.errors import DomainError
 
 MAX_CHUNK_BYTES = 128 * 1024
-MAX_XORB_BYTES = 72 * 1024**2  # 64 MiB of chunks and what incompressible ones add
+MAX_PACKED_BYTES = 2 * MAX_CHUNK_BYTES  # far more than LZ4 can add
+MAX_XORB_BYTES = 72 * 1024**2  # packed or not: clients put up to 64 MiB of chunks into one
+MAX_XORB_CHUNKS = 64 * 1024  # they stop at 8,192
 MAX_SHARD_BYTES = 32 * 1024**2
 MAX_CHUNKS = 200_000
+PIECE_BYTES = 1024**2
 _CHUNK_HEADER = 8
 _RECORD = 48
 _SHARD_TAG = b"HFRepoMetaData"
@@ -65,49 +74,93 @@ def hash_text(raw: bytes) -> str:
 
 
 class Xorb:
-    """The chunks of a xorb that lies on disk. Raises BadXet if it is none."""
+    """A xorb that lies on disk unpacked: the bytes of its chunks, where each of them ends, and how many there are."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.offsets = list(_offsets(path))
+        count, self._ends = array("I"), array("I")
+        with path.open("rb") as file:
+            file.seek(-count.itemsize, os.SEEK_END)
+            count.fromfile(file, 1)
+            file.seek(-count.itemsize * (count[0] + 1), os.SEEK_END)
+            self._ends.fromfile(file, count[0])
 
-    def chunks(self, first: int, end: int) -> Iterator[bytes]:
-        """The raw bytes of chunks `first` to `end` (not included), one after the other."""
-        if not 0 <= first < end <= len(self.offsets):
-            raise BadXet(f"The xorb has {len(self.offsets)} chunks; {first} to {end} are asked for.")
+    def size_bytes(self, first: int, end: int) -> int:
+        """How long chunks `first` to `end` (not included) are together. Raises BadXet if they are not there."""
+        if not 0 <= first < end <= len(self._ends):
+            raise BadXet(f"The xorb has {len(self._ends)} chunks; {first} to {end} are asked for.")
+        return self._ends[end - 1] - self._start(first)
+
+    def pieces(self, first: int, end: int) -> Iterator[bytes]:
+        """The bytes of these chunks, in pieces of at most 1 MiB."""
+        left = self.size_bytes(first, end)
         with self.path.open("rb") as file:
-            file.seek(self.offsets[first])
-            for _ in range(first, end):
-                scheme, packed, raw = _header(file.read(_CHUNK_HEADER))
-                yield unpack(scheme, file.read(packed), raw)
+            file.seek(self._start(first))
+            while left > 0 and (piece := file.read(min(PIECE_BYTES, left))):
+                left -= len(piece)
+                yield piece
+
+    def _start(self, chunk: int) -> int:
+        return self._ends[chunk - 1] if chunk else 0
 
 
-def _offsets(path: Path) -> Iterator[int]:
-    size = path.stat().st_size
-    place = 0
-    with path.open("rb") as file:
-        while place < size:
-            yield place
-            _, packed, _ = _header(file.read(_CHUNK_HEADER))
-            place += _CHUNK_HEADER + packed
-            file.seek(place)
-    if place != size:
+def write_unpacked(packed: Iterable[bytes], file: BinaryIO) -> int:
+    """Write the xorb whose packed bytes come in these pieces as `Xorb` reads it. Returns how many bytes came.
+
+    Raises BadXet if it is none, or larger than any that a client makes.
+    """
+    ends = array("I")
+    came = place = 0
+    rest = b""
+    for piece in packed:
+        came += len(piece)
+        data = memoryview(rest + piece)
+        used = 0
+        for start, scheme, size, length in _whole_chunks(data):
+            used = start + size
+            place += length
+            if place > MAX_XORB_BYTES or len(ends) == MAX_XORB_CHUNKS:
+                raise BadXet("The xorb is larger than one may be.")
+            file.write(unpack(scheme, data[start:used], length))
+            ends.append(place)
+        rest = bytes(data[used:])
+    if rest:
         raise BadXet("The xorb ends inside of a chunk.")
+    ends.append(len(ends))
+    file.write(ends.tobytes())
+    return came
 
 
-def _header(raw: bytes) -> tuple[int, int, int]:
+def _whole_chunks(data: memoryview) -> Iterator[tuple[int, int, int, int]]:
+    """(start of its data, scheme, packed length, raw length) of every chunk that is there whole."""
+    place = 0
+    while place + _CHUNK_HEADER <= len(data):
+        scheme, size, length = _header(data[place : place + _CHUNK_HEADER])
+        place += _CHUNK_HEADER
+        if place + size > len(data):
+            return
+        yield place, scheme, size, length
+        place += size
+
+
+def _header(raw: memoryview) -> tuple[int, int, int]:
     """(scheme, packed length, raw length) of a chunk."""
-    if len(raw) != _CHUNK_HEADER or raw[0] != 0:
+    if raw[0] != 0:
         raise BadXet("The xorb has a chunk that cannot be read.")
     packed = int.from_bytes(raw[1:4], "little")
     length = int.from_bytes(raw[5:8], "little")
-    if raw[4] not in (RAW, LZ4, GROUPED_LZ4) or not 0 < length <= MAX_CHUNK_BYTES:
+    if (
+        raw[4] not in (RAW, LZ4, GROUPED_LZ4)
+        or not 0 < length <= MAX_CHUNK_BYTES
+        or packed > MAX_PACKED_BYTES
+    ):
         raise BadXet("The xorb has a chunk of an unknown kind or size.")
     return raw[4], packed, length
 
 
-def unpack(scheme: int, packed: bytes, length: int) -> bytes:
+def unpack(scheme: int, packed: bytes | memoryview, length: int) -> bytes | memoryview:
     """The `length` raw bytes of a chunk. Raises BadXet."""
+    found: bytes | memoryview
     if scheme == RAW:
         found = packed
     else:
@@ -124,16 +177,19 @@ def unpack(scheme: int, packed: bytes, length: int) -> bytes:
     return found
 
 
-def ungroup(grouped: bytes) -> bytes:
+def ungroup(grouped: bytes | memoryview) -> memoryview:
     """Bytes 0, 4, 8, …, then 1, 5, 9, … and so on, put back in their order."""
+    import numpy as np  # here: a process that only serves pages never loads it
+
     length = len(grouped)
-    found = bytearray(length)
+    source = np.frombuffer(grouped, np.uint8)
+    found = np.empty(length, np.uint8)
     place = 0
     for first in range(4):
         size = (length - first + 3) // 4
-        found[first::4] = grouped[place : place + size]
+        found[first::4] = source[place : place + size]
         place += size
-    return bytes(found)
+    return found.data
 
 
 # --- Shards ----------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ class Blob(models.Model):
 
     sha256 = models.CharField(max_length=64, unique=True)
     git_sha1 = models.CharField(
-        max_length=40, help_text="git's blob id of the content, the Hub's oid of a small file."
+        max_length=40, blank=True, help_text="git's blob id of the content; empty for files above 32 MiB."
     )
     size_bytes = models.BigIntegerField()
     created_at = models.DateTimeField(auto_now_add=True)

@@ -56,6 +56,23 @@ def test_the_git_blob_id_is_what_git_says():
     assert blob.git_sha1 == said.stdout.decode().strip()
 
 
+def test_a_large_file_is_known_by_its_sha256_alone_whatever_way_it_came(monkeypatch):
+    monkeypatch.setattr(storage, "MAX_GIT_BYTES", 10)
+    streamed = storage.store_stream([b"eleven ", b"byte"], size_bytes=11)
+    assert (streamed.git_sha1, storage.store_file(temp_file(b"other bytes")).git_sha1) == ("", "")
+    assert storage.digest(temp_file(b"eleven byte"), git_sha1=True).git_sha1
+    assert storage.store_file(temp_file(b"ten bytes!")).git_sha1
+
+
+def test_chunks_of_any_size_are_hashed_in_their_order():
+    pieces = [bytes([number]) * size for number, size in enumerate((1, 2**20, 5, 2**19, 2**18, 2**18 - 1))]
+    whole = b"".join(pieces)
+    blob = storage.store_stream(pieces, size_bytes=len(whole))
+    assert blob.sha256 == hashlib.sha256(whole).hexdigest()
+    assert blob.git_sha1 == hashlib.sha1(b"blob %d\0" % len(whole) + whole, usedforsecurity=False).hexdigest()
+    assert storage.local_path(blob).read_bytes() == whole
+
+
 def test_the_same_bytes_are_stored_once(data_dir):
     first = storage.store_stream([b"same"])
     second = storage.store_stream([b"sa", b"me"])

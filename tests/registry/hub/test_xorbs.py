@@ -14,6 +14,7 @@ from django.test import Client
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry.hub import xorbs
 from registry.hub.xorbs import (
     GROUPED_LZ4,
     LZ4,
@@ -24,6 +25,7 @@ from registry.hub.xorbs import (
     read_shard,
     ungroup,
     unpack,
+    write_unpacked,
 )
 from registry.models import Blob, SentBlob
 from tests.factories import make_adapter, make_token, make_user
@@ -43,6 +45,14 @@ def chunk(raw: bytes, scheme: int = RAW, *, said: int | None = None) -> bytes:
     }[scheme]()
     length = len(raw) if said is None else said
     return b"\0" + len(packed).to_bytes(3, "little") + bytes([scheme]) + length.to_bytes(3, "little") + packed
+
+
+def unpacked(folder: Path, packed: bytes, *, piece: int = 1000) -> Xorb:
+    """A xorb that came in pieces of this many bytes."""
+    with (folder / "xorb").open("wb") as file:
+        came = write_unpacked((packed[at : at + piece] for at in range(0, len(packed), piece)), file)
+    assert came == len(packed)
+    return Xorb(folder / "xorb")
 
 
 def digest_as_sent(sha256: str) -> bytes:
@@ -72,8 +82,12 @@ def test_grouped_bytes_come_back_in_their_order(raw: bytes):
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 1000, 128 * 1024])
 def test_every_kind_of_chunk_is_read(tmp_path: Path, scheme: int, size: int):
     raw = (bytes(range(251)) * 600)[:size]
-    (tmp_path / "xorb").write_bytes(chunk(b"first") + chunk(raw, scheme) + chunk(b"last"))
-    assert list(Xorb(tmp_path / "xorb").chunks(1, 3)) == [raw, b"last"]
+    packed = chunk(b"first") + chunk(raw, scheme) + chunk(b"last")
+    for piece in (7, 1000, len(packed)):  # as it comes in
+        found = unpacked(tmp_path, packed, piece=piece)
+        assert found.size_bytes(1, 3) == size + 4
+        assert b"".join(found.pieces(1, 3)) == raw + b"last"
+        assert b"".join(found.pieces(0, 1)) == b"first"
 
 
 @pytest.mark.parametrize(
@@ -88,9 +102,20 @@ def test_every_kind_of_chunk_is_read(tmp_path: Path, scheme: int, size: int):
     ],
 )
 def test_a_xorb_that_is_none_is_refused(tmp_path: Path, raw: bytes):
-    (tmp_path / "xorb").write_bytes(raw)
     with pytest.raises(BadXet):
-        Xorb(tmp_path / "xorb")
+        unpacked(tmp_path, raw)
+
+
+def test_a_xorb_has_no_more_bytes_or_chunks_than_clients_put_into_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    zeros = chunk(bytes(128 * 1024), LZ4)
+    monkeypatch.setattr(xorbs, "MAX_XORB_BYTES", 256 * 1024)
+    monkeypatch.setattr(xorbs, "MAX_XORB_CHUNKS", 3)
+    assert unpacked(tmp_path, zeros * 2).size_bytes(0, 2) == 256 * 1024
+    for packed in (zeros * 2 + chunk(b"x"), chunk(b"x") * 4):
+        with pytest.raises(BadXet):
+            unpacked(tmp_path, packed)
 
 
 @pytest.mark.parametrize("scheme", [LZ4, GROUPED_LZ4])
