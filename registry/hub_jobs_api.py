@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, cast
 
 from django.db.models import QuerySet
 from django.urls import reverse
-from drf_spectacular.utils import extend_schema, extend_schema_field
+from drf_spectacular.utils import extend_schema, extend_schema_field, extend_schema_view
 from rest_framework import generics, serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -16,7 +16,7 @@ from registry import downloads, hub_jobs, import_jobs, importing, push_jobs
 from registry.api import IDEMPOTENCY_KEY, only
 from registry.authentication import SignedIn
 from registry.idempotency import idempotent
-from registry.models import Adapter, ImportItem, ImportJob, JobStatus, PushJob, User
+from registry.models import Adapter, HubJob, ImportItem, ImportJob, JobStatus, PushJob, User
 from registry.rights import require_whole_account, visible_adapter, writable_namespace
 from registry.serializers import StrictSerializer
 from web.api_schema import refusals
@@ -192,182 +192,198 @@ def _person(request: Request) -> User:
     return request.user
 
 
+# --- What imports and pushes have in common ------------------------------------------------------------------------
+
+
+class _Jobs(APIView):
+    """Jobs of one kind, of the person who asks."""
+
+    permission_classes = [SignedIn]
+    kind: ClassVar[type[HubJob]]
+    shape: ClassVar[type[serializers.ModelSerializer[Any]]]
+
+    def own(self) -> HubJob:
+        """Raises NotFound."""
+        return hub_jobs.own_job(self.kind, _person(self.request), self.kwargs["id"])
+
+    def answer(self, job: HubJob, status: int = 200) -> Response:
+        return Response(self.shape(job, context={"request": self.request}).data, status=status)
+
+
+class _JobList(_Jobs, generics.ListAPIView[Any]):
+    keyset_order = ("-created_at", "-id")
+    related: ClassVar[tuple[str, ...]]
+    new: ClassVar[type[StrictSerializer]]
+    address: ClassVar[str]
+
+    def get_queryset(self) -> QuerySet[Any]:
+        only(self.request, "cursor", "limit")
+        rows = self.kind.objects.filter(owner=_person(self.request))  # type: ignore[attr-defined]
+        return rows.select_related(*self.related)
+
+    @idempotent
+    def post(self, request: Request) -> Response:
+        only(request)
+        person = _person(request)
+        form = self.new(data=request.data)
+        form.is_valid(raise_exception=True)
+        job = self.start(person, dict(form.validated_data))
+        answer = self.answer(job, 201)
+        answer["Location"] = reverse(self.address, args=[job.pk])
+        return answer
+
+    def start(self, person: User, wanted: dict[str, Any]) -> HubJob:
+        raise NotImplementedError
+
+
+class _JobDetail(_Jobs):
+    def get(self, request: Request, id: str) -> Response:
+        only(request)
+        return self.answer(self.own())
+
+
+class _JobCancel(_Jobs):
+    def post(self, request: Request, id: str) -> Response:
+        only(request)
+        job = self.own()
+        self.cancel(job)
+        return self.answer(job)
+
+    def cancel(self, job: HubJob) -> None:
+        hub_jobs.cancel(job)
+
+
 # --- Imports -----------------------------------------------------------------------------------------------------
 
 
-class ImportList(generics.ListAPIView[ImportJob]):
-    permission_classes = [SignedIn]
-    serializer_class = ImportSerializer
-    keyset_order = ("-created_at", "-id")
-    queryset = ImportJob.objects.none()
-
-    def get_queryset(self) -> QuerySet[ImportJob]:
-        only(self.request, "cursor", "limit")
-        return ImportJob.objects.filter(owner=_person(self.request)).select_related("namespace")
-
-    @extend_schema(
+@extend_schema_view(
+    get=extend_schema(
         operation_id="imports_list",
         tags=TAG,
+        description="Your imports from other Hubs, newest first.",
         responses={200: ImportSerializer(many=True), **refusals(400, 401)},
-    )
-    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Your imports from other Hubs, newest first."""
-        return super().get(request, *args, **kwargs)
-
-    @extend_schema(
+    ),
+    post=extend_schema(
         operation_id="imports_start",
         tags=TAG,
+        description="Import adapters from another Hub: a job that a worker does, one repository after the other.\n\n"
+        "Each is pinned to the commit that it has now. What is here already is passed over, so the same import may be "
+        "asked for again at any time.",
         request=NewImportSerializer,
         parameters=[IDEMPOTENCY_KEY],
         responses={201: ImportDetailSerializer, **refusals(400, 401, 403, 404, 409, 415, 422)},
-    )
-    @idempotent
-    def post(self, request: Request) -> Response:
-        """Import adapters from another Hub: a job that a worker does, one repository after the other.
+    ),
+)
+class ImportList(_JobList):
+    kind, shape, new, address = ImportJob, ImportDetailSerializer, NewImportSerializer, "api_import"
+    related = ("namespace",)
+    serializer_class = ImportSerializer
+    queryset = ImportJob.objects.none()
 
-        Each is pinned to the commit that it has now. What is here already is passed over, so the same import may be
-        asked for again at any time.
-        """
-        only(request)
-        person = _person(request)
-        form = NewImportSerializer(data=request.data)
-        form.is_valid(raise_exception=True)
-        wanted = dict(form.validated_data)
+    def start(self, person: User, wanted: dict[str, Any]) -> HubJob:
         namespace = writable_namespace(person, wanted.pop("namespace") or person.get_username())
-        job = import_jobs.request_import(owner=person, namespace=namespace, **wanted)
-        answer = _import(request, job, 201)
-        answer["Location"] = reverse("api_import", args=[job.pk])
-        return answer
+        return import_jobs.request_import(owner=person, namespace=namespace, **wanted)
 
 
-class ImportDetail(APIView):
-    permission_classes = [SignedIn]
-
-    @extend_schema(
+@extend_schema_view(
+    get=extend_schema(
         operation_id="imports_read",
         tags=TAG,
+        description="An import with how far each repository is.",
         responses={200: ImportDetailSerializer, **refusals(400, 401, 404)},
     )
-    def get(self, request: Request, id: str) -> Response:
-        """An import with how far each repository is."""
-        only(request)
-        return _import(request, hub_jobs.own_job(ImportJob, _person(request), id))
+)
+class ImportDetail(_JobDetail):
+    kind, shape = ImportJob, ImportDetailSerializer
 
 
-class ImportItemList(generics.ListAPIView[ImportItem]):
-    permission_classes = [SignedIn]
+@extend_schema_view(
+    get=extend_schema(
+        operation_id="imports_items",
+        tags=TAG,
+        description="The repositories of an import, in order.",
+        responses={200: ImportItemSerializer(many=True), **refusals(400, 401, 404)},
+    )
+)
+class ImportItemList(_Jobs, generics.ListAPIView[ImportItem]):
+    kind, shape = ImportJob, ImportDetailSerializer
     serializer_class = ImportItemSerializer
     keyset_order = ("position",)
     queryset = ImportItem.objects.none()
 
     def get_queryset(self) -> QuerySet[ImportItem]:
         only(self.request, "cursor", "limit")
-        return _items(hub_jobs.own_job(ImportJob, _person(self.request), self.kwargs["id"]))
-
-    @extend_schema(
-        operation_id="imports_items",
-        tags=TAG,
-        responses={200: ImportItemSerializer(many=True), **refusals(400, 401, 404)},
-    )
-    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """The repositories of an import, in order."""
-        return super().get(request, *args, **kwargs)
+        return _items(cast(ImportJob, self.own()))
 
 
-class ImportCancel(APIView):
-    permission_classes = [SignedIn]
-
-    @extend_schema(
+@extend_schema_view(
+    post=extend_schema(
         operation_id="imports_cancel",
         tags=TAG,
+        description="End an import. What it has imported stays.",
         request=None,
         responses={200: ImportDetailSerializer, **refusals(400, 401, 403, 404, 409)},
     )
-    def post(self, request: Request, id: str) -> Response:
-        """End an import. What it has imported stays."""
-        only(request)
-        job = hub_jobs.own_job(ImportJob, _person(request), id)
-        import_jobs.cancel(job)
-        return _import(request, job)
+)
+class ImportCancel(_JobCancel):
+    kind, shape = ImportJob, ImportDetailSerializer
 
-
-def _import(request: Request, job: ImportJob, status: int = 200) -> Response:
-    return Response(ImportDetailSerializer(job, context={"request": request}).data, status=status)
+    def cancel(self, job: HubJob) -> None:
+        import_jobs.cancel(cast(ImportJob, job))
 
 
 # --- Pushes ------------------------------------------------------------------------------------------------------
 
 
-class PushList(generics.ListAPIView[PushJob]):
-    permission_classes = [SignedIn]
-    serializer_class = PushSerializer
-    keyset_order = ("-created_at", "-id")
-    queryset = PushJob.objects.none()
-
-    def get_queryset(self) -> QuerySet[PushJob]:
-        only(self.request, "cursor", "limit")
-        rows = PushJob.objects.filter(owner=_person(self.request))
-        return rows.select_related("adapter__namespace", "revision")
-
-    @extend_schema(
-        operation_id="pushes_list", tags=TAG, responses={200: PushSerializer(many=True), **refusals(400, 401)}
-    )
-    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Your pushes to other Hubs, newest first."""
-        return super().get(request, *args, **kwargs)
-
-    @extend_schema(
+@extend_schema_view(
+    get=extend_schema(
+        operation_id="pushes_list",
+        tags=TAG,
+        description="Your pushes to other Hubs, newest first.",
+        responses={200: PushSerializer(many=True), **refusals(400, 401)},
+    ),
+    post=extend_schema(
         operation_id="pushes_start",
         tags=TAG,
+        description="Publish an adapter of yours on another Hub, with your own token there: a job that a worker does.",
         request=NewPushSerializer,
         parameters=[IDEMPOTENCY_KEY],
         responses={201: PushSerializer, **refusals(400, 401, 403, 404, 409, 415, 422)},
-    )
-    @idempotent
-    def post(self, request: Request) -> Response:
-        """Publish an adapter of yours on another Hub, with your own token there: a job that a worker does."""
-        only(request)
-        person = _person(request)
-        form = NewPushSerializer(data=request.data)
-        form.is_valid(raise_exception=True)
-        wanted = dict(form.validated_data)
+    ),
+)
+class PushList(_JobList):
+    kind, shape, new, address = PushJob, PushSerializer, NewPushSerializer, "api_push"
+    related = ("adapter__namespace", "revision")
+    serializer_class = PushSerializer
+    queryset = PushJob.objects.none()
+
+    def start(self, person: User, wanted: dict[str, Any]) -> HubJob:
         namespace, _, name = wanted.pop("adapter").partition("/")
         adapter = visible_adapter(person, namespace, name)
         revision = downloads.revision_called(adapter, wanted.pop("revision"))
-        job = push_jobs.request_push(owner=person, adapter=adapter, revision=revision, **wanted)
-        answer = _push(request, job, 201)
-        answer["Location"] = reverse("api_push", args=[job.pk])
-        return answer
+        return push_jobs.request_push(owner=person, adapter=adapter, revision=revision, **wanted)
 
 
-class PushDetail(APIView):
-    permission_classes = [SignedIn]
-
-    @extend_schema(
-        operation_id="pushes_read", tags=TAG, responses={200: PushSerializer, **refusals(400, 401, 404)}
+@extend_schema_view(
+    get=extend_schema(
+        operation_id="pushes_read",
+        tags=TAG,
+        description="A push, how far it is, and where the adapter is then.",
+        responses={200: PushSerializer, **refusals(400, 401, 404)},
     )
-    def get(self, request: Request, id: str) -> Response:
-        """A push, how far it is, and where the adapter is then."""
-        only(request)
-        return _push(request, hub_jobs.own_job(PushJob, _person(request), id))
+)
+class PushDetail(_JobDetail):
+    kind, shape = PushJob, PushSerializer
 
 
-class PushCancel(APIView):
-    permission_classes = [SignedIn]
-
-    @extend_schema(
+@extend_schema_view(
+    post=extend_schema(
         operation_id="pushes_cancel",
         tags=TAG,
+        description="End a push before its commit. A repository that it made there stays, empty.",
         request=None,
         responses={200: PushSerializer, **refusals(400, 401, 403, 404, 409)},
     )
-    def post(self, request: Request, id: str) -> Response:
-        """End a push before its commit. A repository that it made there stays, empty."""
-        only(request)
-        job = hub_jobs.own_job(PushJob, _person(request), id)
-        hub_jobs.cancel(job)
-        return _push(request, job)
-
-
-def _push(request: Request, job: PushJob, status: int = 200) -> Response:
-    return Response(PushSerializer(job, context={"request": request}).data, status=status)
+)
+class PushCancel(_JobCancel):
+    kind, shape = PushJob, PushSerializer
