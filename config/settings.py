@@ -273,6 +273,8 @@ JOB_RING_AGAIN_S = env.int("JOB_RING_AGAIN_S", 15)
 JOB_MAX_ATTEMPTS = 3
 # Days after its end for which a composition keeps the texts it was given and what it wrote; 0: for ever.
 FEW_SHOT_KEPT_DAYS = env.int("FEW_SHOT_KEPT_DAYS", 365)
+# Days after its end for which an import or a push is listed; 0: for ever.
+HUB_JOBS_KEPT_DAYS = env.int("HUB_JOBS_KEPT_DAYS", 365)
 ENGINE_CACHE_BYTES = env.int("ENGINE_CACHE_BYTES", 4 * 1024**3)
 HUB_ENDPOINT = env.str(
     "HUB_ENDPOINT", ""

@@ -277,6 +277,19 @@ def sweep() -> dict[str, int]:
     return counts
 
 
+def forget_old() -> int:
+    """Remove imports and pushes that ended HUB_JOBS_KEPT_DAYS ago; how many. What they made stays, with its origin."""
+    if not settings.HUB_JOBS_KEPT_DAYS:
+        return 0
+    cutoff = timezone.now() - timedelta(days=settings.HUB_JOBS_KEPT_DAYS)
+    count = 0
+    for kind in KINDS:
+        old = kind.objects.filter(finished_at__lt=cutoff).exclude(status__in=UNFINISHED)  # type: ignore[attr-defined]
+        count += old.count()
+        old.delete()
+    return count
+
+
 def run_guarded(
     job: HubJob, step: Callable[[], None], *, on_cancel: Callable[[], None], our_error: str
 ) -> None:

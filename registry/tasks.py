@@ -15,7 +15,7 @@ from registry.search import upkeep
 
 @shared_task
 def sweep_storage() -> None:
-    """Once an hour: old temporary files, blobs that nobody wants, answers that nobody will ask for, unread cards, the
+    """Once an hour: what is old and wanted by nobody (files, blobs, answers, deliveries, jobs), unread cards, the
     search's word lists."""
     storage.sweep_storage()
     idempotency.sweep_answers()
@@ -23,6 +23,7 @@ def sweep_storage() -> None:
     upkeep.write_postings()
     weight_statistics.compute_missing()
     webhooks.forget_old()
+    hub_jobs.forget_old()
 
 
 @shared_task

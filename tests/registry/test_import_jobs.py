@@ -391,6 +391,25 @@ def test_the_sweep_rings_for_what_nobody_came_for(hub: FakeHub, bob: User, rung:
     assert rung[0].task == "registry.tasks.work_on_hub_jobs"
 
 
+def test_jobs_are_forgotten_a_year_after_their_end_and_what_they_made_stays(
+    hub: FakeHub, bob: User, rung: list[Ring], settings: Any
+):
+    ended, running = (
+        ImportJob.objects.get(pk=ask(bob, name).json()["id"]) for name in ("lab/module-0", "lab/module-1")
+    )
+    hub_work.run_all("w")
+    ImportJob.objects.filter(pk=running.pk).update(status="running", finished_at=None)
+    ImportJob.objects.filter(pk=ended.pk).update(finished_at=timezone.now() - timedelta(days=364))
+    assert hub_jobs.forget_old() == 0
+    ImportJob.objects.filter(pk=ended.pk).update(finished_at=timezone.now() - timedelta(days=366))
+    settings.HUB_JOBS_KEPT_DAYS = 0
+    assert hub_jobs.forget_old() == 0
+    settings.HUB_JOBS_KEPT_DAYS = 365
+    assert hub_jobs.forget_old() == 1
+    assert list(ImportJob.objects.all()) == [running]
+    assert Adapter.objects.get(name="module-0").head.origins.exists()
+
+
 # --- Workers that die --------------------------------------------------------------------------------------------
 
 
