@@ -309,6 +309,10 @@ ROUTES: dict[str, Route] = {
     "api/users/<str:name>/overview": hub("/api/users/ada/overview", GET=PUBLIC),
     "api/organizations/<str:name>/overview": hub("/api/organizations/lab/overview", GET=PUBLIC),
     "api/users/<str:name>/likes": hub("/api/users/ada/likes", GET=PUBLIC),
+    "api/settings/repositories": hub("/api/settings/repositories", GET=ANY_TOKEN),
+    "api/organizations/<str:name>/settings/repositories": hub(
+        "/api/organizations/lab/settings/repositories", GET=ANY_TOKEN
+    ),
     "api/repos/create": hub("/api/repos/create", {"name": "lab/new"}, POST=MOVE),
     "api/repos/delete": hub("/api/repos/delete", {"name": A}, DELETE=CHANGE),
     "api/repos/move": hub("/api/repos/move", {"fromRepo": A, "toRepo": "lab/moved"}, POST=MOVE),

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
-from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation, TooManyFieldsSent
 from django.db import Error as DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.http.request import RawPostDataException
@@ -109,6 +109,11 @@ def _guarded(
                 response = errors.answer(error)
             except RequestDataTooBig:
                 response = errors.answer(TooMuchText("The request is larger than such a request can be."))
+            except TooManyFieldsSent:
+                most = settings.DATA_UPLOAD_MAX_NUMBER_FIELDS
+                response = errors.answer(
+                    TooMuchText(f"The request names more than {most:,} things. Ask in parts.")
+                )
             except (SuspiciousOperation, RawPostDataException):
                 response = errors.answer(DomainError("The request could not be read."))
             except (OSError, DatabaseError) as error:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from registry import likes
-from registry.hub import answers, repositories
+from registry.hub import answers, pages, repositories
 from registry.hub.doors import Caller, by_method, door, empty, freely
 from registry.hub.errors import HubError
 from registry.models import Adapter, Like, Membership, Namespace, User
 from registry.rights import require_change, require_whole_account
+
+REPOSITORIES_PAGE = 1000
 
 
 class NobodyOfThisName(HubError):
@@ -69,6 +71,30 @@ def overview(request: HttpRequest, caller: Caller, name: str) -> JsonResponse:
             "avatarUrl": "",
         }
     )
+
+
+@door("GET")
+def repositories_of(request: HttpRequest, caller: Caller, name: str = "") -> JsonResponse:
+    """The repositories of the caller, or of the organisation `name` as far as they see them, with their sizes."""
+    person = caller.signed_in()
+    name = name or person.get_username()
+    namespace = Namespace.objects.filter(name__iexact=name, deleted_at=None).first()
+    if namespace is None:
+        raise NobodyOfThisName(name)
+    found = Adapter.objects.visible_to(person).filter(namespace=namespace).select_related("namespace")
+    rows, next_cursor = pages.page(request, found.order_by("pk"), size=REPOSITORIES_PAGE)
+    entries: list[object] = [
+        {
+            "id": adapter.full_name,
+            "type": "model",
+            "updatedAt": answers.date(adapter.updated_at),
+            "visibility": adapter.visibility,
+            "storage": adapter.size_bytes or 0,
+            "storagePercent": 0,
+        }
+        for adapter in rows
+    ]
+    return pages.json_page(request, entries, next_cursor=next_cursor)
 
 
 @door("GET")

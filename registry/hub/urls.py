@@ -15,6 +15,8 @@ urlpatterns = [
     path("api/users/<str:name>/overview", people.overview),
     path("api/organizations/<str:name>/overview", people.overview),
     path("api/users/<str:name>/likes", people.liked_by),
+    path("api/settings/repositories", people.repositories_of),
+    path("api/organizations/<str:name>/settings/repositories", people.repositories_of),
     path("api/repos/create", writing.create),
     path("api/repos/delete", writing.delete),
     path("api/repos/move", writing.move),

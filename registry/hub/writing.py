@@ -257,6 +257,11 @@ def preupload(request: HttpRequest, caller: Caller, repo: str, revision: str) ->
         if why:
             skipped.append(f"{path} is not sent. {why}")
         rows.append(_how_to_send(path, size, known.get(path), is_skipped=bool(why)))
+    if len(rows) - len(skipped) > settings.MAX_FILES_PER_ADAPTER:
+        # Said by the commit, clients would try again and again with fewer, and leave the first part behind.
+        raise BadRequest(
+            f"There are {len(rows) - len(skipped)} files; an adapter may have {settings.MAX_FILES_PER_ADAPTER}."
+        )
     response = JsonResponse({"files": rows})
     return _warn(response, "left-out", skipped)
 

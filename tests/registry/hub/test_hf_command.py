@@ -45,6 +45,7 @@ def test_log_in_upload_download_and_delete(live_server: Any, tmp_path: Path, ada
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         assert (tmp_path / "back" / name).read_bytes() == (folder / name).read_bytes()
     assert "ada/colour" in run("models", "ls", "--author", "ada", "--format", "json")
+    assert "ada/colour" in run("repos", "ls", "--format", "json")
     run("repos", "tag", "create", "ada/colour", "v1")
     run("download", "ada/colour", "docs/README.md", "--revision", "v1")
     run("repos", "delete", "ada/colour", "--yes")
@@ -57,8 +58,12 @@ def test_what_is_refused_is_told_in_the_terminal_in_our_words(live_server: Any, 
     make_row("secret", owner=make_user("eve"), visibility="private")
     bad = make_adapter(tmp_path / "bad")
     (bad / "adapter_config.json").write_text('{"peft_type": "PROMPT_TUNING"}')
+    many = make_adapter(tmp_path / "many")
+    for number in range(100):
+        (many / f"{number}.txt").write_text(f"{number}")
     token = make_token(ada)
     for arguments, why in (
+        (("upload", "ada/many", str(many)), "There are 102 files; an adapter may have 100."),
         (("upload", "ada/bad", str(bad)), "PROMPT_TUNING"),
         (("upload", "eve/other", str(bad)), "You may not publish"),
         (("download", "eve/secret"), "not found"),

@@ -196,6 +196,15 @@ def test_paths_info_leaves_out_what_is_not_there(adapter: Adapter):
     assert [row["path"] for row in answer.json()] == ["README.md", "extra"]
 
 
+def test_too_many_paths_at_once_are_refused_in_a_sentence(adapter: Adapter):
+    body = {"paths": [f"{number}.txt" for number in range(2001)]}
+    answer = Client().post("/api/models/ada/m/paths-info/main", body)
+    assert (answer.status_code, answer.json()["error"]) == (
+        413,
+        "The request names more than 2,000 things. Ask in parts.",
+    )
+
+
 def test_refs_and_commits(adapter: Adapter):
     commit = head_commit(adapter)
     branch = {"name": "main", "ref": "refs/heads/main", "targetCommit": commit}
