@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from django.db import connection
@@ -24,6 +24,7 @@ from registry.search.query import split
 
 Mask = NDArray[np.bool_]
 Positions = NDArray[np.int64]
+T = TypeVar("T")
 
 # Column -> what holds it. Texts are kept as numbers, with the text of each in `Columns.words`.
 TYPES: dict[str, Any] = {
@@ -91,6 +92,7 @@ class Columns:
         self._named_at = 0.0
         self._kept: OrderedDict[tuple[str, ...], tuple[int, Mask]] = OrderedDict()
         self._vocabulary: tuple[int, Vocabulary] | None = None
+        self._once: dict[str, tuple[int, Any]] = {}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._data[name][: self.size]
@@ -114,6 +116,14 @@ class Columns:
         ids = ids[(ids > 0) & (ids < len(self.positions))]
         found = self.positions[ids]
         return found[found >= 0]
+
+    def once(self, what: str, find: Callable[[], T]) -> T:
+        """What `find` makes of the columns alone, kept under a name until one of them changes."""
+        version, found = self._once.get(what, (-1, None))
+        if version != self.version:
+            found = find()
+            self._once[what] = (self.version, found)
+        return cast(T, found)
 
     def mask_of(self, ids: Positions) -> Mask:
         mask = np.zeros(self.size, np.bool_)

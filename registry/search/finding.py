@@ -143,8 +143,10 @@ class _Search:
         self.name_matches: NDArray[Any] | None = None  # by which relevance sorts first
         self.task_scores: NDArray[np.float64] | None = None
         table.refresh()
+        self.sees_more = False  # than everybody does
         self.visible = self._visible(person)
         self.masks = self._masks()
+        self._all_fit: Mask | None = None
 
     def _visible(self, person: Person) -> Mask:
         mask: Mask = self.table["is_public"]
@@ -155,7 +157,11 @@ class _Search:
             own = (
                 Adapter.objects.visible_to(person).filter(namespace_id__in=mine).values_list("pk", flat=True)
             )
-            mask = mask | self.table.mask_of(np.fromiter(own, np.int64))
+            places = self.table.at(np.fromiter(own, np.int64))
+            self.sees_more = not mask[places].all()
+            if self.sees_more:
+                mask = mask.copy()
+                mask[places] = True
         return mask
 
     def _masks(self) -> dict[str, Mask]:
@@ -189,15 +195,18 @@ class _Search:
                 Namespace.objects.filter(name__iexact=query.namespace)
             )
         else:
-            masks["namespace"] = table["rank"] >= 0
+            masks["namespace"] = self._has_weights()
         if query.scored_on:
             masks["scored_on"] = self._scored_on(query.scored_on)
         return masks
 
+    def _has_weights(self) -> Mask:
+        return self.table.once("has weights", lambda: self.table["rank"] >= 0)
+
     def _with_words(self, words: Sequence[str]) -> Mask:
         words = list(dict.fromkeys(words))
         found = self._with_each(words, names_only=False)
-        listed = self.visible if self.query.namespace else self.visible & (self.table["rank"] >= 0)
+        listed = self.visible if self.query.namespace else self.visible & self._has_weights()
         if not (found & listed).any():
             found, self.name_matches = self._with_something_like_each(words)
             self.is_similar = bool((found & listed).any())
@@ -268,30 +277,41 @@ class _Search:
                 mask = mask & other
         return mask
 
+    def _fitting_all(self) -> Mask:
+        if self._all_fit is None:
+            self._all_fit = self._fitting()
+        return self._all_fit
+
     def count(self) -> int:
-        return int(np.count_nonzero(self._fitting()))
+        return int(np.count_nonzero(self._fitting_all()))
 
     def page(self) -> tuple[Positions, list[float]]:
         """Positions of one page's adapters and one more if there is one, with the values they are sorted by."""
-        places = np.flatnonzero(self._fitting())
-        keys, ids = self._keys()[places], self.table.all_ids[places]
+        places = np.flatnonzero(self._fitting_all())
+        keys, ids = self._keys(places), self.table.all_ids
         if self.query.cursor:
             key, pk = _decode(self.query.cursor, self.query.order)
-            behind = (keys < key) | ((keys == key) & (ids < pk))
-            places, keys, ids = places[behind], keys[behind], ids[behind]
-        first = _first(keys, ids, self.query.limit + 1)
+            behind = keys < key
+            level = np.flatnonzero(keys == key)
+            behind[level] = ids[places[level]] < pk
+            places, keys = places[behind], keys[behind]
+        first = _first(keys, ids, places, self.query.limit + 1)
         return places[first], keys[first].tolist()
 
-    def _keys(self) -> NDArray[Any]:
+    def _keys(self, places: Positions) -> NDArray[Any]:
+        """What the adapters at these positions are sorted by."""
         if self.query.order == "relevance":
-            keys: NDArray[Any] = self.table["downloads"].astype(np.float64)
-            return keys if self.name_matches is None else keys + NAME_BONUS * self.name_matches
+            keys: NDArray[Any] = self.table["downloads"][places].astype(np.float64)
+            return keys if self.name_matches is None else keys + NAME_BONUS * self.name_matches[places]
         if self.query.order == "score" and self.task_scores is not None:
-            return self.task_scores
-        return self.table[SORT_COLUMNS[self.query.order]]
+            return self.task_scores[places]
+        return self.table[SORT_COLUMNS[self.query.order]][places]
 
     def families(self) -> dict[int, int]:
         """Base model -> how many composable adapters for it this person sees."""
+        return self._families() if self.sees_more else self.table.once("families", self._families)
+
+    def _families(self) -> dict[int, int]:
         places = self.visible & self.table["is_composable"] & (self.table["base_model_id"] > 0)
         sizes = np.bincount(self.table["base_model_id"][places])
         return {int(base): int(sizes[base]) for base in np.flatnonzero(sizes)}
@@ -300,7 +320,7 @@ class _Search:
         """Parameter -> (value, how many fit it and all other parameters), for every value that somebody has."""
         table = self.table
         counts: dict[str, list[tuple[Any, int]]] = {}
-        everybody = np.flatnonzero(self._fitting())
+        everybody = np.flatnonzero(self._fitting_all())
         for parameter, column in _FACET_COLUMNS.items():
             places = (
                 np.flatnonzero(self._fitting(without=parameter)) if parameter in self.masks else everybody
@@ -436,25 +456,29 @@ def _adapters(ids: list[int], families: dict[int, int]) -> list[Adapter]:
     return found
 
 
-def _first(keys: NDArray[Any], ids: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
-    """Where the `wanted` rows are that come first by (key, id), both from high to low, in that order."""
-    places = np.arange(len(keys))
+def _first(keys: NDArray[Any], ids: Positions, places: Positions, wanted: int) -> NDArray[np.int64]:
+    """Where in `keys` the `wanted` rows are that come first by (key, id), both from high to low, in that order.
+
+    Row i has the id `ids[places[i]]`. Few of them are ever looked at, so they are not gathered before.
+    """
+    chosen = np.arange(len(keys))
     if len(keys) > max(SAMPLED * wanted, FEWEST_SAMPLED):
         # A sample says about where the first rows end; only if that was too high, all are looked at.
         sample = keys[::SAMPLE_STEP]
         bound = np.partition(sample, len(sample) - SAMPLE_KEPT)[len(sample) - SAMPLE_KEPT]
         above = np.flatnonzero(keys >= bound)
         if wanted <= len(above) < len(keys):
-            return above[_first(keys[above], ids[above], wanted)]
+            return above[_first(keys[above], ids, places[above], wanted)]
     if len(keys) > 4 * wanted:
         last = np.partition(keys, len(keys) - wanted)[len(keys) - wanted]
         above, level = np.flatnonzero(keys > last), np.flatnonzero(keys == last)
         short = wanted - len(above)
         if len(level) > short:  # equal ones: those with the highest ids
-            level = level[np.argpartition(ids[level], len(level) - short)[len(level) - short :]]
-        places = np.concatenate([above, level])
-    order = np.lexsort((-ids[places], -keys[places]))
-    result: NDArray[np.int64] = places[order][:wanted]
+            equal = ids[places[level]]
+            level = level[np.argpartition(equal, len(level) - short)[len(level) - short :]]
+        chosen = np.concatenate([above, level])
+    order = np.lexsort((-ids[places[chosen]], -keys[chosen]))
+    result: NDArray[np.int64] = chosen[order][:wanted]
     return result
 
 

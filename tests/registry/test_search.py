@@ -369,7 +369,7 @@ def test_the_first_rows_of_very_many_are_those_of_a_whole_sort(ties):
     keys = generator.integers(0, 100_000 // ties + 1, 100_000)
     ids = generator.permutation(100_000) + 1
     whole = np.lexsort((-ids, -keys))[:21]
-    assert finding._first(keys, ids, 21).tolist() == whole.tolist()
+    assert finding._first(keys, ids, np.arange(len(ids)), 21).tolist() == whole.tolist()
 
 
 def test_the_first_row_of_any_number_is_the_first_of_a_whole_sort():
@@ -378,7 +378,10 @@ def test_the_first_row_of_any_number_is_the_first_of_a_whole_sort():
         keys, ids = generator.integers(0, 50, size), generator.permutation(size) + 1
         for wanted in (1, 2, 21):
             whole = np.lexsort((-ids, -keys))[:wanted]
-            assert finding._first(keys, ids, wanted).tolist() == whole.tolist(), (size, wanted)
+            assert finding._first(keys, ids, np.arange(len(ids)), wanted).tolist() == whole.tolist(), (
+                size,
+                wanted,
+            )
 
 
 def test_days_narrow_by_when_it_was_published_and_updated():
