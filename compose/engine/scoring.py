@@ -9,8 +9,9 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
 
 from compose.engine import slopes
 from compose.engine.bank import Bank
@@ -27,8 +28,10 @@ _BATCHES_KEPT = 64
 
 # Limits of one forward: tokens of inputs and outputs, and bytes of float32 logits.
 _TOKENS = {"cpu": 16_384, "cuda": 262_144}
-# Beyond so many tokens another mix joins no forward: what layers hand on would fall out of a CPU's caches.
-_TOKENS_OF_MIXES = {"cpu": 5_600, "cuda": 262_144}
+# Beyond so many tokens, or so many float32 bytes of a layer's output, another mix joins no forward on a CPU: it would
+# fall out of the caches, and the C library gives tensors of more than 32 MiB back at once and asks for them anew.
+_TOKENS_OF_MIXES = 5_600
+_LAYER_BYTES = 20 * 2**20
 # A recording on a CPU keeps tensors of all its tokens, and beyond so many the Python it saves is not felt.
 _MOST_RECORDED_TOKENS = 6_000
 _LOGIT_BYTES = {"cpu": 256 * 2**20, "cuda": 4 * 2**30}
@@ -146,6 +149,7 @@ class Scorer:
         self._batches: dict[tuple[int, ...], _Batch] = {}
         self._graphs = graphs if graphs is not None else Graphs.for_device(base.device)
         self._limit = tokens_per_forward or _TOKENS[base.device.type]
+        self._tokens_of_mixes = _tokens_of_mixes(base)
 
     @property
     def row_count(self) -> int:
@@ -259,7 +263,7 @@ class Scorer:
 
     def _mixes_at_once(self, rows: Sequence[Row]) -> int:
         """How many mixes of these rows make one forward."""
-        return max(1, min(self._limit, _TOKENS_OF_MIXES[self._base.device.type]) // self._cost(rows))
+        return max(1, min(self._limit, self._tokens_of_mixes) // self._cost(rows))
 
     def _cost(self, rows: Sequence[Row]) -> int:
         """Padded tokens of these rows, or more where the vocabulary makes logits the larger part."""
@@ -370,6 +374,16 @@ def _batch(base: LoadedBase, rows: Sequence[Row]) -> _Batch:
         options = {"logits_to_keep": kept} if takes_limit else {}
     on_device = {name: tensor.to(base.device) for name, tensor in inputs.items()}
     return _Batch(on_device, labels.to(base.device), kept, options)
+
+
+def _tokens_of_mixes(base: LoadedBase) -> int:
+    """Tokens of one forward of several mixes."""
+    if base.device.type != "cpu":
+        return _TOKENS[base.device.type]
+    vocabulary = base.model.config.get_text_config().vocab_size
+    matrices = [layer.weight for layer in base.model.modules() if isinstance(layer, nn.Linear | Conv1D)]
+    widths = [max(matrix.shape) for matrix in matrices if vocabulary not in matrix.shape]
+    return min(_TOKENS_OF_MIXES, _LAYER_BYTES // (4 * max(widths, default=1)))
 
 
 def _too_long(rows: Sequence[Row]) -> str:
