@@ -141,7 +141,7 @@ class Mixer:
             changes = _as_peft_does(self._bank, weights[0])
         else:
             changes = {
-                path: _Weighted(target, weights, self._dense_changes(path))
+                path: _Weighted(target, weights, partial(self._dense_changes, path))
                 for path, target in self._bank.targets.items()
             }
         self._changes = {path: [(0, self._rows, groups, change)] for path, change in changes.items()}
@@ -254,7 +254,8 @@ def _every_dense_change(target: TargetBank) -> Tensor:
 class _Weighted:
     """Exact mix at one target matrix, of weights that may be others in the next forward."""
 
-    def __init__(self, target: TargetBank, weights: Tensor, dense: Tensor | None) -> None:
+    def __init__(self, target: TargetBank, weights: Tensor, dense: Callable[[], Tensor | None]) -> None:
+        """`dense`: the modules' whole changes if there is room; asked for only where they are the cheaper way."""
         self._target, self._weights, self._dense = target, weights, dense
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -268,13 +269,14 @@ class _Weighted:
         target = self._target
         area = target.in_features * target.out_features
         in_factors = tokens * len(target.owner) * (target.in_features + target.out_features)
-        return self._dense is not None and in_factors > _READ * len(self._dense) * area
+        return in_factors > _READ * len(target.ranks) * area and self._dense() is not None
 
     def whole(self, x: Tensor, layer: Any) -> Tensor:
         """What the layer gives with the change: (groups, tokens, in) -> (groups, tokens, out)."""
-        assert self._dense is not None
+        dense = self._dense()
+        assert dense is not None
         weight = _transposed(layer).float().reshape(1, -1)
-        matrices = torch.addmm(weight, self._weights, self._dense).to(x.dtype)  # (groups, in * out)
+        matrices = torch.addmm(weight, self._weights, dense).to(x.dtype)  # (groups, in * out)
         y = x @ matrices.view(len(matrices), *_transposed(layer).shape)
         return y if layer.bias is None else y.add_(layer.bias)
 
