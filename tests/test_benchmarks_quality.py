@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from benchmarks.quality import __main__ as quality
-from benchmarks.quality import modules, plan, tables
+from benchmarks.quality import beside, modules, plan, tables
+from benchmarks.quality.beside import Took, as_markdown
 from benchmarks.quality.cells import Cell, measure, shuffled
 from compose.engine.types import Example
+from demo import table
 from demo.collection import T5
 
 
@@ -151,3 +154,17 @@ def test_one_cell_of_the_bench_runs_with_the_merges_of_peft():
     assert set(found) == {"zero-shot", "uniform", *(f"PEFT {way}" for way in modules.PEFT_MERGES)}
     assert {each.n for each in found.values()} == {2}
     json.dumps({name: each.__dict__ for name, each in found.items()})
+
+
+def test_the_clock_table_has_medians_of_seconds_and_of_the_ratios():
+    ours, theirs = [Took(0.5, 1.0), Took(0.5, 3.0)], [Took(1.0, 1.0), Took(1.0, 2.0)]
+    _, _, search, whole = as_markdown(ours, theirs, "cpu s, 2 tasks, 1 threads").splitlines()
+    assert search == "| search | 2.00 | 1.50 | 1.25 |"
+    assert whole == "| loading and search | 2.50 | 2.50 | 0.96 |"
+
+
+def test_ours_is_timed_in_loading_and_search():
+    examples = table.case(T5, plan.reporting(T5)[0], 1).few_shot
+    took = beside._auto(modules.offered(T5)[:2], examples, time.process_time)
+    assert took.load_s > 0
+    assert took.search_s > 0

@@ -42,11 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--reference-venv", type=Path, help="beside: environment of lorahub==0.1.0; made if it is not there"
     )
     parser.add_argument("--threads", type=int, default=2, help="beside: of both sides (default: 2)")
+    parser.add_argument("--clock", choices=beside.CLOCKS, default="wall", help="beside: which one")
+    parser.add_argument("--tasks", type=int, default=7, help="beside: the first so many (default: 7)")
     options = parser.parse_args(arguments)
     if options.command == "beside":
         if options.reference_venv is None:
             parser.error("beside needs --reference-venv")
-        print(beside.compare(options.reference_venv, threads=options.threads))
+        print(
+            beside.compare(
+                options.reference_venv, threads=options.threads, clock=options.clock, tasks=options.tasks
+            )
+        )
         return
     if options.record is None:
         parser.error(f"{options.command} needs --record")

@@ -56,9 +56,9 @@ def _without_pool(pairs: list[Pair], group: str, draws: tuple[int, ...], rows: i
 
 def causal_cells(base: Base, rows: int) -> Iterator[Cell]:
     """The causal twin's few tasks: all its modules are one pool."""
-    for pair in base.held_out:
-        yield Cell(base.id, pair.key, "static", 0, 1, rows=rows)
-        for draw in DRAWS:
+    yield from (Cell(base.id, pair.key, "static", 0, 1, rows=rows) for pair in base.held_out)
+    for draw in DRAWS:
+        for pair in base.held_out:
             for group in ("lorahub", "auto-all", "gradient-all"):
                 yield Cell(base.id, pair.key, group, draw, int(group == "lorahub"), rows=rows)
 

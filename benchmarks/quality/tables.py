@@ -49,8 +49,11 @@ def page(bench: str, records: Sequence[dict[str, Any]]) -> str:
     if bench == "causal":
         return table(records, LLAMA.held_out)
     halves = {"reporting": plan.reporting(T5), "tuning": plan.tuning(T5)}
+    measured = {record["cell"]["task"] for record in records}
     parts = [
-        f"### The {len(pairs)} {name} tasks\n\n{table(records, pairs)}" for name, pairs in halves.items()
+        f"### The {len(pairs)} {name} tasks\n\n{table(records, pairs)}"
+        for name, pairs in halves.items()
+        if any(pair.key in measured for pair in pairs)
     ]
     return "\n\n".join([*parts, f"### By task\n\n{by_task(records, T5.held_out)}"])
 
@@ -143,12 +146,21 @@ def _with_interval(found: Values, *, sign: bool = False) -> str:
 
 def by_task(records: Sequence[dict[str, Any]], pairs: Sequence[Pair]) -> str:
     """A line for each task: means over draws and pools."""
-    shown = [REFERENCE, "auto", "auto, all modules", "gradient, all modules"]
+    shown = [
+        REFERENCE,
+        "auto",
+        "gradient",
+        "auto, all modules",
+        "auto, 100 irrelevant more",
+        "gradient, all modules",
+    ]
     found = {method: values(records, method) for method in shown}
     shown = [method for method in shown if found[method]]
     lines = [f"| held-out task | {' | '.join(shown)} |", f"| --- |{' ---: |' * len(shown)}"]
     for pair in pairs:
         cells = [found[method].get(pair.key) for method in shown]
+        if not any(cells):
+            continue
         said = " | ".join(f"{mean(each.values()):.2f}" if each else "" for each in cells)
         lines.append(f"| {pair.key} | {said} |")
     return "\n".join(lines)
