@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -92,6 +92,7 @@ class Columns:
         self._named_at = 0.0
         self._kept: OrderedDict[tuple[str, ...], tuple[int, Mask]] = OrderedDict()
         self._vocabulary: tuple[int, Vocabulary] | None = None
+        self._moved = dict.fromkeys(self._data, 0)  # column -> the version that changed it last
         self._once: dict[str, tuple[int, Any]] = {}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -117,12 +118,13 @@ class Columns:
         found = self.positions[ids]
         return found[found >= 0]
 
-    def once(self, what: str, find: Callable[[], T]) -> T:
-        """What `find` makes of the columns alone, kept under a name until one of them changes."""
+    def once(self, what: str, names: Iterable[str], find: Callable[[], T]) -> T:
+        """What `find` makes of the columns of these names alone, kept until one of them changes; what nobody alters."""
+        newest = max(self._moved[name] for name in names)
         version, found = self._once.get(what, (-1, None))
-        if version != self.version:
+        if version != newest:
             found = find()
-            self._once[what] = (self.version, found)
+            self._once[what] = (newest, found)
         return cast(T, found)
 
     def mask_of(self, ids: Positions) -> Mask:
@@ -214,6 +216,8 @@ class Columns:
         self.version += 1
         self._note_changes(ids)
         for name, values in given.items():
+            if count or not np.array_equal(self._data[name][places], values):
+                self._moved[name] = self.version
             self._data[name][places] = values
 
     def _as_kept(self, name: str, values: Any) -> NDArray[Any]:

@@ -201,7 +201,7 @@ class _Search:
         return masks
 
     def _has_weights(self) -> Mask:
-        return self.table.once("has weights", lambda: self.table["rank"] >= 0)
+        return self.table.once("has weights", ["rank"], lambda: self.table["rank"] >= 0)
 
     def _with_words(self, words: Sequence[str]) -> Mask:
         words = list(dict.fromkeys(words))
@@ -309,7 +309,9 @@ class _Search:
 
     def families(self) -> dict[int, int]:
         """Base model -> how many composable adapters for it this person sees."""
-        return self._families() if self.sees_more else self.table.once("families", self._families)
+        if self.sees_more:
+            return self._families()
+        return self.table.once("families", ["is_public", "is_composable", "base_model_id"], self._families)
 
     def _families(self) -> dict[int, int]:
         places = self.visible & self.table["is_composable"] & (self.table["base_model_id"] > 0)
@@ -318,6 +320,12 @@ class _Search:
 
     def facet_counts(self) -> dict[str, list[tuple[Any, int]]]:
         """Parameter -> (value, how many fit it and all other parameters), for every value that somebody has."""
+        if self.sees_more or self.query.namespace or set(self.masks) != {"namespace"}:
+            return self._facet_counts()
+        # What everybody opens the list with.
+        return self.table.once("facets", ["is_public", *_FACET_COLUMNS.values()], self._facet_counts)
+
+    def _facet_counts(self) -> dict[str, list[tuple[Any, int]]]:
         table = self.table
         counts: dict[str, list[tuple[Any, int]]] = {}
         everybody = np.flatnonzero(self._fitting_all())

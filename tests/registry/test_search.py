@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
@@ -16,7 +18,7 @@ from django.utils import timezone
 from benchmarks.search import questions
 from registry import search
 from registry.models import Adapter, AdapterScore, AdapterText, Ref, SavedSearch, SearchRow, User
-from registry.search import AdapterQuery, BadParameter, finding, upkeep
+from registry.search import AdapterQuery, BadParameter, columns, finding, upkeep
 from tests.factories import (
     make_adapter,
     make_base_model,
@@ -173,6 +175,39 @@ def test_facets_count_exactly_under_all_other_parameters(shelf):
     assert {value.value: value.count for value in facets["composable"].values} == {"yes": 1, "no": 1}
     assert [value.value for value in facets["rank"].values if value.is_chosen] == ["4"]
     assert [(value.label, value.count) for value in facets["task"].values] == [("Who did it", 1)]
+
+
+def test_counts_that_are_kept_follow_every_change(shelf, monkeypatch: pytest.MonkeyPatch):
+    def look() -> object:
+        found = search.find(AdapterQuery(), person=None, with_facets=True)
+        return found.facets, {adapter.name: adapter.composes_with for adapter in found.items}
+
+    table, fresh = columns.Columns(), columns.current
+    counted = []
+    monkeypatch.setattr(finding._Search, "_facet_counts", spied(finding._Search._facet_counts, counted))
+    for change, recounts in (
+        ({}, True),
+        ({"downloads": 7}, False),
+        ({"is_composable": True, "rank": 64}, True),
+        ({"visibility": "private"}, True),
+        ({"visibility": "public", "license": "mit"}, True),
+    ):
+        Adapter.objects.filter(pk=shelf["e"].pk).update(**change)
+        monkeypatch.setattr(columns, "current", lambda: table)
+        counted.clear()
+        kept = look()
+        assert bool(counted) == recounts, change
+        assert kept == look()
+        monkeypatch.setattr(columns, "current", fresh)
+        assert kept == look(), change
+
+
+def spied(function: Callable[..., Any], calls: list[object]) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        calls.append(args)
+        return function(*args)
+
+    return call
 
 
 def test_every_facet_value_finds_as_many_as_it_counts(shelf):
