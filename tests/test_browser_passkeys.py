@@ -1,4 +1,4 @@
-"""In real Chromium with a virtual authenticator: a passkey is added, opens the account without a password, and is removed."""
+"""In real Chromium with a virtual authenticator: a passkey is added and opens the account, alone or after the password."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def by_passkey(page: Page, site: Any) -> None:
     page.click("#passkey_login")
 
 
-def test_a_passkey_is_added_opens_the_account_and_is_removed(
+def test_a_passkey_opens_the_account_without_a_password(
     page: Page, live_server: Any, alice: User, authenticator: CDPSession
 ):
     sign_in(page, live_server)
@@ -96,4 +96,8 @@ def test_the_password_alone_is_not_enough_once_there_is_a_key(
     page.click("button:has-text('Sign in')")
     page.wait_for_url("**/accounts/2fa/authenticate/**")
     page.goto(f"{live_server.url}/settings")
-    assert "/accounts/login/" in page.url, "not yet in"
+    assert page.url == f"{live_server.url}/accounts/2fa/authenticate/", "not yet in"
+    page.click("#mfa_webauthn_authenticate")
+    page.wait_for_url(f"{live_server.url}/")
+    page.goto(f"{live_server.url}/settings")
+    assert page.url == f"{live_server.url}/settings"
