@@ -8,17 +8,17 @@ from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
-from django.core.handlers.wsgi import WSGIHandler
 from django.db import connections
 
 from registry.models import Adapter
+from web.few_at_once import Application
 
 logger = logging.getLogger(__name__)
 
 PAGES = ["/", "/modules", "/status", "/api/v1/adapters/"]
 
 
-def warm(application: WSGIHandler) -> None:
+def warm(application: Application) -> None:
     """Ask the application for its busiest pages as a guest would. Whatever goes wrong is for real requests to meet."""
     try:
         newest = Adapter.objects.visible_to(None).select_related("namespace").order_by("-pk").first()
@@ -30,7 +30,7 @@ def warm(application: WSGIHandler) -> None:
         connections.close_all()  # of this thread, which takes no requests
 
 
-def _ask(application: WSGIHandler, path: str) -> None:
+def _ask(application: Application, path: str) -> None:
     def start_response(status: str, headers: Any, exc_info: Any = None, /) -> Callable[[bytes], object]:
         logger.debug("%s %s", status, path)
         return lambda body: None
