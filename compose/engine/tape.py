@@ -8,6 +8,7 @@ again in the same order at every replay, by the same kernels, so that the number
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakIdKeyDictionary
 
+from compose.engine import program
+
 _EMPTY = {
     torch.ops.aten.empty,
     torch.ops.aten.empty_like,
@@ -25,6 +28,8 @@ _EMPTY = {
     torch.ops.aten.new_empty,
     torch.ops.aten.new_empty_strided,
 }
+# A program costs about as much as this many times what it saves at a replay.
+_REPLAYS_BEFORE_WRITING = 4
 _DEPENDS_ON_NUMBERS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
@@ -51,8 +56,13 @@ class _Step:
         inner = {slot for _, members in self.listed for _, slot in members}
         return {slot for _, slot in [*self.taken, *self.named]} | inner
 
-    def do(self, values: list[Any]) -> Any:
+    def do(self, values: Sequence[Any]) -> Any:
         """The operation on what the slots hold."""
+        args, kwargs = self.arguments(values)
+        return self.function(*args, **kwargs)
+
+    def arguments(self, values: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+        """What the operation is called with when the slots hold these."""
         args, kwargs = self.args.copy(), self.kwargs
         for place, slot in self.taken:
             args[place] = values[slot]
@@ -62,7 +72,7 @@ class _Step:
                 args[place][inner] = values[slot]
         if self.named:
             kwargs = kwargs | {name: values[slot] for name, slot in self.named}
-        return self.function(*args, **kwargs)
+        return args, kwargs
 
 
 class Tape:
@@ -71,6 +81,8 @@ class Tape:
     def __init__(self, steps: Sequence[_Step], slots: int, given: Tensor, result: int | Tensor) -> None:
         self._steps, self._slots = list(steps), slots
         self._given, self._result = given, result
+        self._replays = 0
+        self._program: Callable[[Tensor], Tensor] | None = None
         later = {result}
         for step in reversed(self._steps):
             used = step.used()
@@ -82,8 +94,29 @@ class Tape:
         """The operations done at every replay."""
         return len(self._steps)
 
+    @property
+    def is_written(self) -> bool:
+        """Whether replays run as a program."""
+        return self._program is not None
+
     def replay(self) -> Tensor:
         """The result for the numbers the input holds now."""
+        if self._program is not None:
+            return self._program(self._given)
+        result = self._step_by_step()
+        self._replays += 1
+        if self._replays == _REPLAYS_BEFORE_WRITING and isinstance(self._result, int):
+            self._write(self._result, result)
+        return result
+
+    def _write(self, result: int, expected: Tensor) -> None:
+        """From now on as a program, if there can be one and it gives the same numbers."""
+        with suppress(program.NotWritable, RuntimeError):
+            written = program.write(self._steps, self._slots, result)
+            if torch.allclose(written(self._given), expected, rtol=0, atol=0, equal_nan=True):
+                self._program = written
+
+    def _step_by_step(self) -> Tensor:
         values: list[Any] = [None] * self._slots
         values[0] = self._given
         for step in self._steps:

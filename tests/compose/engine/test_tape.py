@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from compose.engine import tape
+from compose.engine import program, tape
 from compose.engine.bank import build_bank
 from compose.engine.graphs import Graphs
 from compose.engine.loading import load_module
@@ -27,8 +27,8 @@ def recorded(forward: Callable[[Tensor], Tensor]) -> tuple[tape.Tape, Tensor]:
     with torch.inference_mode():
         kept, result = tape.record(lambda: forward(given), given)
         assert torch.equal(result, forward(given))
-        for number in (2.0, -3.0):
-            given.fill_(number)
+        for number in range(2, 9):  # so often that it becomes a program on the way
+            given.fill_(number * (-1.0) ** number)
             assert torch.equal(kept.replay(), forward(given))
     return kept, given
 
@@ -49,11 +49,25 @@ def in_a_new_place(given: Tensor) -> Tensor:
         lambda given: (given + 1).add_(FIXED).mul_(given),
         lambda given: given[torch.tensor([1, 0])] * FIXED,
         lambda given: torch.where(given > 0, given, FIXED).max(dim=1).values,
+        lambda given: given.to(torch.float64).sum(dim=[0], keepdim=True, dtype=torch.float32),
+        lambda given: torch.stack(given.split([1, 1]), dim=-1).clamp(min=None, max=3),
         in_a_new_place,
     ],
 )
 def test_a_replay_does_what_the_forward_does(forward: Callable[[Tensor], Tensor]):
-    recorded(forward)
+    kept, _ = recorded(forward)
+    assert kept.is_written
+
+
+def refuse(*_args: object) -> None:
+    raise program.NotWritable("not today")
+
+
+@pytest.mark.parametrize("write", [refuse, lambda *_: lambda given: given + 1, lambda *_: torch.nonzero])
+def test_without_a_program_or_with_a_wrong_one_a_tape_goes_on_step_by_step(monkeypatch, write):
+    monkeypatch.setattr(program, "write", write)
+    kept, _ = recorded(lambda given: given * FIXED)
+    assert not kept.is_written
 
 
 def test_what_does_not_depend_on_the_input_is_not_done_again():
