@@ -8,7 +8,7 @@ Levenberg and Marquardt. No gradient of the language model is taken.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,6 +16,18 @@ from torch import Tensor
 
 _NEWTON_STEPS = 4
 _PROXIMAL_STEPS = 150
+
+
+def _momenta(steps: int) -> Iterator[float]:
+    """How far each step of FISTA goes beyond where it came to."""
+    now = 1.0
+    for _ in range(steps):
+        following = (1 + (1 + 4 * now * now) ** 0.5) / 2
+        yield (now - 1) / following
+        now = following
+
+
+_MOMENTA = tuple(_momenta(_PROXIMAL_STEPS))
 
 
 class Tangent:
@@ -34,8 +46,10 @@ class Tangent:
         """(dampings, n) steps d, each minimising loss(d) + l1·|centre + d|₁ + l2/2·|centre + d|² + damping/2·|d|²."""
         damping = np.asarray(dampings, dtype=np.float64)[:, None]
         found = np.zeros((len(damping), len(centre)))
-        for _ in range(_NEWTON_STEPS):
-            slope, curvature = self._slope_and_curvature(torch.from_numpy(found))
+        for number in range(_NEWTON_STEPS):
+            # All dampings begin at the same place.
+            places = found if number else found[:1]
+            slope, curvature = self._slope_and_curvature(torch.from_numpy(places))
             found = _proximal(centre, found, slope.numpy(), curvature.numpy(), l1=l1, l2=l2, damping=damping)
         return found
 
@@ -64,18 +78,25 @@ def _proximal(
     Source: Beck and Teboulle 2009, SIAM J. Imaging Sciences 2(1).
     """
     steepest = np.linalg.eigvalsh(curvature)[:, -1:].clip(min=0) + l2 + damping + 1e-9  # (m, 1)
-    now = ahead = around
-    momentum = 1.0
-    for _ in range(_PROXIMAL_STEPS):
-        gradient = (
-            slope
-            + ((ahead - around)[:, None, :] @ curvature)[:, 0, :]
-            + l2 * (centre + ahead)
-            + damping * ahead
-        )
-        moved = centre + ahead - gradient / steepest
-        shrunk = np.sign(moved) * np.maximum(np.abs(moved) - l1 / steepest, 0.0) - centre
-        following = (1 + np.sqrt(1 + 4 * momentum * momentum)) / 2
-        ahead = shrunk + (momentum - 1) / following * (shrunk - now)
-        now, momentum = shrunk, following
-    return now
+    # On the weights themselves, u = centre + d, a gradient step is u @ onward + offset; 150 of them are most of a search's
+    # arithmetic outside the language model, so they take as few operations as there can be, and no new arrays.
+    n = len(centre)
+    onward = (
+        np.eye(n) * (1 - (l2 + damping) / steepest)[:, :, None] - curvature / steepest[:, :, None]
+    )  # (m, n, n)
+    pull = ((centre + around)[:, None, :] @ curvature)[:, 0, :] - slope + damping * centre
+    offset = (pull / steepest)[:, None, :]
+    threshold = (l1 / steepest)[:, None, :]
+    now = (centre + around)[:, None, :]  # (m, 1, n)
+    ahead, following, inside = now.copy(), np.empty_like(now), np.empty_like(now)
+    for momentum in _MOMENTA:
+        np.matmul(ahead, onward, out=following)
+        following += offset
+        np.minimum(following, threshold, out=inside)
+        np.maximum(inside, -threshold, out=inside)
+        following -= inside  # what is within the threshold becomes 0
+        np.subtract(following, now, out=ahead)
+        ahead *= momentum
+        ahead += following
+        now, following = following, now
+    return now[:, 0, :] - centre
