@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.asking import Answer, ask, composition, publish
-from benchmarks.chaos.servers import Postgres, children, manage, new_postgres, people_of, web
+from benchmarks.chaos.servers import Postgres, children, new_postgres, people_of, web, what_fsck_finds
 from benchmarks.chaos.stage import Outcome, Stage, Trial
 
 CLIENTS = 20
@@ -119,8 +119,7 @@ def _restarts(stage: Stage, server: Postgres) -> Outcome:
             if status != 200:
                 wrong.append(f"{where}: acknowledged, and now {status}")
     wrong += half_states(server)
-    checked = manage(stage, "fsck")
-    wrong += [] if checked.returncode == 0 else checked.stdout.splitlines()[-5:]
+    wrong += what_fsck_finds(stage)
     statuses = sorted({answer.status for _, answer in notes.errors})
     wrong += [
         f"{answer.status}: {answer.content[:80]!r}" for _, answer in notes.errors if answer.status != 503

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.asking import Answer, ask, publish
-from benchmarks.chaos.servers import Postgres, manage, new_postgres, people_of, web
+from benchmarks.chaos.servers import Postgres, new_postgres, people_of, web, what_fsck_finds
 from benchmarks.chaos.stage import Outcome, Stage, Trial
 
 MIB = 1024**2
@@ -164,7 +164,6 @@ def _temporary(stage: Stage) -> Outcome:
 
 def _rounds(stage: Stage, disk: Path) -> Outcome:
     site = people_of(stage)
-    _collect_static(stage)
     filler = Filler(disk)
     count = stage.times(100)
     with web(stage) as (port, _):
@@ -181,18 +180,10 @@ def _rounds(stage: Stage, disk: Path) -> Outcome:
 def _told(stage: Stage, rounds: Rounds, count: int) -> Outcome:
     left = [path.name for path in (stage.folder / "tmp").iterdir()]
     wrong = rounds.wrong + ([f"left in tmp: {', '.join(left[:3])}"] if left else [])
-    checked = manage(stage, "fsck")
-    # Bytes whose row could not be written are no harm: the sweep takes them, or the next upload.
-    lines = [line for line in checked.stdout.splitlines()[:-1] if not line.startswith("orphan")]
-    wrong += [] if not lines else lines[-5:]
+    wrong += what_fsck_finds(stage)
     shutil.rmtree(rounds.sources, ignore_errors=True)
     told = ", ".join(f"{times} × {status}" for status, times in sorted(rounds.answers.items()))
     return Outcome(count, wrong, f"{count} rounds, {told}")
-
-
-def _collect_static(stage: Stage) -> None:
-    done = manage(stage, "collectstatic", "--noinput", "-v", "0")
-    assert done.returncode == 0, done.stderr
 
 
 def _postgres(stage: Stage) -> Outcome:
@@ -213,7 +204,6 @@ def _postgres(stage: Stage) -> Outcome:
 
 def _postgres_rounds(stage: Stage, server: Postgres, disk: Path) -> Outcome:
     site = people_of(stage)
-    _collect_static(stage)
     filler = Filler(disk)
     count = stage.times(100)
     stopped = 0
