@@ -25,7 +25,7 @@ class Forgiving:
             return name
 
 
-class HashedFiles(Forgiving, ManifestStaticFilesStorage):
+class HashedFiles(Forgiving, ManifestStaticFilesStorage):  # type: ignore[misc]
     pass
 
 
