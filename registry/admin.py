@@ -125,7 +125,8 @@ class PersonAdmin(Audited, UserAdmin):
             open_namespace(obj)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("username", "last_login", "date_joined") if obj else ()
+        # Blocking is an action: a mere tick would leave the tokens to whoever unticks it.
+        return ("username", "is_active", "last_login", "date_joined") if obj else ()
 
     @admin.action(description="Block: no sign-in, sessions and tokens end at once")
     def block(self, request: HttpRequest, people: QuerySet[User]) -> None:
@@ -222,8 +223,8 @@ class AdapterAdmin(Audited, admin.ModelAdmin):
     inlines = (RevisionInline, RefInline)
     autocomplete_fields = ("task",)
     readonly_fields = (
-        "namespace", "name", "kind", "base_model", "base_model_label", "head", "rank", "size_bytes", "is_composable",
-        "best_score", "downloads", "likes", "created_by", "created_at", "updated_at", "deleted_at", "quarantined_at",
+        "namespace", "name", "kind", "visibility", "base_model", "base_model_label", "head", "rank", "parameters",
+        "size_bytes", "is_composable", "best_score", "downloads", "likes", "created_by", "created_at", "updated_at", "deleted_at", "quarantined_at",
         "quarantine_reason",
     )  # fmt: skip
     actions = ("quarantine", "release")

@@ -120,6 +120,16 @@ def test_what_other_libraries_keep_is_booked_too(staff):
     ]  # fmt: skip
 
 
+def test_what_is_private_stays_its_owners_to_show(staff):
+    adapter = make_adapter("m", visibility="private")
+    form = {"tags": "[]", "description": "New", "visibility": "public", "parameters": 1}
+    for prefix in ("revisions", "refs"):
+        form |= {f"{prefix}-TOTAL_FORMS": 0, f"{prefix}-INITIAL_FORMS": 0}
+    assert staff.post(reverse("admin:registry_adapter_change", args=[adapter.pk]), form).status_code == 302
+    adapter.refresh_from_db()
+    assert (adapter.description, adapter.visibility, adapter.parameters) == ("New", "private", None)
+
+
 def test_nobody_reads_the_key_of_somebodys_session(staff):
     user = make_user("ada")
     session = UserSession.objects.create(user=user, session_key="its-key", ip="10.0.0.1", user_agent="x")
@@ -166,6 +176,10 @@ def test_who_is_blocked_is_out_at_once(staff):
     staff.post(address, {"action": "unblock", "_selected_action": [user.pk]})
     assert browser.get("/settings").status_code == 200
     assert staff.post(reverse("admin:registry_user_delete", args=[user.pk])).status_code == 403
+    page = staff.get(reverse("admin:registry_user_change", args=[user.pk])).content.decode()
+    assert 'name="is_staff"' in page
+    assert 'name="is_active"' not in page
+    assert set(AuditEntry.objects.values_list("action", flat=True)) == {"block", "unblock"}
 
 
 def test_a_person_added_in_the_administration_has_a_namespace(staff):
