@@ -1,15 +1,18 @@
-"""Compositions for the people who run the site: to look at, not to change. Examples stay private to their owner."""
+"""Compositions for the people who run the site: to look at, not to change. Examples stay private to their owner.
+
+So does why one failed, which may quote them, and the link that its owner gives away.
+"""
 
 from __future__ import annotations
 
 from django.contrib import admin
-from django.http import HttpRequest
 
 from compose.models import Composition
+from registry.admin import ReadOnly
 
 
 @admin.register(Composition)
-class CompositionAdmin(admin.ModelAdmin):
+class CompositionAdmin(ReadOnly, admin.ModelAdmin):
     list_display = (
         "id",
         "owner",
@@ -25,10 +28,4 @@ class CompositionAdmin(admin.ModelAdmin):
     list_select_related = ("owner", "base_model")
     search_fields = ("id", "owner__username", "base_model__name")
     date_hierarchy = "created_at"
-    exclude = ("examples", "test_examples", "predictions")
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Composition | None = None) -> bool:
-        return False
+    exclude = ("examples", "test_examples", "predictions", "error", "share_key")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import generics, status
@@ -12,13 +12,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from compose import candidates, examples, jobs, publishing, recipes, serializers, tryouts
+from compose import candidates, examples, jobs, naming, publishing, recipes, serializers, tryouts
 from compose.engine.types import ExportForm
 from compose.errors import BadSetting
 from compose.models import Composition, Trial
 from registry.authentication import SignedIn
 from registry.idempotency import idempotent
-from registry.models import Adapter, BaseModel, Task, User
+from registry.models import BaseModel, Task, User
 from registry.rights import writable_namespace
 from web.errors import DomainError, NotFound
 
@@ -189,7 +189,7 @@ class CompositionRecipe(APIView):
         responses=OpenApiTypes.OBJECT,
     )
     def get(self, request: Request, id: str) -> Response:
-        return Response(recipes.recipe(jobs.visible_composition(request.user, id)))
+        return Response(recipes.recipe_for(jobs.visible_composition(request.user, id), request.user))
 
 
 def _person(request: Request) -> User:
@@ -258,14 +258,7 @@ def _base_model(name: str | None, task: Task | None) -> BaseModel:
 
 def _answer(request: Request, composition: Composition, code: int = status.HTTP_200_OK) -> Response:
     """A composition as this person may see it."""
-    offered = Adapter.objects.filter(revisions__candidacies__composition=composition)
-    # Lineage outlives a deletion: what was public keeps its name, and the owner composed with what was there.
-    gone = Q(deleted_at__isnull=False)
-    if composition.owner_id != request.user.pk:
-        gone &= Q(visibility=Adapter.Visibility.PUBLIC)
-    seen = Q(pk__in=Adapter.objects.visible_to(request.user).values("pk")) | gone
-    visible = set(offered.filter(seen).values_list("pk", flat=True))
     found = Composition.objects.select_related("base_model", "task", "owner", "adapter__namespace")
     row = found.prefetch_related("scores", "candidates__revision__adapter__namespace").get(pk=composition.pk)
-    context = {"request": request, "visible": visible}
+    context = {"request": request, "named": naming.named_in(composition, request.user)}
     return Response(serializers.CompositionSerializer(row, context=context).data, status=code)

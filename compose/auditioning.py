@@ -49,7 +49,11 @@ def measure(audition: Audition) -> None:
 def _measure(audition: Audition, heart: worker.Heart) -> None:
     base, _ = worker.lay_out_base_at(audition.base_model)
     rows = reading.from_json(audition.examples)
-    left = list(audition.modules.filter(loss=None, problem="").select_related("revision__adapter__namespace"))
+    left = list(
+        audition.modules.filter(loss=None, problem="", revision__adapter__quarantined_at=None).select_related(
+            "revision__adapter__namespace"
+        )
+    )
     for start in range(0, len(left), auditions.AT_ONCE):
         heart.check()
         if not auditions.KIND.held(audition).exists():  # forgotten by who asked, or taken back

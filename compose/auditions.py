@@ -26,6 +26,7 @@ MAX_AN_HOUR = 30
 AT_ONCE = 20  # modules that are measured in one go
 Status = Audition.Status
 KIND = errands.Kind(
+    name="auditions",
     model=Audition,
     most_unfinished=MAX_UNFINISHED,
     most_an_hour=MAX_AN_HOUR,

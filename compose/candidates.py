@@ -11,7 +11,7 @@ from typing import TypeVar
 from django.conf import settings
 from django.db.models import Avg, Count, Q
 
-from compose.errors import CandidateProblem
+from compose.errors import CandidateProblem, ParentInQuarantine
 from compose.models import Candidate, Composition
 from registry.models import Adapter, BaseModel, Ref, Revision
 from registry.models.adapters import AdapterQuerySet
@@ -248,6 +248,13 @@ def check(revisions: Sequence[Revision], base_model: BaseModel, person: Person, 
         problems += _unequal(revisions, method)
     if problems:
         raise CandidateProblem(problems)
+
+
+def require_no_quarantine(revisions: Iterable[Revision]) -> None:
+    """Raises ParentInQuarantine for what was hidden since it was chosen: nothing more is made of it."""
+    for revision in revisions:
+        if revision.adapter.is_quarantined:
+            raise ParentInQuarantine(revision.adapter.full_name)
 
 
 def _misfits(revision: Revision, name: str, base_model: BaseModel) -> list[str]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import Count, F, Min, Q, QuerySet
 from django.utils import timezone
 
 from compose.errors import LeaseLost
@@ -32,9 +32,20 @@ E = TypeVar("E", bound=Errand)
 
 
 @dataclass(frozen=True)
-class Kind(Generic[E]):
-    """One kind of errand: its model, how many one person may have, and how long it waits and runs at most."""
+class Line:
+    """What of one kind of errand waits and runs, whoever asked; `oldest` is when the one that waits longest was asked."""
 
+    kind: str
+    waiting: int
+    running: int
+    oldest: datetime | None
+
+
+@dataclass(frozen=True)
+class Kind(Generic[E]):
+    """One kind of errand: what people call it, its model, how many one person may have, and how long it waits and runs at most."""
+
+    name: str
     model: type[E]
     most_unfinished: int
     most_an_hour: int
@@ -58,6 +69,14 @@ class Kind(Generic[E]):
             raise refusal(
                 f"You asked for {self.most_an_hour} {noun} in the last hour, the most one person may."
             )
+
+    def line(self) -> Line:
+        counts = self.model._default_manager.aggregate(
+            waiting=Count("pk", filter=Q(status=Status.WAITING)),
+            running=Count("pk", filter=Q(status=Status.RUNNING)),
+            oldest=Min("created_at", filter=Q(status=Status.WAITING)),
+        )
+        return Line(self.name, **counts)
 
     # --- A worker's part -------------------------------------------------------------------------------------
 
@@ -142,6 +161,11 @@ def kinds() -> Iterable[Kind[Any]]:
     from compose import auditions, tryouts
 
     return (tryouts.KIND, auditions.KIND)
+
+
+def lines() -> list[Line]:
+    """For each kind, how many wait and run now."""
+    return [kind.line() for kind in kinds()]
 
 
 def sweep() -> None:

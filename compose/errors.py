@@ -116,3 +116,16 @@ class PrivateParents(DomainError):
             "it privately, or make them public first.",
             fields={"visibility": ["Some of its candidates are private."]},
         )
+
+
+class ParentInQuarantine(DomainError):
+    """What the people who run this site have hidden does not go on under another name."""
+
+    code = "parent_in_quarantine"
+    status = 409
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name} was put into quarantine by the people who run this site. Compose again without it, or wait until "
+            "it is released."
+        )

@@ -7,17 +7,16 @@ import difflib
 import io
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 from django.utils import timezone
 
-from compose import charts, jobs
+from compose import charts, jobs, naming
 from compose.licences import DerivedLicence, derive_licence
 from compose.models import Candidate, Composition, LogLine, Score, Trial
-from registry.models import Adapter
 from registry.rights import Person
 
 FIRST_PREDICTIONS = 20
@@ -78,7 +77,7 @@ class JobPage:
     candidates: list[Candidate]
     trials: list[Trial]
     scores: list[Score]
-    visible_adapters: set[int]
+    named_adapters: set[int]  # by what the reader may see; `naming` has the rule
     queue_place: int | None
     log: list[LogLine]
     shows_all: bool = False
@@ -96,11 +95,11 @@ class JobPage:
     @property
     def headline(self) -> str:
         result = self.composition.result or {}
-        return str(result.get("verdict") or "The result has no verdict.")
+        return self._told(str(result.get("verdict") or "The result has no verdict."))
 
     @property
     def notes(self) -> list[str]:
-        return list((self.composition.result or {}).get("notes", []))
+        return [self._told(note) for note in (self.composition.result or {}).get("notes", [])]
 
     @property
     def seconds(self) -> float | None:
@@ -154,7 +153,10 @@ class JobPage:
     def licence(self) -> DerivedLicence | None:
         """What the parents' licences allow; None when nothing was kept."""
         kept = [candidate.revision.adapter for candidate in self.candidates if candidate.mixing_weight]
-        return derive_licence([(adapter.full_name, adapter.license) for adapter in kept]) if kept else None
+        if not kept:
+            return None
+        found = derive_licence([(adapter.full_name, adapter.license) for adapter in kept])
+        return replace(found, note=self._told(found.note))
 
     @property
     def ours(self) -> str:
@@ -248,10 +250,8 @@ class JobPage:
         best = self.best_trial
         modules = [
             charts.Weighted(
-                label=candidate.revision.adapter.full_name,
-                url=candidate.revision.adapter.get_absolute_url()
-                if candidate.revision.adapter_id in self.visible_adapters
-                else "",
+                label=naming.name_of(candidate.revision.adapter, self.named_adapters),
+                url=naming.link_to(candidate.revision.adapter, self.named_adapters),
                 weight=self._weight(candidate, best),
                 attribution=candidate.attribution,
                 audition_loss=candidate.audition_loss,
@@ -260,6 +260,12 @@ class JobPage:
             for candidate in self.candidates
         ]
         return charts.weight_chart(modules, is_live=self.composition.status == Composition.Status.RUNNING)
+
+    def _told(self, sentence: str) -> str:
+        """What the engine said, without the names of modules that the reader may not see."""
+        adapters = (candidate.revision.adapter for candidate in self.candidates)
+        hidden = (adapter.full_name for adapter in adapters if adapter.pk not in self.named_adapters)
+        return naming.without_names(sentence, hidden)
 
     def _weight(self, candidate: Candidate, best: Trial | None) -> float:
         if candidate.mixing_weight is not None:
@@ -303,8 +309,9 @@ class JobPage:
 
 def job_page(composition: Composition, person: Person, *, shows_all: bool = False) -> JobPage:
     """Everything the page needs, in a fixed number of queries. A stranger gets no example and no prediction."""
-    is_owner = person is not None and composition.owner_id == person.pk
+    is_owner = naming.is_owner(composition, person)
     candidates = list(composition.candidates.select_related("revision__adapter__namespace"))
+    adapter_ids = [candidate.revision.adapter_id for candidate in candidates]
     if not is_owner:
         composition.predictions = []
         composition.examples = []
@@ -316,11 +323,7 @@ def job_page(composition: Composition, person: Person, *, shows_all: bool = Fals
         # Thousands of vectors, of which the page shows one: the best trial fetches its own.
         trials=list(composition.trials.defer("mixing_weights")),
         scores=list(composition.scores.all()),
-        visible_adapters=set(
-            Adapter.objects.visible_to(person)
-            .filter(pk__in=[candidate.revision.adapter_id for candidate in candidates])
-            .values_list("pk", flat=True)
-        ),
+        named_adapters=naming.may_be_named(adapter_ids, person, is_owner=is_owner),
         queue_place=jobs.queue_place(composition),
         # The owner's alone: it names machines, and candidates that others may not see.
         log=list(composition.log.order_by("-pk")[:LOG_LINES])[::-1] if is_owner else [],
@@ -376,8 +379,11 @@ def plain_cell(text: str) -> str:
     return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
 
 
-def trials_json(trials: Iterable[Trial], names: Sequence[str]) -> dict[str, Any]:
-    """The whole search, as the API gives it: the order of the weights is that of `adapters`."""
+def trials_json(trials: Iterable[Trial], names: Sequence[str | None]) -> dict[str, Any]:
+    """The whole search, as the API gives it: the order of the weights is that of `adapters`.
+
+    None stands for a module that the reader may not see.
+    """
     return {
         "adapters": list(names),
         "trials": [

@@ -13,6 +13,7 @@ from typing import Any
 from django.db.models import Avg, Count, F, Q, QuerySet
 
 from compose.models import Candidate, Composition
+from compose.naming import HIDDEN, may_be_named
 from registry.models import Adapter, Origin
 from registry.rights import Person
 
@@ -21,7 +22,6 @@ MOST_FAR = 3  # of each parent's parents, and of each child's children
 WIDTH, HEIGHT = 176, 44  # of a box, px
 ACROSS, DOWN = 84, 12  # between columns and between boxes
 LETTERS = 19  # of a name that a box holds
-HIDDEN = "a module that is not public"
 
 
 @dataclass
@@ -201,13 +201,6 @@ def uses(adapter: Adapter, person: Person) -> tuple[QuerySet[Candidate], dict[st
 def made_with(adapter: Adapter, person: Person) -> QuerySet[Candidate]:
     """Where this adapter has a weight in a published one that this person may see."""
     return _uses([adapter.pk], person)
-
-
-def may_be_named(ids: list[int], person: Person) -> set[int]:
-    """Those that may be named: what this person sees, and what was public and is gone."""
-    seen = Q(pk__in=Adapter.objects.visible_to(person).values("pk"))
-    gone = Q(deleted_at__isnull=False, visibility=Adapter.Visibility.PUBLIC)
-    return set(Adapter.objects.filter(seen | gone, pk__in=ids).values_list("pk", flat=True)) if ids else set()
 
 
 # --- Gathering -----------------------------------------------------------------------------------------------

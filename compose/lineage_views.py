@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
-from compose import lineage
+from compose import lineage, naming
 from registry.rights import visible_adapter
 from web.pagination import paginate
 
@@ -18,11 +18,11 @@ def lineage_page(request: HttpRequest, namespace: str, name: str) -> HttpRespons
     """All that an adapter is made of, and all published ones that use it, the newest first."""
     adapter = visible_adapter(request.user, namespace, name)
     uses = lineage.made_of(adapter) if adapter.is_composed else []
-    named = lineage.may_be_named([use.revision.adapter_id for use in uses], request.user)
+    named = naming.may_be_named([use.revision.adapter_id for use in uses], request.user)
     parents = [
         (use.revision.adapter.full_name, "" if use.revision.adapter.deleted_at else use.revision.adapter.get_absolute_url(), use)
         if use.revision.adapter_id in named
-        else (lineage.HIDDEN, "", use)
+        else (naming.HIDDEN, "", use)
         for use in uses
     ]  # fmt: skip
     page = paginate(

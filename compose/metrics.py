@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from compose import status_page
+from compose import errands, status_page
 from compose.models import Composition
 from web.metrics import may_read
 
@@ -31,6 +31,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
 class _Compositions(Collector):
     def collect(self) -> Iterator[Metric]:
         yield from _queue()
+        yield _errands()
         yield _ended()
         yield from _workers()
 
@@ -54,6 +55,14 @@ def _queue() -> Iterator[Metric]:
     oldest = Composition.objects.filter(status=Status.QUEUED).aggregate(oldest=Min("created_at"))["oldest"]
     waited_s = (timezone.now() - oldest).total_seconds() if oldest else 0.0
     yield GaugeMetricFamily("lora_oldest_waiting_seconds", "How long the oldest has waited.", value=waited_s)
+
+
+def _errands() -> Metric:
+    found = GaugeMetricFamily("lora_errands", "Errands that wait or run.", labels=["kind", "status"])
+    for line in errands.lines():
+        found.add_metric([line.kind, "waiting"], line.waiting)
+        found.add_metric([line.kind, "running"], line.running)
+    return found
 
 
 def _ended() -> Metric:

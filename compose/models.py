@@ -29,6 +29,12 @@ class CompositionQuerySet(models.QuerySet["Composition"]):
             return self.filter(published)
         return self.filter(published | models.Q(owner_id=user.pk if user else None))
 
+    def shared_by(self, key: str) -> CompositionQuerySet:
+        """The one that its owner's link opens, if there is one; none while its adapter is in quarantine."""
+        return self.filter(share_key=key).filter(
+            models.Q(adapter=None) | models.Q(adapter__quarantined_at=None)
+        )
+
 
 class Composition(models.Model):
     """A job: find mixing weights of the candidates for the few-shot examples, score them, write the adapter.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,6 +12,7 @@ from django.conf import settings
 from django.db import transaction
 
 from compose import recipes
+from compose.candidates import require_no_quarantine
 from compose.errors import PrivateParents, WrongState
 from compose.jobs import require_owner
 from compose.licences import DerivedLicence, derive_licence
@@ -53,7 +54,7 @@ def publish_composition(
     """Publish what a composition made as `namespace/name`, once. Returns the composed adapter.
 
     Its files are the adapter, a generated card and the recipe; its parents are the candidates, its licence is
-    derived from theirs. Raises WrongState, PrivateParents, Conflict when the name is taken, Forbidden, and what
+    derived from theirs. Raises WrongState, PrivateParents, ParentInQuarantine, Conflict when the name is taken, Forbidden, and what
     `registry.publishing.publish` raises; then nothing is kept.
     """
     require_owner(composition, actor)
@@ -65,6 +66,7 @@ def publish_composition(
         candidates = list(
             composition.candidates.select_related("revision__adapter__namespace", "revision__author")
         )
+        require_no_quarantine(candidate.revision for candidate in candidates)
         if visibility == Adapter.Visibility.PUBLIC:
             _require_public_parents(candidates)
         _require_new_name(namespace, name)
@@ -147,7 +149,14 @@ def _require_publishable(composition: Composition) -> None:
         raise WrongState(f"This composition is already published, as {composition.adapter.full_name}.")
 
 
-def _require_public_parents(candidates: Sequence[Candidate]) -> None:
+def require_public_parents(adapter: Adapter) -> None:
+    """Raises PrivateParents for a composed adapter that may not become public; for one that is no such, nothing."""
+    composition = Composition.objects.filter(adapter=adapter).first()
+    if composition is not None:
+        _require_public_parents(composition.candidates.select_related("revision__adapter__namespace"))
+
+
+def _require_public_parents(candidates: Iterable[Candidate]) -> None:
     hidden = [
         candidate.revision.adapter.full_name
         for candidate in candidates  # also those of weight 0: the recipe names them

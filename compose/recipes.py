@@ -10,11 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from compose import naming
 from compose.engine.types import FLOAT_TYPES, ExportForm
 from compose.errors import RecipeProblem, WrongState
 from compose.models import Composition
-from registry import storage
+from registry import rights, storage
 from registry.models import BaseModel, Revision
+from registry.rights import Person
 
 FORMAT = "lora-commons/recipe"
 FORMAT_VERSION = 1
@@ -70,6 +72,25 @@ def recipe(composition: Composition) -> dict[str, Any]:
             "adapter_model.safetensors": composition.weights_blob.sha256,
         },
     }
+
+
+def recipe_for(composition: Composition, person: Person) -> dict[str, Any]:
+    """The recipe as this person may read it: a module that they may not see has its weight there, and nothing else.
+
+    Its owner reads the whole of it, whatever has become of the modules since: it is how their adapter is made again.
+    Raises WrongState.
+    """
+    whole = recipe(composition)
+    if rights.owns(person, composition.owner_id):
+        return whole
+    named = naming.named_in(composition, person)
+    adapters = composition.candidates.values_list("revision__adapter_id", flat=True)
+    nothing: dict[str, Any] = {"adapter": None, "revision": None, "tensor_sha256": None, "files": {}}
+    modules = [
+        module if adapter in named else {**module, **nothing}
+        for module, adapter in zip(whole["modules"], adapters, strict=True)
+    ]
+    return {**whole, "modules": modules}
 
 
 def as_text(recipe: dict[str, Any]) -> str:

@@ -8,11 +8,13 @@ from django.utils.functional import cached_property
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from compose import jobs
+from compose import jobs, naming
 from compose.examples import FORMATS
 from compose.models import Candidate, Composition, Score, Trial, Tryout
 from registry.models import Adapter
 
+# What of a result is said in words, and what stands there when nothing is.
+_SENTENCES: dict[str, Any] = {"verdict": "", "notes": []}
 _ROW = {
     "type": "object",
     "required": ["input", "output"],
@@ -169,7 +171,7 @@ class CandidateSerializer(serializers.ModelSerializer):
         return candidate.revision.commit if self._is_visible(candidate) else None
 
     def _is_visible(self, candidate: Candidate) -> bool:
-        return candidate.revision.adapter_id in self.context["visible"]
+        return candidate.revision.adapter_id in self.context["named"]
 
 
 class ScoreSerializer(serializers.ModelSerializer):
@@ -346,7 +348,20 @@ class CompositionSerializer(CompositionListSerializer):
         scores = ScoreSerializer(composition.scores.all(), many=True).data
         # Results of earlier versions lack these.
         later = {"precision": "float32", "exported": None, "option_scores": None}
-        return {**later, "scores": scores, **composition.result}
+        found = {**later, "scores": scores, **composition.result}
+        told = {name: self._told(found.get(name, empty), composition) for name, empty in _SENTENCES.items()}
+        return {**found, **told}
+
+    def _told(self, said: Any, composition: Composition) -> Any:
+        """What was found in words, without the names of modules that this person may not see."""
+        if isinstance(said, list):
+            return [self._told(sentence, composition) for sentence in said]
+        hidden = (
+            candidate.revision.adapter.full_name
+            for candidate in composition.candidates.all()
+            if candidate.revision.adapter_id not in self.context["named"]
+        )
+        return naming.without_names(said, hidden)
 
 
 class CompositionPublishSerializer(serializers.Serializer):

@@ -23,6 +23,17 @@ class QueueSerializer(serializers.Serializer):
     )
 
 
+class ErrandsSerializer(serializers.Serializer):
+    """Small things that a free worker does beside compositions."""
+
+    kind = serializers.CharField(help_text="`try-outs` or `auditions`.")
+    waiting = serializers.IntegerField()
+    running = serializers.IntegerField()
+    oldest = serializers.DateTimeField(
+        allow_null=True, help_text="When the one that waits longest was asked for."
+    )
+
+
 class WorkerSerializer(serializers.Serializer):
     name = serializers.CharField()
     state = serializers.ChoiceField(choices=status_page.WORKER_STATES)
@@ -62,6 +73,7 @@ class StatusSerializer(serializers.Serializer):
     failed = serializers.IntegerField()
     cancelled = serializers.IntegerField()
     queues = QueueSerializer(many=True)
+    errands = ErrandsSerializer(many=True)
     workers = WorkerSerializer(many=True)
     failures = FailureSerializer(many=True)
     yours = RoomSerializer(allow_null=True, help_text="null without a token.")

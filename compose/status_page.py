@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from django.db.models import Count, Min, Q
 from django.utils import timezone
 
+from compose import errands
+from compose.errands import Line
 from compose.jobs import workers
 from compose.models import Composition, Worker
 
@@ -46,6 +48,7 @@ class Queue:
 class SiteStatus:
     workers: list[WorkerLine]
     queues: list[Queue]
+    errands: list[Line]  # what free workers do beside compositions
     median_wait_s: float | None
     median_run_s: float | None
     waits_counted: int
@@ -74,7 +77,15 @@ class SiteStatus:
             return "Compositions are waiting and no worker is busy; one should begin within seconds."
         if self.running:
             return f"Working: {self.running} running, {self.waiting} waiting."
+        if any(line.running or line.waiting for line in self.errands):
+            return self._of_errands(is_anybody_there=bool(states - {"leaving"}))
         return "Idle: nothing is running and nothing waits."
+
+    def _of_errands(self, *, is_anybody_there: bool) -> str:
+        waiting = sum(line.waiting for line in self.errands)
+        if not is_anybody_there:
+            return "Small requests are waiting and no worker is there; each says so if none comes."
+        return f"No composition runs; small requests: {sum(line.running for line in self.errands)} running, {waiting} waiting."
 
 
 def site_status() -> SiteStatus:
@@ -101,6 +112,7 @@ def site_status() -> SiteStatus:
     return SiteStatus(
         workers=all_workers(),
         queues=_queues(),
+        errands=errands.lines(),
         median_wait_s=statistics.median(waits) if waits else None,
         median_run_s=statistics.median(runs) if runs else None,
         waits_counted=len(waits),

@@ -16,6 +16,7 @@ MAX_TEXT_BYTES = 8 * 1024
 MAX_UNFINISHED = 2  # of one person
 MAX_AN_HOUR = 60
 KIND = errands.Kind(
+    name="try-outs",
     model=Tryout,
     most_unfinished=MAX_UNFINISHED,
     most_an_hour=MAX_AN_HOUR,

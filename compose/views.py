@@ -17,7 +17,18 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
-from compose import auditions, candidates, fit, job_page, jobs, leaderboards, publishing, recipes, status_page
+from compose import (
+    auditions,
+    candidates,
+    fit,
+    job_page,
+    jobs,
+    leaderboards,
+    naming,
+    publishing,
+    recipes,
+    status_page,
+)
 from compose import examples as few_shot
 from compose.errors import NoSuchAudition
 from compose.forms import ComposeForm, PublishForm, base_models, read_examples, read_test_examples
@@ -449,7 +460,7 @@ def publish(request: HttpRequest, composition_id: str) -> HttpResponse:
 def recipe(request: HttpRequest, composition_id: str) -> HttpResponse:
     """The JSON that rebuilds the adapter byte for byte from the same revisions."""
     found = _seen(request, composition_id)
-    text = json.dumps(recipes.recipe(found), indent=2, ensure_ascii=False)
+    text = json.dumps(recipes.recipe_for(found, request.user), indent=2, ensure_ascii=False)
     return _attachment(text, "application/json", f"recipe-{found.pk}.json")
 
 
@@ -457,7 +468,12 @@ def recipe(request: HttpRequest, composition_id: str) -> HttpResponse:
 def trials(request: HttpRequest, composition_id: str) -> HttpResponse:
     found = _seen(request, composition_id)
     offered = found.candidates.select_related("revision__adapter__namespace")
-    names = candidates.names(candidate.revision for candidate in offered)
+    named = naming.named_in(found, request.user)
+    revisions = [candidate.revision for candidate in offered]
+    names = [
+        name if revision.adapter_id in named else None
+        for name, revision in zip(candidates.names(revisions), revisions, strict=True)
+    ]
     return JsonResponse(job_page.trials_json(found.trials.all(), names))
 
 

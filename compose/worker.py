@@ -19,6 +19,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 
+from compose import candidates as choosing
 from compose import errands, fetching, jobs, token_counts
 from compose import examples as reading
 from compose.engine import types
@@ -158,10 +159,11 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
     from compose.engine import run as engine
 
     jobs.set_stage(composition, "load", "fetching the base model and the modules")
-    base = lay_out_base(composition)
     revisions = [
         row.revision for row in composition.candidates.select_related("revision__adapter__namespace")
     ]
+    choosing.require_no_quarantine(revisions)
+    base = lay_out_base(composition)
     out = folder / "out"
     request = types.Request(
         base=base,

@@ -220,8 +220,8 @@ def _static_storage() -> str:
     if DEBUG:
         return "django.contrib.staticfiles.storage.StaticFilesStorage"
     if IS_EMBEDDED:
-        return "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
-    return "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        return "web.static_files.HashedFiles"
+    return "web.static_files.CompressedHashedFiles"
 
 
 STORAGES: dict[str, dict[str, Any]] = {

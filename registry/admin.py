@@ -82,20 +82,20 @@ class Audited:
     """Every act of the administration, the small ones too, is an entry in the book of `audit`."""
 
     def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        audit.record(actor=_staff(request), action="admin: add", subject=obj, detail=_said(message))
+        audit.record(actor=staff_of(request), action="admin: add", subject=obj, detail=_said(message))
         return super().log_addition(request, obj, message)  # type: ignore[misc]
 
     def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        audit.record(actor=_staff(request), action="admin: change", subject=obj, detail=_said(message))
+        audit.record(actor=staff_of(request), action="admin: change", subject=obj, detail=_said(message))
         return super().log_change(request, obj, message)  # type: ignore[misc]
 
     def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
         for obj in queryset:
-            audit.record(actor=_staff(request), action="admin: delete", subject=obj)
+            audit.record(actor=staff_of(request), action="admin: delete", subject=obj)
         return super().log_deletions(request, queryset)  # type: ignore[misc]
 
 
-def _staff(request: HttpRequest) -> User:
+def staff_of(request: HttpRequest) -> User:
     assert isinstance(request.user, User)
     return request.user
 
@@ -125,18 +125,19 @@ class PersonAdmin(Audited, UserAdmin):
             open_namespace(obj)
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("username", "last_login", "date_joined") if obj else ()
+        # Blocking is an action: a mere tick would leave the tokens to whoever unticks it.
+        return ("username", "is_active", "last_login", "date_joined") if obj else ()
 
     @admin.action(description="Block: no sign-in, sessions and tokens end at once")
     def block(self, request: HttpRequest, people: QuerySet[User]) -> None:
-        for person in people.filter(is_active=True).exclude(pk=_staff(request).pk):
-            accounts.block(person, moderator=_staff(request))
+        for person in people.filter(is_active=True).exclude(pk=staff_of(request).pk):
+            accounts.block(person, moderator=staff_of(request))
             self.message_user(request, f"{person} is blocked.")
 
     @admin.action(description="Unblock: may sign in again, with new tokens")
     def unblock(self, request: HttpRequest, people: QuerySet[User]) -> None:
         for person in people.filter(is_active=False):
-            accounts.unblock(person, moderator=_staff(request))
+            accounts.unblock(person, moderator=staff_of(request))
             self.message_user(request, f"{person} is unblocked.")
 
 
@@ -192,7 +193,7 @@ class TokenAdmin(ReadOnly, admin.ModelAdmin):
         usable = list(tokens.filter(revoked_at=None))
         for token in usable:
             revoke_token(user=token.user, token_id=token.pk)
-            audit.record(actor=_staff(request), action="revoke", subject=token, detail=f"of {token.user}")
+            audit.record(actor=staff_of(request), action="revoke", subject=token, detail=f"of {token.user}")
         self.message_user(request, f"Revoked {len(usable)} tokens.")
 
 
@@ -222,8 +223,8 @@ class AdapterAdmin(Audited, admin.ModelAdmin):
     inlines = (RevisionInline, RefInline)
     autocomplete_fields = ("task",)
     readonly_fields = (
-        "namespace", "name", "kind", "base_model", "base_model_label", "head", "rank", "size_bytes", "is_composable",
-        "best_score", "downloads", "likes", "created_by", "created_at", "updated_at", "deleted_at", "quarantined_at",
+        "namespace", "name", "kind", "visibility", "base_model", "base_model_label", "head", "rank", "parameters",
+        "size_bytes", "is_composable", "best_score", "downloads", "likes", "created_by", "created_at", "updated_at", "deleted_at", "quarantined_at",
         "quarantine_reason",
     )  # fmt: skip
     actions = ("quarantine", "release")
@@ -243,13 +244,13 @@ class AdapterAdmin(Audited, admin.ModelAdmin):
     @admin.action(description="Quarantine: hide from everybody but its members")
     def quarantine(self, request: HttpRequest, adapters: QuerySet[Adapter]) -> None:
         for adapter in adapters.filter(quarantined_at=None, deleted_at=None):
-            moderation.quarantine(adapter, moderator=_staff(request), reason=UNSAID_REASON)
+            moderation.quarantine(adapter, moderator=staff_of(request), reason=UNSAID_REASON)
             self.message_user(request, f"{adapter} is in quarantine.")
 
     @admin.action(description="Release from quarantine")
     def release(self, request: HttpRequest, adapters: QuerySet[Adapter]) -> None:
         for adapter in adapters.exclude(quarantined_at=None):
-            moderation.release(adapter, moderator=_staff(request))
+            moderation.release(adapter, moderator=staff_of(request))
             self.message_user(request, f"{adapter} is shown again.")
 
 
@@ -431,3 +432,6 @@ class FactAdmin(ReadOnly, admin.ModelAdmin):
     """What the site itself wrote, or one person for themselves: to look at."""
 
     list_display = ("pk", "__str__")
+
+
+from registry import sign_in_admin  # noqa: E402, F401 - at the end: it needs what is above

@@ -97,17 +97,22 @@ def create_organisation(*, founder: User, name: str, full_name: str = "") -> Nam
                 name=name, kind=Namespace.Kind.ORGANISATION, full_name=full_name
             )
             Membership.objects.create(namespace=organisation, user=founder, role=Membership.Role.ADMIN)
+            audit.record(actor=founder, action="found", subject=organisation)
     except IntegrityError as error:
         raise NameTaken(name, field="name") from error
-    audit.record(actor=founder, action="found", subject=organisation)
     return organisation
 
 
 def rename(organisation: Namespace, *, actor: User, full_name: str) -> Namespace:
     """Change the name that is shown; the name in addresses stays. Raises Forbidden, BadDetail."""
     require_admin(actor, organisation)
+    before = organisation.full_name
     organisation.full_name = check_text("full_name", full_name, limit=MAX_FULL_NAME)
-    organisation.save(update_fields=["full_name"])
+    if organisation.full_name != before:
+        with _held(organisation):
+            organisation.save(update_fields=["full_name"])
+            detail = f"from {before!r} to {organisation.full_name!r}"
+            audit.record(actor=actor, action="rename", subject=organisation, detail=detail)
     return organisation
 
 
@@ -194,9 +199,10 @@ def invite(organisation: Namespace, *, actor: User, username: str, role: str) ->
 def withdraw_invitation(organisation: Namespace, *, actor: User, username: str) -> None:
     """Take the question back. Raises Forbidden, NotFound."""
     require_admin(actor, organisation)
-    if not Invitation.objects.filter(namespace=organisation, user__username__iexact=username).delete()[0]:
-        raise NotFound(f"{username[:100]} has no invitation to {organisation.name}.")
-    audit.record(actor=actor, action="take back invitation", subject=organisation, detail=username[:150])
+    with _held(organisation):
+        if not Invitation.objects.filter(namespace=organisation, user__username__iexact=username).delete()[0]:
+            raise NotFound(f"{username[:100]} has no invitation to {organisation.name}.")
+        audit.record(actor=actor, action="take back invitation", subject=organisation, detail=username[:150])
 
 
 def accept(organisation_name: str, *, person: User) -> Membership:

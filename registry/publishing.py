@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -61,6 +61,11 @@ MAIN = "main"
 _MAX_LABEL = 500
 # Variants whose A and B have other shapes than the base's matrices, so there is nothing to compare.
 _OWN_LAYOUT = frozenset({"enable_lora", "bdlora", "qalora", "target_parameters", "layer_replication"})
+
+
+# What else must hold before a private adapter becomes public. Whoever stands above this app, and knows more about an
+# adapter than it does, adds a function that refuses by a DomainError.
+BEFORE_PUBLIC: list[Callable[[Adapter], None]] = []
 
 
 class NameNotFree(Conflict):
@@ -180,7 +185,7 @@ def publish(
             with transaction.atomic():
                 adapter = _adapter_to_write(namespace, name, author=author, kind=kind, before=before)
                 if visibility:
-                    adapter.visibility = visibility
+                    _change_visibility(adapter, visibility)
                 adapter.task = task or task_sets.task_called(task_title, owner=namespace) or adapter.task
                 describe(adapter, given, tags, prepared)
                 if not _is_unchanged(adapter, blobs):
@@ -222,7 +227,7 @@ def update_adapter(adapter: Adapter, *, actor: User, **changes: Any) -> Adapter:
     if "tags" in changes:
         adapter.tags = details.check_tags(changes.pop("tags"))
     if "visibility" in changes:
-        adapter.visibility = details.check_visibility(changes.pop("visibility"))
+        _change_visibility(adapter, changes.pop("visibility"))
     if changes:
         raise TypeError(f"not changeable: {sorted(changes)}")
     with transaction.atomic():
@@ -233,6 +238,15 @@ def update_adapter(adapter: Adapter, *, actor: User, **changes: Any) -> Adapter:
         adapter.updated_at = timezone.now()
         adapter.save()
     return adapter
+
+
+def _change_visibility(adapter: Adapter, visibility: str) -> None:
+    """Raises BadDetail, and what somebody has against its becoming public (`BEFORE_PUBLIC`)."""
+    visibility = details.check_visibility(visibility)
+    if adapter.is_private and visibility == Adapter.Visibility.PUBLIC:
+        for require in BEFORE_PUBLIC:
+            require(adapter)
+    adapter.visibility = visibility
 
 
 def withdraw(adapter: Adapter, *, actor: User) -> None:

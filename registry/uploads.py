@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import BadRequest, SuspiciousOperation, TooManyFilesSent
 from django.core.files.uploadedfile import TemporaryUploadedFile, UploadedFile
-from django.core.files.uploadhandler import TemporaryFileUploadHandler
+from django.core.files.uploadhandler import FileUploadHandler, TemporaryFileUploadHandler
 from django.http.multipartparser import MultiPartParser as DjangoMultiPartParser
 from django.http.multipartparser import MultiPartParserError
 from rest_framework.exceptions import ParseError
@@ -21,6 +23,7 @@ from registry.errors import InspectionRefused, Problem
 from registry.filenames import show
 from web.errors import DomainError
 
+logger = logging.getLogger(__name__)
 FORM_ALLOWANCE_BYTES = 4 * 1024 * 1024  # boundaries and the text fields
 
 
@@ -39,6 +42,15 @@ class UploadTooLarge(DomainError, BadRequest):
 
 class BadUpload(DomainError):
     code = "bad_upload"
+
+
+class _UploadOnDisk(TemporaryUploadedFile):
+    def close(self) -> None:
+        """What cannot be removed now is the sweep's. Raised, it would leave the request's other files unclosed."""
+        try:
+            super().close()
+        except OSError as error:
+            logger.warning("An uploaded file was not removed: %s", error)
 
 
 class HashingUploadHandler(TemporaryFileUploadHandler):
@@ -62,28 +74,38 @@ class HashingUploadHandler(TemporaryFileUploadHandler):
         storage.require_free_space(content_length)
 
     def new_file(self, field_name: str, file_name: str, *args: Any, **kwargs: Any) -> None:
+        FileUploadHandler.new_file(self, field_name, "upload", *args, **kwargs)
         with storage.failures_in_words():
-            super().new_file(field_name, "upload", *args, **kwargs)
+            self.file = _UploadOnDisk("upload", self.content_type, 0, self.charset, self.content_type_extra)
         self.path_in_folder = file_name
         self.digest = hashlib.sha256()
         self.size_bytes = 0
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
         self.size_bytes += len(raw_data)
-        if self.size_bytes > settings.MAX_FILE_BYTES:
-            self.file.close()
-            raise UploadTooLarge(show(self.path_in_folder)[:255], settings.MAX_FILE_BYTES)
         self.digest.update(raw_data)
-        with storage.failures_in_words():
+        with self._whole_or_closed():
+            if self.size_bytes > settings.MAX_FILE_BYTES:
+                raise UploadTooLarge(show(self.path_in_folder)[:255], settings.MAX_FILE_BYTES)
             self.file.write(raw_data)
 
     def file_complete(self, file_size: int) -> UploadedFile | None:
-        with storage.failures_in_words():  # the last bytes of the buffer go to the disk here
+        with self._whole_or_closed():  # the last bytes of the buffer go to the disk here
             file = super().file_complete(file_size)
         file.name = self.path_in_folder  # type: ignore[union-attr]
         file.path_in_folder = self.path_in_folder  # type: ignore[union-attr]
         file.sha256 = self.digest.hexdigest()  # type: ignore[union-attr]
         return file
+
+    @contextmanager
+    def _whole_or_closed(self) -> Iterator[None]:
+        """Django closes the files that were complete; the one at hand is ours to close."""
+        try:
+            with storage.failures_in_words():
+                yield
+        except DomainError:
+            self.file.close()
+            raise
 
 
 class _PathKeepingParser(DjangoMultiPartParser):

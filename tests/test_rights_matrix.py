@@ -362,6 +362,9 @@ ROUTES: dict[str, Route] = {
     r"^(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/verify$": hub(
         f"/{A}.git/info/lfs/objects/verify", {"oid": "0" * 64, "size": 1}, POST=CHANGE
     ),
+    # Who sees it is told in words that there is no such thing.
+    r"^(?P<repo>[^/]+/[^/]+)\.git/(?P<what>.+)$": hub(f"/{A}.git/info/refs", GET=SEE),
+    r"^(?P<repo>[^/]+/[^/]+)/(?P<what>raw/.+)$": hub(f"/{A}/raw/main/README.md", GET=SEE),
     r"^(?P<repo>[^/]+(?:/[^/]+)?)/resolve/(?P<rest>[^/]+/.+)$": hub(
         f"/{A}/resolve/main/adapter_config.json", GET=SEE, HEAD=SEE
     ),

@@ -26,7 +26,7 @@ class StrictJSONParser(JSONParser):
         try:
             text = stream.read().decode("utf-8")
             value = json.loads(text, parse_constant=_refuse_constant)
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+            require_characters(value)
         except RecursionError as error:
             raise ParseError("The JSON is nested too deeply.") from error
         except UnicodeDecodeError as error:
@@ -38,6 +38,11 @@ class StrictJSONParser(JSONParser):
         if "\\u0000" in text or "\x00" in text:
             raise ParseError("The JSON holds a NUL character, which no text here may.")
         return value
+
+
+def require_characters(value: Any) -> None:
+    """Raises UnicodeEncodeError if a text in this JSON holds half of a surrogate pair, which no database keeps."""
+    json.dumps(value, ensure_ascii=False).encode("utf-8")
 
 
 def _refuse_constant(name: str) -> Any:

@@ -23,7 +23,7 @@ def visible_composition(
     `key` is that of a link its owner gave away: who has it sees what strangers see of a published one. `without`
     names large fields that are fetched only if somebody asks for them.
     """
-    seen = Composition.objects.filter(share_key=key) if key else Composition.objects.visible_to(person)
+    seen = Composition.objects.shared_by(key) if key else Composition.objects.visible_to(person)
     composition = (
         seen.select_related("owner", "base_model", "task", "adapter", "adapter__namespace")
         .defer(*without)

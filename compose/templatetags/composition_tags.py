@@ -6,7 +6,7 @@ from typing import Any
 
 from django import template
 
-from compose import charts, jobs, lineage
+from compose import charts, jobs, lineage, naming
 from compose.models import Composition
 from registry.models import Adapter
 
@@ -30,17 +30,11 @@ def adapter_lineage(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]
     if composition is None:
         return {"composition": None}
     person = _person(context)
-    visible = set(
-        Adapter.objects.visible_to(person)
-        .filter(pk__in=[candidate.revision.adapter_id for candidate in candidates])
-        .values_list("pk", flat=True)
-    )
+    named = naming.may_be_named([candidate.revision.adapter_id for candidate in candidates], person)
     chart = charts.weight_chart(
         charts.Weighted(
-            label=candidate.revision.adapter.full_name,
-            url=candidate.revision.adapter.get_absolute_url()
-            if candidate.revision.adapter_id in visible
-            else "",
+            label=naming.name_of(candidate.revision.adapter, named),
+            url=naming.link_to(candidate.revision.adapter, named),
             weight=candidate.mixing_weight or 0.0,
             attribution=candidate.attribution,
         )

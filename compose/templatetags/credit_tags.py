@@ -8,7 +8,7 @@ from django import template
 from django.db.models import Avg, Count, Q
 
 from compose.models import Candidate, Composition
-from registry.models import Namespace
+from registry.models import Adapter, Namespace
 
 register = template.Library()
 
@@ -17,12 +17,14 @@ SHOWN = 8
 
 @register.inclusion_tag("compose/_credit.html", takes_context=True)
 def credit(context: dict[str, Any], owner: Namespace) -> dict[str, Any]:
-    """Compositions that this person may see and that gave weight to modules of `owner`: numbers, and the latest."""
-    visible = Composition.objects.visible_to(context["request"].user).filter(
-        status=Composition.Status.SUCCEEDED
-    )
+    """Compositions and modules of `owner` that this person may see, where the one gave the other weight: numbers, and the
+    latest."""
+    person = context["request"].user
+    visible = Composition.objects.visible_to(person).filter(status=Composition.Status.SUCCEEDED)
     tries = Candidate.objects.filter(
-        revision__adapter__namespace=owner, composition__in=visible, mixing_weight__isnull=False
+        revision__adapter__in=Adapter.objects.visible_to(person).filter(namespace=owner),
+        composition__in=visible,
+        mixing_weight__isnull=False,
     )
     has_weight = ~Q(mixing_weight=0)
     numbers = tries.aggregate(

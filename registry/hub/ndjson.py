@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from web.errors import DomainError
+from web.parsers import require_characters
 
 CHUNK_BYTES = 256 * 1024
 MAX_TEXT_BYTES = 64 * 1024
@@ -148,6 +149,9 @@ class Lines:
         if line.strip():
             try:
                 value = json.loads(line)
+                require_characters(value)
+            except UnicodeEncodeError as error:
+                raise BadLine(self.number, "holds half of a surrogate pair, which is no character") from error
             except (ValueError, RecursionError) as error:
                 raise BadLine(self.number, "is no JSON") from error
             if not isinstance(value, dict):

@@ -24,6 +24,15 @@ class NotServed(DomainError):
         super().__init__(f"There is no {what[:40]!r} of repositories here.")
 
 
+class NoGit(DomainError):
+    code = "not_served"
+
+    def __init__(self, repo: str) -> None:
+        super().__init__(
+            f"{repo[:200]} is no git repository. `hf download` fetches its files and `hf upload` sends new ones."
+        )
+
+
 TREE_PAGE = 1000
 EXPANDED_TREE_PAGE = 50
 COMMITS_PAGE = 100
@@ -137,6 +146,20 @@ def not_served(request: HttpRequest, caller: Caller, rest: str) -> JsonResponse:
     name, _, what = behind.partition("/")
     repositories.find(caller.person, f"{namespace}/{name}")
     raise NotServed(what.partition("/")[0])
+
+
+@door("GET", "POST", "PUT", "DELETE", "PATCH")
+def not_served_of(request: HttpRequest, caller: Caller, repo: str, what: str) -> JsonResponse:
+    """As `not_served`, for what stands at a repository's own address."""
+    repositories.find(caller.person, repo)
+    raise NotServed(what.partition("/")[0])
+
+
+@door("GET", "POST", "PUT", "DELETE", "PATCH")
+def no_git(request: HttpRequest, caller: Caller, repo: str, what: str) -> JsonResponse:
+    """What git and its extensions ask for: clone, push, locks."""
+    repositories.find(caller.person, repo)
+    raise NoGit(repo)
 
 
 def _add_last_commits(snapshot: Snapshot, files: list[File], rows: list[answers.Json]) -> None:

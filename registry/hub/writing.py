@@ -23,6 +23,7 @@ from registry.hub.ndjson import BadLine, Lines
 from registry.hub.repositories import NotWritable, Repository
 from registry.models import Adapter, Blob, Ref, User
 from web.errors import DomainError, Forbidden, NotFound
+from web.parsers import require_characters
 
 # Files up to this size come inside of the commit, larger ones by Git LFS or Xet, as the client likes.
 INLINE_BYTES = storage.MAX_GIT_BYTES
@@ -43,10 +44,15 @@ def body_of(request: HttpRequest) -> dict[str, Any]:
     raw = request.body
     try:
         found = json.loads(raw) if raw.strip() else {}
+        require_characters(found)
+    except UnicodeEncodeError as error:
+        raise BadRequest("The body holds half of a surrogate pair, which is no character.") from error
     except (ValueError, RecursionError) as error:
         raise BadRequest("The body is no JSON.") from error
     if not isinstance(found, dict):
         raise BadRequest("The body is no JSON object.")
+    if b"\\u0000" in raw:
+        raise BadRequest("The body holds a NUL character, which no text here may.")
     return found
 
 

@@ -15,7 +15,7 @@ from compose.engine.types import Example
 from compose.errors import CandidateProblem, FewShotProblem, NoSuchAudition, TooManyAuditions
 from compose.jobs import workers
 from compose.models import Audition, Auditioned
-from registry import storage
+from registry import moderation, storage
 from registry.models import BaseModel, BaseModelFile, User
 from tests.compose.factories import make_composition, make_modules
 from tests.conftest import ROOT
@@ -317,3 +317,15 @@ def test_the_demos_modules_are_really_measured(ada):
     assert first.loss < 0.2  # type: ignore[operator]
     assert first.loss < second.loss  # type: ignore[operator]
     assert first.loss < audition.base_loss  # type: ignore[operator]
+
+
+def test_what_came_into_quarantine_meanwhile_is_not_measured(base_model, ada, losses):
+    audition = auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES)
+    rows = auditions.modules_of(audition, ada)
+    losses |= {row.revision.adapter.full_name: 1.0 for row in rows}
+    moderation.quarantine(rows[0].revision.adapter, moderator=None, reason="x")
+    assert running_errands.run_waiting("w1") == 1
+    audition.refresh_from_db()
+    assert audition.status == "done"
+    measured = {row.pk for row in audition.modules.exclude(loss=None)}
+    assert measured == {row.pk for row in rows[1:]}

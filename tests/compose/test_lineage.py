@@ -7,7 +7,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from compose import lineage
+from compose import lineage, naming
 from compose.models import Candidate, Composition
 from registry.models import Adapter, Origin, User
 from tests.compose.factories import finish, make_composition, make_modules
@@ -91,7 +91,7 @@ def test_children_one_may_not_see_are_not_drawn_and_hidden_parents_have_no_name(
     Adapter.objects.filter(pk=parts[0].pk).update(visibility="private")
     page = Client().get(composed.get_absolute_url() + "/lineage").content.decode()
     assert "part-0" not in page
-    assert lineage.HIDDEN in page
+    assert naming.HIDDEN in page
     Adapter.objects.filter(pk=composed.pk).update(visibility="private")
     assert lineage.family(parts[1], None).is_alone
     assert not lineage.family(parts[1], ada).is_alone

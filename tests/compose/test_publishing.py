@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from rest_framework.test import APIClient
 
-from compose import publishing, recipes
-from compose.errors import NoSuchComposition, PrivateParents, WrongState
+from compose import jobs, publishing, recipes, worker
+from compose.errors import NoSuchComposition, ParentInQuarantine, PrivateParents, WrongState
 from compose.models import Candidate, Composition
-from registry import storage
+from registry import moderation, storage
 from registry.cards import split_card
 from registry.models import Adapter
 from registry.names import InvalidName
@@ -182,3 +182,58 @@ def test_publishing_by_the_api(tmp_path):
     stranger = APIClient().get(f"/api/v1/compositions/{composition.pk}/")
     assert stranger.status_code == 200
     assert "question" not in stranger.content.decode()
+
+
+@pytest.mark.parametrize("door", ["page", "api", "hub", "upload"])
+def test_one_with_private_parents_does_not_become_public_afterwards(tmp_path, door):
+    composition = finished(tmp_path)
+    owner = composition.owner
+    parent = composition.candidates.get(position=2).revision.adapter
+    Adapter.objects.filter(pk=parent.pk).update(visibility="private")
+    adapter = publish(composition)
+    assert make_public(adapter, owner, door, tmp_path) == (400 if door == "page" else 409)
+    adapter.refresh_from_db()
+    assert adapter.is_private
+    Adapter.objects.filter(pk=parent.pk).update(visibility="public")
+    assert make_public(adapter, owner, door, tmp_path) in {200, 201, 302}
+    adapter.refresh_from_db()
+    assert not adapter.is_private
+
+
+def make_public(adapter: Adapter, owner, door: str, tmp_path: Path) -> int:
+    client = APIClient()
+    name = adapter.full_name
+    if door == "page":
+        client.force_login(owner)
+        return client.post(f"/{name}/settings", {"visibility": "public"}, format="multipart").status_code
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {make_token(owner)}")
+    if door == "api":
+        return client.patch(f"/api/v1/adapters/{name}/", {"visibility": "public"}, format="json").status_code
+    if door == "hub":
+        return client.put(f"/api/models/{name}/settings", {"private": False}, format="json").status_code
+    folder = make_folder(tmp_path / "again", seed=3)
+    files = [(folder / file).open("rb") for file in ("adapter_config.json", "adapter_model.safetensors")]
+    fields = {"name": adapter.name, "visibility": "public", "files": files}
+    return client.post("/api/v1/adapters/", fields, format="multipart").status_code
+
+
+def test_what_has_a_parent_in_quarantine_is_not_published(tmp_path):
+    composition = finished(tmp_path)
+    parent = composition.candidates.get(position=0).revision.adapter
+    moderation.quarantine(parent, moderator=None, reason="x")
+    with pytest.raises(ParentInQuarantine):
+        publish(composition)
+    moderation.release(parent, moderator=None)
+    assert publish(composition).kind == "composed"
+
+
+def test_what_came_into_quarantine_while_a_composition_waited_is_not_composed():
+    composition = make_composition()
+    module = composition.candidates.get(position=1).revision.adapter
+    moderation.quarantine(module, moderator=None, reason="x")
+    claimed = jobs.claim(composition.pk, "w")
+    assert claimed
+    worker.run(claimed)
+    composition.refresh_from_db()
+    assert composition.status == "failed"
+    assert composition.error == ParentInQuarantine(module.full_name).message

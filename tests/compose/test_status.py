@@ -12,12 +12,12 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from compose import jobs, status_page
+from compose import jobs, status_page, tryouts
 from compose.jobs import workers
-from compose.models import Worker
+from compose.models import Audition, Worker
 from tests.compose.factories import finish, make_composition
 from tests.conftest import ROOT
-from tests.factories import make_user
+from tests.factories import make_base_model, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -126,3 +126,27 @@ def test_requests_are_counted_over_processes_by_route(tmp_path):
         )
     text = json.loads(done.stdout.splitlines()[-1])
     assert 'lora_http_requests_total{method="GET",route="robots.txt",status="200"} 2.0' in text, done.stderr
+
+
+def test_what_free_workers_do_beside_compositions_is_counted_too(settings, monkeypatch, tmp_path):
+    base_model = make_base_model()
+    ada = make_user("ada")
+    Audition.objects.create(asked_by=ada, base_model=base_model, examples=[{"input": "my secret"}], fitting=1)
+    done = finish(make_composition(owner=ada, base_model=base_model))
+    tryouts.ask(done, ada, "my secret")
+    assert "no worker is there" in status_page.site_status().headline
+    assert tryouts.KIND.take_next("w1")
+    workers.report("w1")
+    told = Client().get("/api/v1/status/").json()
+    assert [line | {"oldest": bool(line["oldest"])} for line in told["errands"]] == [
+        {"kind": "try-outs", "waiting": 0, "running": 1, "oldest": False},
+        {"kind": "auditions", "waiting": 1, "running": 0, "oldest": True},
+    ]
+    assert told["headline"] == "No composition runs; small requests: 1 running, 1 waiting."
+    page = Client().get("/status").content.decode()
+    assert "Auditions" in page
+    assert "secret" not in page
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    settings.METRICS_TOKEN = "for-prometheus"
+    text = Client(headers={"Authorization": "Bearer for-prometheus"}).get("/metrics").content.decode()
+    assert 'lora_errands{kind="auditions",status="waiting"} 1.0' in text

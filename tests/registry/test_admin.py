@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
+from allauth.usersessions.models import UserSession
 from django.contrib import admin
 from django.db import DatabaseError, connection, transaction
 from django.db.models import Model
@@ -12,6 +15,7 @@ from registry import audit, models
 from registry.admin import Audited, ReadOnly
 from registry.models import Adapter, AuditEntry, Task, Token
 from registry.models.moderation import WrittenForGood
+from tests.compose.factories import make_composition
 from tests.factories import make_adapter, make_base_model, make_task, make_token, make_user
 
 pytestmark = pytest.mark.django_db
@@ -86,12 +90,64 @@ def test_every_change_in_the_administration_is_in_the_book(staff):
     entry = AuditEntry.objects.get(action="admin: change")
     assert entry.subject_name == "Who is it"
     assert "title" in entry.detail.lower()
-    editable = [
-        name
-        for name, found in admin.site._registry.items()
-        if name._meta.app_label in {"registry", "compose"} and not isinstance(found, (ReadOnly, Audited))
+
+
+def test_nothing_in_the_administration_can_be_changed_outside_of_the_book():
+    unbooked = [
+        model._meta.label
+        for model, found in admin.site._registry.items()
+        if not isinstance(found, (ReadOnly, Audited))
     ]
-    assert editable in ([], [Composition])
+    assert unbooked == []
+
+
+def test_what_other_libraries_keep_is_booked_too(staff):
+    user = make_user("ada", email="ada@example.org")
+    address = EmailAddress.objects.create(user=user, email=user.email)
+    factor = Authenticator.objects.create(user=user, type="totp", data={"secret": "its-secret"})
+    assert b"its-secret" not in staff.get(reverse("admin:mfa_authenticator_change", args=[factor.pk])).content
+    staff.post(reverse("admin:mfa_authenticator_delete", args=[factor.pk]), {"post": "yes"})
+    staff.post(
+        reverse("admin:account_emailaddress_changelist"),
+        {"action": "make_verified", "_selected_action": [address.pk]},
+    )
+    staff.post(reverse("admin:auth_group_add"), {"name": "Moderators"})
+    address.refresh_from_db()
+    assert address.verified
+    acts = AuditEntry.objects.order_by("id").values_list("action", "subject_kind")
+    assert list(acts) == [
+        ("admin: delete", "authenticator"), ("verify address", "email address"), ("admin: add", "group"),
+    ]  # fmt: skip
+
+
+def test_what_is_private_stays_its_owners_to_show(staff):
+    adapter = make_adapter("m", visibility="private")
+    form = {"tags": "[]", "description": "New", "visibility": "public", "parameters": 1}
+    for prefix in ("revisions", "refs"):
+        form |= {f"{prefix}-TOTAL_FORMS": 0, f"{prefix}-INITIAL_FORMS": 0}
+    assert staff.post(reverse("admin:registry_adapter_change", args=[adapter.pk]), form).status_code == 302
+    adapter.refresh_from_db()
+    assert (adapter.description, adapter.visibility, adapter.parameters) == ("New", "private", None)
+
+
+def test_nobody_reads_the_key_of_somebodys_session(staff):
+    user = make_user("ada")
+    session = UserSession.objects.create(user=user, session_key="its-key", ip="10.0.0.1", user_agent="x")
+    page = staff.get(reverse("admin:usersessions_usersession_change", args=[session.pk]))
+    assert page.status_code == 200
+    assert b"its-key" not in page.content
+    for gone in ("socialaccount/socialapp", "socialaccount/socialtoken"):
+        assert staff.get(f"/admin/{gone}/").status_code == 404
+
+
+def test_a_composition_is_looked_at_without_what_is_its_owners_alone(staff):
+    composition = make_composition(owner=make_user("ada"))
+    Composition.objects.update(error="Row 1, “my secret”, is too long.", share_key="the-key", status="failed")
+    page = staff.get(reverse("admin:compose_composition_change", args=[composition.pk]))
+    assert page.status_code == 200
+    for private in (b"my secret", b"the-key", b"question 1"):
+        assert private not in page.content
+    assert staff.post(reverse("admin:compose_composition_delete", args=[composition.pk])).status_code == 403
 
 
 def test_the_book_is_neither_changed_nor_shortened(staff):
@@ -120,6 +176,10 @@ def test_who_is_blocked_is_out_at_once(staff):
     staff.post(address, {"action": "unblock", "_selected_action": [user.pk]})
     assert browser.get("/settings").status_code == 200
     assert staff.post(reverse("admin:registry_user_delete", args=[user.pk])).status_code == 403
+    page = staff.get(reverse("admin:registry_user_change", args=[user.pk])).content.decode()
+    assert 'name="is_staff"' in page
+    assert 'name="is_active"' not in page
+    assert set(AuditEntry.objects.values_list("action", flat=True)) == {"block", "unblock"}
 
 
 def test_a_person_added_in_the_administration_has_a_namespace(staff):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,8 @@ def send(client: Client, name: str, folder: Path) -> tuple[int, str]:
     return answer.status_code, answer.content.decode()
 
 
-# A temporary file whose own removal fails says so when it is collected, and nobody is there to hear it.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+# A file left unclosed says so when it is collected, where nobody hears it.
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     ("number", "status", "word"), [(errno.ENOSPC, 507, "space"), (errno.EIO, 503, "could not be written")]
 )
@@ -44,6 +45,7 @@ def test_whatever_operation_of_an_upload_fails_nothing_is_kept_and_the_next_one_
         folder = write_adapter(tmp_path / name, seed=at)  # bytes that are not there yet
         with Disk(data_dir, fails_at=at, errno=number).at_work() as disk:
             answer, text = send(client, name, folder)
+        gc.collect()
         if not disk.has_failed:
             break
         failed.append(disk.done[at - 1])

@@ -1,13 +1,16 @@
-"""No input of a stranger is an error of ours: every address and field of the API against values that break things."""
+"""No input of a stranger is an error of ours: every address and field of the API and the Hub protocol against values that
+break things."""
 
 from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from django.db import transaction
 
 from registry import shapes
 from tests.factories import make_adapter, make_base_model, make_task, make_token, make_user
@@ -159,3 +162,51 @@ def test_headers_may_be_anything(script):
             assert_in_words(script.get(path, **{header: value}), (header, value))
     for value in ["Bearer", "Bearer ", "Bearer \xff", "Basic x", "Bearer " + "x" * 5000, "bearer a b"]:
         assert_in_words(Script().get("adapters/", Authorization=value), value)
+
+
+# --- The Hub protocol ----------------------------------------------------------------------------------------
+
+SURROGATE = "\ud800"
+OID = "0" * 64
+HUB_BODIES: dict[tuple[str, str], dict[str, Any]] = {
+    ("POST", "/api/repos/create"): {"name": "n", "organization": "ada", "type": "model", "private": True},
+    ("POST", "/api/repos/move"): {"fromRepo": "ada/m", "toRepo": "ada/m2", "type": "model"},
+    ("DELETE", "/api/repos/delete"): {"name": "m", "organization": "ada", "type": "model"},
+    ("PUT", "/api/models/ada/m/settings"): {"private": False, "visibility": "public", "gated": False},
+    ("POST", "/api/models/ada/m/preupload/main"): {"files": [{"path": "a", "size": 1, "sample": "eA=="}]},
+    ("POST", "/api/models/ada/m/branch/b"): {"startingPoint": "main"},
+    ("POST", "/api/models/ada/m/tag/main"): {"tag": "v1", "message": "x"},
+    ("POST", "/api/models/ada/m/commit/main"): {"key": "header", "value": {"summary": "x", "description": ""}},
+    ("POST", "/api/validate-yaml"): {"content": "a: 1", "repoType": "model"},
+    ("POST", "/ada/m.git/info/lfs/objects/batch"): {
+        "operation": "upload", "objects": [{"oid": OID, "size": 1}], "transfers": ["basic"], "hash_algo": "sha256",
+    },
+    ("POST", "/ada/m.git/info/lfs/objects/verify"): {"oid": OID, "size": 1},
+}  # fmt: skip
+
+
+def changed(body: dict[str, Any], value: Any) -> Iterator[dict[str, Any]]:
+    """The body with `value` in the place of each of its own, those inside of others too."""
+    for name, own in body.items():
+        yield {**body, name: value}
+        if isinstance(own, dict):
+            yield from ({**body, name: inner} for inner in changed(own, value))
+        if isinstance(own, list) and isinstance(own[0], dict):
+            yield from ({**body, name: [inner]} for inner in changed(own[0], value))
+
+
+@pytest.mark.parametrize(("method", "path"), HUB_BODIES)
+def test_every_field_of_the_hub_protocol_may_be_anything(script, method, path):
+    def answer_to(body: bytes | str) -> Any:
+        with transaction.atomic():  # whatever was right after all is undone
+            answer = script.client.generic(
+                method, path, body, content_type="application/json", headers=script.headers
+            )
+            transaction.set_rollback(True)
+        return answer
+
+    for value in [*VALUES, SURROGATE, [SURROGATE], {SURROGATE: "\u0000"}, ["\u0000"]]:
+        for body in changed(HUB_BODIES[method, path], value):
+            assert answer_to(json.dumps(body)).status_code < 500, (str(value)[:30], str(body)[:200])
+    for raw in (b"{", b"\xff\xfe", b"[" * 100_000, b'{"a":' * 100_000, b"1" * 10_000, b"null", b'{"a": NaN}'):
+        assert answer_to(raw).status_code < 500, raw[:20]

@@ -172,6 +172,8 @@ def test_every_act_is_in_the_book(ada, bob, lab):
     join(lab, ada, bob, "read")
     organisations.change_role(lab, actor=ada, username="bob", role="write")
     organisations.remove(lab, actor=bob, username="bob")
+    organisations.rename(lab, actor=ada, full_name="Tale Lab")
+    organisations.rename(lab, actor=ada, full_name="Tale Lab")  # changes nothing
     organisations.delete_organisation(lab, actor=ada)
     entries = AuditEntry.objects.order_by("id").values_list("actor_name", "action")
     assert list(entries) == [
@@ -180,8 +182,10 @@ def test_every_act_is_in_the_book(ada, bob, lab):
         ("bob", "join"),
         ("ada", "change role"),
         ("bob", "leave"),
+        ("ada", "rename"),
         ("ada", "delete"),
     ]
+    assert AuditEntry.objects.get(action="rename").detail == "from 'Story Lab' to 'Tale Lab'"
 
 
 def test_a_limited_or_reading_token_changes_no_people(ada, lab):

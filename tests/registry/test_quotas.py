@@ -35,7 +35,7 @@ def test_more_bytes_than_one_may_keep_are_refused_and_leave_nothing(settings):
     ada = make_user("ada")
     made = make_adapter("first", namespace=namespace_of(ada))
     assert made.head is not None
-    type(made.head).objects.filter(pk=made.head_id).update(size_bytes=900)
+    type(made.head).objects.filter(pk=made.head.pk).update(size_bytes=900)
     settings.MAX_BYTES_PER_NAMESPACE = 1000
     quotas.require_bytes(namespace_of(ada), 100)
     with pytest.raises(quotas.QuotaReached, match="would keep more than"):

@@ -183,7 +183,7 @@ def test_counts_that_are_kept_follow_every_change(shelf, monkeypatch: pytest.Mon
         return found.facets, {adapter.name: adapter.composes_with for adapter in found.items}
 
     table, fresh = columns.Columns(), columns.current
-    counted = []
+    counted: list[object] = []
     monkeypatch.setattr(finding._Search, "_facet_counts", spied(finding._Search._facet_counts, counted))
     for change, recounts in (
         ({}, True),

@@ -22,3 +22,11 @@ def test_on_postgres_a_name_is_looked_up_as_its_unique_index_has_it():
     asked = str(Namespace.objects.filter(name__iexact="Lab").query)
     assert 'LOWER(("registry_namespace"."name")::text) = LOWER(' in asked
     assert "UPPER" not in asked
+
+
+@pytest.mark.django_db
+def test_a_name_longer_than_a_pattern_may_be_is_nobodys():
+    make_organisation("lab")
+    for length in (24_000, 49_000, 200_000):
+        assert not Namespace.objects.filter(name__iexact="%" * length).exists()
+        assert Namespace.objects.exclude(name__iexact="_" * length).exists()

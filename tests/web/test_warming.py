@@ -30,7 +30,7 @@ def test_the_busiest_pages_are_asked_for_as_the_site_is_called(client: Client, s
         asked.append(environ)
         return io.BytesIO()
 
-    warming.warm(remembering)  # type: ignore[arg-type]
+    warming.warm(remembering)
     paths = [environ["PATH_INFO"] for environ in asked]
     assert paths == [*warming.PAGES, adapter.get_absolute_url()]
     assert {environ["HTTP_HOST"] for environ in asked} == {"lora.example"}
@@ -41,4 +41,4 @@ def test_a_start_without_its_database_is_a_start_all_the_same():
     def broken(environ: dict[str, Any], start_response: Any) -> Any:
         raise OSError("no database")
 
-    warming.warm(broken)  # type: ignore[arg-type]
+    warming.warm(broken)

@@ -81,10 +81,25 @@ def test_what_the_hub_does_with_a_repository_and_we_do_not_is_said(adapter: Adap
     assert "X-Error-Code" not in answer
 
 
+@pytest.mark.parametrize("path", ["ada/m.git/info/refs", "ada/m.git/info/lfs/locks", "ada/m.git/HEAD"])
+def test_git_is_told_what_fetches_the_files(adapter: Adapter, path: str):
+    answer = get(f"/{path}")
+    assert answer.status_code == 400
+    assert "`hf download` fetches its files" in answer.json()["error"]
+    assert "X-Error-Code" not in answer
+
+
+def test_a_raw_file_is_not_served(adapter: Adapter):
+    assert get("/ada/m/raw/main/README.md").json()["error"] == "There is no 'raw' of repositories here."
+
+
 @pytest.mark.parametrize(
     ("path", "code"),
     [
         ("/ada/none/resolve/main/README.md", "RepoNotFound"),
+        ("/ada/none/raw/main/README.md", "RepoNotFound"),
+        ("/ada/none.git/info/refs", "RepoNotFound"),
+        ("/ada/none.git/info/lfs/locks", "RepoNotFound"),
         ("/gpt2/resolve/main/config.json", "RepoNotFound"),
         ("/api/models/gpt2", "RepoNotFound"),
         ("/api/models/ada/none", "RepoNotFound"),

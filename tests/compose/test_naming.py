@@ -1,0 +1,123 @@
+"""A module that somebody may not see has no name for them, wherever a composition speaks of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from compose import jobs, naming, recipes
+from compose.models import Composition
+from registry import moderation
+from registry.models import Adapter, User
+from tests.compose.factories import finish, make_composition, make_modules
+from tests.factories import make_adapter, make_base_model, make_user, namespace_of
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def ada() -> User:
+    return make_user("ada")
+
+
+def client_of(user: User) -> Client:
+    client = Client()
+    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    return client
+
+
+def published(ada: User, **found: Any) -> Composition:
+    """A composition of three modules of lin's, ada's, and published."""
+    base_model = make_base_model()
+    make_modules(base_model, 3, owner=make_user("lin"))
+    composition = finish(make_composition(owner=ada, base_model=base_model), **found)
+    composition.adapter = make_adapter("mix", namespace=namespace_of(ada), kind="composed")
+    composition.save(update_fields=["adapter"])
+    return composition
+
+
+def doors(composition: Composition) -> list[str]:
+    page = f"/compositions/{composition.pk}"
+    api = f"/api/v1/compositions/{composition.pk}"
+    return [
+        page, f"{page}/progress", f"{page}/recipe.json", f"{page}/trials.json", f"{api}/", f"{api}/recipe/",
+        "/ada/mix", "/ada/mix/lineage", "/lin",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("state", ["private", "quarantined"])
+def test_no_door_names_a_hidden_module_to_strangers(ada, state):
+    said = (
+        "Better: 6 of 9 rows right, against 3 for best single module (lin/part-0@abcdef12) on held-out rows."
+    )
+    composition = published(ada, verdict=said, notes=["It was worse than lin/part-0, which is taken."])
+    hidden = Adapter.objects.filter(name="part-0")
+    hidden.update(license="")  # the sentence on the licence names what has none
+    doors_that_named_it = [
+        url for url in doors(composition) if "part-0" in Client().get(url).content.decode()
+    ]
+    assert len(doors_that_named_it) == len(doors(composition)), "the trial cannot fail"
+    if state == "private":
+        hidden.update(visibility="private")
+    else:
+        moderation.quarantine(hidden.get(), moderator=None, reason="x")
+    for client in (Client(), client_of(make_user())):
+        for url in doors(composition):
+            answer = client.get(url)
+            assert answer.status_code == 200, url
+            assert "part-0" not in answer.content.decode(), url
+            assert "part-1" in answer.content.decode(), url
+
+
+def test_a_shared_link_names_no_private_module_and_its_owner_keeps_the_whole_recipe(ada):
+    base_model = make_base_model()
+    make_modules(base_model, 3, owner=ada)
+    Adapter.objects.filter(name="part-0").update(visibility="private")
+    composition = finish(make_composition(owner=ada, base_model=base_model))
+    jobs.share(composition, ada)
+    for page in ("", "/progress", "/recipe.json", "/trials.json"):
+        url = f"/compositions/{composition.pk}{page}?key={composition.share_key}"
+        assert "part-0" not in Client().get(url).content.decode(), url
+        assert "part-0" in client_of(ada).get(url).content.decode(), url
+    given = json.loads(
+        Client().get(f"/compositions/{composition.pk}/recipe.json?key={composition.share_key}").content
+    )
+    whole = recipes.recipe(composition)
+    assert given["modules"][0] == {
+        "adapter": None, "revision": None, "tensor_sha256": None, "files": {},
+        "mixing_weight": whole["modules"][0]["mixing_weight"],
+    }  # fmt: skip
+    assert given["modules"][1:] == whole["modules"][1:]
+
+
+def test_why_a_composition_failed_is_told_to_its_owner_alone(ada):
+    composition = make_composition(owner=ada)
+    jobs.share(composition, ada)
+    claimed = jobs.claim(composition.pk, "w")
+    assert claimed
+    jobs.fail(claimed, "Example 1, “my secret”, is too long.")
+    url = f"/compositions/{composition.pk}?key={composition.share_key}"
+    assert "my secret" in client_of(ada).get(url).content.decode()
+    assert "my secret" not in Client().get(url).content.decode()
+
+
+def test_a_link_leads_nowhere_while_its_adapter_is_in_quarantine(ada):
+    composition = published(ada)
+    jobs.share(composition, ada)
+    url = f"/compositions/{composition.pk}?key={composition.share_key}"
+    moderation.quarantine(Adapter.objects.get(name="mix"), moderator=None, reason="x")
+    assert Client().get(url).status_code == 404
+    assert client_of(ada).get(f"/compositions/{composition.pk}").status_code == 200
+    moderation.release(Adapter.objects.get(name="mix"), moderator=None)
+    assert Client().get(url).status_code == 200
+
+
+def test_a_name_is_taken_out_of_a_sentence_and_longer_ones_stay():
+    said = "Against a/b (a/b@12ab34cd, or a/b.), a/b-2, a/b.c, x-a/b and za/b."
+    hidden = naming.HIDDEN
+    assert naming.without_names(said, ["a/b"]) == (
+        f"Against {hidden} ({hidden}, or {hidden}.), a/b-2, a/b.c, x-a/b and za/b."
+    )
