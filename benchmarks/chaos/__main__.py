@@ -19,10 +19,10 @@ import time
 from datetime import date
 from pathlib import Path
 
-from benchmarks.chaos import broker, database, disk, doors, inputs, jobs, storage, strangers
+from benchmarks.chaos import backup, broker, database, disk, doors, inputs, jobs, storage, strangers
 from benchmarks.chaos.stage import Outcome, Stage, Trial
 
-GROUPS = (jobs, doors, storage, broker, database, disk, strangers, inputs)
+GROUPS = (jobs, doors, storage, broker, database, disk, backup, strangers, inputs)
 TRIALS: dict[str, Trial] = {name: trial for group in GROUPS for name, trial in group.TRIALS.items()}
 SHOWN = 10
 
