@@ -12,6 +12,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import lorahub.algorithm as reference
 import nevergrad as ng
@@ -31,17 +32,32 @@ def main(request_file: str) -> None:
     state_dict = reference.get_peft_model_state_dict
     reference.get_peft_model_state_dict = lambda model: copy.deepcopy(state_dict(model))
 
+    base_s: list[float] = []  # of the base model and of its tokenizer
+    for name in ("AutoModelForSeq2SeqLM", "AutoTokenizer"):
+        whole = getattr(reference, name).from_pretrained
+        setattr(reference, name, SimpleNamespace(from_pretrained=timed(whole, clock, base_s)))
     started = clock()
     model, tokenizer, cache = reference.load_base_model_and_lora_modules(request["modules"], request["base"])
     load_s = clock() - started
     inputs = [example["input"] for example in request["examples"]]
     outputs = [example["output"] for example in request["examples"]]
     dataset = reference.load_dataset(inputs, outputs, tokenizer)
-    answers.write(json.dumps({"load_s": load_s}) + "\n")
+    answers.write(json.dumps({"load_s": load_s, "modules_s": load_s - sum(base_s)}) + "\n")
     for line in sys.stdin:
         answers.write(
             json.dumps(search(model, cache, dataset, clock, seed=request["seed"], budget=int(line))) + "\n"
         )
+
+
+def timed(work, clock, into: list):
+    def wrapped(*args, **kwargs):
+        started = clock()
+        try:
+            return work(*args, **kwargs)
+        finally:
+            into.append(clock() - started)
+
+    return wrapped
 
 
 def search(model, cache, dataset, clock, *, seed: int, budget: int) -> dict:
