@@ -518,13 +518,49 @@ def _remove(pk: int, *, stored_until: object) -> bool:
     The bytes go before the row is released: someone who stores the same bytes meanwhile waits for the row, finds
     it gone and puts them anew. A crash in between leaves a row nobody refers to, and the next store heals it.
     """
-    with transaction.atomic():
-        blob = Blob.objects.select_for_update().filter(pk=pk, last_stored_at__lte=stored_until).first()
-        if blob is None or not unreferenced().filter(pk=pk).exists():
-            return False
-        blob.delete()
-        _storage().delete(key(blob.sha256))
+    taken: _Taken | None = None
+    try:
+        with transaction.atomic():
+            blob = Blob.objects.select_for_update().filter(pk=pk, last_stored_at__lte=stored_until).first()
+            if blob is None or not unreferenced().filter(pk=pk).exists():
+                return False
+            blob.delete()
+            taken = _take_bytes(blob)
+    except BaseException:
+        if taken is not None:
+            with suppress(OSError):
+                taken.put_back()  # the row stays: the database could not be written, or went away
+        raise
+    if taken is not None:
+        taken.aside.unlink(missing_ok=True)
     return True
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A file under another name, which the sweep takes for a half-written one if this process dies."""
+
+    place: Path
+    aside: Path
+
+    def put_back(self) -> None:
+        self.aside.replace(self.place)
+
+
+def _take_bytes(blob: Blob) -> _Taken | None:
+    """Take a blob's bytes out of their place; None where there is no way back, or nothing was there."""
+    storage = _storage()
+    if not isinstance(storage, FileSystemStorage):
+        storage.delete(key(blob.sha256))
+        return None
+    place = Path(storage.path(key(blob.sha256)))
+    taken = _Taken(place, place.with_name(f"{place.name}.{secrets.token_hex(8)}.part"))
+    try:
+        place.replace(taken.aside)
+        os.utime(taken.aside)  # or a sweep beside this one would take it at once
+    except FileNotFoundError:
+        return None
+    return taken
 
 
 def remove_if_unwanted(sha256: str) -> bool:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from compose.engine.errors import Cancelled
+
 
 @dataclass(frozen=True)
 class Example:
@@ -178,3 +180,10 @@ class Observer:
     def wanted(self) -> str:
         """Asked between evaluations: "go", "stop" (keep the best so far) or "cancel"."""
         return "go"
+
+    def checked(self) -> str:
+        """What is wanted, "go" or "stop". Raises Cancelled."""
+        wish = self.wanted()
+        if wish == "cancel":
+            raise Cancelled
+        return wish

@@ -6,13 +6,15 @@ import os
 import subprocess
 import threading
 import time
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from django.conf import settings as django_settings
 from django.core.files.storage import storages
-from django.db import connection
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from compose.models import KeptTokenizer
@@ -196,6 +198,28 @@ def test_an_upload_that_the_sweep_overtakes_puts_the_bytes_again(monkeypatch):
     again = storage.store_stream([b"raced"])
     assert storage.local_path(again).read_bytes() == b"raced"
     assert Blob.objects.filter(pk=again.pk).exists()
+
+
+def test_bytes_stay_where_the_database_cannot_forget_their_row(data_dir, monkeypatch):
+    """As where the disk is full, or the database goes away, at the very commit."""
+    blob = storage.store_stream([b"wanted by nobody"])
+    really_atomic = storage.transaction.atomic
+
+    @contextmanager
+    def failing():
+        with really_atomic():
+            yield
+            raise OperationalError("database or disk is full")
+
+    monkeypatch.setattr(storage, "transaction", SimpleNamespace(atomic=failing))
+    with pytest.raises(OperationalError):
+        storage.discard([blob])
+    monkeypatch.undo()
+    assert storage.has_bytes(Blob.objects.get(pk=blob.pk))
+    assert [path.name for path in (data_dir / "blobs").rglob("*") if path.is_file()] == [blob.sha256]
+    storage.discard([blob])
+    assert not Blob.objects.exists()
+    assert not [path for path in (data_dir / "blobs").rglob("*") if path.is_file()]
 
 
 def test_the_sweep_removes_temporary_files_after_an_hour_and_not_before(data_dir):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from compose.engine import errors, run, scoring
+from compose.engine import errors, evaluation, run, scoring
 from compose.engine.methods import METHODS
 from compose.engine.types import Example, Observer, Request, Trial
 from compose.engine.warm import WarmCache
@@ -199,7 +199,7 @@ def test_cancelling_takes_effect_within_one_evaluation(t5: Collection, tmp_path:
 
 
 def test_cancelling_takes_effect_between_batches_of_answers(t5: Collection, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(run.evaluation._ROWS_AT_ONCE, "cpu", 4)
+    monkeypatch.setitem(evaluation._ROWS_AT_ONCE, "cpu", 4)
     observer = Recorder()
     monkeypatch.setattr(observer, "wanted", lambda: "cancel" if observer.progress else "go")
     with pytest.raises(errors.Cancelled):
@@ -211,7 +211,7 @@ def test_answers_do_not_depend_on_how_rows_are_batched(
     collection: Collection, monkeypatch: pytest.MonkeyPatch
 ):
     together = run.compose(request_for(collection)).predictions
-    monkeypatch.setitem(run.evaluation._ROWS_AT_ONCE, "cpu", 1)
+    monkeypatch.setitem(evaluation._ROWS_AT_ONCE, "cpu", 1)
     assert run.compose(request_for(collection)).predictions == together
 
 
@@ -371,7 +371,7 @@ def test_running_out_of_memory_at_a_single_row_has_its_sentence(
     monkeypatch.setattr(scoring.Scorer, "_logits", full)
     assert "needs more memory than the worker has" in refusal(request_for(t5), errors.OutOfMemory)
     monkeypatch.undo()
-    monkeypatch.setattr(run.evaluation, "_generate", full)
+    monkeypatch.setattr(evaluation, "_generate", full)
     assert "Generating an answer for one row" in refusal(request_for(t5), errors.OutOfMemory)
 
 

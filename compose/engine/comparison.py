@@ -1,0 +1,181 @@
+"""What was found beside everything it has to be better than, on rows that no search has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from compose.engine import evaluation, options
+from compose.engine.methods import METHODS, Method, Vector
+from compose.engine.mixing import EXACT, Mix
+from compose.engine.scoring import Row
+from compose.engine.searching import Found, Searches
+from compose.engine.types import OptionScores, Prediction, Score
+
+# Leave-one-out runs a search for every example; beyond this many the examples are left out in fifths.
+_MOST_SINGLE_FOLDS = 10
+_FOLDS_OTHERWISE = 5
+
+
+@dataclass
+class Contestant:
+    """A method that is scored, and the weights it found on all examples."""
+
+    method: Method
+    weights: Vector
+    trials: int
+
+
+@dataclass
+class Comparison:
+    """Every contestant and the baselines on the test rows, or, without any, on examples left out of their searches."""
+
+    searches: Searches
+    notes: list[str]  # of the result; more are added
+    contestants: list[Contestant] = field(default_factory=list)
+    option_scores: OptionScores | None = None  # after `scores`, where the answers are a small closed set
+
+    def enter(self, method: Method, found: Found) -> None:
+        """What was asked for, and LoraHub as published beside another method, where the modules allow its mix."""
+        most = len(found.trials) if found.stopped_early else self.searches.request.budget
+        self.contestants.append(Contestant(method, found.weights, most))
+        lorahub, prepared = METHODS["lorahub"], self.searches.prepared
+        if method.name == lorahub.name:
+            return
+        if prepared.bank.paper_problem:
+            self.notes.append(f"LoraHub was not measured beside it: {prepared.bank.paper_problem}.")
+            return
+        everything = list(range(len(prepared.rows)))
+        [weights] = self.searches.on_folds(lorahub, [everything], trials_each=lorahub.usual_budget)
+        self.contestants.append(Contestant(lorahub, weights, lorahub.usual_budget))
+
+    def scores(self, test_rows: list[Row]) -> tuple[list[Score], list[Prediction], str]:
+        """Exact match of each, the answers, and a sentence about them. Raises Cancelled, OutOfMemory."""
+        request, prepared, audition = self.searches.request, self.searches.prepared, self.searches.audition
+        if request.test:
+            asked = self._held_out_questions()
+            rows, examples, split = test_rows, list(request.test), "held_out"
+        elif len(request.examples) > 1:
+            asked = self._left_out_questions()
+            rows, examples, split = prepared.rows, list(request.examples), "leave_one_out"
+        else:
+            return (
+                [],
+                [],
+                "Not scored: one example cannot be both shown and held out. Give test rows to know more.",
+            )
+        written = evaluation.answer(
+            prepared.base,
+            prepared.mixer,
+            asked,
+            max_new_tokens=evaluation.answer_limit(rows),
+            on_batch=lambda done: self._tell(done, len(asked)),
+        )
+        outputs: list[dict[str, str]] = [{} for _ in examples]
+        for question, text in zip(asked, written, strict=True):
+            outputs[question.row][question.method] = text.strip()
+        predictions = [
+            Prediction(example.input, example.output, output)
+            for example, output in zip(examples, outputs, strict=True)
+        ]
+        hits = {
+            name: [evaluation.matches(p.outputs[name], p.expected) for p in predictions]
+            for name in outputs[0]
+        }
+        scores = [evaluation.exact_match_score(name, found, split=split) for name, found in hits.items()]
+        if split == "held_out":
+            self.option_scores = self._by_options(hits)
+        single = prepared.bank.names[audition.best()]
+        return scores, predictions, evaluation.verdict(request.method, hits, split=split, single=single)
+
+    def _by_options(self, hits: dict[str, list[bool]]) -> OptionScores | None:
+        """The same mixes held to the options, where the answers are a small closed set."""
+        request, prepared = self.searches.request, self.searches.prepared
+        found = options.closed_set(request.examples, request.test)
+        if found is None:
+            return None
+        return options.score(
+            prepared.base,
+            prepared.mixer,
+            found,
+            request.test,
+            self._mixes(self._found(), self.searches.audition.best()),
+            ours=request.method,
+            written=hits,
+            on_row=self._tell,
+        )
+
+    def _tell(self, done: int, total: int) -> None:
+        self.searches.observer.on_progress(done, total)
+        if done < total:
+            self.searches.observer.checked()
+
+    def _found(self) -> list[tuple[Method, Vector]]:
+        return [(each.method, each.weights) for each in self.contestants]
+
+    def _held_out_questions(self) -> list[evaluation.Question]:
+        request, base = self.searches.request, self.searches.prepared.base
+        texts = [example.input for example in request.test]
+        asked = []
+        for name, mix in self._mixes(self._found(), self.searches.audition.best()).items():
+            asked += evaluation.questions(base, name, mix, texts)
+        prompts = [evaluation.in_context_prompt(request.examples, text) for text in texts]
+        return asked + self._in_context(prompts)
+
+    def _left_out_questions(self) -> list[evaluation.Question]:
+        """Every example asked of what is found without it; the folds' searches run in lockstep."""
+        examples, base = self.searches.request.examples, self.searches.prepared.base
+        everything = range(len(examples))
+        folds = _folds(len(examples))
+        if len(folds) < len(examples):
+            self.notes.append(
+                f"The estimate without test rows leaves the examples out in {len(folds)} parts, not one by one."
+            )
+        kept = [[index for index in everything if index not in fold] for fold in folds]
+        weights = [
+            self.searches.on_folds(each.method, kept, trials_each=each.trials) for each in self.contestants
+        ]
+        asked, prompts = [], {}
+        for number, (fold, rest) in enumerate(zip(folds, kept, strict=True)):
+            found = [(each.method, own[number]) for each, own in zip(self.contestants, weights, strict=True)]
+            for index in fold:
+                text = examples[index].input
+                prompts[index] = evaluation.in_context_prompt([examples[i] for i in rest], text)
+                for name, mix in self._mixes(found, self.searches.audition.best(rest)).items():
+                    asked += [_at_row(q, index) for q in evaluation.questions(base, name, mix, [text])]
+        return asked + self._in_context([prompts[index] for index in everything])
+
+    def _mixes(self, found: Sequence[tuple[Method, Vector]], best: int) -> dict[str, Mix]:
+        """What answers for each method; a single module always acts as it is, which is the exact mix."""
+        n = self.searches.prepared.bank.size
+        return {
+            "zero_shot": Mix(EXACT, (0.0,) * n),
+            "best_single": Mix(EXACT, tuple(float(index == best) for index in range(n))),
+            "uniform": Mix(found[0][0].mix, (1.0 / n,) * n),
+            **{method.name: Mix(method.mix, weights) for method, weights in reversed(found)},
+        }
+
+    def _in_context(self, prompts: list[str]) -> list[evaluation.Question]:
+        """Questions to the bare base with the examples in front; none when they do not fit its context."""
+        prepared = self.searches.prepared
+        base = prepared.base
+        asked = evaluation.questions(base, "in_context", Mix(EXACT, (0.0,) * prepared.bank.size), prompts)
+        room = evaluation.answer_limit(prepared.rows) if base.kind == "causal" else 0
+        longest = max(len(question.prompt) for question in asked) + room
+        if longest <= base.context_tokens:
+            return asked
+        self.notes.append(
+            f"In-context was not measured: the examples with a question take {longest} tokens, "
+            f"the base model takes {base.context_tokens}."
+        )
+        return []
+
+
+def _folds(rows: int) -> list[list[int]]:
+    if rows <= _MOST_SINGLE_FOLDS:
+        return [[index] for index in range(rows)]
+    return [list(range(start, rows, _FOLDS_OTHERWISE)) for start in range(_FOLDS_OTHERWISE)]
+
+
+def _at_row(question: evaluation.Question, row: int) -> evaluation.Question:
+    return evaluation.Question(question.method, row, question.mix, question.prompt)
