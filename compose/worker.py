@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -273,8 +273,9 @@ def _job_folder(composition: Composition) -> Iterator[Path]:
     parent = settings.WORKER_CACHE_DIR / "jobs"
     parent.mkdir(parents=True, exist_ok=True)
     for old in parent.iterdir():
-        if time.time() - old.stat().st_mtime > JOB_FOLDERS_KEPT_S:
-            shutil.rmtree(old, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another worker of this machine is done with it
+            if time.time() - old.stat().st_mtime > JOB_FOLDERS_KEPT_S:
+                shutil.rmtree(old, ignore_errors=True)
     folder = parent / f"{composition.pk}-{composition.attempt}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

@@ -14,6 +14,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -64,6 +65,15 @@ def write_token(request: HttpRequest, caller: Caller, repo: str, revision: str) 
     )
 
 
+def bytes_below(folder: Path) -> int:
+    """Of the xorbs there; others may get their names, and so lose their old ones, at the same moment."""
+    total = 0
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
+
+
 @by_ticket("POST")
 def put_xorb(request: HttpRequest, ticket: str, scope: str, xorb: str) -> JsonResponse:
     """One xorb, kept unpacked until the shard that names it."""
@@ -75,7 +85,7 @@ def put_xorb(request: HttpRequest, ticket: str, scope: str, xorb: str) -> JsonRe
     if place.exists():
         return JsonResponse({"was_inserted": False})
     folder.mkdir(exist_ok=True)
-    if sum(path.stat().st_size for path in folder.iterdir()) + length > settings.MAX_ADAPTER_BYTES:
+    if bytes_below(folder) + length > settings.MAX_ADAPTER_BYTES:
         raise UploadTooLarge("The upload", settings.MAX_ADAPTER_BYTES)
     storage.require_free_space(MAX_XORB_BYTES)  # so much a short one can become
     beside = folder / f"{xorb}.{secrets.token_hex(8)}.part"

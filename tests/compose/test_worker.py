@@ -64,6 +64,14 @@ def test_a_composition_goes_from_claim_to_result(settings):
     assert list((settings.WORKER_CACHE_DIR / "jobs").iterdir()) == []
 
 
+def test_a_worker_beside_it_that_is_just_done_disturbs_nobody(settings):
+    folder = settings.WORKER_CACHE_DIR / "jobs"
+    folder.mkdir(parents=True)
+    (folder / "listed-and-gone").symlink_to("nowhere")
+    composition = work(queue(budget=2))
+    assert composition.status == "succeeded", composition.error
+
+
 def test_an_empty_queue_is_no_work():
     assert not worker.run_next("worker")
 
