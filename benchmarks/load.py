@@ -39,6 +39,9 @@ HOST = "127.0.0.1"
 HEADERS = "HTTP/1.1\r\nHost: localhost\r\nAccept: text/html,*/*\r\nAccept-Encoding: gzip\r\n\r\n"
 
 
+PARTS = ("fast", "rate", "files", "slow")
+
+
 @dataclass
 class Answers:
     """What clients met: milliseconds of each answer, and everything that was not a 200."""
@@ -370,6 +373,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="of gunicorn; 0: as config/gunicorn.py has it")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--rate", type=float, default=100, help="requests a second that arrive at random")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="of what is measured")
     parser.add_argument("--front", choices=["none", "nginx"], default="none")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lora-load-") as name:
@@ -382,14 +386,16 @@ def main() -> None:
             front(folder, behind, given.front) as port,
         ):
             told["memory_before_mib"] = memory_mib(process)
-            told["as_fast_as_answered"] = crowd(port, given.clients, given.seconds, mix)
-            told[f"{given.rate:g}_a_second"] = crowd(port, given.clients, given.seconds, mix, given.rate)
+            if "fast" in given.only:
+                told["as_fast_as_answered"] = crowd(port, given.clients, given.seconds, mix)
+            if "rate" in given.only:
+                told[f"{given.rate:g}_a_second"] = crowd(port, given.clients, given.seconds, mix, given.rate)
             few = {"clients": 20, "seconds": given.seconds, "mix": mix}
-            if given.files:
+            if "files" in given.only:
                 told["beside_large_files"] = beside_large_files(
                     port, folder, token, files=given.files, mib=given.mib, **few
                 )
-            if given.slow:
+            if "slow" in given.only:
                 told["beside_slow_clients"] = beside_slow_clients(port, slow=given.slow, **few)
             told["memory_after_mib"] = memory_mib(process)
     json.dump(told, sys.stdout, indent=1)
