@@ -506,7 +506,7 @@ def wait_until_it_answers(family: Family, port: int) -> None:
 
 
 def test(arguments: list[str]) -> int:
-    """The suite. Without arguments: everything on SQLite and what touches the database on Postgres, on two cores.
+    """The suite. Without arguments: everything on SQLite, and what touches the database on Postgres as well.
 
     With arguments, one run, on the database of DATABASE_URL. The last lines are pytest's summary either way.
     """
@@ -515,20 +515,33 @@ def test(arguments: list[str]) -> int:
     if arguments or os.environ.get("DATABASE_URL"):
         return subprocess.run([*pytest, *arguments], cwd=ROOT).returncode
     say(
-        "On one core all but the browser on SQLite, on the other what touches the database on Postgres, then the browser."
+        "Three passes beside each other: most on SQLite; what touches the database on Postgres; engine and browser."
     )
+    apart = ["tests/compose/engine", "tests/demo"]
+    # Two cores for three passes: each waits for programs it started a good part of the time.
+    lanes = {
+        "on Postgres": [[*pytest, "--postgres", "-q"]],
+        "of the engine and in the browser": [
+            [*pytest, *apart, "-m", "not browser", "-q"],
+            [*pytest, "-m", "browser", "-q"],
+        ],
+    }
     with tempfile.TemporaryDirectory(prefix="lora-passes-beside-") as name:
-        beside = PassesBeside([[*pytest, "--postgres", "-q"], [*pytest, "-m", "browser", "-q"]], Path(name))
-        beside.start()
+        beside = [PassesBeside(commands, Path(name, lane)) for lane, commands in lanes.items()]
+        for lane in beside:
+            lane.start()
         try:
             # It waits for the others' outcome at its end and prints it, so that its own summary comes last.
+            ours = [*pytest, "-m", "not browser", *(f"--ignore={path}" for path in apart)]
             code = subprocess.run(
-                [*pytest, "-m", "not browser", f"--passes-beside={beside.folder}"], cwd=ROOT
+                [*ours, *(f"--passes-beside={lane.folder}" for lane in beside)], cwd=ROOT
             ).returncode
-            beside.join()
-            return beside.code or code
+            for lane in beside:
+                lane.join()
+            return next((lane.code for lane in beside if lane.code), code)
         finally:
-            beside.stop()
+            for lane in beside:
+                lane.stop()
 
 
 class PassesBeside(threading.Thread):
@@ -543,6 +556,7 @@ class PassesBeside(threading.Thread):
         self._is_stopped = False
 
     def run(self) -> None:
+        self.folder.mkdir()
         with (self.folder / "output").open("wb") as output:
             for command in self._commands:
                 if self._is_stopped:

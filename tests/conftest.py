@@ -50,13 +50,11 @@ def _touches_the_database(item: pytest.Item) -> bool:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Wait for the passes beside this one: their failure is this run's failure."""
-    report: Path | None = session.config.getoption("--passes-beside")
-    if report is None:
-        return
+    reports: list[Path] = session.config.getoption("--passes-beside")
     end = time.monotonic() + PASSES_BESIDE_LIMIT_S
-    while not (report / "code").exists() and time.monotonic() < end:
+    while not all((report / "code").exists() for report in reports) and time.monotonic() < end:
         time.sleep(0.2)
-    if _code_beside(report) and not session.exitstatus:
+    if any(map(_code_beside, reports)) and not session.exitstatus:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -65,13 +63,11 @@ def _code_beside(report: Path) -> int:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    report: Path | None = config.getoption("--passes-beside")
-    if report is None:
-        return
-    outcome = "FAILED" if _code_beside(report) else "passed"
-    terminalreporter.section("the passes on Postgres and in the browser")
-    terminalreporter.write((report / "output").read_text(errors="replace"))
-    terminalreporter.write_line(f"The passes on Postgres and in the browser {outcome}.")
+    for report in config.getoption("--passes-beside"):
+        outcome = "FAILED" if _code_beside(report) else "passed"
+        terminalreporter.section(f"the pass {report.name}")
+        terminalreporter.write((report / "output").read_text(errors="replace"))
+        terminalreporter.write_line(f"The pass {report.name} {outcome}.")
 
 
 # --- Settings of every test ------------------------------------------------------------------------------

@@ -55,7 +55,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--postgres", action="store_true", help="run what touches the database, on Postgres")
     group.addoption("--whole", action="store_true", help="every case of the long lists, behind every door")
     group.addoption(
-        "--passes-beside", type=Path, metavar="DIR", help="where the passes beside this one report"
+        "--passes-beside",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="where passes beside this one report; its name says which they are",
     )
 
 
@@ -69,7 +74,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
     os.environ["LORA_DATA_DIR"] = str(folder)
     os.environ["SECRET_KEY"] = "only-for-tests-" + "x" * 50
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # two passes run side by side, and torch waits by spinning
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # passes run side by side, and torch waits by spinning
     # Playwright's synchronous API leaves an event loop in the main thread, and Django takes that for async code.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
     if early_config.known_args_namespace.postgres and "DATABASE_URL" not in os.environ:
