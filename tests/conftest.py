@@ -34,9 +34,12 @@ PASSES_BESIDE_LIMIT_S = 1800
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On Postgres: only what touches the database, and not what starts a site or a browser of its own."""
     if not config.getoption("--postgres"):
-        there_too = ["once"] if config.getoption("--passes-beside") else []
+        is_there = bool(config.getoption("--passes-beside"))
         left_out = [
-            item for item in items if any(map(item.get_closest_marker, ["postgres_only", *there_too]))
+            item
+            for item in items
+            if item.get_closest_marker("postgres_only")
+            or (is_there and item.get_closest_marker("once") and _touches_the_database(item))
         ]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
