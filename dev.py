@@ -506,7 +506,7 @@ def wait_until_it_answers(family: Family, port: int) -> None:
 
 
 def test(arguments: list[str]) -> int:
-    """The suite. Without arguments: everything on SQLite, and what touches the database on Postgres as well.
+    """The suite. Without arguments: all on SQLite, what touches the database on Postgres too; marked `once`, only there.
 
     With arguments, one run, on the database of DATABASE_URL. The last lines are pytest's summary either way.
     """
