@@ -506,7 +506,7 @@ def wait_until_it_answers(family: Family, port: int) -> None:
 
 
 def test(arguments: list[str]) -> int:
-    """The suite. Without arguments: all on SQLite, what touches the database on Postgres too; marked `once`, only there.
+    """The suite. Without arguments: everything on SQLite, and what touches the database on Postgres as well.
 
     With arguments, one run, on the database of DATABASE_URL. The last lines are pytest's summary either way.
     """
@@ -517,11 +517,13 @@ def test(arguments: list[str]) -> int:
     say(
         "Three passes beside each other: most on SQLite; what touches the database on Postgres; engine and browser."
     )
-    apart = ["tests/compose/engine", "tests/demo"]
+    clients = ["test_clients_old", "test_clients_read", "test_clients_write", "test_hf_command"]
+    apart = ["tests/compose/engine", "tests/demo", "tests/test_rights_matrix.py"]
+    apart += [f"tests/registry/hub/{name}.py" for name in clients]
     # Two cores for three passes: each waits for programs it started a good part of the time.
     lanes = {
         "on Postgres": [[*pytest, "--postgres", "-q"]],
-        "of the engine and in the browser": [
+        "of the engine, of clients and in the browser": [
             [*pytest, *apart, "-m", "not browser", "-q"],
             [*pytest, "-m", "browser", "-q"],
         ],

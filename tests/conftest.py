@@ -34,13 +34,7 @@ PASSES_BESIDE_LIMIT_S = 1800
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On Postgres: only what touches the database, and not what starts a site or a browser of its own."""
     if not config.getoption("--postgres"):
-        is_there = bool(config.getoption("--passes-beside"))
-        left_out = [
-            item
-            for item in items
-            if item.get_closest_marker("postgres_only")
-            or (is_there and item.get_closest_marker("once") and _touches_the_database(item))
-        ]
+        left_out = [item for item in items if item.get_closest_marker("postgres_only")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
         return

@@ -650,7 +650,6 @@ def set_state(adapter: Adapter, state: str) -> None:
     )
 
 
-@pytest.mark.once
 @pytest.mark.django_db
 def test_every_visitor_meets_at_every_route_what_the_table_says(world, rung):
     differences, cells = [], 0
@@ -679,7 +678,6 @@ def test_every_visitor_meets_at_every_route_what_the_table_says(world, rung):
     assert not differences, f"{len(differences)} of {cells} cells differ:\n" + "\n".join(differences[:200])
 
 
-@pytest.mark.once
 @pytest.mark.django_db
 def test_the_administration_is_for_staff_alone(world):
     differences = []
@@ -717,7 +715,6 @@ def seen_by(client: Any, urls: list[str]) -> dict[str, bytes]:
     return shown
 
 
-@pytest.mark.once
 @pytest.mark.django_db
 def test_nothing_public_changes_by_what_is_hidden(world, rung):
     """Lists, counts, search, facets, tasks, leaderboards, feeds and status: byte for byte as without it."""
@@ -767,7 +764,6 @@ def test_nothing_public_changes_by_what_is_hidden(world, rung):
     assert all(b"needle" in body.lower() for body in owner.values()), "the needle cannot be found at all"
 
 
-@pytest.mark.once
 @pytest.mark.django_db
 def test_what_is_private_answers_as_what_is_not_there(world):
     set_state(world.adapter, "private")
@@ -790,7 +786,6 @@ def test_what_is_private_answers_as_what_is_not_there(world):
 # --- Other sites -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.once
 @pytest.mark.django_db
 def test_no_other_site_makes_a_browser_change_anything(world):
     """Every method that changes something, by cookie and without the form's token (F30)."""
@@ -809,7 +804,6 @@ def test_no_other_site_makes_a_browser_change_anything(world):
     assert passed == []
 
 
-@pytest.mark.once
 @pytest.mark.django_db
 def test_looking_changes_nothing(world, rung):
     """Every GET, as somebody who may do all of it, leaves every row that is not a count as it was."""

@@ -24,7 +24,7 @@ from registry import shapes
 from tests.factories import make_adapter, make_base_model, make_task, make_token, make_user
 from tests.fake_adapters import TINY_MATRICES
 
-pytestmark = [pytest.mark.django_db, pytest.mark.once]
+pytestmark = pytest.mark.django_db
 
 FEW, MANY = 2, 110  # requests for each operation, of right and of wrong ones
 SHAPE = {"code", "message", "fields"}

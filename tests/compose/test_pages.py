@@ -29,7 +29,7 @@ from tests.compose.factories import (
 )
 from tests.factories import make_adapter, make_base_model, make_task, make_user, namespace_of
 
-pytestmark = [pytest.mark.django_db, pytest.mark.once]
+pytestmark = pytest.mark.django_db
 MOST_QUERIES = 15
 
 

@@ -17,7 +17,7 @@ from tests.factories import make_adapter, make_base_model, make_task, make_token
 from tests.fake_adapters import TINY_MATRICES
 from tests.registry.test_api import Script, multipart
 
-pytestmark = [pytest.mark.django_db, pytest.mark.once]
+pytestmark = pytest.mark.django_db
 
 TEXTS = [
     "", " ", "\x00", "a\x00b", "\ud7ff", "\u202e", "'; drop table x; --", "%", "_", "\\", "../../etc/passwd", "%2e%2e",

@@ -28,7 +28,7 @@ from tests.factories import (
 )
 from tests.fake_adapters import make_adapter as make_adapter_folder
 
-pytestmark = [pytest.mark.django_db, pytest.mark.once]
+pytestmark = pytest.mark.django_db
 
 MAX_QUERIES = 15
 

@@ -18,7 +18,7 @@ from tests.fake_adapters import make_adapter
 from tests.registry.hub.clients import run
 from tests.registry.hub.test_clients_write import wide_adapter
 
-pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True), pytest.mark.once]
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 VERSION = "0.36.0"
 
 

@@ -19,7 +19,7 @@ from tests.factories import make_adapter, make_token, make_user, namespace_of
 from tests.fake_adapters import files_of
 from tests.registry.hub.clients import run
 
-pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True), pytest.mark.once]
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 DEMO = Path(__file__).parents[3] / "demo"
 
 

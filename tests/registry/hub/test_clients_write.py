@@ -14,7 +14,7 @@ from tests.factories import make_base_model, make_token, make_user
 from tests.fake_adapters import fake_config, fake_tensors, make_adapter
 from tests.registry.hub.clients import run
 
-pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True), pytest.mark.once]
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 # Also the clients that do not use Xet for large files.
 BY_LFS = {"HF_HUB_DISABLE_XET": "1"}
 

@@ -13,7 +13,7 @@ from tests.factories import make_base_model, make_token, make_user
 from tests.fake_adapters import make_adapter
 from tests.registry.hub.clients import hf
 
-pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True), pytest.mark.once]
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from registry.models import Adapter, BaseModel, BaseModelFile, Download, Ref
 from registry.storage import store_stream
 from tests.factories import make_adapter, make_base_model, make_revision, make_token, make_user, namespace_of
 
-pytestmark = [pytest.mark.django_db, pytest.mark.once]
+pytestmark = pytest.mark.django_db
 WEIGHTS = bytes(range(256)) * 10
 CARD = b"---\nlicense: mit\ntags: [colour]\n---\n# A card\n"
 FILES = {

@@ -15,7 +15,7 @@ from registry.models import Adapter, Blob, Revision, SentBlob
 from registry.storage import store_stream, sweep_storage
 from tests.factories import make_adapter, make_base_model, make_token, make_user
 
-pytestmark = [pytest.mark.django_db, pytest.mark.once]
+pytestmark = pytest.mark.django_db
 API = "/api/models/ada/m"
 
 
