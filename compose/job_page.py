@@ -17,7 +17,7 @@ from django.utils import timezone
 from compose import charts, jobs, naming
 from compose.licences import DerivedLicence, derive_licence
 from compose.models import Candidate, Composition, LogLine, Score, Trial
-from registry.rights import Person
+from registry.rights import Person, owns
 
 FIRST_PREDICTIONS = 20
 LOG_LINES = 40
@@ -309,7 +309,7 @@ class JobPage:
 
 def job_page(composition: Composition, person: Person, *, shows_all: bool = False) -> JobPage:
     """Everything the page needs, in a fixed number of queries. A stranger gets no example and no prediction."""
-    is_owner = naming.is_owner(composition, person)
+    is_owner = owns(person, composition.owner_id)
     candidates = list(composition.candidates.select_related("revision__adapter__namespace"))
     adapter_ids = [candidate.revision.adapter_id for candidate in candidates]
     if not is_owner:

@@ -20,11 +20,9 @@ def lineage_page(request: HttpRequest, namespace: str, name: str) -> HttpRespons
     uses = lineage.made_of(adapter) if adapter.is_composed else []
     named = naming.may_be_named([use.revision.adapter_id for use in uses], request.user)
     parents = [
-        (use.revision.adapter.full_name, "" if use.revision.adapter.deleted_at else use.revision.adapter.get_absolute_url(), use)
-        if use.revision.adapter_id in named
-        else (naming.HIDDEN, "", use)
+        (naming.name_of(use.revision.adapter, named), naming.link_to(use.revision.adapter, named), use)
         for use in uses
-    ]  # fmt: skip
+    ]
     page = paginate(
         lineage.made_with(adapter, request.user), order=("-pk",), cursor=request.GET.get("cursor"), size=PAGE
     )

@@ -9,7 +9,7 @@ from django.db.models import Q
 
 from compose.models import Composition
 from registry.models import Adapter
-from registry.rights import Person
+from registry.rights import Person, owns
 
 HIDDEN = "a module that is not public"
 
@@ -31,11 +31,7 @@ def may_be_named(ids: Collection[int], person: Person, *, is_owner: bool = False
 def named_in(composition: Composition, person: Person) -> set[int]:
     """The candidates of a composition that this person may be told by name."""
     ids = list(composition.candidates.values_list("revision__adapter_id", flat=True))
-    return may_be_named(ids, person, is_owner=is_owner(composition, person))
-
-
-def is_owner(composition: Composition, person: Person) -> bool:
-    return person is not None and composition.owner_id == person.pk
+    return may_be_named(ids, person, is_owner=owns(person, composition.owner_id))
 
 
 def name_of(adapter: Adapter, named: set[int]) -> str:

@@ -95,6 +95,11 @@ def temp_path() -> Path:
     return cast(Path, settings.UPLOAD_TMP_DIR) / f"{secrets.token_hex(16)}.part"
 
 
+def part_beside(place: Path) -> Path:
+    """A new name next to `place`, for bytes on their way there; the sweep takes what is left under it."""
+    return place.with_name(f"{place.name}.{secrets.token_hex(8)}.part")
+
+
 def digest(path: Path, *, git_sha1: bool = False) -> Digests:
     """sha256 and git's blob id of a file, read once in pieces; `git_sha1` asks for the latter of a large one as well."""
     size_bytes = path.stat().st_size
@@ -227,7 +232,7 @@ def _put_bytes(path: Path, sha256: str) -> None:
     if place.exists():
         return
     _make_folder(place.parent)
-    beside = place.with_name(f"{place.name}.{secrets.token_hex(8)}.part")
+    beside = part_beside(place)
     try:
         _link_or_copy(path, beside, may_link=_is_ours(path))
         beside.chmod(settings.FILE_UPLOAD_PERMISSIONS)
@@ -369,7 +374,7 @@ def local_path(blob: Blob) -> Path:
         os.utime(place, ns=(time.time_ns(), place.stat().st_mtime_ns))
         return cast(Path, place)
     place.parent.mkdir(parents=True, exist_ok=True)
-    beside = place.with_name(f"{place.name}.{secrets.token_hex(8)}.part")
+    beside = part_beside(place)
     try:
         with beside.open("wb") as file:
             for chunk in read_range(blob, 0, blob.size_bytes):
@@ -518,7 +523,7 @@ def _remove(pk: int, *, stored_until: object) -> bool:
     The bytes go before the row is released: someone who stores the same bytes meanwhile waits for the row, finds
     it gone and puts them anew. A crash in between leaves a row nobody refers to, and the next store heals it.
     """
-    taken: _Taken | None = None
+    taken: tuple[Path, Path] | None = None
     try:
         with transaction.atomic():
             blob = Blob.objects.select_for_update().filter(pk=pk, last_stored_at__lte=stored_until).first()
@@ -529,38 +534,30 @@ def _remove(pk: int, *, stored_until: object) -> bool:
     except BaseException:
         if taken is not None:
             with suppress(OSError):
-                taken.put_back()  # the row stays: the database could not be written, or went away
+                taken[1].replace(taken[0])  # the row stays: the database could not be written, or went away
         raise
     if taken is not None:
-        taken.aside.unlink(missing_ok=True)
+        taken[1].unlink(missing_ok=True)
     return True
 
 
-@dataclass(frozen=True)
-class _Taken:
-    """A file under another name, which the sweep takes for a half-written one if this process dies."""
+def _take_bytes(blob: Blob) -> tuple[Path, Path] | None:
+    """Move a blob's bytes out of their place: the place, and where they are now; None where there is no way back.
 
-    place: Path
-    aside: Path
-
-    def put_back(self) -> None:
-        self.aside.replace(self.place)
-
-
-def _take_bytes(blob: Blob) -> _Taken | None:
-    """Take a blob's bytes out of their place; None where there is no way back, or nothing was there."""
+    There they look like a half-written file, which the sweep takes if this process dies.
+    """
     storage = _storage()
     if not isinstance(storage, FileSystemStorage):
         storage.delete(key(blob.sha256))
         return None
     place = Path(storage.path(key(blob.sha256)))
-    taken = _Taken(place, place.with_name(f"{place.name}.{secrets.token_hex(8)}.part"))
+    aside = part_beside(place)
     try:
-        place.replace(taken.aside)
-        os.utime(taken.aside)  # or a sweep beside this one would take it at once
+        place.replace(aside)
+        os.utime(aside)  # or a sweep beside this one would take it at once
     except FileNotFoundError:
         return None
-    return taken
+    return place, aside
 
 
 def remove_if_unwanted(sha256: str) -> bool:

@@ -88,7 +88,7 @@ def put_xorb(request: HttpRequest, ticket: str, scope: str, xorb: str) -> JsonRe
     if bytes_below(folder) + length > settings.MAX_ADAPTER_BYTES:
         raise UploadTooLarge("The upload", settings.MAX_ADAPTER_BYTES)
     storage.require_free_space(MAX_XORB_BYTES)  # so much a short one can become
-    beside = folder / f"{xorb}.{secrets.token_hex(8)}.part"
+    beside = storage.part_beside(place)
     try:
         with storage.failures_in_words(), beside.open("wb") as file:
             came = write_unpacked(sending.pieces_of(request), file)
