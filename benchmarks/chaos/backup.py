@@ -6,10 +6,16 @@ import shutil
 import signal
 import subprocess
 import time
-from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.chaos.servers import Postgres, manage, new_postgres, people_of, what_fsck_finds
+from benchmarks.chaos.servers import (
+    NO_POSTGRES,
+    Postgres,
+    manage,
+    people_of,
+    site_on_postgres,
+    what_fsck_finds,
+)
 from benchmarks.chaos.stage import Outcome, Stage, Trial
 
 ROUNDS = 3
@@ -29,36 +35,32 @@ for number in range({blobs}):
 
 def restore(stage: Stage) -> Outcome:
     """backup, loss of the database and of every blob, restore"""
-    server = new_postgres(stage.folder / "backup-postgres-0")
-    if server is None:
-        return Outcome(0, not_run="there is no Postgres on this machine that could be started")
-    own = Stage(stage.folder / "backup-site", server.url, stage.generator, stage.scale)
-    own.folder.mkdir()
-    people_of(own)
+    with site_on_postgres(stage, "backup-site", stage.folder / "backup-postgres-0") as site:
+        return _rounds(*site) if site else Outcome(0, not_run=NO_POSTGRES)
+
+
+def _rounds(stage: Stage, server: Postgres) -> Outcome:
+    people_of(stage)
     mib = max(1, int(BYTES * stage.scale) // BLOBS // 1024**2)
-    filled = manage(own, "shell", "-v0", "-c", FILL.format(blobs=BLOBS, mib=mib))
+    filled = manage(stage, "shell", "-v0", "-c", FILL.format(blobs=BLOBS, mib=mib))
     if filled.returncode:
         raise RuntimeError(filled.stderr[-2000:])
     wrong: list[str] = []
     saved_s, restored_s = 0.0, 0.0
-    try:
-        for number in range(ROUNDS):
-            kept = stage.folder / f"backup-{number}"
-            kept.mkdir()
-            began = time.monotonic()
-            _save(own, server, kept)
-            saved_s = max(saved_s, time.monotonic() - began)
-            server = _lose(own, server, stage.folder / f"backup-postgres-{number + 1}")
-            own = replace(own, database=server.url)
-            if number == 0 and not what_fsck_finds(own):
-                wrong.append("fsck found nothing wrong with a site that had lost everything")
-            began = time.monotonic()
-            _bring_back(own, server, kept)
-            wrong += what_fsck_finds(own)
-            restored_s = max(restored_s, time.monotonic() - began)
-            shutil.rmtree(kept)
-    finally:
-        server.stop(signal.SIGQUIT)
+    kept = stage.folder / "kept"
+    for number in range(ROUNDS):
+        kept.mkdir()
+        began = time.monotonic()
+        _save(stage, server, kept)
+        saved_s = max(saved_s, time.monotonic() - began)
+        _lose(stage, server)
+        if number == 0 and not what_fsck_finds(stage):
+            wrong.append("fsck found nothing wrong with a site that had lost everything")
+        began = time.monotonic()
+        _bring_back(stage, server, kept)
+        wrong += what_fsck_finds(stage)
+        restored_s = max(restored_s, time.monotonic() - began)
+        shutil.rmtree(kept)
     if restored_s > MOST_S:
         wrong.append(f"a restore took {restored_s:.0f} s")
     note = (
@@ -75,14 +77,13 @@ def _save(stage: Stage, server: Postgres, kept: Path) -> None:
     shutil.copytree(stage.folder / "blobs", kept / "blobs")
 
 
-def _lose(stage: Stage, server: Postgres, folder: Path) -> Postgres:
-    """An empty server in place of the old one, and no blobs."""
+def _lose(stage: Stage, server: Postgres) -> None:
+    """The server's files and the blobs; an empty server is in its place then."""
     server.stop(signal.SIGQUIT)
-    shutil.rmtree(server.folder)
+    shutil.rmtree(server.data)
     shutil.rmtree(stage.folder / "blobs")
-    fresh = new_postgres(folder)
-    assert fresh is not None, "there was one a minute ago"
-    return fresh
+    server.make()
+    server.start()
 
 
 def _bring_back(stage: Stage, server: Postgres, kept: Path) -> None:

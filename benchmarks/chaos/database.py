@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.asking import Answer, ask, composition, publish
-from benchmarks.chaos.servers import Postgres, children, new_postgres, people_of, web, what_fsck_finds
+from benchmarks.chaos.servers import (
+    NO_POSTGRES,
+    Postgres,
+    children,
+    people_of,
+    site_on_postgres,
+    web,
+    what_fsck_finds,
+)
 from benchmarks.chaos.stage import Outcome, Stage, Trial
 
 CLIENTS = 20
@@ -64,15 +72,8 @@ def client(
 
 def restarts(stage: Stage) -> Outcome:
     """Postgres restarted fast, immediately and by kill -9 under 20 clients"""
-    server = new_postgres(stage.folder / "postgres")
-    if server is None:
-        return Outcome(0, not_run="there is no Postgres on this machine that could be started")
-    own = Stage(stage.folder / "site", server.url, stage.generator, stage.scale)
-    own.folder.mkdir()
-    try:
-        return _restarts(own, server)
-    finally:
-        server.stop(signal.SIGQUIT)
+    with site_on_postgres(stage, "site", stage.folder / "postgres") as site:
+        return _restarts(*site) if site else Outcome(0, not_run=NO_POSTGRES)
 
 
 def _restarts(stage: Stage, server: Postgres) -> Outcome:

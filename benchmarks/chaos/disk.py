@@ -6,7 +6,6 @@ import hashlib
 import os
 import random
 import shutil
-import signal
 import subprocess
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.asking import Answer, ask, publish
-from benchmarks.chaos.servers import Postgres, new_postgres, people_of, web, what_fsck_finds
+from benchmarks.chaos.servers import NO_POSTGRES, Postgres, people_of, site_on_postgres, web, what_fsck_finds
 from benchmarks.chaos.stage import Outcome, Stage, Trial
 
 MIB = 1024**2
@@ -191,15 +190,8 @@ def _postgres(stage: Stage) -> Outcome:
     with small_disk(disk, 256) as made:
         if not made:
             return Outcome(0, not_run=NOT_ALLOWED)
-        server = new_postgres(disk / "server")
-        if server is None:
-            return Outcome(0, not_run="there is no Postgres on this machine that could be started")
-        own = Stage(stage.folder / "full-postgres-site", server.url, stage.generator, stage.scale)
-        own.folder.mkdir()
-        try:
-            return _postgres_rounds(own, server, disk)
-        finally:
-            server.stop(signal.SIGQUIT)
+        with site_on_postgres(stage, "full-postgres-site", disk / "server") as site:
+            return _postgres_rounds(*site, disk) if site else Outcome(0, not_run=NO_POSTGRES)
 
 
 def _postgres_rounds(stage: Stage, server: Postgres, disk: Path) -> Outcome:

@@ -247,8 +247,24 @@ class Postgres:
                 if path.stat().st_uid == os.geteuid() and path.is_relative_to("/tmp"):
                     path.chmod(path.stat().st_mode | 0o055)
             shutil.chown(folder, who.pw_uid, who.pw_gid)
-        make = [str(binaries / "initdb"), "-D", str(self.data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-        subprocess.run([*make, "--no-locale"], user=self.user, cwd=folder, check=True, capture_output=True)
+        self.make()
+
+    def make(self) -> None:
+        """The files of an empty server."""
+        make = [
+            str(self.binaries / "initdb"),
+            "-D",
+            str(self.data),
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+        ]
+        subprocess.run(
+            [*make, "--no-locale"], user=self.user, cwd=self.folder, check=True, capture_output=True
+        )
 
     def start(self) -> None:
         """Returns when it takes connections. Raises TimeoutError."""
@@ -299,6 +315,24 @@ def new_postgres(folder: Path) -> Postgres | None:
             return server
         shutil.rmtree(folder, ignore_errors=True)
     return None
+
+
+@contextmanager
+def site_on_postgres(stage: Stage, name: str, folder: Path) -> Iterator[tuple[Stage, Postgres] | None]:
+    """A stage of its own, below `name`, on a server in `folder`; None where there is none to run."""
+    server = new_postgres(folder)
+    if server is None:
+        yield None
+        return
+    own = Stage(stage.folder / name, server.url, stage.generator, stage.scale)
+    own.folder.mkdir()
+    try:
+        yield own, server
+    finally:
+        server.stop(signal.SIGQUIT)
+
+
+NO_POSTGRES = "there is no Postgres on this machine that could be started"
 
 
 def manage(stage: Stage, *command: str) -> subprocess.CompletedProcess[str]:
