@@ -58,7 +58,7 @@ INSTALLED_APPS = [
     "web",
     "registry",
     "compose",
-    "django.contrib.admin",
+    "config.administration.AdministrationConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.humanize",

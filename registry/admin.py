@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.admin import UserAdmin
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 
@@ -55,12 +54,6 @@ from registry.models import (
 )
 from registry.storage import unreferenced
 from registry.tokens import revoke_token
-
-# Second factors and limits hold at the one place where people sign in.
-admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
-admin.site.site_header = "LoRA Commons"
-admin.site.site_title = "LoRA Commons"
-
 
 UNSAID_REASON = "The people who run this site are looking into it. Ask them what is wrong."
 
@@ -211,12 +204,28 @@ class RefInline(ReadOnly, admin.TabularInline):
     extra = 0
 
 
+class StateFilter(admin.SimpleListFilter):
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("shown", "Shown"), ("quarantined", "In quarantine"), ("deleted", "Deleted")]
+
+    def queryset(self, request: HttpRequest, adapters: QuerySet[Adapter]) -> QuerySet[Adapter]:
+        wanted = {
+            "shown": Q(quarantined_at=None, deleted_at=None),
+            "quarantined": Q(quarantined_at__isnull=False, deleted_at=None),
+            "deleted": Q(deleted_at__isnull=False),
+        }
+        return adapters.filter(wanted.get(self.value() or "", Q()))
+
+
 @admin.register(Adapter)
 class AdapterAdmin(Audited, admin.ModelAdmin):
     list_display = (
-        "full_name", "kind", "visibility", "base_model", "rank", "is_composable", "downloads", "created_at", "state",
+        "full_name", "state", "visibility", "kind", "base_model", "downloads", "created_at", "is_composable",
     )  # fmt: skip
-    list_filter = ("kind", "visibility", "is_composable", ("quarantined_at", admin.EmptyFieldListFilter))
+    list_filter = (StateFilter, "visibility", "kind", "is_composable")
     search_fields = ("name", "namespace__name", "description", "base_model__name")
     list_select_related = ("namespace", "base_model")
     date_hierarchy = "created_at"

@@ -91,6 +91,7 @@ class SavedSearch(models.Model):
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:
+        verbose_name_plural = "saved searches"
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["user", "name"], name="saved_search_name_once")
         ]

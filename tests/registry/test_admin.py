@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
@@ -11,9 +14,10 @@ from django.test import Client
 from django.urls import reverse
 
 from compose.models import Composition
-from registry import audit, models
+from config.administration import SUBJECTS
+from registry import audit, models, moderation
 from registry.admin import Audited, ReadOnly
-from registry.models import Adapter, AuditEntry, Task, Token
+from registry.models import Adapter, AuditEntry, Report, Task, Token
 from registry.models.moderation import WrittenForGood
 from tests.compose.factories import make_composition
 from tests.factories import make_adapter, make_base_model, make_task, make_token, make_user
@@ -191,3 +195,43 @@ def test_a_person_added_in_the_administration_has_a_namespace(staff):
     }
     staff.post(reverse("admin:registry_user_add"), fields)
     assert models.Namespace.objects.filter(name="newcomer").exists()
+
+
+def test_the_first_page_says_what_somebody_may_want_to_look_at(staff):
+    moderator = make_user(is_staff=True)
+    shown, hidden = make_adapter("shown"), make_adapter("hidden")
+    moderation.quarantine(hidden, moderator=moderator, reason="It is spam.")
+    moderation.report_adapter(
+        shown, reporter=make_user(), address="192.0.2.1", reason=Report.Reason.SPAM, text="Look."
+    )
+    page = staff.get(reverse("admin:index")).content.decode()
+    for said in (
+        "<b>1</b> reports nobody",
+        "<b>1</b> adapters in quarantine",
+        "<b>0</b> compositions that failed",
+    ):
+        assert said in page
+    for state, names in (("shown", [b"shown"]), ("quarantined", [b"hidden"]), ("deleted", [])):
+        rows = (
+            staff.get(reverse("admin:registry_adapter_changelist"), {"state": state})
+            .context["cl"]
+            .result_list
+        )
+        assert [row.name.encode() for row in rows] == names
+
+
+def test_every_table_has_its_subject_on_the_first_page(staff):
+    named = [name for names in SUBJECTS.values() for name in names]
+    assert sorted(named) == sorted(model.__name__ for model in admin.site._registry)
+    page = staff.get(reverse("admin:index"))
+    assert [each["name"] for each in page.context["app_list"]] == list(SUBJECTS)
+    assert staff.get("/admin/registry/").status_code == 200
+
+
+def test_the_administration_wears_the_colours_of_the_site():
+    theirs, ours = (
+        Path("static/css", name).read_text(encoding="utf-8") for name in ("administration.css", "base.css")
+    )
+    colours = set(re.findall(r"light-dark\([^)]*\)", theirs))
+    assert colours
+    assert not [colour for colour in colours if colour not in ours]
