@@ -8,6 +8,7 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.admin.apps import AdminConfig
 from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from django.urls import reverse
 
 # Subjects in the order of the first page, with the tables of each.
@@ -74,7 +75,7 @@ class Administration(admin.AdminSite):
         ]
         return [subject for subject in [*subjects, *others] if subject["models"]]
 
-    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         return super().index(request, {"waiting": _waiting(), **(extra_context or {})})
 
 
