@@ -132,6 +132,16 @@ def uv_settings() -> dict[str, str]:
     return told
 
 
+def keep_bytecode() -> None:
+    """Let every process we start find what the ones before it compiled.
+
+    Whoever told Python to write no bytecode beside the sources gets it inside of .venv: with none at all, each process
+    compiles every module it imports anew, which was half of the time Django takes to start.
+    """
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        os.environ.setdefault("PYTHONPYCACHEPREFIX", str(VENV / "bytecode"))
+
+
 def digest(texts: Iterable[str], files: Iterable[Path]) -> str:
     """sha256 over some texts and the names and contents of some files."""
     total = hashlib.sha256()
@@ -638,6 +648,7 @@ def main() -> int:
     if rest and options.command != "test":
         parser.error(f"unknown arguments: {' '.join(rest)}")
     use_a_python_we_run_on()
+    keep_bytecode()
     if options.command == "test":
         return test(rest)
     if options.command == "audit":
