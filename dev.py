@@ -528,7 +528,7 @@ def test(arguments: list[str]) -> int:
         "Three passes beside each other: most on SQLite; what touches the database on Postgres; engine and browser."
     )
     clients = ["test_clients_old", "test_clients_read", "test_clients_write", "test_hf_command"]
-    apart = ["tests/compose/engine", "tests/demo", "tests/test_rights_matrix.py"]
+    apart = ["tests/compose/engine", "tests/demo", "tests/test_rights_matrix.py", "tests/test_dev.py"]
     apart += [f"tests/registry/hub/{name}.py" for name in clients]
     # Two cores for three passes: each waits for programs it started a good part of the time.
     lanes = {
