@@ -525,17 +525,22 @@ def test(arguments: list[str]) -> int:
     if arguments or os.environ.get("DATABASE_URL"):
         return subprocess.run([*pytest, *arguments], cwd=ROOT).returncode
     say(
-        "Three passes beside each other: most on SQLite; what touches the database on Postgres; engine and browser."
+        "Four lanes of passes beside each other, on SQLite and on Postgres, and what each printed at the end ..."
     )
-    clients = ["test_clients_old", "test_clients_read", "test_clients_write", "test_hf_command"]
-    apart = ["tests/compose/engine", "tests/demo", "tests/test_rights_matrix.py", "tests/test_dev.py"]
-    apart += [f"tests/registry/hub/{name}.py" for name in clients]
-    # Two cores for three passes: each waits for programs it started a good part of the time.
+    hub_and_jobs = ["tests/registry/hub", "tests/compose"]
+    alone = ["tests/compose/engine", "tests/demo", "tests/test_rights_matrix.py"]
+    without = [f"--ignore={path}" for path in [*hub_and_jobs, *alone]]
+    in_processes = "not browser and not site"
+    # More lanes than most machines have cores: each waits for programs it started a good part of the time.
     lanes = {
-        "on Postgres": [[*pytest, "--postgres", "-q"]],
-        "of the engine, of clients and in the browser": [
-            [*pytest, *apart, "-m", "not browser", "-q"],
-            [*pytest, "-m", "browser", "-q"],
+        "on Postgres": [[*pytest, "--postgres", "-q", *(f"--ignore={path}" for path in hub_and_jobs)]],
+        "of the Hub and of jobs, on SQLite and on Postgres": [
+            [*pytest, *hub_and_jobs, f"--ignore={alone[0]}", "-m", in_processes, "-q"],
+            [*pytest, *hub_and_jobs, "--postgres", "-q"],
+        ],
+        "of the engine, of rights and of the whole site in a browser": [
+            [*pytest, *alone, "-m", in_processes, "-q"],
+            [*pytest, "-m", "browser or site", "-q"],
         ],
     }
     with tempfile.TemporaryDirectory(prefix="lora-passes-beside-") as name:
@@ -544,7 +549,7 @@ def test(arguments: list[str]) -> int:
             lane.start()
         try:
             # It waits for the others' outcome at its end and prints it, so that its own summary comes last.
-            ours = [*pytest, "-m", "not browser", *(f"--ignore={path}" for path in apart)]
+            ours = [*pytest, "-m", in_processes, *without]
             code = subprocess.run(
                 [*ours, *(f"--passes-beside={lane.folder}" for lane in beside)], cwd=ROOT
             ).returncode

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -38,7 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
         return
-    kept = [item for item in items if _touches_the_database(item) and not item.get_closest_marker("browser")]
+    kept = [item for item in items if _touches_the_database(item) and not _needs_a_whole_site(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
     items[:] = kept
 
@@ -46,6 +47,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _touches_the_database(item: pytest.Item) -> bool:
     fixtures = getattr(item, "fixturenames", [])
     return item.get_closest_marker("django_db") is not None or "db" in fixtures or "live_server" in fixtures
+
+
+def _needs_a_whole_site(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) for name in ("browser", "site"))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -340,6 +345,34 @@ def start_site(data_dir: Path, *arguments: str) -> Site:
     address, login, token = (line.split(": ", 1)[1] for line in lines[-3:])
     username, password = login.split(" / ")
     return Site(address, username, password, token, data_dir, process)
+
+
+def copy_data(site: Site, folder: Path) -> None:
+    """A data folder with all a running site holds, for another `dev.py up`, which then need not load it anew."""
+    left_out = shutil.ignore_patterns(
+        "db.sqlite3*", "up.lock", "processes.json", "valkey", "logs", "celerybeat*"
+    )
+    shutil.copytree(site.data_dir, folder, ignore=left_out)
+    names = (site.data_dir / "db.sqlite3", folder / "db.sqlite3")
+    with closing(sqlite3.connect(names[0])) as source, closing(sqlite3.connect(names[1])) as copy:
+        source.backup(copy)
+
+
+@pytest.fixture(scope="session")
+def empty_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of an empty site on SQLite, and beside it account.json of a login with a token; to be copied."""
+    folder = tmp_path_factory.mktemp("empty-site")
+    environment = {**clean_environment(), "LORA_DATA_DIR": str(folder / "data")}
+    account = ["demo_account", "--file", str(folder / "account.json")]
+    for command in (["migrate", "--noinput", "-v", "0"], account):
+        subprocess.run(
+            [sys.executable, "manage.py", *command],
+            cwd=ROOT,
+            env=environment,
+            check=True,
+            capture_output=True,
+        )
+    return folder / "data"
 
 
 def stop_site(site: Site) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import dev
-from tests.conftest import ROOT, Site, clean_environment, start_site, stop_site, wait_for
+from tests.conftest import ROOT, Site, clean_environment, copy_data, start_site, stop_site, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -66,14 +66,16 @@ def whoami(site: Site) -> dict:
 
 
 @pytest.fixture
-def own_site(tmp_path: Path) -> Iterator[Site]:
+def own_site(running_site: Site, tmp_path: Path) -> Iterator[Site]:
     """A site that a test may break."""
+    copy_data(running_site, tmp_path / "site")
     site = start_site(tmp_path / "site")
     yield site
     if site.process.poll() is None:
         stop_site(site)
 
 
+@pytest.mark.site
 def test_up_ends_with_address_login_and_token_that_work(running_site: Site):
     assert running_site.address.startswith("http://127.0.0.1:")
     assert "Sign out" in sign_in(running_site)
@@ -81,11 +83,13 @@ def test_up_ends_with_address_login_and_token_that_work(running_site: Site):
     assert whoami(running_site)["token"]["scope"] == "write"
 
 
+@pytest.mark.site
 def test_the_demo_collection_is_there(running_site: Site):
     with urllib.request.urlopen(f"{running_site.address}/api/v1/adapters/?limit=100") as answer:
         assert len(json.load(answer)["results"]) >= 24
 
 
+@pytest.mark.site
 def test_a_second_up_on_the_same_data_is_refused_with_a_sentence(running_site: Site):
     done = run_up("--port", "0", "--data", str(running_site.data_dir))
     assert done.returncode == 1
@@ -106,6 +110,7 @@ def test_a_taken_port_is_refused_with_a_sentence(tmp_path: Path):
     assert done.stderr.strip() == expected
 
 
+@pytest.mark.site
 def test_the_secrets_of_a_site_are_its_owners_alone(running_site: Site):
     for name in ("demo-account.json", "secret-key", "valkey/valkey.conf", "valkey/password"):
         assert (running_site.data_dir / name).stat().st_mode & 0o077 == 0
@@ -114,6 +119,7 @@ def test_the_secrets_of_a_site_are_its_owners_alone(running_site: Site):
     assert running_site.token not in logs
 
 
+@pytest.mark.site
 def test_what_dies_is_started_again_and_sigterm_stops_everything_and_the_next_up_keeps_the_data(
     own_site: Site,
 ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -33,9 +34,11 @@ class OtherSite:
 
 
 @contextmanager
-def other_site(folder: Path, **variables: str) -> Iterator[OtherSite]:
-    """The site, up until the block ends; `variables` go into its environment."""
+def other_site(empty_data: Path, folder: Path, **variables: str) -> Iterator[OtherSite]:
+    """The site, up until the block ends; `variables` go into its environment, `empty_data` is the fixture's."""
     data = folder / "data"
+    shutil.copytree(empty_data, data)
+    account = empty_data.with_name("account.json")
     environment = {
         **clean_environment(),
         "LORA_DATA_DIR": str(data),
@@ -44,9 +47,6 @@ def other_site(folder: Path, **variables: str) -> Iterator[OtherSite]:
         "THROTTLE_USER": "100000/5m",
         **variables,
     }
-    account = folder / "account.json"
-    for command in (["migrate", "--noinput", "-v", "0"], ["demo_account", "--file", str(account)]):
-        subprocess.run([sys.executable, "manage.py", *command], cwd=ROOT, env=environment, check=True)
     port = free_port()
     log = folder / "web.log"
     command = [sys.executable, "-m", "gunicorn", "config.wsgi", "--bind", f"127.0.0.1:{port}"]

@@ -33,8 +33,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OtherSite]:
-    with other_site(tmp_path_factory.mktemp("other-site")) as site:
+def site(empty_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OtherSite]:
+    with other_site(empty_data, tmp_path_factory.mktemp("other-site")) as site:
         yield site
 
 

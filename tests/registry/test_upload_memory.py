@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,18 +40,11 @@ class Web:
 
 
 @pytest.fixture
-def web(tmp_path: Path) -> Iterator[Web]:
+def web(empty_data: Path, tmp_path: Path) -> Iterator[Web]:
     """One gunicorn worker on an empty SQLite site."""
     environment = {**clean_environment(), "LORA_DATA_DIR": str(tmp_path / "site"), "LOG_LEVEL": "WARNING"}
-    account = tmp_path / "account.json"
-    for command in (["migrate", "--noinput", "-v", "0"], ["demo_account", "--file", str(account)]):
-        subprocess.run(
-            [sys.executable, "manage.py", *command],
-            cwd=ROOT,
-            env=environment,
-            check=True,
-            capture_output=True,
-        )
+    shutil.copytree(empty_data, tmp_path / "site")
+    account = empty_data.with_name("account.json")
     port = free_port()
     command = [
         sys.executable,
