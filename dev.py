@@ -531,15 +531,19 @@ def test(arguments: list[str]) -> int:
     alone = ["tests/compose/engine", "tests/demo", "tests/test_rights_matrix.py"]
     without = [f"--ignore={path}" for path in [*hub_and_jobs, *alone]]
     in_processes = "not browser and not site"
+    clients = [
+        f"tests/registry/hub/test_{name}.py" for name in ("clients_old", "clients_read", "clients_write")
+    ]
     # More lanes than most machines have cores: each waits for programs it started a good part of the time.
     lanes = {
         "on Postgres": [[*pytest, "--postgres", "-q", *(f"--ignore={path}" for path in hub_and_jobs)]],
         "of the Hub and of jobs, on SQLite and on Postgres": [
             [*pytest, *hub_and_jobs, f"--ignore={alone[0]}", "-m", in_processes, "-q"],
-            [*pytest, *hub_and_jobs, "--postgres", "-q"],
+            [*pytest, *hub_and_jobs, "--postgres", "-q", *(f"--ignore={path}" for path in clients)],
         ],
-        "of the engine, of rights and of the whole site in a browser": [
+        "of the engine, of rights, of clients on Postgres and of the whole site in a browser": [
             [*pytest, *alone, "-m", in_processes, "-q"],
+            [*pytest, *clients, "--postgres", "-q"],
             [*pytest, "-m", "browser or site", "-q"],
         ],
     }
