@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from config import settings
+from web.server import BUSY
 
 worker_class = "web.server.PatientWorker"  # gunicorn's gthread, but slow clients hold no threads
 workers = 2
@@ -46,6 +47,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 def child_exit(server: Any, worker: Any) -> None:
+    BUSY.leave(worker.age)
     if settings.METRICS_DIR:
         from prometheus_client import multiprocess
 

@@ -3,6 +3,10 @@
 gunicorn's threaded worker gives a connection a thread with its first byte, so that as many clients as there are threads
 stop a site by sending a byte a second. Here a thread begins with a whole request: its head, and its body where that is
 small. Larger bodies stream to their reader, in at most half of the threads, and end when they come too slowly.
+
+A connection stays with the process that accepted it, and whoever is quickest accepts: one process may come to hold all of
+a proxy's connections, and work alone. A process that has much more to do than another ends connections with their next
+answer; who asks again over a new one is met by the less busy.
 """
 
 from __future__ import annotations
@@ -20,11 +24,16 @@ from typing import Any
 
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from web.busy import Busy
+
 REQUEST_S = 20.0  # for a head, and a small body, to arrive
 SMALL_BODY = 16 * 1024  # bytes; with the head it has to fit what the kernel keeps for a connection at first
 SEEN_AT_ONCE = 64 * 1024
 SILENCE_S = 30  # after which a body, or somebody who reads an answer, is given up
 SLOWEST_BODY = 1024  # bytes a second, once it has been waited for as long
+MUCH_MORE = 4  # requests at work, than the least busy other process has
+
+BUSY = Busy()
 
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,15})[ \t]*\r\n", re.IGNORECASE)
 # Bodies of which nothing says where they end, or that come only when they are asked for.
@@ -51,19 +60,24 @@ def _body_bytes(head: bytes) -> int:
 
 
 class PatientWorker(ThreadWorker):
-    """Threads for requests that are here. Everything but `handle` runs in the thread of the poller."""
+    """Threads for requests that are here. Everything but `handle…` runs in the thread of the poller."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.most_large = max(1, self.cfg.threads // 2)
         self.large: set[TConn] = set()
         self.large_waiting: deque[TConn] = deque()
+        self.at_work = 0  # requests that have a thread or wait for one
+
+    def init_process(self) -> None:
+        BUSY.say(self.age, 0)
+        super().init_process()
 
     def enqueue_req(self, conn: TConn) -> None:
         """A connection on which a request may begin: a new one, or one that was kept."""
         if self.cfg.is_ssl or (conn.initialized and conn.parser.unreader.buf.getvalue()):
             # What is encrypted, or was read with the request before, cannot be looked at here.
-            super().enqueue_req(conn)
+            self._submit(conn)
             return
         if not conn.initialized:
             patience = struct.pack("ll", SILENCE_S, 0)
@@ -107,15 +121,24 @@ class PatientWorker(ThreadWorker):
                 self.large_waiting.append(conn)
                 return
             self.large.add(conn)
+        self._submit(conn)
+
+    def _submit(self, conn: TConn) -> None:
+        self._count(1)
         super().enqueue_req(conn)
 
+    def _count(self, change: int) -> None:
+        self.at_work += change
+        BUSY.say(self.age, self.at_work)
+
     def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
+        self._count(-1)
         if conn in self.large:
             self.large.discard(conn)
             if self.large_waiting:
                 following = self.large_waiting.popleft()
                 self.large.add(following)
-                super().enqueue_req(following)
+                self._submit(following)
         super().finish_request(conn, fs)
 
     def murder_pending(self) -> None:
@@ -132,6 +155,12 @@ class PatientWorker(ThreadWorker):
         super()._cap_keepalive(deadline)
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, deadline)
+
+    def handle_request(self, req: Any, conn: TConn) -> Any:
+        least = BUSY.least_of_others(self.age)
+        if least is not None and self.at_work > least + MUCH_MORE:
+            req.force_close()
+        return super().handle_request(req, conn)
 
     def handle(self, conn: TConn) -> Any:
         if not self.cfg.is_ssl:

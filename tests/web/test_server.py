@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -64,6 +68,69 @@ def answers(port: int, body: bytes = b"") -> bool:
         return False
     finally:
         connection.close()
+
+
+SLOW_APPLICATION = """
+import os, time
+def application(environ, start_response):
+    time.sleep(0.03)
+    said = str(os.getpid()).encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(said)))])
+    return [said]
+"""
+
+
+def test_connections_that_one_process_holds_are_shared_once_it_has_much_more_to_do(tmp_path: Path):
+    (tmp_path / "slow_application.py").write_text(SLOW_APPLICATION)
+    (tmp_path / "gunicorn.py").write_text(CONFIGURATION)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    command = [sys.executable, "-m", "gunicorn", "slow_application", "--pythonpath", f"{tmp_path},{ROOT}"]
+    command += ["-c", str(tmp_path / "gunicorn.py"), "--bind", f"127.0.0.1:{port}"]
+    process = subprocess.Popen(
+        [*command, "--threads", "16", "--workers", "2"], cwd=ROOT, stderr=subprocess.DEVNULL
+    )
+    clients = [http.client.HTTPConnection("127.0.0.1", port, timeout=20) for _ in range(16)]
+    try:
+        wait_for(
+            lambda: len(children(process.pid)) == 2 and pid_that_answers(port), seconds=30, what="gunicorn"
+        )
+        idle = children(process.pid)[0]
+        os.kill(idle, signal.SIGSTOP)
+        assert idle not in {ask(client) for client in clients}
+        os.kill(idle, signal.SIGCONT)
+        end = time.monotonic() + 60
+        # Each asks again over the connection it has, or over a new one where that was ended with the answer.
+        with ThreadPoolExecutor(len(clients)) as threads:
+            while (shares := Counter(threads.map(ask, clients)))[idle] < 4:
+                assert time.monotonic() < end, shares
+        assert len(shares) == 2
+    finally:
+        for client in clients:
+            client.close()
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def ask(client: http.client.HTTPConnection) -> int:
+    """The process that answers."""
+    client.request("GET", "/")
+    return int(client.getresponse().read())
+
+
+def pid_that_answers(port: int) -> int:
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+    try:
+        return ask(client)
+    except OSError:
+        return 0
+    finally:
+        client.close()
 
 
 @contextlib.contextmanager
