@@ -81,15 +81,17 @@ class Administration(admin.AdminSite):
 
 def _waiting() -> list[Waiting]:
     from compose.models import Composition
-    from registry.models import Adapter, Delivery, Report
+    from registry import moderation
+    from registry.models import Adapter, Delivery
 
     adapters = reverse("admin:registry_adapter_changelist")
     deliveries = reverse("admin:registry_delivery_changelist")
     compositions = reverse("admin:compose_composition_changelist")
-    open_reports = Report.objects.filter(outcome=Report.Outcome.NONE)
     status = Composition.Status
     return [
-        Waiting(open_reports.count(), "reports nobody has looked at", reverse("moderation")),
+        Waiting(
+            moderation.queue().count(), "adapters with reports nobody has looked at", reverse("moderation")
+        ),
         Waiting(
             Adapter.objects.filter(deleted_at=None).exclude(quarantined_at=None).count(),
             "adapters in quarantine",

@@ -206,7 +206,7 @@ def test_the_first_page_says_what_somebody_may_want_to_look_at(staff):
     )
     page = staff.get(reverse("admin:index")).content.decode()
     for said in (
-        "<b>1</b> reports nobody",
+        "<b>1</b> adapters with reports nobody",
         "<b>1</b> adapters in quarantine",
         "<b>0</b> compositions that failed",
     ):
