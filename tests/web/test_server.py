@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import wait_for
+from tests.conftest import free_port, wait_for
 from web import server
 from web.server import Metered, wanted_bytes
 
@@ -40,23 +40,28 @@ control_socket_disable = True
 HEAD = b"GET / HTTP/1.1\r\nHost: here\r\n"
 
 
-@pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    folder = tmp_path_factory.mktemp("server")
-    (folder / "small_application.py").write_text(APPLICATION)
+@contextlib.contextmanager
+def served(folder: Path, application: str, *flags: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """The port of a gunicorn with this application, and its first process."""
+    (folder / "small_application.py").write_text(application)
     (folder / "gunicorn.py").write_text(CONFIGURATION)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free = int(probe.getsockname()[1])
+    port = free_port()
     command = [sys.executable, "-m", "gunicorn", "small_application", "--pythonpath", f"{folder},{ROOT}"]
-    command += ["-c", str(folder / "gunicorn.py"), "--bind", f"127.0.0.1:{free}", "--threads", str(THREADS)]
+    command += ["-c", str(folder / "gunicorn.py"), "--bind", f"127.0.0.1:{port}", *flags]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: answers(free), seconds=30, what="gunicorn")
-        yield free
+        yield port, process
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    folder = tmp_path_factory.mktemp("server")
+    with served(folder, APPLICATION, "--threads", str(THREADS)) as (port, _):
+        wait_for(lambda: answers(port), seconds=30, what="gunicorn")
+        yield port
 
 
 def answers(port: int, body: bytes = b"") -> bool:
@@ -81,36 +86,24 @@ def application(environ, start_response):
 
 
 def test_connections_that_one_process_holds_are_shared_once_it_has_much_more_to_do(tmp_path: Path):
-    (tmp_path / "slow_application.py").write_text(SLOW_APPLICATION)
-    (tmp_path / "gunicorn.py").write_text(CONFIGURATION)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    command = [sys.executable, "-m", "gunicorn", "slow_application", "--pythonpath", f"{tmp_path},{ROOT}"]
-    command += ["-c", str(tmp_path / "gunicorn.py"), "--bind", f"127.0.0.1:{port}"]
-    process = subprocess.Popen(
-        [*command, "--threads", "16", "--workers", "2"], cwd=ROOT, stderr=subprocess.DEVNULL
-    )
-    clients = [http.client.HTTPConnection("127.0.0.1", port, timeout=20) for _ in range(16)]
-    try:
+    with served(tmp_path, SLOW_APPLICATION, "--threads", "16", "--workers", "2") as (port, process):
         wait_for(
             lambda: len(children(process.pid)) == 2 and pid_that_answers(port), seconds=30, what="gunicorn"
         )
-        idle = children(process.pid)[0]
-        os.kill(idle, signal.SIGSTOP)
-        assert idle not in {ask(client) for client in clients}
-        os.kill(idle, signal.SIGCONT)
-        end = time.monotonic() + 60
-        # Each asks again over the connection it has, or over a new one where that was ended with the answer.
-        with ThreadPoolExecutor(len(clients)) as threads:
-            while (shares := Counter(threads.map(ask, clients)))[idle] < 4:
-                assert time.monotonic() < end, shares
-        assert len(shares) == 2
-    finally:
-        for client in clients:
-            client.close()
-        process.terminate()
-        process.wait(timeout=30)
+        with contextlib.ExitStack() as stack:
+            clients = [http.client.HTTPConnection("127.0.0.1", port, timeout=20) for _ in range(16)]
+            for client in clients:
+                stack.callback(client.close)
+            idle = children(process.pid)[0]
+            os.kill(idle, signal.SIGSTOP)
+            assert idle not in {ask(client) for client in clients}
+            os.kill(idle, signal.SIGCONT)
+            end = time.monotonic() + 60
+            # Each asks again over the connection it has, or over a new one where that was ended with the answer.
+            with ThreadPoolExecutor(len(clients)) as threads:
+                while (shares := Counter(threads.map(ask, clients)))[idle] < 4:
+                    assert time.monotonic() < end, shares
+            assert len(shares) == 2
 
 
 def children(pid: int) -> list[int]:
