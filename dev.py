@@ -525,7 +525,7 @@ def test(arguments: list[str]) -> int:
     if arguments or os.environ.get("DATABASE_URL"):
         return subprocess.run([*pytest, *arguments], cwd=ROOT).returncode
     say(
-        "Four lanes of passes beside each other, on SQLite and on Postgres, and what each printed at the end ..."
+        "Passes in four lanes beside each other, on SQLite and on Postgres; what they say is printed at the end."
     )
     hub_and_jobs = ["tests/registry/hub", "tests/compose"]
     alone = ["tests/compose/engine", "tests/demo", "tests/test_rights_matrix.py"]

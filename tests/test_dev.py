@@ -160,6 +160,18 @@ def test_what_dies_is_started_again_and_sigterm_stops_everything_and_the_next_up
             stop_site(again)
 
 
+def test_bytecode_that_may_not_lie_beside_the_sources_is_kept_with_the_packages(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    for told, kept in (("", None), ("1", str(dev.VENV / "bytecode"))):
+        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", told)
+        monkeypatch.setenv("PYTHONPYCACHEPREFIX", "")  # so that it is put back afterwards, or taken away
+        monkeypatch.delenv("PYTHONPYCACHEPREFIX")
+        dev.keep_bytecode()
+        assert "PYTHONDONTWRITEBYTECODE" not in os.environ
+        assert os.environ.get("PYTHONPYCACHEPREFIX") == kept
+
+
 def test_uv_is_told_in_its_own_words_what_pip_was_told(monkeypatch: pytest.MonkeyPatch):
     for name in ("UV_FIND_LINKS", "UV_DEFAULT_INDEX", "UV_INDEX", "SSL_CERT_FILE"):
         monkeypatch.delenv(name, raising=False)
