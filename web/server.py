@@ -129,7 +129,8 @@ class PatientWorker(ThreadWorker):
 
     def _count(self, change: int) -> None:
         self.at_work += change
-        BUSY.say(self.age, self.at_work)
+        if self.alive:
+            BUSY.say(self.age, self.at_work)
 
     def finish_request(self, conn: TConn, fs: Future[Any]) -> None:
         self._count(-1)
@@ -152,6 +153,7 @@ class PatientWorker(ThreadWorker):
 
     def _cap_keepalive(self, deadline: float) -> None:
         """The worker stops: requests that are only beginning are not waited for any longer than kept connections."""
+        BUSY.leave(self.age)  # nobody is to come here instead of where they are
         super()._cap_keepalive(deadline)
         for conn in self.pending_conns:
             conn.timeout = min(conn.timeout, deadline)
