@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from django.apps import AppConfig
 
 if TYPE_CHECKING:
-    from registry.models import Adapter
+    from registry.models import Adapter, Namespace
 
 
 class ComposeConfig(AppConfig):
@@ -14,10 +14,10 @@ class ComposeConfig(AppConfig):
     def ready(self) -> None:
         from registry import publishing
 
-        publishing.BEFORE_PUBLIC.append(_require_public_parents)
+        publishing.BEFORE_SHOWN.append(_require_nameable_parents)
 
 
-def _require_public_parents(adapter: Adapter) -> None:
-    from compose.publishing import require_public_parents  # not at the top: models are not loaded yet
+def _require_nameable_parents(adapter: Adapter, namespace: Namespace, visibility: str) -> None:
+    from compose.publishing import require_nameable_parents  # not at the top: models are not loaded yet
 
-    require_public_parents(adapter)
+    require_nameable_parents(adapter, namespace, visibility)

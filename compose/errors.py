@@ -104,16 +104,16 @@ class RecipeProblem(DomainError):
 
 
 class PrivateParents(DomainError):
-    """A public adapter names its parents, and some of them are private."""
+    """A composed adapter names its parents to whoever sees it, and some of them are not for all of these."""
 
     code = "private_parents"
     status = 409
 
-    def __init__(self, names: list[str]) -> None:
-        shown = ", ".join(names[:5])
+    def __init__(self, names: list[str], readers: str) -> None:
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         super().__init__(
-            f"A public adapter names what it is made of, and of its candidates these are private: {shown}. Publish "
-            "it privately, or make them public first.",
+            f"A composed adapter names what it is made of to {readers}, and of its candidates these are private: {shown}. "
+            "Publish it privately under your own name, or make them public first.",
             fields={"visibility": ["Some of its candidates are private."]},
         )
 

@@ -67,8 +67,7 @@ def publish_composition(
             composition.candidates.select_related("revision__adapter__namespace", "revision__author")
         )
         require_no_quarantine(candidate.revision for candidate in candidates)
-        if visibility == Adapter.Visibility.PUBLIC:
-            _require_public_parents(candidates)
+        _require_nameable(candidates, namespace, visibility)
         _require_new_name(namespace, name)
         licence = derive_licence(_licences(candidates))
         with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="composed-") as folder:
@@ -149,21 +148,28 @@ def _require_publishable(composition: Composition) -> None:
         raise WrongState(f"This composition is already published, as {composition.adapter.full_name}.")
 
 
-def require_public_parents(adapter: Adapter) -> None:
-    """Raises PrivateParents for a composed adapter that may not become public; for one that is no such, nothing."""
+def require_nameable_parents(adapter: Adapter, namespace: Namespace, visibility: str) -> None:
+    """Raises PrivateParents for a composed adapter that may not be in `namespace` with `visibility`, since its files name what
+    its readers there must not know of; for one that is not composed, nothing."""
     composition = Composition.objects.filter(adapter=adapter).first()
     if composition is not None:
-        _require_public_parents(composition.candidates.select_related("revision__adapter__namespace"))
+        candidates = composition.candidates.select_related("revision__adapter__namespace")
+        _require_nameable(candidates, namespace, visibility)
 
 
-def _require_public_parents(candidates: Iterable[Candidate]) -> None:
-    hidden = [
-        candidate.revision.adapter.full_name
-        for candidate in candidates  # also those of weight 0: the recipe names them
-        if candidate.revision.adapter.is_private
-    ]
-    if hidden:
-        raise PrivateParents(hidden)
+def _require_nameable(candidates: Iterable[Candidate], namespace: Namespace, visibility: str) -> None:
+    # Also those of weight 0: the recipe names them.
+    private = [c.revision.adapter for c in candidates if c.revision.adapter.is_private]
+    if visibility != Adapter.Visibility.PUBLIC:
+        # A person's own namespace has one reader, who composed. In an organisation's, its members know its own modules.
+        private = [
+            each for each in private if namespace.is_organisation and each.namespace_id != namespace.pk
+        ]
+    if private:
+        readers = (
+            "everybody" if visibility == Adapter.Visibility.PUBLIC else f"the members of {namespace.name}"
+        )
+        raise PrivateParents([each.full_name for each in private], readers)
 
 
 def _require_new_name(namespace: Namespace, name: str) -> None:

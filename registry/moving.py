@@ -16,21 +16,24 @@ logger = logging.getLogger(__name__)
 
 
 def move(adapter: Adapter, *, actor: User, namespace: Namespace, name: str) -> Adapter:
-    """Call the adapter `namespace/name`. Raises NameTaken, NameNotFree, NameOfBaseModel, InvalidName, Forbidden.
+    """Call the adapter `namespace/name`. Raises NameTaken, NameNotFree, NameOfBaseModel, InvalidName, Forbidden, and what
+    somebody has against its being shown there (`registry.publishing.BEFORE_SHOWN`).
 
     Going back to a name that it had itself is fine.
     """
-    require_change(actor, adapter)
     require_write(actor, namespace)
     check_adapter_name(name)
-    old = (adapter.namespace, adapter.name)
     try:
         with transaction.atomic():
             row = Adapter.objects.select_for_update().select_related("namespace").get(pk=adapter.pk)
+            require_change(actor, row)  # as it is now: somebody may have moved it since the caller looked
+            old = (row.namespace, row.name)
             FormerName.objects.filter(adapter=row, namespace=namespace, name__iexact=name).delete()
             existing = publishing.find_by_name(namespace, name)
             if existing is not None and existing.pk != row.pk:
                 raise NameTaken(existing)
+            if row.is_private and namespace.pk != row.namespace_id:
+                publishing.require_showable(row, namespace, row.visibility)
             row.namespace, row.name = namespace, name
             row.save(update_fields=["namespace", "name"])
             if (old[0].pk, old[1].lower()) != (namespace.pk, name.lower()):

@@ -63,9 +63,9 @@ _MAX_LABEL = 500
 _OWN_LAYOUT = frozenset({"enable_lora", "bdlora", "qalora", "target_parameters", "layer_replication"})
 
 
-# What else must hold before a private adapter becomes public. Whoever stands above this app, and knows more about an
-# adapter than it does, adds a function that refuses by a DomainError.
-BEFORE_PUBLIC: list[Callable[[Adapter], None]] = []
+# What else must hold before more people see a private adapter: the namespace and the visibility it is to have. Whoever stands
+# above this app, and knows more about an adapter than it does, adds a function that refuses by a DomainError.
+BEFORE_SHOWN: list[Callable[[Adapter, Namespace, str], None]] = []
 
 
 class NameNotFree(Conflict):
@@ -241,12 +241,17 @@ def update_adapter(adapter: Adapter, *, actor: User, **changes: Any) -> Adapter:
 
 
 def _change_visibility(adapter: Adapter, visibility: str) -> None:
-    """Raises BadDetail, and what somebody has against its becoming public (`BEFORE_PUBLIC`)."""
+    """Raises BadDetail, and what somebody has against its becoming public (`BEFORE_SHOWN`)."""
     visibility = details.check_visibility(visibility)
     if adapter.is_private and visibility == Adapter.Visibility.PUBLIC:
-        for require in BEFORE_PUBLIC:
-            require(adapter)
+        require_showable(adapter, adapter.namespace, visibility)
     adapter.visibility = visibility
+
+
+def require_showable(adapter: Adapter, namespace: Namespace, visibility: str) -> None:
+    """Raises what somebody has against its being in `namespace` with `visibility` (`BEFORE_SHOWN`)."""
+    for require in BEFORE_SHOWN:
+        require(adapter, namespace, visibility)
 
 
 def withdraw(adapter: Adapter, *, actor: User) -> None:

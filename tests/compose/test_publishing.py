@@ -8,7 +8,7 @@ from rest_framework.test import APIClient
 from compose import jobs, publishing, recipes, worker
 from compose.errors import NoSuchComposition, ParentInQuarantine, PrivateParents, WrongState
 from compose.models import Candidate, Composition
-from registry import moderation, storage
+from registry import moderation, moving, storage
 from registry.cards import split_card
 from registry.models import Adapter
 from registry.names import InvalidName
@@ -166,6 +166,37 @@ def test_private_candidates_are_not_named_in_public(tmp_path):
     with pytest.raises(PrivateParents, match=r"of its candidates these are private: .*/part-1\."):
         publish(composition, visibility="public")
     assert publish(composition, visibility="private").is_private
+
+
+def test_an_organisation_is_not_told_the_private_modules_of_its_member(tmp_path):
+    owner = make_user()
+    base_model = make_base_model()
+    modules = make_modules(base_model, 3, owner=owner)
+    composition = finished(tmp_path, owner=owner, base_model=base_model)
+    organisation = make_organisation(members={owner: "write", make_user(): "read"})
+    own, others = modules[0], modules[1]
+    Adapter.objects.filter(pk=own.pk).update(visibility="private", namespace=organisation)
+    Adapter.objects.filter(pk=others.pk).update(visibility="private")
+    with pytest.raises(PrivateParents, match=rf"to the members of {organisation.name}.*: [^ ]*/part-1\."):
+        publish(composition, namespace=organisation, visibility="private")
+    adapter = publish(composition, visibility="private")
+    with pytest.raises(PrivateParents, match="part-1"):
+        moving.move(adapter, actor=owner, namespace=organisation, name="mixed")
+    adapter.refresh_from_db()
+    assert adapter.namespace == namespace_of(owner)
+    moving.move(adapter, actor=owner, namespace=namespace_of(owner), name="renamed")
+    Adapter.objects.filter(pk=others.pk).update(visibility="public")
+    assert moving.move(adapter, actor=owner, namespace=organisation, name="mixed").namespace == organisation
+
+
+def test_a_public_adapter_moves_although_a_parent_became_private(tmp_path):
+    composition = finished(tmp_path)
+    adapter = publish(composition, visibility="public")
+    parent = composition.candidates.get(position=1).revision.adapter
+    Adapter.objects.filter(pk=parent.pk).update(visibility="private")
+    organisation = make_organisation(members={composition.owner: "write"})
+    moved = moving.move(adapter, actor=composition.owner, namespace=organisation, name="mixed")
+    assert not moved.is_private
 
 
 def test_publishing_by_the_api(tmp_path):
