@@ -15,13 +15,13 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from django.conf import settings
-from django.db import transaction
 from django.db.models import Count, F, Min, Q, QuerySet
 from django.utils import timezone
 
 from compose.errors import LeaseLost
 from compose.models import Errand
 from registry.models import User
+from web.database import after_commit
 from web.errors import DomainError
 
 logger = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ def ring(errand_id: str) -> None:
 
 
 def ring_after_commit(errand: Errand) -> None:
-    transaction.on_commit(lambda: ring(errand.pk))
+    after_commit(ring, errand.pk)
 
 
 def kinds() -> Iterable[Kind[Any]]:

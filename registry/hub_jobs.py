@@ -11,11 +11,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import partial
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, connection
 from django.db.models import F, Q, QuerySet, Value
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -24,6 +23,7 @@ from registry import sealing
 from registry.models import HubJob, ImportJob, JobStatus, PushJob, User
 from registry.models.hub_jobs import UNFINISHED
 from registry.rights import Person
+from web.database import after_commit
 from web.errors import Conflict, DomainError, NotFound
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def start(job: HubJob, token: str) -> None:
     job.rung_at = timezone.now()
     job.save(force_insert=True)
     # After commit, or a fast worker would look for a row that is not there yet.
-    transaction.on_commit(partial(ring, job.pk))
+    after_commit(ring, job.pk)
 
 
 def token_of(job: HubJob) -> str:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -53,6 +52,7 @@ from registry.models import (
 from registry.names import check_adapter_name
 from registry.rights import Quarantined, require_change, require_write
 from registry.search import upkeep
+from web.database import after_commit
 from web.errors import Conflict, Forbidden
 
 logger = logging.getLogger(__name__)
@@ -539,7 +539,7 @@ def write_revision(
     adapter.base_model_label = prepared.base_model_label
     _repeat_facts(adapter, revision)
     # After commit, and whatever becomes of it: a card that is not read now is read within the hour.
-    transaction.on_commit(partial(upkeep.read_card, adapter.pk, revision.pk), robust=True)
+    after_commit(upkeep.read_card, adapter.pk, revision.pk)
     return revision
 
 

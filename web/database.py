@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from typing import Any
 
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, transaction
 
 from web.disk import StorageFull
 from web.errors import DomainError
 
 logger = logging.getLogger(__name__)
-FULL = ("disk is full", "No space left on device")  # SQLite's words, and those that Postgres hands on
+SQLITE_IS_FULL = "disk is full"
+POSTGRES_IS_FULL = "53100"  # its words differ: no space left, or fewer bytes written than asked for
 
 
 class DatabaseAway(DomainError):
@@ -30,4 +33,19 @@ def refusal_of(error: BaseException | None) -> DomainError | None:
     if not isinstance(error, OperationalError | InterfaceError):
         return None
     logger.error("The database does not answer: %s", error)
-    return StorageFull() if any(word in str(error) for word in FULL) else DatabaseAway()
+    is_full = SQLITE_IS_FULL in str(error) or getattr(error.__cause__, "sqlstate", "") == POSTGRES_IS_FULL
+    return StorageFull() if is_full else DatabaseAway()
+
+
+def after_commit(act: Callable[..., object], *arguments: Any) -> None:
+    """Call `act` once what is being written is committed. What goes wrong there is logged: what was written stays written, and
+    whoever asked for it is told so. So it is for what a sweep makes up for.
+    """
+
+    def call() -> None:
+        act(*arguments)
+
+    call.__qualname__ = (
+        act.__qualname__
+    )  # Django's log line names it; a partial has no name, and the line itself fails
+    transaction.on_commit(call, robust=True)

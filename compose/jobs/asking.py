@@ -7,7 +7,6 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -23,6 +22,7 @@ from compose.jobs import log, queue, telling
 from compose.models import Candidate, Composition
 from registry.models import BaseModel, Revision, Task, TaskRow, User
 from registry.rights import require_whole_account, require_writing_token
+from web.database import after_commit
 from web.errors import DomainError
 
 DEFAULT_METHOD = Composition.Method.AUTO
@@ -139,7 +139,7 @@ def request_composition(request: CompositionRequest) -> Composition:
         )
         log.write(composition, f"Asked for, with {len(plan.candidates)} modules and {request.trials} trials.")
         # After commit, or a fast worker would look for a row that is not there yet.
-        transaction.on_commit(partial(queue.ring, composition.pk))
+        after_commit(queue.ring, composition.pk)
     return composition
 
 

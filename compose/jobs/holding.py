@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 from django.db import transaction
@@ -15,6 +14,7 @@ from compose.errors import LeaseLost
 from compose.jobs import lease, log, queue
 from compose.models import Candidate, Composition, Score, Trial
 from registry.models import Blob
+from web.database import after_commit
 
 SHOWN_HIDDEN_ROWS = 20  # always the first, so that a task's other test rows stay hidden
 Status = Composition.Status
@@ -172,7 +172,7 @@ def release(composition: Composition) -> bool:
     released = bool(lease.held(composition).update(**lease.back_in_line()))
     if released:
         log.write(composition, "The worker is going and gave it back; another goes on from its trials.")
-        transaction.on_commit(partial(queue.ring, composition.pk))
+        after_commit(queue.ring, composition.pk)
     return released
 
 

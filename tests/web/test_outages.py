@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from django.db import InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError, transaction
 from django.db.backends.utils import CursorWrapper
 from django.test import Client
+from psycopg.errors import DiskFull
 
+from registry.models import User
 from tests.factories import make_token, make_user
+from web.database import after_commit
 
 pytestmark = pytest.mark.django_db
 AWAY = "does not answer"
@@ -59,9 +62,28 @@ def test_the_apis_refusal_has_its_one_shape(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "words", ["database or disk is full", 'could not extend file "base/1": No space left on device']
+    ("words", "cause"),
+    [
+        ("database or disk is full", None),
+        ('could not extend file "base/1": No space left on device', DiskFull()),
+        ('could not extend file "base/1": wrote only 4096 of 8192 bytes at block 7', DiskFull()),
+    ],
 )
-def test_a_database_whose_disk_is_full_is_507(words, monkeypatch):
+def test_a_database_whose_disk_is_full_is_507(words, cause, monkeypatch):
     client = Client(raise_request_exception=False)
-    fails(monkeypatch, OperationalError(words))
+    error = OperationalError(words)
+    error.__cause__ = cause
+    fails(monkeypatch, error)
     assert client.get("/modules").status_code == 507
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_fails_after_the_commit_undoes_nothing_and_is_logged(caplog):
+    def read_the_card(_):
+        raise OperationalError("database or disk is full")
+
+    with transaction.atomic():
+        user = make_user("ada")
+        after_commit(read_the_card, user.pk)
+    assert User.objects.filter(username="ada").exists()
+    assert "read_the_card" in caplog.text
