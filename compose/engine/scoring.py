@@ -129,7 +129,7 @@ def _check(base: LoadedBase, row: Row, name: str) -> None:
 
 
 class Scorer:
-    """Scores mixes on a fixed set of examples; the base is hooked only while it works."""
+    """Scores mixes on a fixed set of examples; the base is hooked only during its own forwards, not while recordings replay."""
 
     def __init__(
         self,
@@ -150,6 +150,8 @@ class Scorer:
         self._graphs = graphs if graphs is not None else Graphs.for_device(base.device)
         self._limit = tokens_per_forward or _TOKENS[base.device.type]
         self._tokens_of_mixes = _tokens_of_mixes(base)
+        self._vocabulary = base.model.config.get_text_config().vocab_size
+        self._all_rows = self._row_batches(range(len(self._rows)))
 
     @property
     def row_count(self) -> int:
@@ -159,8 +161,8 @@ class Scorer:
         """Score every mix on every row; the numbers do not depend on how rows are batched (1e-5 relative)."""
         # They stay on the device until the end, so that no forward waits for the one before it.
         sums = torch.zeros(len(self._rows), len(mixes), dtype=torch.float64, device=self._base.device)
-        with self._mixer.attached(fused=True), torch.inference_mode():
-            for chosen in self._row_batches():
+        with torch.inference_mode():
+            for chosen in self._all_rows:
                 rows = [self._rows[index] for index in chosen]
                 size = self._mixes_at_once(rows)
                 for start in range(0, len(mixes), size):
@@ -174,7 +176,7 @@ class Scorer:
 
     def losses(self, mixes: Sequence[Mix]) -> list[float]:
         """Mean token loss of every mix over all rows as one batch, in nats."""
-        if len(mixes) == 1 and len(self._row_batches()) == 1:
+        if len(mixes) == 1 and len(self._all_rows) == 1:
             return [self._batch_mean(mixes[0])]
         return self.row_losses(mixes).means()
 
@@ -186,7 +188,7 @@ class Scorer:
     def _batch_mean(self, mix: Mix) -> float:
         """The loss as the model itself computes it, in one float32 mean: `lorahub` must not differ by a rounding."""
         try:
-            with self._mixer.attached(fused=True), torch.inference_mode():
+            with torch.inference_mode():
                 logits, labels = self._mixed_logits([mix], self._rows)
                 flat = logits.float().reshape(-1, logits.shape[-1])
                 loss = functional.cross_entropy(flat, labels.reshape(-1), ignore_index=IGNORED)
@@ -203,8 +205,8 @@ class Scorer:
         classes: dict[int, Tensor] = {}  # by row; chosen when the first mix meets it
         parts, examples = [], []
         respond = partial(self._respond, classes=classes)
-        with self._mixer.attached(fused=True), torch.inference_mode():
-            for chosen in self._row_batches():
+        with torch.inference_mode():
+            for chosen in self._all_rows:
                 rows = [self._rows[index] for index in chosen]
                 size = self._mixes_at_once(rows)
                 told = [
@@ -248,9 +250,9 @@ class Scorer:
         self.evaluations += 1
         return loss / tokens, (total / tokens).tolist()
 
-    def _row_batches(self, examples: Sequence[int] | None = None) -> list[list[int]]:
+    def _row_batches(self, examples: Sequence[int]) -> list[list[int]]:
         """Rows of one forward. All together, as the reference does, unless that is more than one forward takes."""
-        everything = list(range(len(self._rows)) if examples is None else examples)
+        everything = list(examples)
         if self._cost([self._rows[index] for index in everything]) <= self._limit:
             return [everything]
         by_length = sorted(everything, key=lambda index: self._rows[index].tokens)
@@ -269,7 +271,7 @@ class Scorer:
         """Padded tokens of these rows, or more where the vocabulary makes logits the larger part."""
         inputs, labels = max(len(r.inputs) for r in rows), max(len(r.labels) for r in rows)
         kept = labels if self._base.kind == "seq2seq" else _kept_positions(rows)
-        logit_bytes = kept * self._base.model.config.get_text_config().vocab_size * 4
+        logit_bytes = kept * self._vocabulary * 4
         by_logits = logit_bytes * self._limit / _LOGIT_BYTES[self._base.device.type]
         return len(rows) * max(inputs + labels, int(by_logits))
 
@@ -290,8 +292,9 @@ class Scorer:
                 inputs = {name: tensor.repeat(groups, 1) for name, tensor in batch.inputs.items()}
 
                 def forward(weights: Tensor) -> Tensor:
-                    self._mixer.assign_weights(kind, weights, rows=len(rows))
-                    outputs = self._base.model(**inputs, use_cache=False, **batch.options)
+                    with self._mixer.attached(fused=True):
+                        self._mixer.assign_weights(kind, weights, rows=len(rows))
+                        outputs = self._base.model(**inputs, use_cache=False, **batch.options)
                     return self._wanted(outputs.logits, batch)
 
                 return forward
@@ -299,9 +302,11 @@ class Scorer:
             weights = torch.tensor([mix.mixing_weights for mix in mixes], dtype=torch.float32)
             logits = self._graphs.logits((kind, *map(id, rows)), weights, prepared)
             if logits is not None:
-                return logits, self._wanted_labels(batch).repeat(len(mixes), 1)
-        self._mixer.assign([(mix, len(rows)) for mix in mixes], once=True)
-        return self._logits(rows, repeats=len(mixes))
+                labels = self._wanted_labels(batch)
+                return logits, labels if len(mixes) == 1 else labels.repeat(len(mixes), 1)
+        with self._mixer.attached(fused=True):
+            self._mixer.assign([(mix, len(rows)) for mix in mixes], once=True)
+            return self._logits(rows, repeats=len(mixes))
 
     def _may_be_recorded(self, mixes: Sequence[Mix], rows: Sequence[Row]) -> bool:
         """Whether the mixes are of one kind and use most of the modules; those of a few have a cheaper way.

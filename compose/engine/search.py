@@ -32,7 +32,8 @@ class LoraHubSearch:
         # The package seeds numpy's global state, from which nevergrad draws its own seed at first use.
         drawn = np.random.RandomState(seed).randint(2**32, dtype=np.uint32)
         array.random_state = np.random.RandomState(drawn)
-        self._optimizer = ng.optimizers.NGOpt(parametrization=array, budget=budget)
+        # What NGOpt chose, without NGOpt, which keeps every point and loss a second time and else only passes them on.
+        self._optimizer = ng.optimizers.NGOpt(parametrization=array, budget=budget).optim
         self._asked: ng.p.Parameter | None = None
 
     def ask(self) -> list[tuple[float, ...]]:
