@@ -16,9 +16,10 @@ from compose import candidates, examples, jobs, naming, publishing, recipes, ser
 from compose.engine.types import ExportForm
 from compose.errors import BadSetting
 from compose.models import Composition, Trial
+from registry.api_parts import person_of
 from registry.authentication import SignedIn
 from registry.idempotency import idempotent
-from registry.models import BaseModel, Task, User
+from registry.models import BaseModel, Task
 from registry.rights import writable_namespace
 from web.errors import DomainError, NotFound
 
@@ -116,7 +117,7 @@ class CompositionPublish(APIView):
         given.is_valid(raise_exception=True)
         wanted = dict(given.validated_data)
         namespace = writable_namespace(request.user, wanted.pop("namespace", request.user.get_username()))
-        publishing.publish_composition(composition, actor=_person(request), namespace=namespace, **wanted)
+        publishing.publish_composition(composition, actor=person_of(request), namespace=namespace, **wanted)
         published = jobs.visible_composition(request.user, id)
         return _answer(request, published, status.HTTP_201_CREATED)
 
@@ -162,7 +163,7 @@ class CompositionTry(APIView):
         composition = jobs.visible_composition(request.user, id)
         given = serializers.TryoutRequestSerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        asked = tryouts.ask(composition, _person(request), given.validated_data["text"])
+        asked = tryouts.ask(composition, person_of(request), given.validated_data["text"])
         answer = Response(serializers.TryoutSerializer(asked).data, status=status.HTTP_202_ACCEPTED)
         answer["Location"] = request.build_absolute_uri(f"{request.path}{asked.pk}/")
         return answer
@@ -192,12 +193,6 @@ class CompositionRecipe(APIView):
         return Response(recipes.recipe_for(jobs.visible_composition(request.user, id), request.user))
 
 
-def _person(request: Request) -> User:
-    """Who asks; the permissions have turned everybody else away."""
-    assert isinstance(request.user, User)
-    return request.user
-
-
 def _dry_run(given: dict[str, Any], request: Request) -> dict[str, Any]:
     try:
         answer = jobs.dry_run(_wanted(given, request))
@@ -215,7 +210,7 @@ def _wanted(given: dict[str, Any], request: Request) -> jobs.CompositionRequest:
     # Text of another format than its rows is the reader's to refuse; rows need none.
     text_format = given["format"]
     return jobs.CompositionRequest(
-        owner=_person(request),
+        owner=person_of(request),
         base_model=base_model,
         task=task,
         examples=examples.parse_examples(few_shot, text_format) if few_shot or not task else [],

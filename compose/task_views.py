@@ -21,7 +21,7 @@ from rest_framework.views import APIView
 
 from compose import daily_limit, job_page, leaderboards
 from compose.leaderboards import Board
-from registry.api import only
+from registry.api_parts import only
 from registry.models import Adapter, Task, TaskRow
 from registry.search import tasks_shown_to
 from web.api_schema import refusals

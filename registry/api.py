@@ -1,64 +1,43 @@
-"""REST over the registry: doors that parse, call one domain function, and answer."""
+"""REST over adapters: doors that parse, call one domain function, and answer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from django.db.models import Count, IntegerField, OuterRef, Prefetch, Q, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import QuerySet
 from django.http.response import HttpResponseBase
 from django.urls import reverse
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import generics
-from rest_framework.negotiation import BaseContentNegotiation
-from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from registry import base_models, downloads, publishing, search, uploads
-from registry.authentication import SignedIn
-from registry.idempotency import HEADER, idempotent
+from registry import downloads, publishing, search, uploads
+from registry.api_parts import BYTES, IDEMPOTENCY_KEY, AnyType, only, person_of
+from registry.idempotency import idempotent
 from registry.models import (
     Adapter,
-    BaseModel,
-    BaseModelFile,
-    Membership,
     Revision,
     RevisionFile,
-    Task,
-    TaskRow,
-    Token,
-    User,
 )
 from registry.rights import visible_adapter, writable_adapter, writable_namespace
-from registry.search import AdapterQuery, BadParameter
+from registry.search import AdapterQuery
 from registry.serializers import (
     AdapterChangesSerializer,
     AdapterDetailSerializer,
     AdapterSerializer,
-    BaseModelDetailSerializer,
-    BaseModelSerializer,
     FacetsSerializer,
     FileListSerializer,
     HashMatchSerializer,
-    NewBaseModelSerializer,
     PublishSerializer,
     ReportSerializer,
     RevisionSerializer,
-    TaskSerializer,
     UploadSerializer,
-    WhoAmISerializer,
 )
 from web.api_schema import refusals
-from web.errors import NotFound
 
-BYTES = OpenApiResponse(OpenApiTypes.BINARY, description="The bytes, as an attachment.")
-IDEMPOTENCY_KEY = OpenApiParameter(
-    HEADER, str, OpenApiParameter.HEADER, description="The same key with the same request is done once a day."
-)
 REVISION = OpenApiParameter(
     "revision", str, description="Branch, tag, or commit (7 or more digits); the newest unless given."
 )
@@ -96,36 +75,6 @@ LIST_PARAMETERS = [
         + " ".join(f"{name}: {meaning}." for name, meaning in search.SORTS.items()),
     ),
 ]
-
-
-def only(request: Request, *allowed: str) -> dict[str, str]:
-    """The query parameters, each given once. Raises BadParameter for one that is not among `allowed`."""
-    found: dict[str, str] = {}
-    for name, values in request.query_params.lists():
-        if name not in allowed:
-            known = ", ".join(allowed) or "none"
-            raise BadParameter(name, f"{name[:60]!r} is no parameter here. There are: {known}.")
-        if len(values) > 1:
-            raise BadParameter(name, f"{name!r} is given {len(values)} times; give it once.")
-        if "\x00" in values[0]:
-            raise BadParameter(name, f"{name!r} holds a NUL character.")
-        found[name] = values[0]
-    return found
-
-
-class AnyType(BaseContentNegotiation):
-    """Files are sent as what they are, whatever the client says it accepts."""
-
-    def select_parser(self, request: Any, parsers: Any) -> Any:
-        return parsers[0]
-
-    def select_renderer(
-        self, request: Any, renderers: Any, format_suffix: Any = None
-    ) -> tuple[BaseRenderer, str]:
-        return renderers[0], renderers[0].media_type
-
-
-# --- Adapters ----------------------------------------------------------------------------------------------
 
 
 class AdapterContext(APIView):
@@ -201,7 +150,7 @@ class AdapterList(AdapterContext, generics.ListAPIView[Adapter]):
         namespace = writable_namespace(request.user, owner, adapter=fields["name"])
         before = Adapter.objects.filter(namespace=namespace, name__iexact=fields["name"]).first()
         adapter = publishing.publish(
-            author=_person(request),
+            author=person_of(request),
             namespace=namespace,
             name=fields["name"],
             files=uploads.collect(fields["files"]),
@@ -261,7 +210,7 @@ class AdapterValidate(APIView):
         form = UploadSerializer(data=request.data)
         form.is_valid(raise_exception=True)
         report = publishing.validate(
-            author=_person(request),
+            author=person_of(request),
             files=uploads.collect(form.validated_data["files"]),
             base_model=form.validated_data["base_model"],
         )
@@ -290,7 +239,7 @@ class AdapterDetail(AdapterContext):
         adapter = writable_adapter(request.user, namespace, name)
         form = AdapterChangesSerializer(data=request.data)
         form.is_valid(raise_exception=True)
-        publishing.update_adapter(adapter, actor=_person(request), **form.validated_data)
+        publishing.update_adapter(adapter, actor=person_of(request), **form.validated_data)
         return _detail(self, visible_adapter(request.user, namespace, name))
 
     @extend_schema(
@@ -300,7 +249,7 @@ class AdapterDetail(AdapterContext):
     def delete(self, request: Request, namespace: str, name: str) -> Response:
         """Delete an adapter. What was composed from it keeps its lineage; the name is not handed out again."""
         only(request)
-        publishing.withdraw(writable_adapter(request.user, namespace, name), actor=_person(request))
+        publishing.withdraw(writable_adapter(request.user, namespace, name), actor=person_of(request))
         return Response(status=204)
 
 
@@ -400,11 +349,6 @@ class Archive(APIView):
         return downloads.archive_response(revision, head=is_head)
 
 
-def _person(request: Request) -> User:
-    assert isinstance(request.user, User)
-    return request.user
-
-
 def _revision(request: Request, namespace: str, name: str) -> Revision:
     parameters = only(request, "revision")
     adapter = visible_adapter(request.user, namespace, name)
@@ -414,192 +358,3 @@ def _revision(request: Request, namespace: str, name: str) -> Revision:
 def _detail(view: AdapterContext, adapter: Adapter) -> Response:
     adapter.composes_with = search.family_size(adapter, person=view.request.user)
     return Response(AdapterDetailSerializer(adapter, context=view.get_serializer_context()).data)
-
-
-# --- Base models -------------------------------------------------------------------------------------------
-
-
-def _with_adapter_counts(rows: QuerySet[BaseModel], person: Any) -> QuerySet[BaseModel]:
-    visible = (
-        Adapter.objects.visible_to(person)
-        .filter(base_model=OuterRef("pk"))
-        .order_by()
-        .values("base_model")
-        .annotate(rows=Count("pk"))
-        .values("rows")
-    )
-    counted = Coalesce(Subquery(visible), 0, output_field=IntegerField())
-    return rows.annotate(visible_adapters=counted).prefetch_related("aliases")
-
-
-class BaseModelList(generics.ListAPIView[BaseModel]):
-    serializer_class = BaseModelSerializer
-    keyset_order = ("name", "id")
-    queryset = BaseModel.objects.none()
-
-    def get_queryset(self) -> QuerySet[BaseModel]:
-        asked = only(self.request, "q", "kind", "cursor", "limit")
-        rows = BaseModel.objects.all()
-        if asked.get("q"):
-            rows = rows.filter(
-                Q(name__icontains=asked["q"])
-                | Q(pk__in=BaseModel.objects.filter(aliases__text__icontains=asked["q"]).values("pk"))
-            )
-        if asked.get("kind"):
-            if asked["kind"] not in BaseModel.Kind.values:
-                raise BadParameter("kind", f"'kind' is one of {', '.join(BaseModel.Kind.values)}.")
-            rows = rows.filter(kind=asked["kind"])
-        return _with_adapter_counts(rows, self.request.user)
-
-    @extend_schema(
-        operation_id="base_models_list",
-        parameters=[
-            OpenApiParameter("q", str, description="Part of its name or of another name."),
-            OpenApiParameter("kind", str, enum=BaseModel.Kind.values),
-        ],
-        responses={200: BaseModelSerializer(many=True), **refusals(400, 401)},
-    )
-    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Base models that are known here, by name."""
-        return super().get(request, *args, **kwargs)
-
-    @extend_schema(
-        operation_id="base_models_add",
-        request=NewBaseModelSerializer,
-        parameters=[IDEMPOTENCY_KEY],
-        responses={201: BaseModelDetailSerializer, **refusals(400, 401, 403, 409, 415, 422)},
-    )
-    @idempotent
-    def post(self, request: Request) -> Response:
-        """Make a base model known by its config.json; adapters that waited for it are checked. Takes some seconds."""
-        only(request)
-        form = NewBaseModelSerializer(data=request.data)
-        form.is_valid(raise_exception=True)
-        base_model = base_models.add_base_model(**form.validated_data)
-        answer = _base_model_detail(request, base_model.name)
-        answer.status_code = 201
-        return answer
-
-
-class BaseModelDetail(APIView):
-    @extend_schema(
-        operation_id="base_models_read",
-        responses={200: BaseModelDetailSerializer, **refusals(400, 401, 404)},
-    )
-    def get(self, request: Request, name: str) -> Response:
-        """A base model by its id or another of its names, with the sizes of its matrices."""
-        only(request)
-        return _base_model_detail(request, name)
-
-
-class BaseModelFileDownload(APIView):
-    content_negotiation_class = AnyType
-
-    @extend_schema(
-        operation_id="base_models_file",
-        parameters=[OpenApiParameter("Range", str, OpenApiParameter.HEADER)],
-        responses={200: BYTES, 206: BYTES, **refusals(400, 401, 404, 416)},
-    )
-    def get(self, request: Request, name: str, path: str) -> HttpResponseBase:
-        """A file of a base model that is hosted here."""
-        only(request)
-        base_model = base_models.base_model_called(name)
-        found = (
-            base_model.files.select_related("blob") if "\x00" not in path else BaseModelFile.objects.none()
-        )
-        file = found.filter(path=path).first()
-        if file is None:
-            raise NotFound(f"{base_model.name} has no file of this name here.")
-        return downloads.file_response(request._request, file.blob, file.path)
-
-
-def _base_model_detail(request: Request, name: str) -> Response:
-    known = base_models.base_model_called(name)
-    rows = _with_adapter_counts(BaseModel.objects.filter(pk=known.pk), request.user)
-    base_model = rows.prefetch_related("files__blob").get()
-
-    def file_url(file: BaseModelFile) -> str:
-        return request.build_absolute_uri(reverse("api_base_model_file", args=[base_model.name, file.path]))
-
-    context = {"request": request, "file_url": file_url}
-    return Response(BaseModelDetailSerializer(base_model, context=context).data)
-
-
-# --- Tasks and people --------------------------------------------------------------------------------------
-
-
-def _tasks(person: Any) -> QuerySet[Task]:
-    """Tasks with their few-shot rows and the number of their hidden ones."""
-    shown = TaskRow.objects.filter(split=TaskRow.Split.FEW_SHOT)
-    hidden = (
-        TaskRow.objects.filter(task=OuterRef("pk"), split=TaskRow.Split.TEST)
-        .order_by()
-        .values("task")
-        .annotate(rows=Count("pk"))
-        .values("rows")
-    )
-    return (
-        search.tasks_shown_to(person)
-        .select_related("base_model")
-        .prefetch_related(Prefetch("rows", queryset=shown, to_attr="shown_rows"))
-        .annotate(hidden_rows=Coalesce(Subquery(hidden), 0, output_field=IntegerField()))
-    )
-
-
-class TaskList(generics.ListAPIView[Task]):
-    serializer_class = TaskSerializer
-    keyset_order = ("slug",)
-    queryset = Task.objects.none()
-
-    def get_queryset(self) -> QuerySet[Task]:
-        asked = only(self.request, "q", "held_out", "base", "cursor", "limit")
-        rows = _tasks(self.request.user)
-        if asked.get("q"):
-            rows = rows.filter(Q(title__icontains=asked["q"]) | Q(slug__icontains=asked["q"]))
-        held_out = search.yes_or_no("held_out", asked.get("held_out", ""))
-        if held_out is not None:
-            rows = rows.filter(is_held_out=held_out)
-        if asked.get("base"):
-            rows = rows.filter(base_model__name__iexact=asked["base"])
-        return rows
-
-    @extend_schema(
-        operation_id="tasks_list",
-        parameters=[
-            OpenApiParameter("q", str, description="Part of its title or slug."),
-            OpenApiParameter("held_out", str, enum=["yes", "no"]),
-            OpenApiParameter("base", str, description="Base model."),
-        ],
-        responses={200: TaskSerializer(many=True), **refusals(400, 401)},
-    )
-    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Tasks by slug. A held-out one has few-shot rows in `examples`, to compose for; its test rows stay hidden."""
-        return super().get(request, *args, **kwargs)
-
-
-class TaskDetail(APIView):
-    @extend_schema(operation_id="tasks_read", responses={200: TaskSerializer, **refusals(400, 401, 404)})
-    def get(self, request: Request, slug: str) -> Response:
-        """One task."""
-        only(request)
-        task = _tasks(request.user).filter(slug=slug).first()
-        if task is None:
-            raise NotFound(f"There is no task {slug[:100]!r}.")
-        return Response(TaskSerializer(task, context={"request": request}).data)
-
-
-class WhoAmI(APIView):
-    permission_classes = [SignedIn]
-    takes_limited_tokens = True
-
-    @extend_schema(operation_id="whoami", responses={200: WhoAmISerializer, **refusals(401)})
-    def get(self, request: Request) -> Response:
-        """Whose token this is, and where it may publish."""
-        only(request)
-        roles = Membership.objects.filter(user=_person(request)).select_related("namespace").order_by("pk")
-        content = {
-            "username": request.user.get_username(),
-            "namespaces": roles,
-            "token": request.auth if isinstance(request.auth, Token) else None,
-        }
-        return Response(WhoAmISerializer(content).data)

@@ -1,6 +1,6 @@
 from django.urls import path, re_path
 
-from registry import api, organisations_api
+from registry import api, base_models_api, organisations_api, tasks_api
 
 urlpatterns = [
     path("adapters/", api.AdapterList.as_view(), name="api_adapters"),
@@ -14,15 +14,15 @@ urlpatterns = [
     ),
     path("adapters/<str:namespace>/<str:name>/archive", api.Archive.as_view(), name="api_archive"),
     path("hashes/<str:sha256>/", api.HashMatches.as_view(), name="api_hashes"),
-    path("base-models/", api.BaseModelList.as_view(), name="api_base_models"),
+    path("base-models/", base_models_api.BaseModelList.as_view(), name="api_base_models"),
     re_path(
         r"^base-models/(?P<name>[^/]+(?:/[^/]+)?)/files/(?P<path>.+)$",
-        api.BaseModelFileDownload.as_view(),
+        base_models_api.BaseModelFileDownload.as_view(),
         name="api_base_model_file",
     ),
-    path("base-models/<path:name>/", api.BaseModelDetail.as_view(), name="api_base_model"),
-    path("tasks/", api.TaskList.as_view(), name="api_tasks"),
-    path("tasks/<slug:slug>/", api.TaskDetail.as_view(), name="api_task"),
+    path("base-models/<path:name>/", base_models_api.BaseModelDetail.as_view(), name="api_base_model"),
+    path("tasks/", tasks_api.TaskList.as_view(), name="api_tasks"),
+    path("tasks/<slug:slug>/", tasks_api.TaskDetail.as_view(), name="api_task"),
     path("organizations/", organisations_api.OrganisationList.as_view(), name="api_organisations"),
     path(
         "organizations/<str:name>/", organisations_api.OrganisationDetail.as_view(), name="api_organisation"
@@ -35,5 +35,5 @@ urlpatterns = [
     ),
     path("invitations/", organisations_api.InvitationList.as_view(), name="api_invitations"),
     path("invitations/<str:name>/", organisations_api.InvitationDetail.as_view(), name="api_invitation"),
-    path("whoami/", api.WhoAmI.as_view(), name="api_whoami"),
+    path("whoami/", tasks_api.WhoAmI.as_view(), name="api_whoami"),
 ]

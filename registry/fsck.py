@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from django.utils import timezone
 
-from registry import storage
+from registry import storage, sweeping
 from registry.models import Blob
 
 MISSING = "missing"
@@ -26,7 +26,7 @@ class Finding:
     name: str
     users: tuple[str, ...] = ()
     blob: Blob | None = None
-    orphan: storage.StoredObject | None = None
+    orphan: sweeping.StoredObject | None = None
 
     def __str__(self) -> str:
         wanted = f", wanted by {' and '.join(self.users)}" if self.users else ""
@@ -35,7 +35,7 @@ class Finding:
 
 def check(*, hashes: bool = True) -> Iterator[Finding]:
     """Everything that is wrong, as it is found. With `hashes` all bytes are read; without, only sizes are compared."""
-    found = {thing.name: thing for thing in storage.stored_objects()}
+    found = {thing.name: thing for thing in sweeping.stored_objects()}
     expected = set()
     for blob in Blob.objects.order_by("pk").iterator(chunk_size=500):
         name = storage.key(blob.sha256)
@@ -53,7 +53,7 @@ def check(*, hashes: bool = True) -> Iterator[Finding]:
             yield Finding(ORPHAN, name, orphan=thing)
 
 
-def _wrong(blob: Blob, thing: storage.StoredObject | None, *, hashes: bool) -> str:
+def _wrong(blob: Blob, thing: sweeping.StoredObject | None, *, hashes: bool) -> str:
     if thing is None:
         # Listed before the row was read: it may have come since.
         return "" if storage.has_bytes(blob) else MISSING
@@ -89,19 +89,19 @@ def repair(finding: Finding) -> str:
     with the wrong content go, so that the next upload of the right ones heals the blob: they could be served to nobody.
     """
     if finding.orphan is not None and finding.kind == ORPHAN:
-        cutoff = timezone.now() - storage.UNREFERENCED_BLOBS_KEPT
+        cutoff = timezone.now() - sweeping.UNREFERENCED_BLOBS_KEPT
         if finding.orphan.stored_at >= cutoff:
             return ""
-        storage.adopt(finding.orphan)
-        return "removed" if storage.remove_if_unwanted(finding.name.rpartition("/")[2]) else ""
+        sweeping.adopt(finding.orphan)
+        return "removed" if sweeping.remove_if_unwanted(finding.name.rpartition("/")[2]) else ""
     if finding.blob is None:
         return ""
     if finding.kind in {WRONG_SIZE, WRONG_HASH}:
         storage.put_aside(finding.blob)
-        if not finding.users and storage.remove_if_unwanted(finding.blob.sha256):
+        if not finding.users and sweeping.remove_if_unwanted(finding.blob.sha256):
             return "put aside, and its row removed: nothing wanted it"
         return "put aside; send the same file again to heal it"
-    if not finding.users and storage.remove_if_unwanted(finding.blob.sha256):
+    if not finding.users and sweeping.remove_if_unwanted(finding.blob.sha256):
         return "its row removed: nothing wanted it"
     return ""
 

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from registry import downloads, hub_jobs, import_jobs, importing, push_jobs
-from registry.api import IDEMPOTENCY_KEY, only
+from registry.api_parts import IDEMPOTENCY_KEY, only
 from registry.authentication import SignedIn
 from registry.idempotency import idempotent
 from registry.models import Adapter, HubJob, ImportItem, ImportJob, JobStatus, PushJob, User

@@ -11,9 +11,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from registry import organisations, rights
-from registry.api import only
+from registry.api_parts import only, person_of
 from registry.authentication import SignedIn
-from registry.models import Membership, Namespace, User
+from registry.models import Membership, Namespace
 from registry.serializers import StrictSerializer
 from web.api_schema import refusals
 
@@ -69,7 +69,7 @@ class OrganisationList(APIView):
     def get(self, request: Request) -> Response:
         """The organisations that you belong to."""
         only(request)
-        rows = organisations.organisations_of(_person(request))
+        rows = organisations.organisations_of(person_of(request))
         return Response([_about(row.namespace, row.role) for row in rows])
 
     @extend_schema(
@@ -80,7 +80,7 @@ class OrganisationList(APIView):
     def post(self, request: Request) -> Response:
         """Found an organisation; you are its first admin."""
         given = _read(NewOrganisationSerializer, request)
-        organisation = organisations.create_organisation(founder=_person(request), **given)
+        organisation = organisations.create_organisation(founder=person_of(request), **given)
         return _detail(request, organisation, status=201)
 
 
@@ -105,7 +105,7 @@ class OrganisationDetail(APIView):
         """Change the name that is shown."""
         organisation = _organisation(request, name)
         given = _read(OrganisationChangesSerializer, request)
-        organisations.rename(organisation, actor=_person(request), **given)
+        organisations.rename(organisation, actor=person_of(request), **given)
         return _detail(request, organisation)
 
     @extend_schema(
@@ -114,7 +114,7 @@ class OrganisationDetail(APIView):
     )
     def delete(self, request: Request, name: str) -> Response:
         """Delete an organisation with all its adapters. Its name is not handed out again."""
-        organisations.delete_organisation(_organisation(request, name), actor=_person(request))
+        organisations.delete_organisation(_organisation(request, name), actor=person_of(request))
         return Response(status=204)
 
 
@@ -129,7 +129,7 @@ class MemberList(APIView):
     def post(self, request: Request, name: str) -> Response:
         """Ask somebody to join. They belong to it once they accept."""
         organisation = _organisation(request, name)
-        organisations.invite(organisation, actor=_person(request), **_read(InviteSerializer, request))
+        organisations.invite(organisation, actor=person_of(request), **_read(InviteSerializer, request))
         return _detail(request, organisation, status=201)
 
 
@@ -145,7 +145,7 @@ class MemberDetail(APIView):
         """Give a member another role."""
         organisation = _organisation(request, name)
         given = _read(RoleSerializer, request)
-        organisations.change_role(organisation, actor=_person(request), username=username, **given)
+        organisations.change_role(organisation, actor=person_of(request), username=username, **given)
         return _detail(request, organisation)
 
     @extend_schema(
@@ -155,7 +155,7 @@ class MemberDetail(APIView):
     def delete(self, request: Request, name: str, username: str) -> Response:
         """Take a member out, or leave yourself. The last admin stays."""
         organisation = _organisation(request, name)
-        organisations.remove(organisation, actor=_person(request), username=username)
+        organisations.remove(organisation, actor=person_of(request), username=username)
         return Response(status=204)
 
 
@@ -169,7 +169,7 @@ class InvitationList(APIView):
     def get(self, request: Request) -> Response:
         """The organisations that ask you to join."""
         only(request)
-        rows = organisations.invitations_for(_person(request))
+        rows = organisations.invitations_for(person_of(request))
         return Response(InvitationSerializer(rows, many=True).data)
 
 
@@ -183,7 +183,7 @@ class InvitationDetail(APIView):
     )
     def post(self, request: Request, name: str) -> Response:
         """Join an organisation that asked you."""
-        membership = organisations.accept(name, person=_person(request))
+        membership = organisations.accept(name, person=person_of(request))
         return _detail(request, membership.namespace)
 
     @extend_schema(
@@ -192,13 +192,8 @@ class InvitationDetail(APIView):
     )
     def delete(self, request: Request, name: str) -> Response:
         """Do not join."""
-        organisations.decline(name, person=_person(request))
+        organisations.decline(name, person=person_of(request))
         return Response(status=204)
-
-
-def _person(request: Request) -> User:
-    assert isinstance(request.user, User)
-    return request.user
 
 
 def _read(serializer: type[StrictSerializer], request: Request) -> dict[str, Any]:
@@ -208,7 +203,7 @@ def _read(serializer: type[StrictSerializer], request: Request) -> dict[str, Any
 
 
 def _organisation(request: Request, name: str) -> Namespace:
-    return rights.member_organisation(_person(request), name)
+    return rights.member_organisation(person_of(request), name)
 
 
 def _about(organisation: Namespace, role: str) -> dict[str, Any]:
@@ -218,7 +213,7 @@ def _about(organisation: Namespace, role: str) -> dict[str, Any]:
 def _detail(request: Request, organisation: Namespace, *, status: int = 200) -> Response:
     members = list(organisations.members_of(organisation))
     role = next(member.role for member in members if member.user_id == request.user.pk)
-    is_admin = rights.is_admin(_person(request), organisation)
+    is_admin = rights.is_admin(person_of(request), organisation)
     content = {
         **_about(organisation, role),
         "members": members,

@@ -11,7 +11,6 @@ import errno
 import hashlib
 import logging
 import os
-import re
 import secrets
 import shutil
 import time
@@ -19,7 +18,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -30,7 +28,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
-from registry.models import Blob, SentBlob
+from registry.models import Blob
 from web.disk import StorageBroken, StorageFull, failures_in_words
 from web.errors import DomainError
 
@@ -40,12 +38,7 @@ logger = logging.getLogger(__name__)
 CHUNK_BYTES = 1024 * 1024
 MAX_GIT_BYTES = 32 * 1024**2  # larger files are known by their sha256 alone, as Git LFS has them
 THREADED_BYTES = 256 * 1024  # below that, handing a chunk to threads takes longer than hashing it
-TEMP_FILES_KEPT = timedelta(hours=1)
-CACHED_BLOBS_KEPT = timedelta(days=7)
-UNREFERENCED_BLOBS_KEPT = timedelta(days=1)
-ORPHANS_ASKED_AT_ONCE = 500
 DAMAGED = "damaged/"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class HashMismatch(DomainError):
@@ -103,10 +96,10 @@ def part_beside(place: Path) -> Path:
 def digest(path: Path, *, git_sha1: bool = False) -> Digests:
     """sha256 and git's blob id of a file, read once in pieces; `git_sha1` asks for the latter of a large one as well."""
     size_bytes = path.stat().st_size
-    return _digest(_pieces(path.open("rb"), 0, size_bytes), size_bytes, wants_git_sha1=git_sha1)
+    return digest_of(_pieces(path.open("rb"), 0, size_bytes), size_bytes, wants_git_sha1=git_sha1)
 
 
-def _digest(
+def digest_of(
     chunks: Iterable[bytes], size_bytes: int, *, into: BinaryIO | None = None, wants_git_sha1: bool = False
 ) -> Digests:
     """The digests of these bytes, which are said to be `size_bytes` long, and written to `into` if there is one.
@@ -178,7 +171,7 @@ def store_stream(
 def _write(chunks: Iterable[bytes], file: BinaryIO, size_bytes: int | None) -> Digests | None:
     """Write all chunks; their digests if the size is told, which git's id needs before the first byte."""
     if size_bytes is not None:
-        return _digest(chunks, size_bytes, into=file)
+        return digest_of(chunks, size_bytes, into=file)
     for chunk in chunks:
         file.write(chunk)
     return None
@@ -187,14 +180,14 @@ def _write(chunks: Iterable[bytes], file: BinaryIO, size_bytes: int | None) -> D
 def discard(blobs: Iterable[Blob]) -> None:
     """Remove blobs that a refused request has just stored, unless something or somebody else wants them."""
     for blob in blobs:
-        _remove(blob.pk, stored_until=blob.last_stored_at)
+        remove(blob.pk, stored_until=blob.last_stored_at)
 
 
 def _store(path: Path, digests: Digests) -> Blob:
     _put_bytes(path, digests.sha256)
     blob = _say_stored(digests)
     # Between the two lines a sweep may have taken the old row and its bytes; from here on it cannot.
-    if not _storage().exists(key(digests.sha256)):
+    if not backend().exists(key(digests.sha256)):
         _put_bytes(path, digests.sha256)
     if _is_ours(path):
         path.unlink(missing_ok=True)
@@ -221,7 +214,7 @@ def _say_stored(digests: Digests) -> Blob:
 
 
 def _put_bytes(path: Path, sha256: str) -> None:
-    storage = _storage()
+    storage = backend()
     name = key(sha256)
     if not isinstance(storage, FileSystemStorage):
         if not storage.exists(name):
@@ -285,12 +278,12 @@ def key(sha256: str) -> str:
 
 
 def is_on_disk() -> bool:
-    return isinstance(_storage(), FileSystemStorage)
+    return isinstance(backend(), FileSystemStorage)
 
 
 def open_blob(blob: Blob) -> BinaryIO:
     """The blob's bytes, open for reading and seeking; the caller closes it. Raises BytesMissing."""
-    storage = _storage()
+    storage = backend()
     try:
         if isinstance(storage, FileSystemStorage):
             return Path(storage.path(key(blob.sha256))).open("rb")
@@ -304,7 +297,7 @@ def read_range(blob: Blob, start: int, length: int) -> Iterator[bytes]:
 
     Raises BytesMissing, here and not at the first piece: an answer may still become a refusal then.
     """
-    storage = _storage()
+    storage = backend()
     if isinstance(storage, FileSystemStorage):
         return _pieces(open_blob(blob), start, length)
     if length == 0:
@@ -329,12 +322,12 @@ def require_bytes(blob: Blob) -> None:
 
 
 def has_bytes(blob: Blob) -> bool:
-    return _storage().exists(key(blob.sha256))
+    return backend().exists(key(blob.sha256))
 
 
 def put_aside(blob: Blob) -> None:
     """Take bytes that are not the blob's out of its place; they stay in the storage, below DAMAGED."""
-    storage = _storage()
+    storage = backend()
     name = key(blob.sha256)
     aside = f"{DAMAGED}{blob.sha256}.{secrets.token_hex(4)}"
     if isinstance(storage, FileSystemStorage):
@@ -350,7 +343,7 @@ def put_aside(blob: Blob) -> None:
 
 def signed_url(blob: Blob, *, filename: str) -> str:
     """An address at the S3 store that serves this blob as an attachment for an hour."""
-    return _storage().url(  # type: ignore[call-arg]
+    return backend().url(  # type: ignore[call-arg]
         key(blob.sha256),
         parameters={
             "ResponseContentDisposition": f'attachment; filename="{filename}"',
@@ -364,7 +357,7 @@ def local_path(blob: Blob) -> Path:
 
     Raises BytesMissing.
     """
-    storage = _storage()
+    storage = backend()
     if isinstance(storage, FileSystemStorage):
         require_bytes(blob)
         return Path(storage.path(key(blob.sha256)))
@@ -412,29 +405,11 @@ def _pieces(file: BinaryIO, start: int, length: int) -> Iterator[bytes]:
             yield chunk
 
 
-def _storage() -> Storage:
+def backend() -> Storage:
     return storages["blobs"]
 
 
-# --- Sweeping ----------------------------------------------------------------------------------------------
-
-
-def sweep_storage() -> tuple[int, int]:
-    """Remove temporary files older than an hour and blobs that nothing refers to and nobody stored for a day.
-
-    Also copies of blobs in this machine's cache that were not used for a week. Returns how many files and blobs.
-    """
-    temp_files = _sweep_temp_files()
-    cutoff = timezone.now() - UNREFERENCED_BLOBS_KEPT
-    if is_on_disk():
-        for orphan in orphans(older_than=cutoff):
-            adopt(orphan)
-    SentBlob.objects.filter(sent_at__lt=cutoff).delete()
-    stale = list(unreferenced().filter(last_stored_at__lt=cutoff).values_list("pk", flat=True))
-    blobs = sum(_remove(pk, stored_until=cutoff) for pk in stale)
-    if temp_files or blobs:
-        logger.info("swept %d temporary files and %d blobs", temp_files, blobs)
-    return temp_files, blobs
+# --- Removing ----------------------------------------------------------------------------------------------
 
 
 def unreferenced() -> QuerySet[Blob]:
@@ -452,72 +427,7 @@ def references() -> list[Any]:
     return [field for field in fields if field.auto_created and not field.concrete]
 
 
-@dataclass(frozen=True)
-class StoredObject:
-    """Bytes in the storage, whether or not they have a row."""
-
-    name: str
-    size_bytes: int
-    stored_at: datetime
-
-
-def stored_objects() -> Iterator[StoredObject]:
-    """Everything in the storage but half-written files, in no order that one could rely on."""
-    storage = _storage()
-    if not isinstance(storage, FileSystemStorage):
-        for found in storage.bucket.objects.all():  # type: ignore[attr-defined]
-            yield StoredObject(found.key, found.size, found.last_modified)
-        return
-    root = Path(storage.location)
-    for folder, _, names in os.walk(root):
-        for name in names:
-            path = Path(folder, name)
-            with suppress(FileNotFoundError):
-                state = path.stat()
-                if not name.endswith(".part"):
-                    stored_at = datetime.fromtimestamp(state.st_mtime, tz=UTC)
-                    yield StoredObject(path.relative_to(root).as_posix(), state.st_size, stored_at)
-
-
-def orphans(*, older_than: datetime) -> Iterator[StoredObject]:
-    """Bytes without a row that were put before `older_than`: a process died between the two."""
-    group: list[StoredObject] = []
-    for found in stored_objects():
-        if found.stored_at < older_than:
-            group.append(found)
-        if len(group) == ORPHANS_ASKED_AT_ONCE:
-            yield from _without_row(group)
-            group = []
-    yield from _without_row(group)
-
-
-def _without_row(group: list[StoredObject]) -> list[StoredObject]:
-    names = [found.name.rpartition("/")[2] for found in group]
-    known = set(Blob.objects.filter(sha256__in=names).values_list("sha256", flat=True))
-    return [found for found in group if found.name not in {key(sha256) for sha256 in known}]
-
-
-def adopt(orphan: StoredObject) -> None:
-    """Give bytes without a row one that nobody stored for a day, so that the sweep may take them, or an upload them.
-
-    Deleted without a row they could be those of an upload that is about to write it.
-    """
-    sha256 = orphan.name.rpartition("/")[2]
-    if orphan.name != key(sha256) or not _SHA256.fullmatch(sha256):
-        return  # nothing of ours
-    blob = Blob(sha256=sha256, size_bytes=orphan.size_bytes, last_stored_at=orphan.stored_at)
-    digests = _digest(read_range(blob, 0, orphan.size_bytes), orphan.size_bytes)
-    Blob.objects.get_or_create(
-        sha256=sha256,
-        defaults={
-            "git_sha1": digests.git_sha1,
-            "size_bytes": orphan.size_bytes,
-            "last_stored_at": orphan.stored_at,
-        },
-    )
-
-
-def _remove(pk: int, *, stored_until: object) -> bool:
+def remove(pk: int, *, stored_until: object) -> bool:
     """Remove one blob if it is still unreferenced and was not stored again since. True if it was removed.
 
     The bytes go before the row is released: someone who stores the same bytes meanwhile waits for the row, finds
@@ -546,7 +456,7 @@ def _take_bytes(blob: Blob) -> tuple[Path, Path] | None:
 
     There they look like a half-written file, which the sweep takes if this process dies.
     """
-    storage = _storage()
+    storage = backend()
     if not isinstance(storage, FileSystemStorage):
         storage.delete(key(blob.sha256))
         return None
@@ -558,45 +468,3 @@ def _take_bytes(blob: Blob) -> tuple[Path, Path] | None:
     except FileNotFoundError:
         return None
     return place, aside
-
-
-def remove_if_unwanted(sha256: str) -> bool:
-    """Remove a blob that nothing refers to and nobody stored for a day; whether it was removed."""
-    blob = Blob.objects.filter(sha256=sha256).first()
-    cutoff = timezone.now() - UNREFERENCED_BLOBS_KEPT
-    return blob is not None and _remove(blob.pk, stored_until=cutoff)
-
-
-def _sweep_cache() -> int:
-    """Copies of blobs that this machine fetched from S3 and has not used for a week."""
-    limit = time.time() - CACHED_BLOBS_KEPT.total_seconds()
-    count = 0
-    for path in (settings.WORKER_CACHE_DIR / "blobs").glob("*/*/*"):
-        with suppress(FileNotFoundError):  # a sweep beside this one was quicker
-            if path.stat().st_atime < limit:
-                path.unlink()
-                count += 1
-    return count
-
-
-def _sweep_temp_files() -> int:
-    """Old files in UPLOAD_TMP_DIR, and half-written ones beside the blobs and in the worker's cache."""
-    limit = time.time() - TEMP_FILES_KEPT.total_seconds()
-    places = [(settings.UPLOAD_TMP_DIR, "*"), (settings.WORKER_CACHE_DIR / "blobs", "**/*.part")]
-    storage = _storage()
-    if isinstance(storage, FileSystemStorage):
-        places.append((Path(storage.location), "*/*/*.part"))
-    count = _sweep_cache()
-    for folder, pattern in places:
-        for path in folder.glob(pattern):
-            try:
-                if path.lstat().st_mtime >= limit:
-                    continue
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-            except FileNotFoundError:
-                continue
-            count += 1
-    return count

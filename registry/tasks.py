@@ -9,7 +9,7 @@ from celery import shared_task
 from celery.app.task import Task
 from celery.signals import worker_shutting_down
 
-from registry import hub_jobs, hub_work, idempotency, storage, webhooks, weight_statistics
+from registry import hub_jobs, hub_work, idempotency, sweeping, webhooks, weight_statistics
 from registry.search import upkeep
 
 
@@ -17,7 +17,7 @@ from registry.search import upkeep
 def sweep_storage() -> None:
     """Once an hour: what is old and wanted by nobody (files, blobs, answers, deliveries, jobs), unread cards, the
     search's word lists."""
-    storage.sweep_storage()
+    sweeping.sweep_storage()
     idempotency.sweep_answers()
     upkeep.read_cards()
     upkeep.write_postings()

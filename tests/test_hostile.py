@@ -14,7 +14,7 @@ import pytest
 from django.conf import settings
 from django.test import Client
 
-from registry import importing, publishing, storage
+from registry import importing, publishing, sweeping
 from registry.models import Adapter, Blob, Revision, User
 from registry.other_hubs import SourceFile
 from tests import hostile_corpus
@@ -221,7 +221,7 @@ def test_nothing_bad_comes_through(door, ada, request):
     assert_sound(cases, lambda name, files: DOORS[door](ada, secret, name, files), is_good=False)
     empty = Revision.objects.filter(files__isnull=True).count() if door == "hub" else 0
     assert Revision.objects.count() == empty, "only the empty first commits of the Hub's repositories"
-    storage.sweep_storage()
+    sweeping.sweep_storage()
     assert not Blob.objects.filter(senders__isnull=True).exists()
 
 

@@ -12,7 +12,7 @@ from benchmarks.chaos.stage import Outcome, Stage, Trial, at_once
 
 def same_blob_at_once(stage: Stage) -> Outcome:
     """eight store the same bytes at once and refer to them; then one after the other lets go"""
-    from registry import storage
+    from registry import storage, sweeping
     from registry.models import Blob, RevisionFile
     from tests.factories import make_revision
 
@@ -33,12 +33,12 @@ def same_blob_at_once(stage: Stage) -> Outcome:
         ]
         for file in files:
             age(blob)
-            storage.sweep_storage()
+            sweeping.sweep_storage()
             if not storage.has_bytes(blob):
                 wrong.append(f"round {number}: gone while somebody wanted it")
             file.delete()
         age(blob)
-        storage.sweep_storage()
+        sweeping.sweep_storage()
         if storage.has_bytes(blob):
             wrong.append(f"round {number}: still there when nobody wants it")
     return Outcome(rounds, wrong, "1 blob each, kept as long as wanted, then gone")
@@ -46,7 +46,7 @@ def same_blob_at_once(stage: Stage) -> Outcome:
 
 def sweep_against_upload(stage: Stage) -> Outcome:
     """the sweep against an upload of the blob it is about to free"""
-    from registry import storage
+    from registry import storage, sweeping
     from registry.models import Blob
 
     wrong = []
@@ -54,7 +54,7 @@ def sweep_against_upload(stage: Stage) -> Outcome:
     for number in range(rounds):
         content = f"swept {number}".encode()
         age(storage.store_stream([content]))
-        at_once([storage.sweep_storage, partial(storage.store_stream, [content])])
+        at_once([sweeping.sweep_storage, partial(storage.store_stream, [content])])
         blob = Blob.objects.filter(sha256=_sha256(content)).first()
         if blob is None or not storage.has_bytes(blob):
             wrong.append(f"round {number}: {'no row' if blob is None else 'row without bytes'}")

@@ -13,7 +13,7 @@ from django.core.files.storage import storages
 from django.core.management import call_command
 from django.utils import timezone
 
-from registry import fsck, storage
+from registry import fsck, storage, sweeping
 from registry.models import Blob
 from tests.factories import make_revision
 
@@ -102,7 +102,7 @@ def test_the_sweep_takes_old_bytes_without_a_row_and_leaves_those_of_others(data
         store.save(name, ContentFile(b"x"))
     wanted = make_revision().files.first().blob
     make_all_old()
-    storage.sweep_storage()
+    sweeping.sweep_storage()
     assert not store.exists(orphan)
     assert store.exists(note)
     assert storage.has_bytes(wanted)
@@ -112,14 +112,14 @@ def test_an_upload_that_meets_the_sweep_of_old_bytes_without_a_row_keeps_them(mo
     blob = storage.store_stream([b"mine"])
     Blob.objects.all().delete()
     make_all_old()
-    adopt = storage.adopt
+    adopt = sweeping.adopt
 
-    def adopt_and_be_overtaken(orphan: storage.StoredObject) -> None:
+    def adopt_and_be_overtaken(orphan: sweeping.StoredObject) -> None:
         adopt(orphan)
         storage.store_stream([b"mine"])
 
-    monkeypatch.setattr(storage, "adopt", adopt_and_be_overtaken)
-    storage.sweep_storage()
+    monkeypatch.setattr(sweeping, "adopt", adopt_and_be_overtaken)
+    sweeping.sweep_storage()
     assert storage.has_bytes(Blob.objects.get(sha256=blob.sha256))
 
 

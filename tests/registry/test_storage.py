@@ -18,7 +18,7 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from compose.models import KeptTokenizer
-from registry import storage
+from registry import storage, sweeping
 from registry.models import BaseModelFile, Blob
 from tests.compose.factories import make_composition
 from tests.factories import make_base_model, make_revision
@@ -140,9 +140,9 @@ def test_files_are_laid_out_under_their_names_twice_as_well_as_once(tmp_path):
 
 def test_the_sweep_removes_old_blobs_that_nothing_refers_to(data_dir):
     blob = storage.store_stream([b"orphan"])
-    assert storage.sweep_storage() == (0, 0)
+    assert sweeping.sweep_storage() == (0, 0)
     make_old(blob)
-    assert storage.sweep_storage() == (0, 1)
+    assert sweeping.sweep_storage() == (0, 1)
     assert not Blob.objects.exists()
     assert stored_files(data_dir) == []
 
@@ -151,7 +151,7 @@ def test_the_sweep_keeps_what_a_revision_holds():
     revision = make_revision()
     for blob in Blob.objects.all():
         make_old(blob)
-    assert storage.sweep_storage() == (0, 0)
+    assert sweeping.sweep_storage() == (0, 0)
     assert all(storage.local_path(file.blob).exists() for file in revision.files.all())
 
 
@@ -167,21 +167,21 @@ def test_the_sweep_keeps_what_a_base_model_and_a_composition_hold():
     Blob.objects.all().update(last_stored_at=long_ago)
     orphan = storage.store_stream([b"nobody's"])
     Blob.objects.filter(pk=orphan.pk).update(last_stored_at=long_ago)
-    assert storage.sweep_storage() == (0, 1)
+    assert sweeping.sweep_storage() == (0, 1)
     assert Blob.objects.filter(pk__in=[blob.pk for blob in held]).count() == 4
 
 
 def test_the_sweep_keeps_a_blob_that_was_stored_again_meanwhile(monkeypatch):
     blob = storage.store_stream([b"wanted"])
     make_old(blob)
-    really_remove = storage._remove
+    really_remove = storage.remove
 
     def upload_first(pk: int, *, stored_until: object) -> bool:
         storage.store_stream([b"wanted"])
         return really_remove(pk, stored_until=stored_until)
 
-    monkeypatch.setattr(storage, "_remove", upload_first)
-    assert storage.sweep_storage() == (0, 0)
+    monkeypatch.setattr(storage, "remove", upload_first)
+    assert sweeping.sweep_storage() == (0, 0)
     assert storage.local_path(blob).exists()
 
 
@@ -191,7 +191,7 @@ def test_an_upload_that_the_sweep_overtakes_puts_the_bytes_again(monkeypatch):
     really_say = storage._say_stored
 
     def sweep_first(digests: storage.Digests) -> Blob:
-        storage.sweep_storage()
+        sweeping.sweep_storage()
         return really_say(digests)
 
     monkeypatch.setattr(storage, "_say_stored", sweep_first)
@@ -228,7 +228,7 @@ def test_the_sweep_removes_temporary_files_after_an_hour_and_not_before(data_dir
     listed_and_gone = django_settings.WORKER_CACHE_DIR / "blobs" / "ab" / "cd" / "ef"
     listed_and_gone.parent.mkdir(parents=True)
     listed_and_gone.symlink_to("nowhere")  # as where a sweep beside this one was quicker
-    assert storage.sweep_storage() == (1, 0)
+    assert sweeping.sweep_storage() == (1, 0)
     assert not old.exists()
     assert new.exists()
 
@@ -282,7 +282,7 @@ def test_on_s3_blobs_are_stored_read_in_ranges_fetched_once_and_swept(s3_storage
     assert "Signature" in url
     assert "attachment" in url
     make_old(blob)
-    assert storage.sweep_storage() == (0, 1)
+    assert sweeping.sweep_storage() == (0, 1)
     assert not storages["blobs"].exists(storage.key(blob.sha256))
 
 
@@ -293,6 +293,6 @@ def test_copies_of_blobs_are_dropped_after_a_week_without_use(s3_storage):
         path = storage.local_path(blob)
         os.utime(path, times=(time.time() - 8 * 86_400, path.stat().st_mtime))
     kept = storage.local_path(used)
-    assert storage.sweep_storage() == (1, 0)
+    assert sweeping.sweep_storage() == (1, 0)
     assert kept.exists()
     assert storage.local_path(unused).read_bytes() == b"unused"

@@ -12,7 +12,8 @@ from django.test import Client
 
 from registry.hub.repositories import git_sha1
 from registry.models import Adapter, Blob, Revision, SentBlob
-from registry.storage import store_stream, sweep_storage
+from registry.storage import store_stream
+from registry.sweeping import sweep_storage
 from tests.factories import make_adapter, make_base_model, make_token, make_user
 
 pytestmark = pytest.mark.django_db

@@ -1,0 +1,53 @@
+"""What the doors of the REST API share: parameters that are refused when unknown, parts of the description, files as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+
+from registry.idempotency import HEADER
+from registry.models import User
+from registry.search import BadParameter
+
+BYTES = OpenApiResponse(OpenApiTypes.BINARY, description="The bytes, as an attachment.")
+IDEMPOTENCY_KEY = OpenApiParameter(
+    HEADER, str, OpenApiParameter.HEADER, description="The same key with the same request is done once a day."
+)
+
+
+def only(request: Request, *allowed: str) -> dict[str, str]:
+    """The query parameters, each given once. Raises BadParameter for one that is not among `allowed`."""
+    found: dict[str, str] = {}
+    for name, values in request.query_params.lists():
+        if name not in allowed:
+            known = ", ".join(allowed) or "none"
+            raise BadParameter(name, f"{name[:60]!r} is no parameter here. There are: {known}.")
+        if len(values) > 1:
+            raise BadParameter(name, f"{name!r} is given {len(values)} times; give it once.")
+        if "\x00" in values[0]:
+            raise BadParameter(name, f"{name!r} holds a NUL character.")
+        found[name] = values[0]
+    return found
+
+
+class AnyType(BaseContentNegotiation):
+    """Files are sent as what they are, whatever the client says it accepts."""
+
+    def select_parser(self, request: Any, parsers: Any) -> Any:
+        return parsers[0]
+
+    def select_renderer(
+        self, request: Any, renderers: Any, format_suffix: Any = None
+    ) -> tuple[BaseRenderer, str]:
+        return renderers[0], renderers[0].media_type
+
+
+def person_of(request: Request) -> User:
+    """Who asks; the permissions have turned everybody else away."""
+    assert isinstance(request.user, User)
+    return request.user
