@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from registry import downloads, publishing, search, uploads
+from registry import downloads, preparing, publishing, search, uploads
 from registry.api_parts import BYTES, IDEMPOTENCY_KEY, AnyType, only, person_of
 from registry.idempotency import idempotent
 from registry.models import (
@@ -209,7 +209,7 @@ class AdapterValidate(APIView):
         only(request)
         form = UploadSerializer(data=request.data)
         form.is_valid(raise_exception=True)
-        report = publishing.validate(
+        report = preparing.validate(
             author=person_of(request),
             files=uploads.collect(form.validated_data["files"]),
             base_model=form.validated_data["base_model"],

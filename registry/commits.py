@@ -17,11 +17,12 @@ from pathlib import Path
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from registry import details, publishing, quotas, storage
+from registry import details, preparing, publishing, quotas, storage
 from registry.filenames import CARD
 from registry.models import Adapter, Blob, Namespace, Ref, Revision, RevisionFile, User
 from registry.names import check_adapter_name
-from registry.publishing import MAIN, Prepared
+from registry.preparing import Prepared
+from registry.publishing import MAIN
 from registry.rights import require_change, require_write
 from web.errors import Conflict, DomainError, NotFound
 
@@ -119,7 +120,7 @@ def create_adapter(
             adapter = Adapter.objects.create(
                 namespace=namespace, name=name, visibility=visibility, created_by=author
             )
-            with publishing.prepare({}, may_be_unfinished=True) as prepared:
+            with preparing.prepare({}, may_be_unfinished=True) as prepared:
                 publishing.write_revision(
                     adapter, author=author, message=FIRST_MESSAGE, prepared=prepared, blobs={}
                 )
@@ -187,8 +188,8 @@ def _commit_onto(
     if after == before:
         return Outcome(head, [])
     files = {path: storage.local_path(blob) for path, blob in after.items()}
-    publishing.require_size(files)
-    with publishing.prepare(files, fallback=adapter.base_model_label, may_be_unfinished=True) as prepared:
+    preparing.require_size(files)
+    with preparing.prepare(files, fallback=adapter.base_model_label, may_be_unfinished=True) as prepared:
         blobs, made = _blobs_of(prepared.found.files, files, after)
         try:
             if blobs == before:

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from django.conf import settings
 
-from registry import publishing
+from registry import preparing
 from registry.filenames import CARD, CONFIG, WEIGHTS
 from registry.models import User
 from web.errors import DomainError
@@ -37,7 +37,7 @@ def check_early(
     weights_come_later: bool = False,
     card: bytes = b"",
     base_model: str = "",
-) -> publishing.Report:
+) -> preparing.Report:
     """What `publish` would say to files of which only these parts are known; nothing is kept.
 
     `header` is the beginning of the weight file up to its first tensor, `weights_size` the whole size in bytes.
@@ -52,7 +52,7 @@ def check_early(
         files = _lay_out(Path(folder), {CONFIG: config, CARD: card, WEIGHTS: header})
         if WEIGHTS in files:
             os.truncate(files[WEIGHTS], weights_size)
-        report = publishing.validate(author=author, files=files, base_model=base_model)
+        report = preparing.validate(author=author, files=files, base_model=base_model)
     problems = report.problems
     if weights_come_later:
         problems = [problem for problem in problems if problem["file"] != WEIGHTS]

@@ -5,29 +5,21 @@ Every door (page, REST, Hub protocol, command, composition) publishes here, so t
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from django.conf import settings
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.utils import timezone
 
 from registry import (
-    adapter_config,
-    cards,
     details,
-    filenames,
-    inspection,
+    preparing,
     quotas,
     safetensors_header,
     storage,
@@ -35,7 +27,6 @@ from registry import (
     weights_check,
 )
 from registry.details import BadDetail
-from registry.errors import InspectionRefused, Problem
 from registry.models import (
     Adapter,
     BaseModel,
@@ -50,6 +41,7 @@ from registry.models import (
     User,
 )
 from registry.names import check_adapter_name
+from registry.preparing import Prepared
 from registry.rights import Quarantined, require_change, require_write
 from registry.search import upkeep
 from web.database import after_commit
@@ -58,7 +50,6 @@ from web.errors import Conflict, Forbidden
 logger = logging.getLogger(__name__)
 
 MAIN = "main"
-_MAX_LABEL = 500
 # Variants whose A and B have other shapes than the base's matrices, so there is nothing to compare.
 _OWN_LAYOUT = frozenset({"enable_lora", "bdlora", "qalora", "target_parameters", "layer_replication"})
 
@@ -110,38 +101,6 @@ class PublishedMeanwhile(Conflict):
         )
 
 
-@dataclass(frozen=True)
-class Report:
-    """What publishing these files would do. With `problems` it would be refused."""
-
-    problems: list[dict[str, str]]
-    warnings: list[str] = field(default_factory=list)
-    left_out: list[dict[str, str]] = field(default_factory=list)
-    files: list[dict[str, Any]] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    is_composable: bool = False
-    composable_reason: str = ""
-    base_model: BaseModel | None = None
-    base_model_label: str = ""
-    base_fit: str = Revision.BaseFit.UNCHECKED
-    composes_with: int = 0
-    defaults: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def is_publishable(self) -> bool:
-        return not self.problems
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Files that passed every rule, and what was read from them."""
-
-    found: inspection.Inspection
-    base_model: BaseModel | None
-    base_model_label: str
-    composable_reason: str
-
-
 def publish(
     *,
     author: User,
@@ -178,8 +137,8 @@ def publish(
     before = find_by_name(namespace, name)
     if before is not None:
         require_change(author, before)
-    require_size(files)
-    with prepare(files, base_model=given.pop("base_model")) as prepared:
+    preparing.require_size(files)
+    with preparing.prepare(files, base_model=given.pop("base_model")) as prepared:
         blobs = _store(prepared.found.files)
         try:
             with transaction.atomic():
@@ -200,17 +159,6 @@ def publish(
             raise
     logger.info("published %s at %s by %s", adapter, adapter.head, author)
     return adapter
-
-
-def validate(*, author: User, files: Mapping[str, Path], base_model: str = "") -> Report:
-    """What `publish` would say to these files; nothing is kept, no right to publish anywhere is needed."""
-    base_model = details.check_text("base_model", base_model)
-    try:
-        require_size(files)
-        with prepare(files, base_model=base_model) as prepared:
-            return _report(prepared, author)
-    except InspectionRefused as error:
-        return Report(problems=[problem.as_dict() for problem in error.problems])
 
 
 def update_adapter(adapter: Adapter, *, actor: User, **changes: Any) -> Adapter:
@@ -282,127 +230,6 @@ def recheck_adapters(base_model: BaseModel) -> int:
     return count
 
 
-# --- Reading what was sent ---------------------------------------------------------------------------------
-
-
-def require_size(files: Mapping[str, Path]) -> None:
-    """Raises InspectionRefused if the files are too many or too large."""
-    problems = []
-    if len(files) > settings.MAX_FILES_PER_ADAPTER:
-        problems.append(
-            Problem(
-                file="",
-                message=f"There are {len(files)} files; an adapter may have {settings.MAX_FILES_PER_ADAPTER}.",
-                found=str(len(files)),
-                expected=f"at most {settings.MAX_FILES_PER_ADAPTER}",
-            )
-        )
-    total = 0
-    for name, path in files.items():
-        size = path.stat().st_size
-        total += size
-        if size > settings.MAX_FILE_BYTES:
-            problems.append(_too_large(filenames.show(name)[:255], "file", size, settings.MAX_FILE_BYTES))
-    if total > settings.MAX_ADAPTER_BYTES:
-        problems.append(_too_large("", "adapter", total, settings.MAX_ADAPTER_BYTES))
-    if problems:
-        raise InspectionRefused(problems)
-
-
-def _too_large(file: str, what: str, size: int, limit: int) -> Problem:
-    subject = f"{file} has" if file else f"The {what}'s files have together"
-    return Problem(
-        file=file,
-        message=f"{subject} {size:,} bytes; one {what} may have {limit:,}.",
-        found=f"{size} bytes",
-        expected=f"at most {limit} bytes",
-    )
-
-
-@contextmanager
-def prepare(
-    files: Mapping[str, Path], *, base_model: str = "", fallback: str = "", may_be_unfinished: bool = False
-) -> Iterator[Prepared]:
-    """The files that would be kept, inspected; a converted weight file exists for as long as this lasts.
-
-    `base_model` counts before what config and card say, `fallback` after it. Raises InspectionRefused.
-    """
-    # What cannot be tidied up is the sweep's: by then the revision may be there, and an error would deny it.
-    with TemporaryDirectory(
-        dir=settings.UPLOAD_TMP_DIR, prefix="publish-", ignore_cleanup_errors=True
-    ) as workspace:
-        base, label = _resolve_base(base_model, *_labels_in(files), fallback)
-        matrices = (base.sizes() or None) if base else None
-        found = inspection.inspect_folder(
-            files, matrices, workspace=Path(workspace), may_be_unfinished=may_be_unfinished
-        )
-        reason = found.composable_reason or _why_unchecked(base, found.base_fit)
-        yield Prepared(found=found, base_model=base, base_model_label=label, composable_reason=reason)
-
-
-def _labels_in(files: Mapping[str, Path]) -> Iterator[str]:
-    """What config and card call the base model. What is wrong with either is the inspection's to say."""
-    with contextlib.suppress(adapter_config.ConfigUnreadable, KeyError):
-        yield adapter_config.read_config(files[filenames.CONFIG]).base_model_label
-    with contextlib.suppress(cards.CardRefused, KeyError):
-        named = cards.split_card(cards.read_card(files[filenames.CARD]))[0].get("base_model")
-        yield from [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str)]
-
-
-def _resolve_base(given: str, *labels: str) -> tuple[BaseModel | None, str]:
-    """The base model and what it is called: by the uploader if they said, else by config or card, known ones first."""
-    called = [given] if given else [label.strip() for label in labels if label.strip()]
-    for label in called:
-        base = BaseModel.objects.named(label)
-        if base is not None:
-            return base, label[:_MAX_LABEL]
-    return None, called[0][:_MAX_LABEL] if called else ""
-
-
-def _why_unchecked(base: BaseModel | None, base_fit: str) -> str:
-    if base is None:
-        return "Its base model is not known here yet, so its matrices could not be compared with it."
-    if base_fit != Revision.BaseFit.FITS:
-        return "Its matrices could not be compared with those of the base model."
-    return ""
-
-
-def _report(prepared: Prepared, person: User) -> Report:
-    found = prepared.found
-    is_composable = not prepared.composable_reason
-    others = 0
-    if is_composable and prepared.base_model:
-        others = Adapter.objects.visible_to(person).composable_with(prepared.base_model).count()
-    return Report(
-        problems=[],
-        warnings=found.warnings,
-        left_out=found.left_out,
-        files=[
-            {"path": name, "size_bytes": path.stat().st_size} for name, path in sorted(found.files.items())
-        ],
-        facts=found.facts,
-        is_composable=is_composable,
-        composable_reason=prepared.composable_reason,
-        base_model=prepared.base_model,
-        base_model_label=prepared.base_model_label,
-        base_fit=found.base_fit,
-        composes_with=others,
-        defaults=_said_by_card(found.front_matter),
-    )
-
-
-def _said_by_card(front_matter: Mapping[str, Any]) -> dict[str, Any]:
-    """What a card's front matter gives, as far as it can be used; `datasets` is the Hub's word."""
-    tags = front_matter.get("tags")
-    return {
-        "dataset": details.usable("dataset", front_matter.get("datasets")),
-        "prompt_template": details.usable("prompt_template", front_matter.get("prompt_template")),
-        "license": details.usable("license", front_matter.get("license")),
-        "language": details.usable("language", front_matter.get("language")),
-        "tags": details.usable_tags(tags if isinstance(tags, list) else []),
-    }
-
-
 # --- Writing it down -----------------------------------------------------------------------------------------
 
 
@@ -465,7 +292,7 @@ def _store(files: Mapping[str, Path]) -> dict[str, Blob]:
 
 def describe(adapter: Adapter, given: Mapping[str, str], tags: Sequence[str], prepared: Prepared) -> None:
     """Set what is said about the adapter: by the uploader, else as it was, else by the card."""
-    by_card = _said_by_card(prepared.found.front_matter)
+    by_card = preparing.said_by_card(prepared.found.front_matter)
     for name in ("description", "license", "language"):
         setattr(adapter, name, given[name] or getattr(adapter, name) or by_card.get(name, ""))
     for name in ("dataset", "prompt_template"):
@@ -475,7 +302,7 @@ def describe(adapter: Adapter, given: Mapping[str, str], tags: Sequence[str], pr
 
 def describe_by_card(adapter: Adapter, prepared: Prepared, *, is_new_card: bool) -> None:
     """Set what the card says: a new card counts, an old one only fills what is empty."""
-    by_card = _said_by_card(prepared.found.front_matter)
+    by_card = preparing.said_by_card(prepared.found.front_matter)
     for name in ("license", "language", "tags", "dataset", "prompt_template"):
         current = getattr(adapter, name)
         setattr(adapter, name, (by_card[name] or current) if is_new_card else (current or by_card[name]))
@@ -585,7 +412,7 @@ def _repeat_facts(adapter: Adapter, head: Revision) -> None:
 
 def _change_base(adapter: Adapter, name: str) -> None:
     """Give an adapter another base model, if its newest revision fits that. Raises InspectionRefused if it does not."""
-    base, label = _resolve_base(name)
+    base, label = preparing.resolve_base(name)
     adapter.base_model_label = label
     _compare_with(adapter, base)
     head = adapter.head
@@ -615,7 +442,9 @@ def _compare_facts(
     """How the tensors in a revision's facts fit a base model: (BaseFit, why it cannot be composed or "")."""
     not_plain = facts.get("not_plain", "")
     if base is None or not matrices or set(facts.get("variants", ())) & _OWN_LAYOUT:
-        return Revision.BaseFit.UNCHECKED, not_plain or _why_unchecked(base, Revision.BaseFit.UNCHECKED)
+        return Revision.BaseFit.UNCHECKED, not_plain or preparing.why_unchecked(
+            base, Revision.BaseFit.UNCHECKED
+        )
     tensors = [
         safetensors_header.TensorInfo(tensor["name"], tensor["dtype"], tuple(tensor["shape"]), 0, 0)
         for tensor in facts.get("tensors", ())
@@ -628,4 +457,4 @@ def _compare_facts(
     if problems:
         return Revision.BaseFit.DIFFERS, problems[0].message
     fit = Revision.BaseFit.FITS if all_compared else Revision.BaseFit.UNCHECKED
-    return fit, not_plain or without_head or _why_unchecked(base, fit)
+    return fit, not_plain or without_head or preparing.why_unchecked(base, fit)

@@ -7,7 +7,7 @@ from typing import Any
 from rest_framework import serializers
 
 from registry.models import Adapter, BaseModel, Namespace, Revision, RevisionFile, Task, Token
-from registry.publishing import Report
+from registry.preparing import Report
 
 
 class StrictSerializer(serializers.Serializer):

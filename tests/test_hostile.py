@@ -14,7 +14,7 @@ import pytest
 from django.conf import settings
 from django.test import Client
 
-from registry import importing, publishing, sweeping
+from registry import importing, preparing, sweeping
 from registry.models import Adapter, Blob, Revision, User
 from registry.other_hubs import SourceFile
 from tests import hostile_corpus
@@ -24,9 +24,7 @@ from web.errors import DomainError
 
 pytestmark = pytest.mark.django_db
 
-EVERY = (
-    7  # of the cases, behind each door, another seventh each; all of them go through `publishing.validate`
-)
+EVERY = 7  # of the cases, behind each door, another seventh each; all of them go through `preparing.validate`
 BOUNDARY = "lora-commons-test-boundary"
 LEFT_ASIDE_BY_IMPORTS = ("files: a file called", "files: two different", "files: ADAPTER_MODEL")
 RAN = Path("/tmp/lora-commons-pickle-ran")
@@ -199,7 +197,7 @@ def test_every_case_is_judged_rightly_by_the_rules_themselves(tmp_path, ada):
         for place, (path, content) in enumerate(files.items()):
             paths[path] = folder / str(place)
             paths[path].write_bytes(content)
-        report = publishing.validate(author=ada, files=paths)
+        report = preparing.validate(author=ada, files=paths)
         if report.is_publishable != is_good:
             wrong.append(f"{name}: {report.problems[:1]}")
         if not is_good and not all(problem["message"].strip() for problem in report.problems):

@@ -8,7 +8,7 @@ import pytest
 from django.apps import apps
 from django.test import Client
 
-from registry import details, publishing, snippets
+from registry import details, preparing, publishing, snippets
 from registry.models import Adapter, User
 from tests.factories import make_adapter, make_token, make_user, namespace_of
 
@@ -78,9 +78,9 @@ def test_texts_that_are_too_long_are_refused_by_name(ada, module, name):
 
 
 def test_a_card_fills_what_nobody_said():
-    said = publishing._said_by_card({"datasets": ["squad", "boolq"], "prompt_template": "Q: {input}"})
+    said = preparing.said_by_card({"datasets": ["squad", "boolq"], "prompt_template": "Q: {input}"})
     assert (said["dataset"], said["prompt_template"]) == ("squad, boolq", "Q: {input}")
-    assert publishing._said_by_card({"prompt_template": "no place"})["prompt_template"] == ""
+    assert preparing.said_by_card({"prompt_template": "no place"})["prompt_template"] == ""
 
 
 def test_how_many_parameters_it_has_stands_in_the_list():

@@ -12,7 +12,8 @@ from django.db import connection
 from registry import publishing, storage
 from registry.errors import InspectionRefused
 from registry.models import Adapter, Blob, Revision, Task
-from registry.publishing import publish, recheck_adapters, update_adapter, validate, withdraw
+from registry.preparing import validate
+from registry.publishing import publish, recheck_adapters, update_adapter, withdraw
 from tests.factories import (
     make_base_model,
     make_organisation,

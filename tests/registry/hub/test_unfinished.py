@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from registry import commits, publishing, search, storage
+from registry import commits, preparing, publishing, search, storage
 from registry.commits import Delete, DeleteFolder, Put
 from registry.errors import InspectionRefused
 from registry.models import Adapter, Blob, Revision, User
@@ -145,14 +145,14 @@ def test_operations_count_in_their_order(adapter: Adapter, ada: User):
 
 def test_a_commit_that_came_between_is_kept(adapter: Adapter, ada: User, monkeypatch: pytest.MonkeyPatch):
     """Somebody commits while our files are read: ours goes on top of theirs."""
-    prepare, is_first = publishing.prepare, [True]
+    prepare, is_first = preparing.prepare, [True]
 
     def slow(*args: object, **options: object) -> object:
         if is_first.pop() if is_first else False:
             commit(adapter, ada, put("theirs.txt", b"x"))
         return prepare(*args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(publishing, "prepare", slow)
+    monkeypatch.setattr(preparing, "prepare", slow)
     revision = commit(adapter, ada, put("ours.txt", b"y"))
     assert sorted(file.path for file in revision.files.all()) == ["ours.txt", "theirs.txt"]
 
