@@ -6,7 +6,7 @@ Rows that share a mix lie next to each other. Four ways compute the same numbers
 * concatenated (exact mix): U = x A_catᵀ for all modules at once, then y += (U ∘ w·s) B_catᵀ;
 * gathered (exact mix with few modules in it): the same with only the rows of A_cat and B_cat a mix uses;
 * dense (exact mix over many tokens): Δ_g = B_cat diag(w·s) A_cat is formed once for the mix, then y += x Δ_gᵀ.
-  For mixes of many modules in a row every module's own Δ_i is formed once, and Δ_g = Σ w_i Δ_i.
+  For mixes of many modules in a row every module's own Δ_i is formed once, as far as there is room, and Δ_g = Σ w_i Δ_i.
 """
 
 from __future__ import annotations
@@ -269,16 +269,25 @@ class _Weighted:
         target = self._target
         area = target.in_features * target.out_features
         in_factors = tokens * len(target.owner) * (target.in_features + target.out_features)
-        return in_factors > _READ * len(target.ranks) * area and self._dense() is not None
+        if in_factors > _READ * len(target.ranks) * area and self._dense() is not None:
+            return True
+        return target.a.device.type == "cpu" and in_factors > len(target.owner) * area
 
     def whole(self, x: Tensor, layer: Any) -> Tensor:
         """What the layer gives with the change: (groups, tokens, in) -> (groups, tokens, out)."""
-        dense = self._dense()
-        assert dense is not None
-        weight = _transposed(layer).float().reshape(1, -1)
-        matrices = torch.addmm(weight, self._weights, dense).to(x.dtype)  # (groups, in * out)
-        y = x @ matrices.view(len(matrices), *_transposed(layer).shape)
+        dense, weight = self._dense(), _transposed(layer).float()
+        if dense is None:
+            matrices = weight + self._from_factors()
+        else:
+            matrices = torch.addmm(weight.reshape(1, -1), self._weights, dense).view(-1, *weight.shape)
+        y = x @ matrices.to(x.dtype)  # (groups, in, out)
         return y if layer.bias is None else y.add_(layer.bias)
+
+    def _from_factors(self) -> Tensor:
+        """The change of every group, (groups, in, out) float32."""
+        target = self._target
+        per_row = (self._weights * target.scalings).index_select(1, target.owner)  # (groups, R)
+        return target.a.float().T @ (per_row.unsqueeze(-1) * target.b.float())
 
 
 def _transposed(layer: Any) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from compose.engine import loading, run
+from compose.engine import loading, mixing, run
 from compose.engine.bank import build_bank
 from compose.engine.errors import IncompatibleModule
 from compose.engine.loading import LoadedBase, load_module
@@ -189,6 +189,25 @@ def test_losses_do_not_depend_on_the_way_the_exact_mix_is_computed(collection: C
     ]
     for first, second in pairwise(ways):
         torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-5)
+
+
+def test_losses_do_not_depend_on_the_room_for_whole_changes(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+):
+    base, mixes = load(collection.base), [Mix(EXACT, (0.3, -0.2, 0.5, 0.1, 0.7, -0.4))] * 3
+    expected = scorer_for(base, collection.modules).row_losses(mixes).sums
+    monkeypatch.setattr(mixing, "_DENSE_BYTES", 0)
+    formed: list[torch.Tensor] = []
+    from_factors = mixing._Weighted._from_factors
+
+    def watched(self: Any) -> torch.Tensor:
+        formed.append(from_factors(self))
+        return formed[-1]
+
+    monkeypatch.setattr(mixing._Weighted, "_from_factors", watched)
+    losses = scorer_for(base, collection.modules).row_losses(mixes).sums
+    assert formed
+    torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_unlike_modules_have_no_paper_mix_and_the_error_names_them(collection: Collection, tmp_path: Path):
