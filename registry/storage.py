@@ -35,7 +35,7 @@ from web.errors import DomainError
 __all__ = ["StorageBroken", "StorageFull", "failures_in_words"]  # of web.disk, for those who store
 logger = logging.getLogger(__name__)
 
-CHUNK_BYTES = 1024 * 1024
+CHUNK_BYTES = 512 * 1024  # as fast as larger ones, and each transfer under way holds a few
 MAX_GIT_BYTES = 32 * 1024**2  # larger files are known by their sha256 alone, as Git LFS has them
 THREADED_BYTES = 256 * 1024  # below that, handing a chunk to threads takes longer than hashing it
 DAMAGED = "damaged/"

@@ -31,9 +31,9 @@ Matrices = Mapping[str, tuple[int, int]]
 
 PREFIX = "base_model.model."
 ALLOWED_DTYPES = ("F64", "F32", "F16", "BF16")
-CHUNK_BYTES = 1024 * 1024
+CHUNK_BYTES = 512 * 1024
 MAX_READERS = 4
-BYTES_PER_READER = 16 * CHUNK_BYTES
+BYTES_PER_READER = 32 * CHUNK_BYTES
 SHOWN_PER_KIND = 5
 EMBEDDING_NAMES = frozenset(
     {"embed_tokens", "lm_head", "wte", "wpe", "shared", "word_embeddings", "embed_in", "embed_out"}

@@ -14,7 +14,7 @@ from registry.models import Adapter, Token, User
 from registry.uploads import UploadTooLarge
 from web.errors import DomainError, Forbidden
 
-CHUNK_BYTES = 1024 * 1024
+CHUNK_BYTES = 512 * 1024
 
 
 class LengthNeeded(DomainError):
