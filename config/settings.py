@@ -311,6 +311,8 @@ ACCOUNT_LOGIN_METHODS = {"username", "email"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "email", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = env.str("ACCOUNT_EMAIL_VERIFICATION", "none")
 ACCOUNT_ADAPTER = "registry.accounts.AccountAdapter"
+# What a change of sign-in asks for; not a code by mail, which whoever found the mailbox open has as well.
+ACCOUNT_REAUTHENTICATION_METHODS = {"password", "mfa"}
 # Failures are counted by address and by account; a browser that signed in to the account before has a count of its
 # own (`registry.accounts`), so nobody is locked out by strangers. Forms that send mail are counted as well.
 ACCOUNT_RATE_LIMITS = {

@@ -54,6 +54,7 @@ NOTHING = "nobody: there is nothing"
 SAYS_THAT_IT_FAILED = "a page for somebody whom another server did not let in"
 LEADS_TO_SIGN_IN = "a step of signing in; elsewhere it leads to its begin"
 ACCOUNT_NOTHING = "any account, and then there is nothing"
+SWITCHED_OFF = "nobody: who is signed in is told so"
 
 A = "lab/target"
 
@@ -103,6 +104,12 @@ ROUTES: dict[str, Route] = {
     "accounts/logout/": page("/accounts/logout/", GET=PUBLIC, POST=PUBLIC),
     "accounts/inactive/": page("/accounts/inactive/", GET=PUBLIC),
     "accounts/reauthenticate/": page("/accounts/reauthenticate/", GET=ACCOUNT, POST=ACCOUNT),
+    "accounts/reauthenticate/code/": page(
+        "/accounts/reauthenticate/code/", GET=SWITCHED_OFF, POST=SWITCHED_OFF
+    ),
+    "accounts/reauthenticate/code/confirm/": page(
+        "/accounts/reauthenticate/code/confirm/", GET=SWITCHED_OFF, POST=SWITCHED_OFF
+    ),
     "accounts/email/": page("/accounts/email/", GET=ACCOUNT, POST=ACCOUNT),
     "accounts/confirm-email/": page("/accounts/confirm-email/", GET=PUBLIC),
     r"accounts/^confirm-email/(?P<key>[-:\w]+)/$": page("/accounts/confirm-email/x/", GET=PUBLIC),
@@ -375,7 +382,7 @@ ROUTES: dict[str, Route] = {
 OPEN_IN_ADMIN = {"admin/login/", "admin/logout/", "admin/jsi18n/"}
 ABOUT_AN_ADAPTER = {FEED, MODERATE_IT, SEE, CHANGE, LIKE, MOVE}
 ASKS_ALSO_WHAT_IS_PUBLIC = {"guest without an account", "stranger", "token write", "token expired"}
-ABOUT_NO_ROLE = {ACCOUNT, ACCOUNT_NOTHING, ANY_TOKEN}
+ABOUT_NO_ROLE = {ACCOUNT, ACCOUNT_NOTHING, ANY_TOKEN, SWITCHED_OFF}
 ASKS_WHAT_NEEDS_AN_ACCOUNT = {
     "guest without an account", "stranger", "token read", "token write", "token for lab", "token expired",
 }  # fmt: skip
@@ -543,6 +550,8 @@ def expected(route: Route, method: str, visitor: Visitor, state: str) -> str:
         return "401"
     if need == LEADS_TO_SIGN_IN:
         return "ok"
+    if need == SWITCHED_OFF:
+        return "403" if seen.is_signed_in else refused
     if need == STAFF:
         return "ok" if seen.is_staff else "login"
     if need in {MODERATE, MODERATE_IT}:
