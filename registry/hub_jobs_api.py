@@ -13,7 +13,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from registry import downloads, hub_jobs, import_jobs, importing, push_jobs
-from registry.api_parts import IDEMPOTENCY_KEY, only
+from registry.api_parts import IDEMPOTENCY_KEY, only, person_of
 from registry.authentication import SignedIn
 from registry.idempotency import idempotent
 from registry.models import Adapter, HubJob, ImportItem, ImportJob, JobStatus, PushJob, User
@@ -187,9 +187,9 @@ def _items(job: ImportJob) -> QuerySet[ImportItem]:
 
 def _person(request: Request) -> User:
     """Who asks. Raises TokenMayNot for a token that is limited to a part of what is theirs."""
-    assert isinstance(request.user, User)
-    require_whole_account(request.user)
-    return request.user
+    person = person_of(request)
+    require_whole_account(person)
+    return person
 
 
 # --- What imports and pushes have in common ------------------------------------------------------------------------

@@ -32,8 +32,7 @@ def move(adapter: Adapter, *, actor: User, namespace: Namespace, name: str) -> A
             existing = publishing.find_by_name(namespace, name)
             if existing is not None and existing.pk != row.pk:
                 raise NameTaken(existing)
-            if row.is_private and namespace.pk != row.namespace_id:
-                publishing.require_showable(row, namespace, row.visibility)
+            publishing.require_showable(row, namespace, row.visibility)
             row.namespace, row.name = namespace, name
             row.save(update_fields=["namespace", "name"])
             if (old[0].pk, old[1].lower()) != (namespace.pk, name.lower()):

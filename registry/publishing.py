@@ -191,15 +191,16 @@ def update_adapter(adapter: Adapter, *, actor: User, **changes: Any) -> Adapter:
 def _change_visibility(adapter: Adapter, visibility: str) -> None:
     """Raises BadDetail, and what somebody has against its becoming public (`BEFORE_SHOWN`)."""
     visibility = details.check_visibility(visibility)
-    if adapter.is_private and visibility == Adapter.Visibility.PUBLIC:
-        require_showable(adapter, adapter.namespace, visibility)
+    require_showable(adapter, adapter.namespace, visibility)
     adapter.visibility = visibility
 
 
 def require_showable(adapter: Adapter, namespace: Namespace, visibility: str) -> None:
-    """Raises what somebody has against its being in `namespace` with `visibility` (`BEFORE_SHOWN`)."""
-    for require in BEFORE_SHOWN:
-        require(adapter, namespace, visibility)
+    """Raises what somebody has against its being in `namespace` with `visibility`, if others see it there (`BEFORE_SHOWN`)."""
+    has_other_readers = visibility == Adapter.Visibility.PUBLIC or namespace.pk != adapter.namespace_id
+    if adapter.is_private and has_other_readers:
+        for require in BEFORE_SHOWN:
+            require(adapter, namespace, visibility)
 
 
 def withdraw(adapter: Adapter, *, actor: User) -> None:

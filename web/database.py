@@ -45,7 +45,6 @@ def after_commit(act: Callable[..., object], *arguments: Any) -> None:
     def call() -> None:
         act(*arguments)
 
-    call.__qualname__ = (
-        act.__qualname__
-    )  # Django's log line names it; a partial has no name, and the line itself fails
+    # Django's log line names it; a partial has no name, and the line itself fails.
+    call.__qualname__ = act.__qualname__
     transaction.on_commit(call, robust=True)

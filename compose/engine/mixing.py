@@ -261,8 +261,11 @@ class _Weighted:
     def __call__(self, x: Tensor) -> Tensor:
         """The change alone: (groups, tokens, in) -> (groups, tokens, out)."""
         target = self._target
-        per_row = (self._weights * target.scalings).index_select(1, target.owner).to(x.dtype)  # (groups, R)
-        return (x @ target.a.T * per_row.unsqueeze(1)) @ target.b
+        return (x @ target.a.T * self._per_row().to(x.dtype).unsqueeze(1)) @ target.b
+
+    def _per_row(self) -> Tensor:
+        """The strength of every row of the factors in every group, (groups, R) float32."""
+        return (self._weights * self._target.scalings).index_select(1, self._target.owner)
 
     def is_whole(self, tokens: int) -> bool:
         """Whether base and change are best multiplied as one matrix of every group, of so many tokens."""
@@ -285,9 +288,7 @@ class _Weighted:
 
     def _from_factors(self) -> Tensor:
         """The change of every group, (groups, in, out) float32."""
-        target = self._target
-        per_row = (self._weights * target.scalings).index_select(1, target.owner)  # (groups, R)
-        return target.a.float().T @ (per_row.unsqueeze(-1) * target.b.float())
+        return self._target.a.float().T @ (self._per_row().unsqueeze(-1) * self._target.b.float())
 
 
 def _transposed(layer: Any) -> Tensor:

@@ -99,7 +99,7 @@ def _length_of_part(size: int, number: int) -> int:
 def _bytes_of(folder: Path, count: int) -> Iterator[bytes]:
     for number in range(1, count + 1):
         with (folder / str(number)).open("rb") as file:
-            while piece := file.read(sending.CHUNK_BYTES):
+            while piece := file.read(storage.CHUNK_BYTES):
                 yield piece
 
 

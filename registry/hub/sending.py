@@ -14,8 +14,6 @@ from registry.models import Adapter, Token, User
 from registry.uploads import UploadTooLarge
 from web.errors import DomainError, Forbidden
 
-CHUNK_BYTES = 512 * 1024
-
 
 class LengthNeeded(DomainError):
     code = "length_needed"
@@ -37,7 +35,7 @@ def length_of(request: HttpRequest, *, most: int) -> int:
 
 
 def pieces_of(request: HttpRequest) -> Iterator[bytes]:
-    while piece := request.read(CHUNK_BYTES):
+    while piece := request.read(storage.CHUNK_BYTES):
         yield piece
 
 
