@@ -50,7 +50,6 @@ def _cross_attention(
     mask: Tensor | None = None,
     key_value_states: Tensor | None = None,
     position_bias: Tensor | None = None,
-    past_key_values: Any = None,
     **others: Any,
 ) -> tuple[Tensor, Tensor | None, None]:
     """A short answer attends to a long input: its few queries go through K and V, not the input's many tokens.
@@ -60,14 +59,16 @@ def _cross_attention(
     """
     rows, queries, _ = hidden_states.shape
     heads, width = layer.n_heads, layer.key_value_proj_dim
+    # What is kept of earlier tokens has another name from transformers 5.24 on.
+    is_cached = any(others.get(name) is not None for name in ("cache", "past_key_values"))
     if (
         key_value_states is None
-        or past_key_values is not None
+        or is_cached
         or "forward" in vars(layer.k)  # adapted
         or heads * queries * _FEWER > key_value_states.shape[1]
     ):
         given = {"key_value_states": key_value_states, "position_bias": position_bias, **others}
-        return type(layer).forward(layer, hidden_states, mask=mask, past_key_values=past_key_values, **given)
+        return type(layer).forward(layer, hidden_states, mask=mask, **given)
     q = (
         layer.q(hidden_states).view(rows * queries, heads, width).transpose(0, 1)
     )  # (heads, rows * queries, width)

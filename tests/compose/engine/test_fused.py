@@ -43,6 +43,11 @@ def test_fused_layers_give_the_losses_of_the_layers(collection: Collection, monk
     )
 
 
+def test_layers_are_called_by_their_own_names(collection: Collection, recwarn: pytest.WarningsRecorder):
+    sums_of(collection.base, collection.modules, EXACT)
+    assert [str(told.message) for told in recwarn if "T5Attention" in str(told.message)] == []
+
+
 def test_a_single_paper_mix_is_rounded_as_the_layers_round(
     collection: Collection, monkeypatch: pytest.MonkeyPatch
 ):
