@@ -25,7 +25,7 @@ L2_PENALTY = 0.06
 # Steps tried in a round, from bold to timid. Rounds differ so much in what they bear that the range is wide.
 DAMPINGS = tuple(10.0**exponent for exponent in (-2.0, -1.2, -0.4, 0.4, 1.2, 2.0))
 # After two rounds in a row that lower the objective by less than this share of it, the search is over.
-ENOUGH = 5e-3
+ENOUGH = 1e-2
 
 
 class _Place(NamedTuple):
