@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -168,3 +169,11 @@ def test_ours_is_timed_in_loading_and_search():
     took = beside._auto(modules.offered(T5)[:2], examples, time.process_time)
     assert took.load_s > 0
     assert took.search_s > 0
+
+
+def test_the_command_measures_in_processes_of_their_own(tmp_path: Path):
+    record = tmp_path / "record.jsonl"
+    command = [sys.executable, "-m", "benchmarks.quality", "run", "--record", record, "--workers", "2"]
+    few = ["--half", "reporting", "--groups", "in-context", "--cells", "2", "--rows", "2"]
+    subprocess.run(command + few, check=True, cwd=Path(quality.__file__).parents[2])
+    assert len(list(quality.records(record))) == 2

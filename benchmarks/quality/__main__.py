@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.quality import beside, plan, tables
-from benchmarks.quality.cells import GROUPS, Cell, measure
+from benchmarks.quality.cells import GROUPS, Cell, Found, measure
 from demo.build import prepare_process
 from demo.collection import LLAMA, T5
 
@@ -97,29 +97,27 @@ def run(cells: Sequence[Cell], record: Path, *, workers: int, seconds: float) ->
         for number, cell in enumerate(cells, start=1):
             if time.monotonic() > end:
                 return
-            _write(record, *_measured(cell), number, len(cells))
+            _write(record, cell, measure(cell), number, len(cells))
         return
+    # What another process is to call must not be of this file: it is not imported there under the name it has here.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=prepare_process) as pool:
         waiting = iter(cells)
-        running = {pool.submit(_measured, cell) for cell in islice(waiting, workers * 2)}
+        running = {pool.submit(measure, cell): cell for cell in islice(waiting, workers * 2)}
         number = 0
         while running:
             finished = next(as_completed(running))
-            running.remove(finished)
+            cell = running.pop(finished)
             number += 1
-            _write(record, *finished.result(), number, len(cells))
+            _write(record, cell, finished.result(), number, len(cells))
             if time.monotonic() < end:
-                running |= {pool.submit(_measured, cell) for cell in islice(waiting, 1)}
+                running |= {pool.submit(measure, cell): cell for cell in islice(waiting, 1)}
 
 
-def _measured(cell: Cell) -> tuple[Cell, dict[str, Any]]:
-    return cell, {name: asdict(found) for name, found in measure(cell).items()}
-
-
-def _write(record: Path, cell: Cell, found: dict[str, Any], number: int, count: int) -> None:
+def _write(record: Path, cell: Cell, found: dict[str, Found], number: int, count: int) -> None:
+    told = {name: asdict(each) for name, each in found.items()}
     with record.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps({"key": cell.key, "cell": asdict(cell), "found": found}) + "\n")
-    said = ", ".join(f"{name} {each['right']}/{each['n']}" for name, each in found.items())
+        lines.write(json.dumps({"key": cell.key, "cell": asdict(cell), "found": told}) + "\n")
+    said = ", ".join(f"{name} {each.right}/{each.n}" for name, each in found.items())
     print(
         f"{number} of {count}: {cell.task}, draw {cell.draw}, pool {cell.pool}, {cell.shots} examples: {said}",
         file=sys.stderr,
