@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.quality import __main__ as quality
 from benchmarks.quality import beside, modules, plan, tables
 from benchmarks.quality.beside import Took, as_markdown
-from benchmarks.quality.cells import Cell, measure, shuffled
+from benchmarks.quality.cells import Cell, Found, measure, shuffled
 from compose.engine.types import Example
 from demo import table
 from demo.collection import T5
@@ -171,9 +172,21 @@ def test_ours_is_timed_in_loading_and_search():
     assert took.search_s > 0
 
 
-def test_the_command_measures_in_processes_of_their_own(tmp_path: Path):
-    record = tmp_path / "record.jsonl"
-    command = [sys.executable, "-m", "benchmarks.quality", "run", "--record", record, "--workers", "2"]
-    few = ["--half", "reporting", "--groups", "in-context", "--cells", "2", "--rows", "2"]
-    subprocess.run(command + few, check=True, cwd=Path(quality.__file__).parents[2])
-    assert len(list(quality.records(record))) == 2
+def test_other_processes_can_import_what_they_are_to_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # A package's `__main__` has another name in a spawned process, so nothing of it can be called there.
+    called = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, workers: int, **_how: Any) -> None:
+            super().__init__(workers)
+
+        def submit(self, function: Any, *args: Any) -> Any:
+            called.append(function.__module__)
+            return super().submit(lambda _cell: {"auto": Found(1, 2)}, *args)
+
+    monkeypatch.setattr(quality, "ProcessPoolExecutor", Pool)
+    cells = list(plan.main_cells(2))[:7]
+    quality.run(cells, tmp_path / "record.jsonl", workers=2, seconds=60)
+    written = list(quality.records(tmp_path / "record.jsonl"))
+    assert {record["key"] for record in written} == {cell.key for cell in cells}
+    assert set(called) == {"benchmarks.quality.cells"}
