@@ -618,7 +618,8 @@ def audit() -> int:
     """Whether a pinned package has a hole that is known. Not 0 as well if nobody who knows could be asked."""
     install(with_dev=False)
     tool = [str(VENV / "bin" / "uv"), "tool", "run", f"pip-audit=={PIP_AUDIT_VERSION}"]
-    command = [*tool, "--no-deps", "--progress-spinner=off", "-r", "constraints.txt"]
+    # Without --strict a package that nobody could be asked about would count as sound.
+    command = [*tool, "--strict", "--no-deps", "--progress-spinner=off", "-r", "constraints.txt"]
     code = subprocess.run(command, cwd=ROOT, env={**os.environ, **uv_settings()}).returncode
     if code:
         say("Not in order: a package above has a known hole, or the advisories could not be had.")
