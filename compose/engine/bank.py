@@ -37,11 +37,29 @@ class TargetBank:
 
 @dataclass(frozen=True)
 class Stack:
-    """Target matrices of one size in one block of memory, so that one operation reaches all of them."""
+    """Target matrices of one size in one block of memory, so that one operation reaches all of them.
+
+    Where they are square, A and B lie in one block.
+    """
 
     paths: tuple[str, ...]
-    a: Tensor  # (targets, R, in_features)
-    b: Tensor  # (targets, R, out_features)
+    blocks: tuple[
+        Tensor, ...
+    ]  # (targets, R, in_features) and (targets, R, out_features), or (2 * targets, R, features)
+
+    @property
+    def a(self) -> Tensor:
+        """(targets, R, in_features)"""
+        return self.blocks[0][: len(self.paths)]
+
+    @property
+    def b(self) -> Tensor:
+        """(targets, R, out_features)"""
+        return self.blocks[-1][-len(self.paths) :]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(block.nbytes for block in self.blocks)
 
 
 @dataclass(frozen=True)
@@ -63,7 +81,7 @@ class Bank:
 
     @property
     def size_bytes(self) -> int:
-        return sum(stack.a.nbytes + stack.b.nbytes for stack in self.stacks)
+        return sum(stack.size_bytes for stack in self.stacks)
 
 
 def build_bank(
@@ -103,15 +121,20 @@ def _stack(
     modules: Sequence[LoadedModule], paths: Sequence[str], device: torch.device, dtype: torch.dtype
 ) -> Stack:
     rank, in_features, out_features = _size(modules, paths[0])
-    a = torch.empty(len(paths), rank, in_features, dtype=dtype)
-    b = torch.empty(len(paths), rank, out_features, dtype=dtype)
+    count = len(paths)
+    shapes = [(count, in_features), (count, out_features)]
+    if in_features == out_features:
+        shapes = [(2 * count, in_features)]
+    stack = Stack(
+        tuple(paths), tuple(torch.empty(length, rank, width, dtype=dtype) for length, width in shapes)
+    )
     for index, path in enumerate(paths):
         row = 0
         for _, factors in _holders(modules, path):
-            a[index, row : row + factors.rank] = factors.a
-            b[index, row : row + factors.rank] = factors.b.T
+            stack.a[index, row : row + factors.rank] = factors.a
+            stack.b[index, row : row + factors.rank] = factors.b.T
             row += factors.rank
-    return Stack(tuple(paths), a.to(device), b.to(device))
+    return Stack(stack.paths, tuple(block.to(device) for block in stack.blocks))
 
 
 def _target(modules: Sequence[LoadedModule], path: str, a: Tensor, b: Tensor) -> TargetBank:

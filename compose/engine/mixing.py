@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compose.engine import fused as fused_layers
-from compose.engine.bank import Bank, TargetBank
+from compose.engine.bank import Bank, Stack, TargetBank
 from compose.engine.errors import IncompatibleModule
 from compose.engine.loading import LoadedBase
 
@@ -314,8 +314,9 @@ def _as_peft_does(bank: Bank, mixing_weights: Tensor) -> dict[str, Change]:
     """
     changes: dict[str, Change] = {}
     for stack in bank.stacks:
-        a = _sum_in_order(stack.a, mixing_weights)  # (targets, r, in)
-        b = _sum_in_order(stack.b, mixing_weights).transpose(1, 2).contiguous()  # (targets, out, r)
+        mixed = Stack(stack.paths, tuple(_sum_in_order(block, mixing_weights) for block in stack.blocks))
+        a = mixed.a  # (targets, r, in)
+        b = mixed.b.transpose(1, 2).contiguous()  # (targets, out, r)
         for index, path in enumerate(stack.paths):
             changes[path] = _low_rank(a[index], b[index], bank.targets[path].paper_scaling)
     return changes

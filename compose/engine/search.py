@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Protocol
 
 import nevergrad as ng
 import numpy as np
+from nevergrad.optimization.base import Optimizer
+from nevergrad.optimization.recaster import MessagingThread, SequentialRecastOptimizer
 
 from compose.engine.types import Trial
 
@@ -33,8 +36,9 @@ class LoraHubSearch:
         drawn = np.random.RandomState(seed).randint(2**32, dtype=np.uint32)
         array.random_state = np.random.RandomState(drawn)
         # What NGOpt chose, without NGOpt, which keeps every point and loss a second time and else only passes them on.
-        self._optimizer = ng.optimizers.NGOpt(parametrization=array, budget=budget).optim
-        self._asked: ng.p.Parameter | None = None
+        chosen = ng.optimizers.NGOpt(parametrization=array, budget=budget).optim
+        is_sequential = isinstance(chosen, SequentialRecastOptimizer)
+        self._proposals: _Proposals = _Running(array, chosen) if is_sequential else _Asked(chosen)
 
     def ask(self) -> list[tuple[float, ...]]:
         if self._left <= 0:
@@ -42,16 +46,13 @@ class LoraHubSearch:
         self._left -= 1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # nevergrad tells programmers when an optimiser converged early
-            self._asked = self._optimizer.ask()
-        return [tuple(float(weight) for weight in self._asked.value)]
+            return [tuple(self._proposals.following().tolist())]
 
     def tell(self, trials: Sequence[Trial], more: None = None) -> None:
-        assert self._asked is not None
         assert len(trials) == 1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._optimizer.tell(self._asked, trials[0].objective)
-        self._asked = None
+            self._proposals.answer(trials[0].objective)
 
     def best(self, trials: Sequence[Trial]) -> Trial | None:
         """The trial of the lowest objective, the earliest of equals; None without trials."""
@@ -61,3 +62,55 @@ class LoraHubSearch:
         """The batch-mean loss once more divided by the number of examples, as the released code does, plus L1."""
         penalty = sum(abs(weight) for weight in mixing_weights) / len(mixing_weights)
         return loss / self._examples + L1_FACTOR * penalty
+
+
+class _Proposals(Protocol):
+    """What an optimiser wants to know, one point after the other."""
+
+    def following(self) -> np.ndarray: ...  # (n,) float64
+
+    def answer(self, objective: float) -> None: ...
+
+
+class _Asked:
+    """By the optimiser's own ask and tell."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+        self._asked: ng.p.Parameter | None = None
+
+    def following(self) -> np.ndarray:
+        self._asked = self._optimizer.ask()
+        value: np.ndarray = self._asked.value
+        return value
+
+    def answer(self, objective: float) -> None:
+        assert self._asked is not None
+        self._optimizer.tell(self._asked, objective)
+        self._asked = None
+
+
+class _Running:
+    """By what runs behind an optimiser's ask and tell, in the same kind of thread: COBYLA, and the same points.
+
+    Ask and tell copy each point several times and keep it for a recommendation of their own, which nobody wants here;
+    on a base as small as the demo's that is a twelfth of a trial.
+    """
+
+    def __init__(self, array: ng.p.Array, optimizer: SequentialRecastOptimizer) -> None:
+        self._array, self._point = array, array.spawn_child()
+        self._optimizer = optimizer  # what runs refers to it, but weakly
+        self._thread: MessagingThread | None = None
+
+    def following(self) -> np.ndarray:
+        if self._thread is None:
+            self._thread = MessagingThread(self._optimizer.get_optimization_function())
+        told = self._thread.messages_ask.get()
+        if not isinstance(told, np.ndarray):
+            raise RuntimeError(f"The optimiser of LoraHub ended by itself: {told}") from self._thread.error
+        value: np.ndarray = self._point.set_standardized_data(told, reference=self._array).value
+        return value
+
+    def answer(self, objective: float) -> None:
+        assert self._thread is not None
+        self._thread.messages_tell.put(objective)

@@ -1,0 +1,68 @@
+"""LoraHub's search beside nevergrad's own ask and tell: the same points, whichever optimiser NGOpt chooses."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+
+import nevergrad as ng
+import numpy as np
+import pytest
+
+from compose.engine.search import BOUND, LoraHubSearch
+from compose.engine.types import Trial
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::nevergrad.common.errors.NevergradWarning"
+)
+SEED = 42
+
+
+def loss(weights: np.ndarray) -> float:
+    return float(((weights - 0.3) ** 2).sum() + np.sin(5 * weights).sum())
+
+
+def points_of_nevergrad(modules: int, budget: int) -> list[tuple[float, ...]]:
+    """As the released package asks: seeded by the numbers of numpy's global state."""
+    array = ng.p.Array(init=[0] * modules, upper=[BOUND] * modules, lower=[-BOUND] * modules)
+    array.random_state = np.random.RandomState(np.random.RandomState(SEED).randint(2**32, dtype=np.uint32))
+    optimizer = ng.optimizers.NGOpt(parametrization=array, budget=budget)
+    asked, objective = [], LoraHubSearch(modules=modules, examples=5, budget=budget, seed=SEED).objective
+    for _ in range(budget):
+        candidate = optimizer.ask()
+        asked.append(tuple(candidate.value.tolist()))
+        optimizer.tell(candidate, objective(asked[-1], loss(candidate.value)))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("modules", "budget"),
+    [
+        (20, 60),
+        (2, 100),  # COBYLA arrives, and begins anew
+        (1, 3),
+        (1, 120),  # not COBYLA
+    ],
+)
+def test_the_points_are_those_of_nevergrad(modules: int, budget: int):
+    search = LoraHubSearch(modules=modules, examples=5, budget=budget, seed=SEED)
+    asked: list[tuple[float, ...]] = []
+    while vectors := search.ask():
+        asked += vectors
+        value = loss(np.array(vectors[0]))
+        search.tell([Trial(len(asked), vectors[0], value, search.objective(vectors[0], value))])
+    assert asked == points_of_nevergrad(modules, budget)
+
+
+def test_a_search_that_is_given_up_leaves_no_thread():
+    before = set(threading.enumerate())
+    search = LoraHubSearch(modules=4, examples=5, budget=40, seed=SEED)
+    search.ask()
+    assert len(set(threading.enumerate()) - before) == 1
+    del search
+    gc.collect()
+    end = time.monotonic() + 20
+    while set(threading.enumerate()) - before and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not set(threading.enumerate()) - before
