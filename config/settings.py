@@ -127,7 +127,9 @@ DATABASES: dict[str, dict[str, Any]] = {
         "CONN_MAX_AGE": 60,
     }
     if IS_EMBEDDED
-    else env.dj_db_url("DATABASE_URL", conn_max_age=60, conn_health_checks=True)
+    # Kept for good, and looked at before each use: a Postgres whose own disk is full may take no new connection, but it
+    # goes on answering by those it has.
+    else env.dj_db_url("DATABASE_URL", conn_max_age=None, conn_health_checks=True)
 }
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # WAL lets readers pass the writer, IMMEDIATE makes writers queue for the timeout: a deferred transaction
