@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.test import Client
 
-from config import warming
+from config import gunicorn, warming
 from registry.models import Adapter
 from tests.factories import make_adapter
 
@@ -42,3 +44,14 @@ def test_a_start_without_its_database_is_a_start_all_the_same():
         raise OSError("no database")
 
     warming.warm(broken)
+
+
+def test_the_collector_leaves_alone_what_is_there_before_the_first_request(monkeypatch: pytest.MonkeyPatch):
+    warmed_with: list[object] = []
+    monkeypatch.setattr(warming, "warm", warmed_with.append)
+    try:
+        gunicorn.post_worker_init(SimpleNamespace(wsgi="the application"))
+        assert warmed_with == ["the application"]
+        assert gc.get_freeze_count() > len(gc.get_objects())
+    finally:
+        gc.unfreeze()
