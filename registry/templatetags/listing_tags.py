@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
+from html import escape
 from typing import Any
 
 from django import template
 from django.template.loader import render_to_string
-from django.utils.html import format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from registry.models import Adapter
@@ -18,8 +18,8 @@ from web.templatetags.formatting import count, relative
 
 register = template.Library()
 
-_ON = mark_safe(' class="on"')
-_CHOSEN = mark_safe(' aria-current="true" title="Remove this filter"')
+_ON = ' class="on"'
+_CHOSEN = ' aria-current="true" title="Remove this filter"'
 ROWS_KEPT = 4096  # about 2 kB each
 
 
@@ -81,20 +81,19 @@ def module_row(adapter: Adapter) -> SafeString:
 
 @register.simple_tag
 def facet_values(rows: Sequence[dict[str, Any]]) -> SafeString:
-    """The values of a facet as items of a list. Not a template: a page has a hundred, and they took a third of its time."""
-    return format_html_join(
-        "\n",
-        '<li{}><a href="?{}"{}><span>{}</span><span class="num">{}</span></a></li>',
-        (
-            (
-                _ON if row["is_chosen"] else "",
-                row["url"],
-                _CHOSEN if row["is_chosen"] else "",
-                row["label"],
-                count(row["count"]),
-            )
-            for row in rows
-        ),
+    """The values of a facet as items of a list.
+
+    Not a template, and what is in it escaped by Python's own function, which Django's wraps: a page has a hundred values,
+    and they took a third of its time, and then a tenth.
+    """
+    return mark_safe("\n".join(map(_facet_value, rows)))  # noqa: S308 - every part of it is escaped
+
+
+def _facet_value(row: dict[str, Any]) -> str:
+    on, chosen = (_ON, _CHOSEN) if row["is_chosen"] else ("", "")
+    return (
+        f'<li{on}><a href="?{escape(row["url"])}"{chosen}><span>{escape(row["label"])}</span>'
+        f'<span class="num">{escape(count(row["count"]))}</span></a></li>'
     )
 
 
