@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from django.db.models import Avg, Count, F, Q, QuerySet
 
@@ -128,9 +127,7 @@ def family(adapter: Adapter, person: Person, *, origin: Origin | None = None) ->
                             title=f"{origin.source} at {origin.commit[:12]}", kind="origin"))  # fmt: skip
         found.relations.append(Edge(parents[-1], this))
 
-    made, counts = (
-        _made_with([adapter.pk], MOST_NEAR, person) if uses(adapter, person)[1]["count"] else ({}, {})
-    )
+    made, counts = _made_with([adapter.pk], MOST_NEAR, person) if use_of(adapter, person).count else ({}, {})
     children = _down(found, this, made.get(adapter.pk, []), counts.get(adapter.pk, 0), drawn)
     found.children = counts.get(adapter.pk, 0)
     ids = [use.composition.adapter_id or 0 for use in made.get(adapter.pk, [])]
@@ -173,29 +170,53 @@ def made_of(adapter: Adapter) -> list[Candidate]:
     return sorted(kept, key=lambda candidate: -abs(candidate.mixing_weight or 0.0))
 
 
-def uses(adapter: Adapter, person: Person) -> tuple[QuerySet[Candidate], dict[str, Any]]:
-    """Where it has a weight in what this person may see, published or not; and numbers about that.
+@dataclass(frozen=True)
+class Use:
+    """How often an adapter was taken: compositions that `tried` it, those in whose mix it has a weight (`count`), means there."""
 
-    `tried` and `count` compositions, the mean `weight` and `attribution` where it has one.
-    """
-    visible = Composition.objects.visible_to(person).filter(status=Composition.Status.SUCCEEDED)
-    anywhere = Candidate.objects.filter(revision__adapter=adapter).exclude(mixing_weight=None)
-    tried = anywhere.filter(composition__in=visible)
+    tried: int = 0
+    count: int = 0
+    weight: float | None = None
+    attribution: float | None = None
+
+
+def use_of(adapter: Adapter, person: Person) -> Use:
+    """In what this person may see, published or not; read once for all that a page says about it."""
     whose = getattr(person, "pk", None)
-    known: tuple[int | None, dict[str, Any]] | None = getattr(adapter, "_uses", None)
+    known: tuple[int | None, Use] | None = getattr(adapter, "_use", None)
     if known is None or known[0] != whose:
-        has_weight = ~Q(mixing_weight=0)
-        numbers: dict[str, Any] = {"tried": 0, "count": 0, "weight": None, "attribution": None}
-        # Most are in none, and which of them somebody may see is a long question. A guest's page has room for both.
-        if whose is not None or anywhere.exists():
-            numbers = tried.aggregate(
-                tried=Count("pk"),
-                count=Count("composition", distinct=True, filter=has_weight),
-                weight=Avg("mixing_weight", filter=has_weight),
-                attribution=Avg("attribution", filter=has_weight),
-            )
-        known = adapter._uses = (whose, numbers)  # type: ignore[attr-defined]
-    return tried.exclude(mixing_weight=0), known[1]
+        known = adapter._use = (whose, _count_uses(adapter, person))  # type: ignore[attr-defined]
+    return known[1]
+
+
+def _count_uses(adapter: Adapter, person: Person) -> Use:
+    # Most are in none, and which of them somebody may see is a long question. A guest's page has room for both.
+    is_guest = getattr(person, "pk", None) is None
+    if is_guest and not _tried(adapter).exists():
+        return Use()
+    has_weight = ~Q(mixing_weight=0)
+    numbers = _tried_before(adapter, person).aggregate(
+        tried=Count("pk"),
+        count=Count("composition", distinct=True, filter=has_weight),
+        weight=Avg("mixing_weight", filter=has_weight),
+        attribution=Avg("attribution", filter=has_weight),
+    )
+    return Use(**numbers)
+
+
+def uses(adapter: Adapter, person: Person) -> QuerySet[Candidate]:
+    """Where it has a weight in what this person may see, published or not."""
+    return _tried_before(adapter, person).exclude(mixing_weight=0)
+
+
+def _tried(adapter: Adapter) -> QuerySet[Candidate]:
+    return Candidate.objects.filter(revision__adapter=adapter).exclude(mixing_weight=None)
+
+
+def _tried_before(adapter: Adapter, person: Person) -> QuerySet[Candidate]:
+    """Where this person may see that it was tried."""
+    visible = Composition.objects.visible_to(person).filter(status=Composition.Status.SUCCEEDED)
+    return _tried(adapter).filter(composition__in=visible)
 
 
 def made_with(adapter: Adapter, person: Person) -> QuerySet[Candidate]:

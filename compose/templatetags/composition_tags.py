@@ -57,20 +57,16 @@ def lineage_graph(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
 @register.inclusion_tag("compose/_used_in.html", takes_context=True)
 def used_in(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
     """In which compositions this person may see the adapter got a weight, with its mean weight and attribution."""
-    kept, numbers = lineage.uses(adapter, _person(context))
-    latest = (
-        kept.select_related("composition__adapter__namespace")
-        .defer("composition__examples", "composition__test_examples", "composition__predictions")
-        .order_by("-composition__finished_at", "-pk")
-    )
-    return {
-        "tried": numbers["tried"],
-        "count": numbers["count"],
-        "weight": numbers["weight"],
-        "attribution": numbers["attribution"],
-        "adapter": adapter,
-        "latest": latest[:MOST_SHOWN] if numbers["count"] else [],
-    }
+    person = _person(context)
+    use, latest = lineage.use_of(adapter, person), []
+    if use.count:
+        latest = list(
+            lineage.uses(adapter, person)
+            .select_related("composition__adapter__namespace")
+            .defer("composition__examples", "composition__test_examples", "composition__predictions")
+            .order_by("-composition__finished_at", "-pk")[:MOST_SHOWN]
+        )
+    return {"use": use, "adapter": adapter, "latest": latest}
 
 
 @register.inclusion_tag("compose/charts/_sparkline.html")
