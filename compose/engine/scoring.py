@@ -31,7 +31,7 @@ _TOKENS = {"cpu": 16_384, "cuda": 262_144}
 # Beyond so many tokens, or so many float32 bytes of a layer's output, another mix joins no forward on a CPU: it would
 # fall out of the caches, and the C library gives tensors of more than 32 MiB back at once and asks for them anew.
 _TOKENS_OF_MIXES = 5_600
-_LAYER_BYTES = 20 * 2**20
+_LAYER_BYTES = 6 * 2**20
 # A recording on a CPU keeps tensors of all its tokens, and beyond so many the Python it saves is not felt.
 _MOST_RECORDED_TOKENS = 6_000
 _LOGIT_BYTES = {"cpu": 256 * 2**20, "cuda": 4 * 2**30}
