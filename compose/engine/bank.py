@@ -39,13 +39,12 @@ class TargetBank:
 class Stack:
     """Target matrices of one size in one block of memory, so that one operation reaches all of them.
 
-    Where they are square, A and B lie in one block.
+    `blocks` are A (targets, R, in_features) and B (targets, R, out_features); of square matrices both lie in one block,
+    (2 * targets, R, features).
     """
 
     paths: tuple[str, ...]
-    blocks: tuple[
-        Tensor, ...
-    ]  # (targets, R, in_features) and (targets, R, out_features), or (2 * targets, R, features)
+    blocks: tuple[Tensor, ...]
 
     @property
     def a(self) -> Tensor:
@@ -120,21 +119,19 @@ def _size(modules: Sequence[LoadedModule], path: str) -> tuple[int, int, int]:
 def _stack(
     modules: Sequence[LoadedModule], paths: Sequence[str], device: torch.device, dtype: torch.dtype
 ) -> Stack:
-    rank, in_features, out_features = _size(modules, paths[0])
+    rank, *widths = _size(modules, paths[0])
     count = len(paths)
-    shapes = [(count, in_features), (count, out_features)]
-    if in_features == out_features:
-        shapes = [(2 * count, in_features)]
-    stack = Stack(
-        tuple(paths), tuple(torch.empty(length, rank, width, dtype=dtype) for length, width in shapes)
-    )
+    if widths[0] == widths[1]:
+        widths, count = widths[:1], 2 * count
+    blocks = tuple(torch.empty(count, rank, width, dtype=dtype) for width in widths)
+    stack = Stack(tuple(paths), blocks)
     for index, path in enumerate(paths):
         row = 0
         for _, factors in _holders(modules, path):
             stack.a[index, row : row + factors.rank] = factors.a
             stack.b[index, row : row + factors.rank] = factors.b.T
             row += factors.rank
-    return Stack(stack.paths, tuple(block.to(device) for block in stack.blocks))
+    return Stack(stack.paths, tuple(block.to(device) for block in blocks))
 
 
 def _target(modules: Sequence[LoadedModule], path: str, a: Tensor, b: Tensor) -> TargetBank:

@@ -59,7 +59,7 @@ def _cross_attention(
     """
     rows, queries, _ = hidden_states.shape
     heads, width = layer.n_heads, layer.key_value_proj_dim
-    # What is kept of earlier tokens has another name from transformers 5.24 on.
+    # What is kept of earlier tokens is `cache` in transformers 5.24, and had the other name in 5.23.
     is_cached = any(others.get(name) is not None for name in ("cache", "past_key_values"))
     if (
         key_value_states is None

@@ -93,8 +93,8 @@ class _Asked:
 class _Running:
     """By what runs behind an optimiser's ask and tell, in the same kind of thread: COBYLA, and the same points.
 
-    Ask and tell copy each point several times and keep it for a recommendation of their own, which nobody wants here;
-    on a base as small as the demo's that is a twelfth of a trial.
+    Ask and tell copy each point several times and keep it for a recommendation of their own, which nobody wants here: a
+    quarter of what a proposal takes (docs/engine-performance.md).
     """
 
     def __init__(self, array: ng.p.Array, optimizer: SequentialRecastOptimizer) -> None:
