@@ -140,9 +140,13 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;",
     }
 else:
+    DATABASES["default"]["ENGINE"] = "web.postgres"
     DATABASES["default"].setdefault("OPTIONS", {})["pool"] = env.bool("DATABASE_POOL", False)
     if DATABASES["default"]["OPTIONS"]["pool"]:
         DATABASES["default"]["CONN_MAX_AGE"] = 0
+    if env.bool("DATABASE_PREPARED", True):
+        # Planning took Postgres longer than answering, and filling in values took us longer than sending them.
+        DATABASES["default"]["OPTIONS"] |= {"server_side_binding": True, "prepare_threshold": 3}
 
 # --- Broker and cache --------------------------------------------------------------------------------------
 # A Redis address serves both; RabbitMQ can take the broker's part.

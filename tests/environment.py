@@ -39,6 +39,7 @@ _OF_A_SITE = (
         "LORA_WORKER_CACHE_DIR",
         "LORA_DEBUG",
         "DATABASE_POOL",
+        "DATABASE_PREPARED",
     ),
 )
 
