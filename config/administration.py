@@ -46,6 +46,8 @@ class Administration(admin.AdminSite):
     site_header = "LoRA Commons"
     site_title = "LoRA Commons"
     index_title = "Administration"
+    # The first page has all of it; beside a list it takes the room of the columns.
+    enable_nav_sidebar = False
 
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         from allauth.account.decorators import secure_admin_login

@@ -18,6 +18,7 @@ from registry.details import BadDetail, check_text
 from registry.models import Adapter, Report, User
 from registry.rights import Person, require_moderator
 from web.errors import Conflict, DomainError
+from web.templatetags.formatting import plural
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def dismiss(adapter: Adapter, *, moderator: User, note: str = "") -> int:
     with transaction.atomic():
         count = _close_reports(adapter, moderator, Report.Outcome.DISMISSED)
         if count:
-            detail = f"{count} reports. {note}".strip()
+            detail = f"{plural(count, 'report,reports')}. {note}".strip()
             audit.record(actor=moderator, action="dismiss reports", subject=adapter, detail=detail)
     return count
 

@@ -10,11 +10,12 @@ from django.views.decorators.http import require_POST, require_safe
 
 from registry import moderation
 from registry.forms import ReportForm
-from registry.models import Adapter, AuditEntry, Report
+from registry.models import Adapter, AuditEntry, Report, User
 from registry.rights import require_moderator, visible_adapter
 from registry.views.people import signed_in
 from web.addresses import client_address
 from web.errors import DomainError
+from web.templatetags.formatting import plural
 
 SHOWN = 100
 
@@ -41,19 +42,7 @@ def adapter_report(request: HttpRequest, namespace: str, name: str) -> HttpRespo
 def moderation_queue(request: HttpRequest) -> HttpResponse:
     """What was reported, what is in quarantine, and what was done lately."""
     require_moderator(request.user)
-    waiting = moderation.queue()
-    shown = list(waiting.prefetch_related("reports__reporter")[:SHOWN])
-    quarantined = Adapter.objects.alive().exclude(quarantined_at=None).select_related("namespace")
-    context = {
-        "waiting": [
-            (adapter, [report for report in adapter.reports.all() if report.outcome == Report.Outcome.NONE])
-            for adapter in shown
-        ],
-        "waiting_count": waiting.count(),
-        "quarantined": quarantined.order_by("-quarantined_at")[:SHOWN],
-        "entries": AuditEntry.objects.filter(action__in=["quarantine", "release", "dismiss reports"])[:30],
-    }
-    return render(request, "registry/moderation.html", context)
+    return _queue_page(request)
 
 
 @login_required
@@ -63,19 +52,50 @@ def adapter_moderate(request: HttpRequest, namespace: str, name: str) -> HttpRes
     user = signed_in(request)
     require_moderator(user)
     adapter = visible_adapter(user, namespace, name)
-    action, reason = request.POST.get("action"), request.POST.get("reason", "")
-    if action == "quarantine":
-        moderation.quarantine(adapter, moderator=user, reason=reason)
-        messages.success(request, f"{adapter.full_name} is in quarantine.")
-    elif action == "release":
-        moderation.release(adapter, moderator=user, note=reason)
-        messages.success(request, f"{adapter.full_name} is shown again.")
-    elif action == "dismiss":
-        count = moderation.dismiss(adapter, moderator=user, note=reason)
-        messages.success(request, f"{count} reports of {adapter.full_name} are closed.")
-    else:
-        raise DomainError("There is no such action.")
+    try:
+        done = _act(adapter, user, request.POST.get("action", ""), request.POST.get("reason", ""))
+    except DomainError as error:
+        return _queue_page(request, refused=adapter, error=error)
+    messages.success(request, done)
     return redirect("moderation")
+
+
+def _act(adapter: Adapter, moderator: User, action: str, reason: str) -> str:
+    """Do it; the sentence that says so. Raises DomainError."""
+    match action:
+        case "quarantine":
+            moderation.quarantine(adapter, moderator=moderator, reason=reason)
+            return f"{adapter.full_name} is in quarantine."
+        case "release":
+            moderation.release(adapter, moderator=moderator, note=reason)
+            return f"{adapter.full_name} is shown again."
+        case "dismiss":
+            count = moderation.dismiss(adapter, moderator=moderator, note=reason)
+            return f"{plural(count, 'report of it is,reports of it are')} closed; {adapter.full_name} stays as it is."
+    raise DomainError("There is no such action.")
+
+
+def _queue_page(
+    request: HttpRequest, *, refused: Adapter | None = None, error: DomainError | None = None
+) -> HttpResponse:
+    """The queue; with `refused`, the adapter that something could not be done about, beside the words that were sent."""
+    waiting = moderation.queue()
+    quarantined = Adapter.objects.alive().exclude(quarantined_at=None).select_related("namespace")
+    shown = [
+        (adapter, [report for report in adapter.reports.all() if report.outcome == Report.Outcome.NONE])
+        for adapter in waiting.prefetch_related("reports__reporter")[:SHOWN]
+    ]
+    context = {
+        "waiting": shown,
+        "waiting_count": waiting.count(),
+        "quarantined": quarantined.order_by("-quarantined_at")[:SHOWN],
+        "entries": AuditEntry.objects.filter(action__in=["quarantine", "release", "dismiss reports"])[:30],
+        "refused": refused,
+        "is_in_queue": refused in [adapter for adapter, _ in shown],
+        "error": error.message if error else "",
+        "said": request.POST.get("reason", ""),
+    }
+    return render(request, "registry/moderation.html", context, status=error.status if error else 200)
 
 
 def _report_page(request: HttpRequest, adapter: Adapter, form: ReportForm, *, status: int) -> HttpResponse:

@@ -86,10 +86,29 @@ def test_reports_are_limited_by_address_and_by_person(module, tmp_path):
 
 def test_a_moderator_closes_reports_and_leaves_the_module(module, sam):
     report(module)
-    client_of(sam).post("/ada/m/moderate", {"action": "dismiss", "reason": "fine"})
+    told = client_of(sam).post("/ada/m/moderate", {"action": "dismiss", "reason": "fine"}, follow=True)
+    assert "1 report of it is closed; ada/m stays as it is." in told.content.decode()
     assert Report.objects.get().outcome == "dismissed"
     assert not moderation.queue().exists()
-    assert AuditEntry.objects.get().action == "dismiss reports"
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.detail) == ("dismiss reports", "1 report. fine")
+
+
+def test_what_cannot_be_done_is_said_in_the_queue_beside_the_words_that_were_sent(module, sam):
+    report(module)
+    moderator = client_of(sam)
+    for sent, why in (("", "Say what is wrong"), ("x" * 501, "has 501 characters")):
+        answer = moderator.post("/ada/m/moderate", {"action": "quarantine", "reason": sent})
+        page = answer.content.decode()
+        assert answer.status_code == 400
+        assert why in page
+        assert f'value="{sent}" aria-invalid="true"' in page
+    assert moderation.queue().count() == 1
+    moderation.quarantine(module, moderator=None, reason="x")
+    answer = moderator.post("/ada/m/moderate", {"action": "quarantine", "reason": "y"})
+    assert answer.status_code == 409
+    assert "ada/m is in quarantine already" in answer.content.decode()
+    assert moderator.post("/ada/m/moderate", {"action": "burn"}).status_code == 400
 
 
 # --- Quarantine ----------------------------------------------------------------------------------------------
