@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +20,7 @@ from registry import early_check, filenames, publishing
 from registry.errors import InspectionRefused, Problem
 from registry.forms import UploadForm
 from registry.models import Adapter, BaseModel
-from registry.rights import writable_namespace
+from registry.rights import writable_adapter, writable_namespace
 from registry.search import tasks_shown_to
 from registry.uploads import HashingUploadHandler, collect
 from registry.views.people import signed_in
@@ -48,13 +49,13 @@ def _upload(request: HttpRequest) -> HttpResponse:
     problems: list[Problem] = []
     if form.is_valid():
         try:
-            adapter = _publish(request, form.cleaned_data)
+            adapter, done = _publish(request, form.cleaned_data)
         except InspectionRefused as error:
             problems = error.problems
         except DomainError as error:
             _show_error(form, error)
         else:
-            messages.success(request, f"{adapter.full_name} is published.")
+            messages.success(request, done)
             if _wants_json(request):
                 return JsonResponse({"url": adapter.get_absolute_url()}, status=201)
             return redirect(adapter)
@@ -105,15 +106,19 @@ def _beginning(request: HttpRequest, name: str) -> bytes:
     return file.read(early_check.MAX_HEADER_BYTES + 1) if isinstance(file, UploadedFile) else b""
 
 
-def _publish(request: HttpRequest, data: dict[str, Any]) -> Adapter:
+def _publish(request: HttpRequest, data: dict[str, Any]) -> tuple[Adapter, str]:
+    """The adapter, and the sentence that says what came of it."""
     namespace = writable_namespace(request.user, data["namespace"])
+    before = publishing.find_by_name(namespace, data["name"].strip())
+    # The form comes with "public" chosen. A new version of what is private must not show it for that.
+    stays_private = before is not None and before.is_private
     with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="page-") as folder:
         files = _files(request)
         if data["card"].strip() and filenames.CARD not in files:
             card = Path(folder) / filenames.CARD
             card.write_text(data["card"].replace("\r\n", "\n"), encoding="utf-8")
             files[filenames.CARD] = card
-        return publishing.publish(
+        adapter = publishing.publish(
             author=signed_in(request),
             namespace=namespace,
             name=data["name"].strip(),
@@ -122,8 +127,18 @@ def _publish(request: HttpRequest, data: dict[str, Any]) -> Adapter:
             task_title=data["task"],
             base_model=data["base_model"],
             license=data["license"],
-            visibility=data["visibility"],
+            visibility="" if stays_private else data["visibility"],
         )
+    if before is None:
+        return adapter, f"{adapter.full_name} is published."
+    done = (
+        f"{adapter.full_name} has these very files already; there is no new version."
+        if adapter.head_id == before.head_id
+        else f"{adapter.full_name} has a new version."
+    )
+    if stays_private and data["visibility"] == Adapter.Visibility.PUBLIC:
+        done += " It is still private; its settings make it public."
+    return adapter, done
 
 
 def _files(request: HttpRequest) -> dict[str, Path]:
@@ -140,10 +155,14 @@ def _files(request: HttpRequest) -> dict[str, Path]:
 
 
 def _asked_for(request: HttpRequest) -> dict[str, str]:
-    """Fields that a link may set: `/upload?base_model=…&task=…`."""
-    return {
+    """Fields that a link may set: `/upload?base_model=…&task=…`. With a namespace and a name of theirs, as it is seen now."""
+    asked = {
         name: request.GET[name] for name in ("base_model", "task", "namespace", "name") if name in request.GET
     }
+    if "namespace" in asked and "name" in asked:
+        with suppress(DomainError):
+            asked["visibility"] = writable_adapter(request.user, asked["namespace"], asked["name"]).visibility
+    return asked
 
 
 def _context(request: HttpRequest, form: UploadForm, problems: list[Problem] | None = None) -> dict[str, Any]:

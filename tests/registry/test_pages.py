@@ -431,6 +431,23 @@ def test_a_script_gets_the_address_of_the_new_adapter(signed_in: Client, tmp_pat
     assert response.json() == {"url": "/alice/colour"}
 
 
+def test_a_new_version_of_what_is_private_stays_private(signed_in: Client, tmp_path: Path):
+    signed_in.post("/upload", _upload(tmp_path / "a", visibility="private"))
+    adapter = Adapter.objects.get()
+    form = text(signed_in.get(f"/upload?namespace={adapter.namespace.name}&name={adapter.name}"))
+    assert re.search(r'value="private"[^>]*checked', form)
+    sent = _upload(tmp_path / "a")
+    said = text(signed_in.post("/upload", sent, follow=True))
+    assert "has these very files already; there is no new version. It is still private" in said
+    sent = _upload(tmp_path / "b", card="# New")
+    assert "has a new version. It is still private" in text(signed_in.post("/upload", sent, follow=True))
+    adapter.refresh_from_db()
+    assert adapter.is_private
+    signed_in.post("/upload", _upload(tmp_path / "c", name="open"))
+    signed_in.post("/upload", _upload(tmp_path / "d", name="open", visibility="private"))
+    assert Adapter.objects.get(name="open").is_private
+
+
 def test_a_refused_upload_keeps_what_was_typed_and_says_what_is_wrong(signed_in: Client, tmp_path: Path):
     sent = _upload(tmp_path / "a", "adapter_config.json", description="Names the colour")
     response = signed_in.post("/upload", sent)
