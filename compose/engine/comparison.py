@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-from compose.engine import evaluation, options
+from compose.engine import evaluation, export, options
+from compose.engine.bank import build_bank
 from compose.engine.methods import METHODS, Method, Vector
-from compose.engine.mixing import EXACT, Mix
+from compose.engine.mixing import EXACT, Mix, Mixer
 from compose.engine.scoring import Row
 from compose.engine.searching import Found, Searches
-from compose.engine.types import OptionScores, Prediction, Score
+from compose.engine.types import ExportForm, OptionScores, Prediction, Score
 
 # Leave-one-out runs a search for every example; beyond this many the examples are left out in fifths.
 _MOST_SINGLE_FOLDS = 10
 _FOLDS_OTHERWISE = 5
+# Answers of the mix that an adapter of a lower rank or a shorter float type is written of.
+_AS_MIXED = "as mixed"
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Comparison:
     notes: list[str]  # of the result; more are added
     contestants: list[Contestant] = field(default_factory=list)
     option_scores: OptionScores | None = None  # after `scores`, where the answers are a small closed set
+    _exported: Mixer | None = None  # after `scores`, where what is written acts otherwise than the mix
 
     def enter(self, method: Method, found: Found) -> None:
         """What was asked for, and LoraHub as published beside another method, where the modules allow its mix."""
@@ -64,29 +68,67 @@ class Comparison:
                 [],
                 "Not scored: one example cannot be both shown and held out. Give test rows to know more.",
             )
-        written = evaluation.answer(
-            prepared.base,
-            prepared.mixer,
-            asked,
-            max_new_tokens=evaluation.answer_limit(rows),
-            on_batch=lambda done: self._tell(done, len(asked)),
-        )
         outputs: list[dict[str, str]] = [{} for _ in examples]
-        for question, text in zip(asked, written, strict=True):
+        for question, text in self._answers(asked, rows):
             outputs[question.row][question.method] = text.strip()
+        as_mixed = [output.pop(_AS_MIXED, None) for output in outputs]
         predictions = [
             Prediction(example.input, example.output, output)
             for example, output in zip(examples, outputs, strict=True)
         ]
         hits = {
             name: [evaluation.matches(p.outputs[name], p.expected) for p in predictions]
-            for name in outputs[0]
+            for name in dict.fromkeys(question.method for question in asked)
         }
         scores = [evaluation.exact_match_score(name, found, split=split) for name, found in hits.items()]
+        if self._exported is not None:
+            before = [text is not None and evaluation.matches(text, p.expected)
+                      for text, p in zip(as_mixed, predictions, strict=True)]  # fmt: skip
+            self.notes.append(_cost(request.export, before, hits[request.method]))
         if split == "held_out":
             self.option_scores = self._by_options(hits)
         single = prepared.bank.names[audition.best()]
         return scores, predictions, evaluation.verdict(request.method, hits, split=split, single=single)
+
+    def _answers(
+        self, asked: list[evaluation.Question], rows: list[Row]
+    ) -> Iterator[tuple[evaluation.Question, str]]:
+        """Every question with its answer. What was asked for answers as the adapter that is written of it.
+
+        Where writing changes the mix, its own answers come as well, as those of `_AS_MIXED`.
+        """
+        request, prepared = self.searches.request, self.searches.prepared
+        written = self._as_written([q for q in asked if q.method == request.method])
+        if written:
+            asked = [replace(q, method=_AS_MIXED) if q.method == request.method else q for q in asked]
+        limit, total, before = evaluation.answer_limit(rows), len(asked) + len(written), 0
+        for mixer, questions in ((prepared.mixer, asked), (self._exported, written)):
+            if not questions or mixer is None:
+                continue
+            texts = evaluation.answer(
+                prepared.base,
+                mixer,
+                questions,
+                max_new_tokens=limit,
+                on_batch=lambda done, before=before: self._tell(before + done, total),  # type: ignore[misc]
+            )
+            before += len(questions)
+            yield from zip(questions, texts, strict=True)
+
+    def _as_written(self, mine: list[evaluation.Question]) -> list[evaluation.Question]:
+        """The same questions to what is written of their mixes; none where writing changes nothing."""
+        prepared, form = self.searches.prepared, self.searches.request.export
+        mixes = list(dict.fromkeys(question.mix for question in mine))
+        if not any(export.is_lossy(prepared.modules, mix, form) for mix in mixes):
+            return []
+        written = [
+            export.as_exported(prepared.modules, mix, form, name=f"exported {number}")
+            for number, mix in enumerate(mixes, start=1)
+        ]
+        bank = build_bank(written, device=prepared.base.device)
+        self._exported = Mixer(prepared.base, bank)
+        one = {mix: tuple(float(mix == other) for other in mixes) for mix in mixes}
+        return [replace(question, mix=Mix(EXACT, one[question.mix])) for question in mine]
 
     def _by_options(self, hits: dict[str, list[bool]]) -> OptionScores | None:
         """The same mixes held to the options, where the answers are a small closed set."""
@@ -102,6 +144,7 @@ class Comparison:
             self._mixes(self._found(), self.searches.audition.best()),
             ours=request.method,
             written=hits,
+            exported=self._exported,
             on_row=self._tell,
         )
 
@@ -169,6 +212,16 @@ class Comparison:
             f"the base model takes {base.context_tokens}."
         )
         return []
+
+
+def _cost(form: ExportForm, before: list[bool], after: list[bool]) -> str:
+    """What the mix loses by the form that was asked for."""
+    how = f"cut to rank {form.rank}" if form.rank else "written"
+    kind = "" if form.dtype == "float32" else f" in {form.dtype}"
+    return (
+        f"The scores are those of the adapter as it is written, {how}{kind}: {sum(after)} of {len(after)} rows right; "
+        f"the mix itself gets {sum(before)}."
+    )
 
 
 def _folds(rows: int) -> list[list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from compose.engine.bank import paper_problem
 from compose.engine.errors import BadInput, IncompatibleModule
-from compose.engine.loading import LoadedModule, linear_shape
+from compose.engine.loading import Factors, LoadedModule, linear_shape
 from compose.engine.mixing import PAPER, Mix
 from compose.engine.truncation import relative_error, truncated
 from compose.engine.types import FLOAT_TYPES, LARGEST_EXPORT_RANK, Exported, ExportForm
@@ -41,24 +42,65 @@ def export_adapter(
     than 0, its rank the sum of theirs. Either is cut where `form` asks for a lower rank. `base_name`: empty means
     what the modules' configs name. Raises BadInput for a form there is not, and when the folder cannot be written.
     """
+    written = _written(modules, mix, form)
+    ranks = None if mix.kind == PAPER and not written.is_cut else written.factors
+    config = _config(model, modules, list(written.factors), ranks, base_name=base_name, seq2seq=seq2seq)
+    _write(out, written.factors, config)
+    return Exported(
+        kind="truncated" if written.is_cut else "paper" if mix.kind == PAPER else "concatenated",
+        rank=max(a.shape[0] for a, _ in written.factors.values()),
+        dtype=form.dtype,
+        relative_error=written.relative_error(),
+    )
+
+
+def as_exported(modules: Sequence[LoadedModule], mix: Mix, form: ExportForm, *, name: str) -> LoadedModule:
+    """What `export_adapter` writes of a mix, as a module: cut and rounded as it is there. Raises BadInput."""
+    written = _written(modules, mix, form)
+    keeps_scaling = mix.kind == PAPER and not written.is_cut
+    factors = {
+        target: Factors(a.float(), b.float(), modules[0].factors[target].scaling if keeps_scaling else 1.0)
+        for target, (a, b) in written.factors.items()
+    }
+    return LoadedModule(name, factors, config={})
+
+
+def is_lossy(modules: Sequence[LoadedModule], mix: Mix, form: ExportForm) -> bool:
+    """Whether the adapter that is written acts otherwise than the mix."""
+    return form.dtype != "float32" or 0 < form.rank < _highest_rank(modules, mix)
+
+
+def _highest_rank(modules: Sequence[LoadedModule], mix: Mix) -> int:
+    if mix.kind == PAPER:
+        return max(each.rank for each in modules[0].factors.values())
+    used = [module for module, weight in zip(modules, mix.mixing_weights, strict=True) if weight]
+    targets = {target for module in used for target in module.factors}
+    sums = (sum(m.factors[target].rank for m in used if target in m.factors) for target in targets)
+    return max(sums, default=0)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """The factors of a mix in the form that was asked for, and as they would be without it."""
+
+    factors: dict[str, tuple[Tensor, Tensor]]
+    exact: dict[str, tuple[Tensor, Tensor]]
+    is_cut: bool
+
+    def relative_error(self) -> float:
+        is_rounded = any(a.dtype != torch.float32 for a, _ in self.factors.values())
+        return relative_error(self.exact, self.factors) if self.is_cut or is_rounded else 0.0
+
+
+def _written(modules: Sequence[LoadedModule], mix: Mix, form: ExportForm) -> _Written:
     check_form(form)
     factors = mixed_factors(modules, mix)
-    highest = max(a.shape[0] for a, _ in factors.values())
-    is_cut = 0 < form.rank < highest
+    is_cut = 0 < form.rank < max(a.shape[0] for a, _ in factors.values())
     exact = _with_scaling(modules, mix, factors) if is_cut else factors
     shaped = {
         target: truncated(a, b, rank=form.rank) if is_cut else (a, b) for target, (a, b) in exact.items()
     }
-    written = {target: _as_type(pair, form.dtype) for target, pair in shaped.items()}
-    ranks = None if mix.kind == PAPER and not is_cut else written
-    config = _config(model, modules, list(factors), ranks, base_name=base_name, seq2seq=seq2seq)
-    _write(out, written, config)
-    return Exported(
-        kind="truncated" if is_cut else "paper" if mix.kind == PAPER else "concatenated",
-        rank=max(a.shape[0] for a, _ in written.values()),
-        dtype=form.dtype,
-        relative_error=relative_error(exact, written) if is_cut or form.dtype != "float32" else 0.0,
-    )
+    return _Written({target: _as_type(pair, form.dtype) for target, pair in shaped.items()}, exact, is_cut)
 
 
 def check_form(form: ExportForm) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from compose.engine.evaluation import ENOUGH_ROWS, LABELS, matches, sign_test, wilson_interval
 from compose.engine.loading import LoadedBase
-from compose.engine.mixing import Mix, Mixer
+from compose.engine.mixing import EXACT, Mix, Mixer
 from compose.engine.scoring import Scorer, tokenise
 from compose.engine.types import Example, OptionScores, Score
 
@@ -81,6 +81,7 @@ def score(
     *,
     ours: str,
     written: dict[str, list[bool]],
+    exported: Mixer | None = None,
     on_row: Callable[[int, int], None] = lambda done, total: None,
 ) -> OptionScores:
     """Every mix's most likely option for the first MOST_ROWS test rows: summed token log-likelihood, end included.
@@ -88,6 +89,7 @@ def score(
     Args:
         mixes: by method; "zero_shot" is the constrained baseline.
         written: for every method, which test rows it got right in its own words.
+        exported: of the adapter that is written of `ours`, its only module; None where that acts as the mix.
     """
     rows = list(test)[:MOST_ROWS]
     names = list(mixes)
@@ -96,8 +98,12 @@ def score(
         part, options = rows[start : start + _ROWS_AT_ONCE], found.rows[start : start + _ROWS_AT_ONCE]
         pairs = [Example(row.input, option) for row, own in zip(part, options, strict=True) for option in own]
         tokens = tokenise(base, pairs, what="option of a test row, number")
-        losses = Scorer(base, mixer, tokens).row_losses([mixes[name] for name in names])
-        for name, sums in zip(names, losses.sums, strict=True):
+        sums_of = dict(
+            zip(names, Scorer(base, mixer, tokens).row_losses(list(mixes.values())).sums, strict=True)
+        )
+        if exported is not None:
+            [sums_of[ours]] = Scorer(base, exported, tokens).row_losses([Mix(EXACT, (1.0,))]).sums
+        for name, sums in sums_of.items():
             told = sums.split([len(own) for own in options])
             hits[name] += [
                 matches(own[int(each.argmin())], row.output)
