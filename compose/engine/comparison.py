@@ -11,7 +11,7 @@ from compose.engine.methods import METHODS, Method, Vector
 from compose.engine.mixing import EXACT, Mix, Mixer
 from compose.engine.scoring import Row
 from compose.engine.searching import Found, Searches
-from compose.engine.types import ExportForm, OptionScores, Prediction, Score
+from compose.engine.types import Example, ExportForm, OptionScores, Prediction, Score
 
 # Leave-one-out runs a search for every example; beyond this many the examples are left out in fifths.
 _MOST_SINGLE_FOLDS = 10
@@ -59,14 +59,16 @@ class Comparison:
         if request.test:
             asked = self._held_out_questions()
             rows, examples, split = test_rows, list(request.test), "held_out"
-        elif len(request.examples) > 1:
+        elif len({example.input.strip() for example in request.examples}) > 1:
             asked = self._left_out_questions()
             rows, examples, split = prepared.rows, list(request.examples), "leave_one_out"
         else:
             return (
                 [],
                 [],
-                "Not scored: one example cannot be both shown and held out. Give test rows to know more.",
+                "Not scored: examples of one input cannot be both shown and held out. Give test rows to know more."
+                if len(request.examples) > 1
+                else "Not scored: one example cannot be both shown and held out. Give test rows to know more.",
             )
         outputs: list[dict[str, str]] = [{} for _ in examples]
         for question, text in self._answers(asked, rows):
@@ -169,10 +171,11 @@ class Comparison:
         """Every example asked of what is found without it; the folds' searches run in lockstep."""
         examples, base = self.searches.request.examples, self.searches.prepared.base
         everything = range(len(examples))
-        folds = _folds(len(examples))
+        folds = _folds(examples)
         if len(folds) < len(examples):
             self.notes.append(
-                f"The estimate without test rows leaves the examples out in {len(folds)} parts, not one by one."
+                f"The estimate without test rows leaves the examples out in {len(folds)} parts, not one by one; "
+                "those with the same input together."
             )
         kept = [[index for index in everything if index not in fold] for fold in folds]
         weights = [
@@ -224,10 +227,16 @@ def _cost(form: ExportForm, before: list[bool], after: list[bool]) -> str:
     )
 
 
-def _folds(rows: int) -> list[list[int]]:
-    if rows <= _MOST_SINGLE_FOLDS:
-        return [[index] for index in range(rows)]
-    return [list(range(start, rows, _FOLDS_OTHERWISE)) for start in range(_FOLDS_OTHERWISE)]
+def _folds(examples: Sequence[Example]) -> list[list[int]]:
+    """Examples to leave out together. Those with one input are: left out alone, the others would have told its answer."""
+    alike: dict[str, list[int]] = {}
+    for index, example in enumerate(examples):
+        alike.setdefault(example.input.strip(), []).append(index)
+    groups = list(alike.values())
+    if len(groups) <= _MOST_SINGLE_FOLDS:
+        return groups
+    parts = [groups[start::_FOLDS_OTHERWISE] for start in range(_FOLDS_OTHERWISE)]
+    return [sorted(index for group in part for index in group) for part in parts]
 
 
 def _at_row(question: evaluation.Question, row: int) -> evaluation.Question:

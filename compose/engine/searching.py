@@ -116,14 +116,14 @@ class Searches:
     def on_folds(self, method: Method, kept: list[list[int]], *, trials_each: int) -> list[Vector]:
         """The weights found on each set of kept rows; one forward scores the next trials of every fold.
 
-        `trials_each` is the budget, or after a stop what the search on all rows took until then.
+        `trials_each` is the budget, or after a stop what the search on all rows took until then. A wish to stop that comes
+        later ends none of them: cut short, what is compared would look worse than it is.
         """
         budget = self.request.budget if method.name == self.request.method else method.usual_budget
         folds = [_Fold(rest, method.start(self._problem(rest, budget))) for rest in kept]
         done = 0
         while done < trials_each and (asked := [fold.search.ask() for fold in folds]) and any(asked):
-            if self.observer.checked() == "stop" and not self._stopped:
-                break
+            self.observer.checked()
             self._score_folds(method, folds, asked)
             done = max(len(fold.trials) for fold in folds)
         nothing = (0.0,) * self.prepared.bank.size

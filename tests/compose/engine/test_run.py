@@ -183,6 +183,20 @@ def test_stopping_keeps_the_best_trial_so_far_and_finishes(t5: Collection, tmp_p
     assert (tmp_path / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.parametrize("test", [TEST_ROWS, ()])
+def test_a_wish_to_stop_after_the_search_cuts_nothing_that_is_compared(
+    t5: Collection, test: tuple[Example, ...]
+):
+    request = request_for(t5, method="auto", budget=20, test=test)
+    whole, observer = run.compose(request), Recorder("stop", after_trials=1)
+    in_search = Recorder()
+    run.compose(request, observer=in_search)
+    observer.after_trials = len(in_search.trials)  # so many are there when the search has ended by itself
+    late = run.compose(request, observer=observer)
+    assert not late.stopped_early
+    assert (late.scores, late.predictions) == (whole.scores, whole.predictions)
+
+
 def test_stopping_before_the_first_trial_keeps_the_base(t5: Collection):
     result = run.compose(request_for(t5), observer=Recorder("stop"))
     assert result.trials == []
@@ -236,6 +250,19 @@ def test_many_examples_are_left_out_in_five_parts_and_that_is_said(t5: Collectio
     result = run.compose(request_for(t5, examples=examples, test=(), budget=2))
     assert {score.n for score in result.scores} == {13}
     assert any("leaves the examples out in 5 parts" in note for note in result.notes)
+
+
+def test_examples_with_one_input_are_left_out_together(t5: Collection):
+    doubled = run.compose(request_for(t5, examples=tiny.EXAMPLES[:2] * 3, test=(), budget=12))
+    single = run.compose(request_for(t5, examples=tiny.EXAMPLES[:2], test=(), budget=12))
+    # Three times the same example weighs as one, and no copy of what is asked is shown.
+    assert [p.outputs["lorahub"] for p in doubled.predictions] == [
+        p.outputs["lorahub"] for p in single.predictions
+    ] * 3
+    assert any("in 2 parts, not one by one; those with the same input together" in n for n in doubled.notes)
+    alike = run.compose(request_for(t5, examples=tiny.EXAMPLES[:1] * 3, test=(), budget=2))
+    assert alike.scores == []
+    assert alike.verdict.startswith("Not scored: examples of one input")
 
 
 def test_a_single_example_without_test_rows_is_not_scored(t5: Collection):
