@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -125,7 +126,7 @@ def _as_json(result: Result) -> dict[str, Any]:
             "verdict": result.verdict,
             "loss": result.loss,
             "base_loss": result.base_loss,
-            "audition": result.audition,
+            "audition": [None if math.isnan(loss) else loss for loss in result.audition],
             "attribution": result.attribution,
             "notes": result.notes,
             "option_scores": asdict(result.option_scores) if result.option_scores else None,

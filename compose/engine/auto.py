@@ -45,12 +45,18 @@ class AutoSearch:
 
     Of many modules, those stay that move the answers most when they are probed beside a uniform mix of all. Loss is no
     guide there: a module that knows nothing leaves it as it is, one with the right form and another function raises it.
+
+    Inside, a weight counts units of its module: a change ten times as large as the others' is probed a tenth as far and
+    costs as much penalty as theirs.
     """
 
-    def __init__(self, *, audition: Sequence[float], base_loss: float, budget: int) -> None:
+    def __init__(
+        self, *, audition: Sequence[float], base_loss: float, budget: int, units: Sequence[float] = ()
+    ) -> None:
         self._modules = len(audition)
-        self._by_loss = sorted(range(self._modules), key=lambda index: audition[index])
-        self._bar = min(base_loss, *audition)
+        self._units = np.array(units or [1.0] * self._modules)  # (n,) 0: takes no part
+        self._by_loss = sorted(np.flatnonzero(self._units).tolist(), key=lambda index: audition[index])
+        self._bar = min(base_loss, *(audition[index] for index in self._by_loss))
         self._left = budget
         self.kept = self._by_loss
         self._centre = np.zeros(self._modules)
@@ -61,7 +67,7 @@ class AutoSearch:
         self._waiting: list[_Place] = []  # starts still to be tried
         self._reached: list[_Place] = []  # where the legs before this one ended
         self._tangent: Tangent | None = None
-        self._stage = "starts" if self._modules <= MOST_KEPT else "screen"
+        self._stage = "starts" if len(self._by_loss) <= MOST_KEPT else "screen"
         self._points = np.zeros((0, self._modules))
 
     @property
@@ -82,7 +88,7 @@ class AutoSearch:
             return []
         self._points = points[: max(self._left, 0)]
         self._left -= len(self._points)
-        return [tuple(float(weight) for weight in point) for point in self._points]
+        return [tuple(float(weight) for weight in point) for point in self._points * self._units]
 
     def tell(self, trials: Sequence[Trial], responses: Responses | None = None) -> None:
         objectives = np.array([trial.objective for trial in trials])
@@ -107,8 +113,9 @@ class AutoSearch:
 
     def objective(self, mixing_weights: tuple[float, ...], loss: float) -> float:
         """Mean token loss plus the penalty for large weights, which does not depend on how many modules are offered."""
-        size = sum(abs(weight) for weight in mixing_weights)
-        return loss + L1_PENALTY * size + L2_PENALTY / 2 * sum(weight**2 for weight in mixing_weights)
+        counted = [weight / unit for weight, unit in zip(mixing_weights, self._units, strict=True) if unit]
+        size = sum(abs(weight) for weight in counted)
+        return loss + L1_PENALTY * size + L2_PENALTY / 2 * sum(weight**2 for weight in counted)
 
     def best(self, trials: Sequence[Trial]) -> Trial | None:
         """Lowest objective among what is no worse on the examples than the base and every single module."""
@@ -120,22 +127,26 @@ class AutoSearch:
     def _screen(self) -> np.ndarray:
         """All modules beside a uniform mix; where the budget is too small for that, the best of the audition go on."""
         # What is left then is enough for the starts, one round of probes and its steps.
-        if self._left < self._modules + 1 + MOST_KEPT + len(DAMPINGS) + 6:
+        if self._left < len(self._by_loss) + 1 + MOST_KEPT + len(DAMPINGS) + 6:
             self.kept = sorted(self._by_loss[:MOST_KEPT])
             self._stage = "starts"
             return self._starts()
-        uniform = np.full(self._modules, STARTS[-1] / self._modules)
-        return np.vstack([uniform, uniform + STEP * np.eye(self._modules)])
+        uniform = np.zeros(self._modules)
+        uniform[self._by_loss] = STARTS[-1] / len(self._by_loss)
+        return np.vstack([uniform, uniform + STEP * np.eye(self._modules)[sorted(self._by_loss)]])
 
     def _keep_what_moves(self, responses: Responses) -> None:
         moved = np.abs(responses.log_probs[1:] - responses.log_probs[0]).mean((1, 2))  # (n,)
-        ranked = [int(index) for index in np.argsort(-moved, kind="stable") if index != self._by_loss[0]]
+        asked = sorted(self._by_loss)
+        ranked = [
+            asked[place] for place in np.argsort(-moved, kind="stable") if asked[place] != self._by_loss[0]
+        ]
         self.kept = sorted([self._by_loss[0], *ranked[: MOST_KEPT - 1]])
 
     def _starts(self) -> np.ndarray:
         """The references, which the result must not be worse than, and small uniform mixes."""
         base, single = np.zeros((2, self._modules))
-        single[self._by_loss[0]] = 1.0
+        single[self._by_loss[0]] = 1.0 / self._units[self._by_loss[0]]
         points = [base, single]
         for total in STARTS:
             points.append(np.zeros(self._modules))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -81,6 +82,29 @@ class Bank:
     @property
     def size_bytes(self) -> int:
         return sum(stack.size_bytes for stack in self.stacks)
+
+    @cached_property
+    def change_sizes(self) -> tuple[float, ...]:
+        """Frobenius norm of each module's whole change to the base, at weight 1."""
+        squares = torch.zeros(self.size, dtype=torch.float64)
+        for target in self.targets.values():
+            squares += _squared_sizes(target)
+        return tuple(squares.clamp(min=0.0).sqrt().tolist())
+
+
+def _squared_sizes(target: TargetBank) -> Tensor:
+    """(n,) ‖scaling · BA‖² of each module, from the small products A·Aᵀ and B·Bᵀ."""
+    found = torch.zeros(len(target.ranks), dtype=torch.float64)
+    present = [index for index, rank in enumerate(target.ranks) if rank]
+    ranks = [target.ranks[index] for index in present]
+    if len(set(ranks)) == 1:
+        a, b = (side.float().reshape(len(present), ranks[0], -1) for side in (target.a, target.b))
+        products = (torch.bmm(a, a.mT) * torch.bmm(b, b.mT)).sum((1, 2)).double().cpu()
+    else:
+        sides = zip(target.a.float().split(ranks), target.b.float().split(ranks), strict=True)
+        products = torch.stack([((a @ a.T) * (b @ b.T)).sum() for a, b in sides]).double().cpu()
+    found[present] = products * target.scalings[present].double().cpu() ** 2
+    return found
 
 
 def build_bank(

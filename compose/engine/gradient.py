@@ -27,9 +27,9 @@ class GradientSearch:
     def __init__(self, *, modules: int, audition: Sequence[float], base_loss: float, budget: int) -> None:
         self._weights = np.full(modules, START_TOTAL / modules)
         self._mean, self._square = np.zeros(modules), np.zeros(modules)
-        self._bar = min(base_loss, *audition)
+        self._bar = float(np.nanmin([base_loss, *audition]))  # no number: it takes no part
         single = np.zeros(modules)
-        single[int(np.argmin(audition))] = 1.0
+        single[int(np.nanargmin(audition))] = 1.0
         self._references = [np.zeros(modules), single]
         self._left, self._steps = budget, 0
         self._rate = RATE

@@ -89,6 +89,14 @@ class LoadedBase:
     context_tokens: int
     # Mixing hooks hang on the model itself, so two jobs must not use it at once.
     lock: threading.Lock = field(default_factory=threading.Lock)
+    _squared_norms: dict[str, float] = field(default_factory=dict)
+
+    def squared_norm(self, path: str) -> float:
+        """Squared Frobenius norm of the matrix at this path."""
+        if path not in self._squared_norms:
+            weight = self.model.get_submodule(path).weight
+            self._squared_norms[path] = float(torch.linalg.vector_norm(weight.detach().float())) ** 2
+        return self._squared_norms[path]
 
     @property
     def size_bytes(self) -> int:

@@ -24,7 +24,8 @@ Vector = tuple[float, ...]
 class Problem:
     """What a search may know. Losses are mean token losses on the examples, never on test rows.
 
-    `audition` has the loss of every module alone at weight 1 (exact mix), `base_loss` that of the bare base.
+    `audition` has the loss of every module alone at weight 1 (exact mix), `base_loss` that of the bare base. `units`:
+    see `soundness.Proportions`; with a unit of 0 the audition has no number, and the module takes no part.
     """
 
     modules: int
@@ -33,6 +34,7 @@ class Problem:
     seed: int
     audition: tuple[float, ...]
     base_loss: float
+    units: tuple[float, ...] = ()  # empty: 1 for each
 
 
 class Search(Protocol):
@@ -90,7 +92,9 @@ class Auto:
     usual_budget = 600
 
     def start(self, problem: Problem) -> Search:
-        return AutoSearch(audition=problem.audition, base_loss=problem.base_loss, budget=problem.budget)
+        return AutoSearch(
+            audition=problem.audition, base_loss=problem.base_loss, budget=problem.budget, units=problem.units
+        )
 
 
 class Gradient:

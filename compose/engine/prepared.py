@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 
 from compose.engine import loading, precision
-from compose.engine.bank import Bank
+from compose.engine.bank import Bank, build_bank
 from compose.engine.errors import BadInput, NoExamples, NoModules
 from compose.engine.loading import LoadedBase, LoadedModule
 from compose.engine.methods import Method
 from compose.engine.mixing import EXACT, PAPER, Mixer
 from compose.engine.scoring import Row, Scorer, tokenise
+from compose.engine.soundness import Proportions, proportions, without
 from compose.engine.types import Module, Request
 from compose.engine.warm import WarmCache
 
@@ -34,6 +35,7 @@ class Prepared:
     search_scorer: Scorer
     dtype: torch.dtype  # of the search
     method: str  # whose search it is; any other, as what it is compared with, runs in float32
+    sizes: Proportions  # of the modules; what is left out is zeros in the banks
 
     def searching(self, method: Method, needs: str) -> tuple[Scorer, Bank]:
         """What a search by this method works with; small differences and derivatives are taken in float32."""
@@ -53,17 +55,24 @@ def prepare(request: Request, warm: WarmCache, dtype: torch.dtype | None) -> Pre
     for module in modules:
         loading.check_fit(module, base)
     rows = tokenise(base, request.examples)
-    bank = warm.bank(request.modules, device=device, dtype=torch.float32)
+    sizes = proportions(base, warm.bank(request.modules, device=device, dtype=torch.float32))
+
+    def bank_in(dtype: torch.dtype) -> Bank:
+        if sizes.left_out:
+            return build_bank(without(modules, sizes.left_out), device=device, dtype=dtype)
+        return warm.bank(request.modules, device=device, dtype=dtype)
+
+    bank = bank_in(torch.float32)
     mixer = Mixer(base, bank)
     scorer = Scorer(base, mixer, rows)
     chosen = dtype or precision.for_search(base)
     if chosen == torch.float32:
-        return Prepared(base, modules, bank, mixer, rows, scorer, bank, scorer, chosen, request.method)
+        return Prepared(base, modules, bank, mixer, rows, scorer, bank, scorer, chosen, request.method, sizes)
     short_base = warm.base(Path(request.base), device=device, dtype=chosen)
-    short_bank = warm.bank(request.modules, device=device, dtype=chosen)
+    short_bank = bank_in(chosen)
     short_scorer = Scorer(short_base, Mixer(short_base, short_bank), rows)
     return Prepared(
-        base, modules, bank, mixer, rows, scorer, short_bank, short_scorer, chosen, request.method
+        base, modules, bank, mixer, rows, scorer, short_bank, short_scorer, chosen, request.method, sizes
     )
 
 

@@ -112,6 +112,7 @@ class _Composition:
         self.observer.checked()
         with self._stage("load", f"{len(request.modules)} modules"):
             prepared = prepare(request, self.warm, precision.wanted(request.dtype, method=method.name))
+            self.notes += [prepared.sizes.note] if prepared.sizes.note else []
             self.notes += prepared.bank.notes if method.mix == PAPER else ()
         test_rows = tokenise(prepared.base, request.test, what="test row")
         with self._stage("audition", timed_as="search"):

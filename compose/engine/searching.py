@@ -23,17 +23,20 @@ class Audition:
     """Every module alone at weight 1 on the examples, and the bare base."""
 
     row_losses: RowLosses  # (1 + n mixes, rows): the base first
+    left_out: tuple[int, ...] = ()
 
     def base(self, rows: Sequence[int] | None = None) -> float:
         return self.row_losses.means(rows)[0]
 
     def modules(self, rows: Sequence[int] | None = None) -> list[float]:
-        return self.row_losses.means(rows)[1:]
+        """Not a number for what is left out."""
+        losses = self.row_losses.means(rows)[1:]
+        return [math.nan if index in self.left_out else loss for index, loss in enumerate(losses)]
 
     def best(self, rows: Sequence[int] | None = None) -> int:
         """Index of the module of the lowest loss."""
         losses = self.modules(rows)
-        return losses.index(min(losses))
+        return min(set(range(len(losses))) - set(self.left_out), key=lambda index: (losses[index], index))
 
 
 def audition(prepared: Prepared) -> Audition:
@@ -50,7 +53,7 @@ def audition(prepared: Prepared) -> Audition:
     for module, loss in zip(prepared.bank.names, losses.means()[1:], strict=True):
         if not math.isfinite(loss):
             raise LossNotFinite(f"With the module {module} the loss is not a number; leave it out.")
-    return Audition(losses)
+    return Audition(losses, prepared.sizes.left_out)
 
 
 @dataclass
@@ -109,7 +112,7 @@ class Searches:
             trials += asked[0]
             search.tell(*asked)
         best = search.best(trials)
-        weights = best.mixing_weights if best else (0.0,) * self.prepared.bank.size
+        weights = self._without_left_out(best.mixing_weights) if best else (0.0,) * self.prepared.bank.size
         loss = best.loss if best else self.audition.base()
         return self._in_float32(method, Found(weights, trials, loss, self._stopped))
 
@@ -128,7 +131,13 @@ class Searches:
             done = max(len(fold.trials) for fold in folds)
         nothing = (0.0,) * self.prepared.bank.size
         bests = [fold.search.best(fold.trials) for fold in folds]
-        return [best.mixing_weights if best else nothing for best in bests]
+        return [self._without_left_out(best.mixing_weights) if best else nothing for best in bests]
+
+    def _without_left_out(self, weights: Vector) -> Vector:
+        """The same mix: what is left out is zeros there, whatever weight a search gives it."""
+        return tuple(
+            0.0 if index in self.prepared.sizes.left_out else weight for index, weight in enumerate(weights)
+        )
 
     def _problem(self, rows: Sequence[int], budget: int) -> Problem:
         """The search problem on these rows of the examples."""
@@ -139,6 +148,7 @@ class Searches:
             seed=self.request.seed,
             audition=tuple(self.audition.modules(rows)),
             base_loss=self.audition.base(rows),
+            units=self.prepared.sizes.units,
         )
 
     def _trials(

@@ -136,7 +136,7 @@ class Request:
 class Result:
     """What `run.compose` found; lists with one entry per module follow the order of `modules`.
 
-    `audition` is the loss of every module alone, `attribution` the rise of the loss without it (0 for a module
+    `audition` is the loss of every module alone, not a number for one that was left out, `attribution` the rise of the loss without it (0 for a module
     that is not in the mix). `seconds` has "load", "search", "evaluate" and "export". `precision` is the float type the
     search ran in; losses of the result are float32. `exported` is None where nothing was to be written, `option_scores`
     where the answers are no small closed set or there are no test rows.
@@ -169,7 +169,10 @@ class Observer:
         """A stage began: "load", "audition", "search", "evaluate" or "export"."""
 
     def on_audition(self, base_loss: float, losses: Sequence[float]) -> None:
-        """The audition is over: loss of the bare base, and of every module alone in the order of the request."""
+        """The audition is over: loss of the bare base, and of every module alone in the order of the request.
+
+        The loss of a module that is left out is not a number.
+        """
 
     def on_trial(self, trial: Trial) -> None:
         """A new trial was evaluated; replayed ones are not told again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -68,9 +69,10 @@ def record_audition(composition: Composition, base_loss: float, losses: Sequence
         raise LeaseLost(composition.pk)
     rows = list(composition.candidates.select_related("revision__adapter__namespace").order_by("position"))
     for row, loss in zip(rows, losses, strict=True):
-        row.audition_loss = loss
+        row.audition_loss = _number(loss)
     Candidate.objects.bulk_update(rows, ["audition_loss"])
-    best = min(rows, key=lambda row: row.audition_loss or 0.0, default=None)
+    heard = [row for row in rows if row.audition_loss is not None]
+    best = min(heard, key=lambda row: row.audition_loss or 0.0, default=None)
     if best is not None:
         name = best.revision.adapter.full_name
         log.write(
@@ -201,10 +203,15 @@ def _result_block(result: types.Result) -> dict[str, Any]:
     }
 
 
+def _number(loss: float) -> float | None:
+    """None for the loss of a module that was left out."""
+    return loss if math.isfinite(loss) else None
+
+
 def _keep_weights(composition: Composition, result: types.Result) -> None:
     rows = list(composition.candidates.order_by("position"))
     for row, weight, loss, attribution in zip(
         rows, result.mixing_weights, result.audition, result.attribution, strict=True
     ):
-        row.mixing_weight, row.audition_loss, row.attribution = weight, loss, attribution
+        row.mixing_weight, row.audition_loss, row.attribution = weight, _number(loss), attribution
     Candidate.objects.bulk_update(rows, ["mixing_weight", "audition_loss", "attribution"])
