@@ -14,6 +14,7 @@ from django.conf import settings
 
 from compose.engine.types import Example
 from compose.errors import BadSetting, FewShotProblem
+from web.templatetags.formatting import plural
 
 INPUT_NAMES = (
     "input",
@@ -38,16 +39,16 @@ _KINDS = {dict: "an object", list: "a list", bool: "true or false", type(None): 
 
 
 def parse_examples(
-    data: str | bytes | Sequence[Any], format: str = "auto", *, field: str = "examples"
+    data: str | bytes | Sequence[Any], format: str = "auto", *, field: str = "examples", is_part: bool = False
 ) -> list[Example]:
     """The examples in `data`, in their order. Raises FewShotProblem, which names the rows with mistakes.
 
     `data` is text in one of the FORMATS, a file's bytes, or a list of rows as JSON gives it. `field` is the
-    input that the problems are reported for, "examples" or "test_examples".
+    input that the problems are reported for, "examples" or "test_examples"; `is_part`: others may come beside them.
     """
     try:
         examples = _read_rows(_rows(data, format), field)
-        _check_count(len(examples), field)
+        _check_count(len(examples), field, is_part=is_part)
     except FewShotProblem as problem:
         raise FewShotProblem(problem.problems, field=field) from problem
     return examples
@@ -73,7 +74,7 @@ def split(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[E
     """
     inputs = list(dict.fromkeys(example.input for example in examples))
     if len(inputs) < MIN_ROWS_TO_SPLIT:
-        return list(examples), [], unscored_note(len(examples))
+        return list(examples), [], unscored_note(len(examples), len(inputs))
     drawn = set(random.Random(seed).sample(inputs, len(inputs) // HELD_OUT_SHARE))  # noqa: S311 - repeatable, not secret
     few_shot = [example for example in examples if example.input not in drawn]
     held_out = [example for example in examples if example.input in drawn]
@@ -84,16 +85,24 @@ def split(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[E
     return few_shot, held_out, note
 
 
-def unscored_note(count: int) -> str:
+def unscored_note(count: int, inputs: int) -> str:
+    """For so many examples with so many different inputs."""
+    verb = "is" if count == 1 else "are"
+    alike = f" with {plural(inputs, 'different input,different inputs')}" if inputs < count else ""
     return (
-        f"Unscored: {count} examples are too few to hold some out ({MIN_ROWS_TO_SPLIT} are needed) and there are "
-        "no test rows. The result gives a leave-one-out estimate instead."
+        f"Unscored: {plural(count, 'example,examples')}{alike} {verb} too few to hold some out ({MIN_ROWS_TO_SPLIT} "
+        "different ones are needed) and there are no test rows. The result gives a leave-one-out estimate instead."
     )
 
 
 def warnings(examples: Sequence[Example], test_examples: Sequence[Example] = ()) -> list[str]:
     """What is allowed and still worth saying: rows that are there twice, or contradict, or leak into the test."""
     found = []
+    if _begins_with_a_header(examples):
+        first = examples[0]
+        found.append(
+            f"Row 1 (“{first.input}”, “{first.output}”) looks like the names of columns. Leave it out if it is no example."
+        )
     counts = Counter((example.input, example.output) for example in examples)
     rows = [number for number, e in enumerate(examples, 1) if counts[e.input, e.output] > 1]
     if rows:
@@ -111,6 +120,15 @@ def warnings(examples: Sequence[Example], test_examples: Sequence[Example] = ())
             f"{leaked} of the test rows {verb} also among the examples, so the score flatters the result."
         )
     return found
+
+
+def _begins_with_a_header(examples: Sequence[Example]) -> bool:
+    """One word each, where the other inputs are texts: a header whose names are not known here."""
+    if len(examples) < 3 or any(
+        len(text.split()) != 1 or not text.isalpha() for text in (examples[0].input, examples[0].output)
+    ):
+        return False
+    return all(len(example.input.split()) > 2 for example in examples[1:])
 
 
 def as_json(examples: Iterable[Example]) -> list[dict[str, str]]:
@@ -399,10 +417,10 @@ def _text_problems(number: int, source: str, target: str) -> list[str]:
     return problems
 
 
-def _check_count(count: int, field: str) -> None:
+def _check_count(count: int, field: str, *, is_part: bool = False) -> None:
     is_test = field == "test_examples"
     most = settings.MAX_TEST_EXAMPLES if is_test else settings.MAX_FEW_SHOT_EXAMPLES
-    least = 1 if is_test else settings.MIN_FEW_SHOT_EXAMPLES
+    least = 1 if is_test or is_part else settings.MIN_FEW_SHOT_EXAMPLES
     if not count:
         raise FewShotProblem(NO_EXAMPLES, field=field)
     if count < least:

@@ -215,8 +215,7 @@ def _fit(adapter: Adapter, mine: Reading, known: _Known) -> Fit:
         usefulness, uses = known.past[adapter.pk]
         parts["past"] = usefulness / known.most_useful if known.most_useful else 0.0
         reasons.append(
-            f"{uses} composition{'' if uses == 1 else 's'} of other people gave it a weight"
-            + (f"; without it the loss rose by {usefulness:.3f} on average" if usefulness >= 0.0005 else "")
+            f"{uses} composition{'' if uses == 1 else 's'} by others than its author gave it a weight"
         )
     value = sum(WEIGHTS[name] * share for name, share in parts.items())
     return Fit(adapter, round(value, 4), parts, reasons or ["it fits the base model; nothing else is known"])

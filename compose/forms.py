@@ -65,12 +65,12 @@ def read_examples(data: QueryDict, files: Mapping[str, Any]) -> GivenExamples:
     for number, (source, target) in enumerate(given.rows, 1):
         if source.strip() or target.strip():
             try:
-                given.examples += few_shot.parse_examples([[source, target]], field="test_examples")
+                given.examples += few_shot.parse_examples([[source, target]], is_part=True)
             except FewShotProblem as problem:
                 given.problems += [text.replace("Row 1", f"Row {number}", 1) for text in problem.problems]
     text = data.get("examples_text", "")
-    _add(given, text, "The pasted text: ", into_rows=True)
-    _add(given, _file_bytes(files, "examples_file"), "The file: ", into_rows=True)
+    _add(given, text, "The pasted text: ", field="examples")
+    _add(given, _file_bytes(files, "examples_file"), "The file: ", field="examples")
     if any(source.strip() or target.strip() for source, target in given.rows):
         given.rows = [row for row in given.rows if row[0].strip() or row[1].strip()]
     return given
@@ -79,11 +79,11 @@ def read_examples(data: QueryDict, files: Mapping[str, Any]) -> GivenExamples:
 def read_test_examples(data: QueryDict, files: Mapping[str, Any]) -> GivenExamples:
     """The optional test rows: text and file. They stay text, since there may be thousands."""
     given = GivenExamples()
-    _add(given, data.get("test_text", ""), "", into_rows=False)
+    _add(given, data.get("test_text", ""), "", field="test_examples")
     content = _file_bytes(files, "test_file")
     if content:
         before = len(given.examples)
-        _add(given, content, "The file: ", into_rows=False)
+        _add(given, content, "The file: ", field="test_examples")
         read = given.examples[before:]
         given.text = "\n".join([part for part in (given.text.rstrip("\n"), as_lines(read)) if part])
     return given
@@ -114,17 +114,17 @@ def _file_bytes(files: Mapping[str, Any], name: str) -> bytes:
     return b"" if file is None else bytes(file.read(settings.MAX_EXAMPLE_SET_BYTES + 1))
 
 
-def _add(given: GivenExamples, content: str | bytes, prefix: str, *, into_rows: bool) -> None:
+def _add(given: GivenExamples, content: str | bytes, prefix: str, *, field: str) -> None:
     """Read text or bytes into `given`. Text that cannot be read stays where it was typed."""
     if not content or not content.strip():
         return
     try:
-        found = few_shot.parse_examples(content, field="test_examples")
+        found = few_shot.parse_examples(content, field=field, is_part=True)
     except FewShotProblem as problem:
         given.problems += [f"{prefix}{text}" for text in problem.problems]
         found = []
     given.examples += found
-    if into_rows and found and len(given.examples) <= settings.MAX_FEW_SHOT_EXAMPLES:
+    if field == "examples" and found and len(given.examples) <= settings.MAX_FEW_SHOT_EXAMPLES:
         given.rows += [(example.input, example.output) for example in found]
     elif isinstance(content, str):
         given.text = content

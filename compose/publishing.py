@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -18,9 +19,10 @@ from compose.jobs import require_owner
 from compose.licences import DerivedLicence, derive_licence
 from compose.models import Candidate, Composition, Score
 from registry import publishing, storage
-from registry.models import Adapter, AdapterScore, Namespace, User
+from registry.models import Adapter, AdapterScore, Namespace, TaskRow, User
 from registry.rights import require_write
 from web.errors import Conflict
+from web.templatetags.formatting import plural
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +102,8 @@ def _keep_task_score(composition: Composition, adapter: Adapter, score: Score) -
     """What it reached on a task's hidden rows becomes the adapter's, for its page and for lists sorted by it."""
     if composition.task is None or not composition.has_hidden_test:
         return
+    if score.n < TaskRow.objects.filter(task=composition.task, split=TaskRow.Split.TEST).count():
+        return  # some of them were among its examples
     AdapterScore.objects.update_or_create(
         adapter=adapter,
         task=composition.task,
@@ -212,7 +216,7 @@ def _files(
 
 def _summary(composition: Composition, candidates: Sequence[Candidate]) -> str:
     what = composition.task.title if composition.task else composition.title
-    return f"Composed from {len(parents(candidates))} LoRA modules: {what}"[:500]
+    return f"Composed from {plural(len(parents(candidates)), 'LoRA module,LoRA modules')}: {what}"[:500]
 
 
 def make_card(
@@ -245,10 +249,16 @@ def _front_matter(composition: Composition, licence: DerivedLicence) -> str:
 
 def _introduction(composition: Composition, candidates: Sequence[Candidate]) -> str:
     task = f" for the task *{_plain(composition.task.title)}*" if composition.task else ""
+    modules = plural(len(parents(candidates)), "LoRA module,LoRA modules")
+    examples = plural(len(composition.examples), "few-shot example,few-shot examples")
+    gradients = (
+        "gradients of the mixing weights alone"
+        if composition.method == Composition.Method.GRADIENT
+        else "no gradients"
+    )
     return (
-        f"A LoRA adapter for `{composition.base_model.name}`, composed{task} from {len(parents(candidates))} LoRA "
-        f"modules by {METHOD_NAMES.get(composition.method, composition.method)}: {len(composition.examples)} few-shot "
-        "examples, no gradients, no new parameters."
+        f"A LoRA adapter for `{composition.base_model.name}`, composed{task} from {modules} by "
+        f"{METHOD_NAMES.get(composition.method, composition.method)}: {examples}, {gradients}, no new parameters."
     )
 
 
@@ -313,10 +323,22 @@ def _recipe_lines(composition: Composition) -> str:
         f"- {result.get('trials', 0)} trials of a budget of {composition.budget}, seed {composition.seed}",
         f"- composition `{composition.pk}`",
     ]
+    if exported := result.get("exported"):
+        lines.insert(1, f"- {_export_line(exported)}")
     return "\n".join(lines) + (
         "\n\n`recipe.json` beside this card holds every number. `manage.py rebuild_recipe recipe.json OUT` makes these "
         "weights again from the same revisions, byte for byte."
     )
+
+
+def _export_line(exported: dict[str, Any]) -> str:
+    """What the file is beside the mix: its rank, its float type, and how far these have taken it."""
+    line = f"rank {exported['rank']}, {exported['dtype']}"
+    if exported["kind"] == "truncated":
+        line += ", cut from the mix of all modules"
+    if exported["relative_error"]:
+        line += f"; {exported['relative_error']:.2%} from the mix itself (Frobenius norm of the change). The scores are of this file"
+    return line
 
 
 def _plain(text: str) -> str:

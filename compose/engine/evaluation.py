@@ -178,8 +178,10 @@ def verdict(method: str, hits: dict[str, list[bool]], *, split: str, single: str
             f"Not scored on held-out rows: predicting each few-shot example without having seen it, {counts}. "
             "Give test rows to know more."
         )
-    if clear and sum(ours) > sum(theirs):
-        return f"Better: the composed adapter gets {counts} on {where} rows."
-    if clear or n >= ENOUGH_ROWS:
-        return f"No better: the composed adapter gets {counts} on {where} rows."
+    if clear:
+        how = "Better" if sum(ours) > sum(theirs) else "Worse"
+        return f"{how}: the composed adapter gets {counts} on {where} rows."
+    if n >= ENOUGH_ROWS:
+        how = "Not clearly better" if sum(ours) > sum(theirs) else "No better"
+        return f"{how}: the composed adapter gets {counts} on {where} rows."
     return f"Too few rows to tell: the composed adapter gets {counts} on {where} rows."

@@ -121,10 +121,14 @@ def _check(base: LoadedBase, row: Row, name: str) -> None:
                 f"{name} has an {part} without any token of the base model; give it some text."
             )
     limit = base.context_tokens
-    longest = max(len(row.inputs), len(row.labels)) if base.kind == "seq2seq" else row.tokens
+    if base.kind == "seq2seq":
+        longest, part = max((len(row.inputs), "input"), (len(row.labels), "output"))
+        what = f"The {part} of {name[:1].lower()}{name[1:]}"
+    else:
+        longest, what = row.tokens, f"{name}, input and output together,"
     if longest > limit:
         raise ExamplesTooLong(
-            f"{name} has {longest} tokens; the base model takes {limit}. Shorten it or leave it out."
+            f"{what} has {longest:,} tokens; the base model takes {limit:,}. Shorten it or leave it out."
         )
 
 

@@ -24,6 +24,7 @@ from registry.models import BaseModel, Revision, Task, TaskRow, User
 from registry.rights import require_whole_account, require_writing_token
 from web.database import after_commit
 from web.errors import DomainError
+from web.templatetags.formatting import plural
 
 DEFAULT_METHOD = Composition.Method.AUTO
 # What each method is usually given; the engine's own numbers, which cannot be imported without torch.
@@ -137,7 +138,11 @@ def request_composition(request: CompositionRequest) -> Composition:
             Candidate(composition=composition, position=position, revision=revision, reason=reason)
             for position, (revision, reason) in enumerate(plan.candidates)
         )
-        log.write(composition, f"Asked for, with {len(plan.candidates)} modules and {request.trials} trials.")
+        modules, trials = (
+            plural(len(plan.candidates), "module,modules"),
+            plural(request.trials, "trial,trials"),
+        )
+        log.write(composition, f"Asked for, with {modules} and {trials}.")
         # After commit, or a fast worker would look for a row that is not there yet.
         after_commit(queue.ring, composition.pk)
     return composition
@@ -226,9 +231,18 @@ def estimate(base_model: BaseModel, method: str, budget: int) -> dict[str, Any]:
     recent = Composition.objects.filter(
         base_model=base_model, method=method, status=Status.SUCCEEDED, budget__gt=0
     ).order_by("-finished_at")[:10]
-    per_trial = [sum(done.result["seconds"].values()) / done.budget for done in recent if done.result]
-    seconds = round(statistics.median(per_trial) * budget, 1) if per_trial else None
-    return {"seconds": seconds, "based_on": len(per_trial)}
+    took = [
+        (done.result["seconds"], done.result.get("trials", done.budget), done.budget)
+        for done in recent
+        if done.result
+    ]
+    if not took:
+        return {"seconds": None, "based_on": 0}
+    # Loading and scoring take as long whatever the budget; a search may end before it.
+    besides = statistics.median(sum(s.values()) - s.get("search", 0.0) for s, _, _ in took)
+    per_trial = statistics.median(s.get("search", 0.0) / max(trials, 1) for s, trials, _ in took)
+    trials = budget * statistics.median(min(1.0, trials / asked) for _, trials, asked in took)
+    return {"seconds": round(besides + per_trial * trials, 1), "based_on": len(took)}
 
 
 def _plan(request: CompositionRequest) -> Plan:
@@ -248,7 +262,17 @@ def _plan(request: CompositionRequest) -> Plan:
         chosen = [(revision, "picked by you") for revision in request.candidates]
         candidates_note = f"{len(chosen)} picked by you."
     warnings = reading.warnings(few_shot, [] if is_hidden else test)
+    private = [revision.adapter.full_name for revision, _ in chosen if revision.adapter.is_private]
+    if private:
+        warnings.append(
+            f"{_listed(private)} {'is' if len(private) == 1 else 'are'} private: what is composed of "
+            f"{'it' if len(private) == 1 else 'them'} cannot be published for everybody."
+        )
     return Plan(few_shot, test, is_hidden, note, chosen, candidates_note, warnings)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _rows(request: CompositionRequest) -> tuple[list[Example], list[Example], bool, str]:
@@ -261,12 +285,21 @@ def _rows(request: CompositionRequest) -> tuple[list[Example], list[Example], bo
     reading.check_examples(examples)
     if test_examples:
         reading.check_examples(test_examples, field="test_examples")
-        return list(examples), list(test_examples), False, f"Scored on your {len(test_examples)} test rows."
+        note = f"Scored on your {plural(len(test_examples), 'test row,test rows')}."
+        return list(examples), list(test_examples), False, note
     hidden = task_rows(task, TaskRow.Split.TEST) if task is not None else []
-    if hidden:
+    # Some are shown with every result, and whoever searches on those has seen them.
+    shown = {example.input.strip() for example in examples}
+    unseen = [row for row in hidden if row.input.strip() not in shown]
+    if unseen:
         assert task is not None
         note = f"Scored on the {len(hidden)} hidden test rows of the task {task.slug}."
-        return list(examples), hidden, True, note
+        if len(unseen) < len(hidden):
+            note = (
+                f"Scored on {len(unseen)} of the {len(hidden)} hidden test rows of the task {task.slug}: the others are "
+                "among the examples. The task's ranking takes no such score."
+            )
+        return list(examples), unseen, True, note
     few_shot, held_out, note = reading.split(examples, request.seed)
     return few_shot, held_out, False, note
 

@@ -14,8 +14,9 @@ from compose.engine import types
 from compose.errors import LeaseLost
 from compose.jobs import lease, log, queue
 from compose.models import Candidate, Composition, Score, Trial
-from registry.models import Blob
+from registry.models import Blob, TaskRow
 from web.database import after_commit
+from web.templatetags.formatting import plural
 
 SHOWN_HIDDEN_ROWS = 20  # always the first, so that a task's other test rows stay hidden
 Status = Composition.Status
@@ -122,7 +123,10 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
     """Write everything a composition found, at once and only if this attempt still holds it. Raises LeaseLost."""
     predictions = result.predictions
     if composition.has_hidden_test:
-        predictions = predictions[:SHOWN_HIDDEN_ROWS]
+        rows = TaskRow.objects.filter(task=composition.task_id, split=TaskRow.Split.TEST).order_by("position")
+        # By what they ask, not by their place: where some are left out of the score, others would move up.
+        shown = set(rows.values_list("input", flat=True)[:SHOWN_HIDDEN_ROWS])
+        predictions = [prediction for prediction in predictions if prediction.input in shown]
     record_trials(composition, result.trials)
     won = lease.held(composition).update(
         status=Status.SUCCEEDED,
@@ -148,7 +152,7 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
         for position, score in enumerate(result.scores)
     )
     stopped = ", stopped early by its owner" if result.stopped_early else ""
-    log.write(composition, f"Done after {len(result.trials)} trials{stopped}.")
+    log.write(composition, f"Done after {plural(len(result.trials), 'trial,trials')}{stopped}.")
 
 
 def fail(composition: Composition, message: str) -> bool:

@@ -232,8 +232,30 @@ def test_fifteen_rows_are_split_by_the_seed_in_words():
 def test_fourteen_rows_are_too_few_and_the_note_says_unscored():
     few_shot, held_out, note = split(make_examples(14), seed=1)
     assert (len(few_shot), held_out) == (14, [])
-    assert note.startswith("Unscored: 14 examples are too few to hold some out (15 are needed)")
+    assert note.startswith(
+        "Unscored: 14 examples are too few to hold some out (15 different ones are needed)"
+    )
     assert "leave-one-out estimate" in note
+
+
+def test_what_counts_is_how_many_inputs_there_are():
+    note = split(make_examples(10) * 2, seed=1)[2]
+    assert note.startswith("Unscored: 20 examples with 10 different inputs are too few to hold some out (15 ")
+    assert split(make_examples(1), seed=1)[2].startswith("Unscored: 1 example is too few")
+
+
+def test_a_first_row_that_looks_like_a_header_is_said():
+    rows = parse_examples(
+        "Frage,Antwort\nwer kam zu spät,Anna\nwas ist das hier,ein Hut\nwo ist der Hut,hier"
+    )
+    assert warnings(rows)[0].startswith("Row 1 (“Frage”, “Antwort”) looks like the names of columns.")
+    assert warnings(parse_examples("rot,red\nblau,blue\ngrün,green")) == []
+
+
+def test_a_part_of_the_examples_may_be_small_and_not_too_large(settings):
+    assert len(parse_examples([["a", "b"]], is_part=True)) == 1
+    with pytest.raises(FewShotProblem, match="at most 100 are used"):
+        parse_examples([["a", "b"]] * 101, is_part=True)
 
 
 def test_rows_with_the_same_input_stay_together():

@@ -69,7 +69,9 @@ def test_what_other_peoples_compositions_gained_is_evidence_and_ones_own_is_not(
     usefulness.refresh_standing()
     used = {item.adapter.name: item for item in ranked(base_model)}["part-0"]
     assert used.parts["past"] == 1.0
-    assert any("1 composition of other people gave it a weight" in reason for reason in used.reasons)
+    assert any(
+        "1 composition by others than its author gave it a weight" in reason for reason in used.reasons
+    )
 
 
 def test_ones_own_compositions_make_no_module_useful():

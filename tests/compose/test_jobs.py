@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 
 import pytest
 from django.utils import timezone
 
+from compose import examples as reading
 from compose import jobs
+from compose.engine import types
 from compose.errors import (
     BadSetting,
     CandidateProblem,
@@ -17,6 +20,7 @@ from compose.errors import (
 )
 from compose.models import Candidate, Composition, Score, Trial
 from registry import storage
+from registry.models import TaskRow
 from tests.compose.factories import (
     finish,
     make_composition,
@@ -25,7 +29,7 @@ from tests.compose.factories import (
     make_result,
     make_trials,
 )
-from tests.factories import make_base_model, make_task, make_user
+from tests.factories import make_adapter, make_base_model, make_task, make_user
 from web.errors import Forbidden
 
 pytestmark = pytest.mark.django_db
@@ -169,7 +173,8 @@ def test_a_dry_run_tells_everything_and_saves_nothing():
     assert answer["queue_place"] == 2
     assert (answer["few_shot"], answer["held_out"]) == (11, 5)
     assert len(answer["candidates"]) == 3
-    assert answer["estimate"] == {"seconds": 13.0, "based_on": 1}
+    # 4.5 s whatever the budget, 0.5 s a trial, and a tenth of the budget was used.
+    assert answer["estimate"] == {"seconds": 8.5, "based_on": 1}
     assert Composition.objects.count() == 2
 
 
@@ -266,11 +271,49 @@ def test_finishing_writes_everything_at_once():
     assert done.weights_blob is not None
 
 
+def predicted(rows: Iterable[types.Example]) -> list[types.Prediction]:
+    return [types.Prediction(row.input, row.output, {"lorahub": "x", "zero_shot": "x"}) for row in rows]
+
+
 def test_predictions_on_hidden_rows_show_only_the_first_ones():
     task = make_task(rows=5, test_rows=30)
     claimed = claim(make_composition(task=task, examples=[]))
-    jobs.finish(claimed, make_result(), **store_outputs())
-    assert len(Composition.objects.get(pk=claimed.pk).predictions) == 20
+    rows = reading.from_json(claimed.test_examples)
+    jobs.finish(claimed, make_result(predictions=predicted(rows)), **store_outputs())
+    kept = Composition.objects.get(pk=claimed.pk).predictions
+    assert [row["input"] for row in kept] == [row.input for row in rows[:20]]
+
+
+def test_hidden_rows_among_the_examples_are_not_scored_and_bring_no_others_to_light():
+    task = make_task(rows=5, test_rows=30)
+    shown = jobs.task_rows(task, TaskRow.Split.TEST)[:8]
+    composition = make_composition(task=task, examples=shown)
+    assert composition.has_hidden_test
+    assert composition.split_note == (
+        f"Scored on 22 of the 30 hidden test rows of the task {task.slug}: the others are among the examples. "
+        "The task's ranking takes no such score."
+    )
+    rows = reading.from_json(composition.test_examples)
+    assert not {row.input for row in rows} & {row.input for row in shown}
+    claimed = claim(composition)
+    jobs.finish(claimed, make_result(predictions=predicted(rows)), **store_outputs())
+    kept = Composition.objects.get(pk=claimed.pk).predictions
+    assert [row["input"] for row in kept] == [
+        row.input for row in rows[:12]
+    ]  # the first 20 of the task, less 8
+
+
+def test_a_private_module_among_the_candidates_is_said_before_anything_runs():
+    base_model, owner = make_base_model(), make_user()
+    make_modules(base_model)
+    mine = make_adapter("mine", owner=owner, base_model=base_model, visibility="private", is_composable=True)
+    answer = jobs.dry_run(
+        jobs.CompositionRequest(owner=owner, base_model=base_model, examples=make_examples(5))
+    )
+    [warning] = answer["warnings"]
+    assert warning == (
+        f"{mine.full_name} is private: what is composed of it cannot be published for everybody."
+    )
 
 
 def test_a_worker_that_was_given_up_can_write_nothing():
