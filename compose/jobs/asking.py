@@ -20,6 +20,7 @@ from compose.engine.types import FLOAT_TYPES, LARGEST_EXPORT_RANK, Example, Expo
 from compose.errors import BadSetting, FewShotProblem
 from compose.jobs import log, queue, telling
 from compose.models import Candidate, Composition
+from compose.token_counts import count_tokens
 from registry.models import BaseModel, Revision, Task, TaskRow, User
 from registry.rights import require_whole_account, require_writing_token
 from web.database import after_commit
@@ -248,6 +249,9 @@ def estimate(base_model: BaseModel, method: str, budget: int) -> dict[str, Any]:
 def _plan(request: CompositionRequest) -> Plan:
     base_model, owner, method = request.base_model, request.owner, request.method
     few_shot, test, is_hidden, note = _rows(request)
+    _require_lengths(base_model, request.examples or few_shot, field="examples")
+    if not is_hidden:
+        _require_lengths(base_model, request.test_examples, field="test_examples")
     if request.candidates is None:
         chosen, candidates_note = choosing.choose_with_note(
             base_model,
@@ -269,6 +273,20 @@ def _plan(request: CompositionRequest) -> Plan:
             f"{'it' if len(private) == 1 else 'them'} cannot be published for everybody."
         )
     return Plan(few_shot, test, is_hidden, note, chosen, candidates_note, warnings)
+
+
+def _require_lengths(base_model: BaseModel, rows: Sequence[Example], *, field: str) -> None:
+    """Raises FewShotProblem for what the engine would refuse, as far as the base model's tokenizer is at hand."""
+    counts = count_tokens(base_model, rows)
+    if counts is not None and counts.too_long:
+        raise FewShotProblem(
+            [
+                f"Row {number} is longer than the {counts.limit:,} tokens that {base_model.name} takes. Shorten it or "
+                "leave it out."
+                for number in counts.too_long
+            ],
+            field=field,
+        )
 
 
 def _listed(names: list[str]) -> str:

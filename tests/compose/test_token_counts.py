@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from compose import jobs
 from compose.engine.types import Example
-from compose.models import KeptTokenizer
+from compose.errors import FewShotProblem
+from compose.models import Composition, KeptTokenizer
 from compose.token_counts import SEQ2SEQ_LIMIT, count_tokens, keep_tokenizer
 from registry import storage
 from registry.models import BaseModel, BaseModelFile
+from tests.compose.factories import make_examples, make_modules
 from tests.conftest import ROOT
-from tests.factories import make_base_model
+from tests.factories import make_base_model, make_user
 
 pytestmark = pytest.mark.django_db
 STORY = Example("On Monday Anna walked to the castle. Who?", "Anna")
@@ -87,3 +90,22 @@ def test_the_form_says_that_it_estimates(client):
     page = client.post("/compose/check", given).content.decode()
     assert "about 4 tokens" in page
     assert "estimated from the letters" in page
+
+
+@pytest.mark.parametrize("field", ["examples", "test_examples"])
+def test_what_the_base_model_cannot_take_is_refused_before_a_job_is_made(field: str):
+    model = hosted()
+    make_modules(model)
+    long = Example("one " * (SEQ2SEQ_LIMIT + 1), "two")
+    rows = {"examples": make_examples(5), "test_examples": make_examples(3)}
+    rows[field] = [*rows[field], long]
+    request = jobs.CompositionRequest(owner=make_user(), base_model=model, **rows)
+    with pytest.raises(FewShotProblem) as refused:
+        jobs.request_composition(request)
+    assert refused.value.fields == {
+        field: [
+            f"Row {len(rows[field])} is longer than the 2,048 tokens that {model.name} takes. Shorten it or leave it out."
+        ]
+    }
+    assert not jobs.dry_run(request)["ok"]
+    assert not Composition.objects.exists()
