@@ -77,11 +77,8 @@ def choose_with_note(
     if equal_only and kept:
         check(kept, base_model, person, method=method)
     same_weights = {revision.tensor_sha256 or revision.commit for revision in kept}
-    heads = [
-        head
-        for head in _heads(base_model, person)
-        if head.content not in same_weights and head.full_name not in left
-    ]
+    different = _heads(base_model, person)
+    heads = [head for head in different if head.content not in same_weights and head.full_name not in left]
     if equal_only and kept:
         alike = [head for head in heads if head.likeness == _likeness(kept[0])]
         return _around(kept, alike, limit, seed, left, aside=len(heads) - len(alike), method=method)
@@ -106,6 +103,9 @@ def choose_with_note(
         others += unlike
     aside = f" {others} more fit the base model but differ in rank or target matrices." if others else ""
     aside += _said_of(left)
+    if besides := fitting(base_model, person).count() - len(different):
+        what = "is a composed adapter or a copy" if besides == 1 else "are composed adapters or copies"
+        aside += f" {besides} more {what}, only taken if picked by you."
     if len(same) <= limit:
         note = f"All {len(revisions)} modules that fit {base_model.name}.{aside}"
         return [(revision, "fits the base model") for revision in revisions], note

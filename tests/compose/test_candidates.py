@@ -87,6 +87,21 @@ def test_modules_of_another_shape_are_left_out_and_said():
     )
 
 
+def test_composed_adapters_and_copies_are_said_to_wait_for_being_picked():
+    base_model = make_base_model()
+    mine, *_ = make_modules(base_model, 3)
+    for kind in ("composed", "module"):
+        copy = make_adapter(base_model=base_model, kind=kind, is_composable=True)
+        copy.head.tensor_sha256 = mine.head.tensor_sha256 = "a" * 64
+        copy.head.save()
+        mine.head.save()
+    chosen, note = candidates.choose_with_note(base_model, make_user(), seed=1, method="auto")
+    assert len(chosen) == 3
+    assert note == (
+        "All 3 modules that fit demo/tiny-t5. 2 more are composed adapters or copies, only taken if picked by you."
+    )
+
+
 def test_a_method_of_the_exact_mix_takes_every_shape_and_more_than_twenty():
     base_model = make_base_model()
     make_modules(base_model, 22, facts=facts(rank=2))
