@@ -233,6 +233,7 @@ class ComposeForm(forms.Form):
         self.picked, self.pinned, self.excluded = list(picked), list(pinned), list(excluded)
         self.candidates: list[Revision] | None = None
         self.examples_are_gone = False  # asked for again, but its texts were removed
+        self.modules_gone = 0  # of those picked then, how many cannot be picked any more
         if data is not None:
             self.given = read_examples(data, files or {})
             self.test_given = read_test_examples(data, files or {})
@@ -399,7 +400,15 @@ class ComposeForm(forms.Form):
             },
         )
         form.examples_are_gone = are_gone
+        if composition.is_picked:
+            adapters = [candidate.revision.adapter for candidate in offered]
+            form.modules_gone = sum(not _still_fits(adapter, composition) for adapter in adapters)
         return form
+
+
+def _still_fits(adapter: Adapter, composition: Composition) -> bool:
+    is_there = adapter.deleted_at is None and adapter.quarantined_at is None
+    return is_there and adapter.is_composable and adapter.base_model_id == composition.base_model_id
 
 
 def _names(data: QueryDict, field: str) -> list[str]:

@@ -371,6 +371,18 @@ def test_run_again_never_shows_the_examples_of_somebody_else(as_stranger: Client
 # --- Live parts of the form ----------------------------------------------------------------------------------
 
 
+def test_what_was_picked_and_is_gone_is_counted_when_it_is_asked_for_again(
+    as_owner: Client, base_model: BaseModel, owner: User
+):
+    picked = Adapter.objects.order_by("pk")[:3]
+    heads = [adapter.head for adapter in picked]
+    composition = make_composition(owner=owner, base_model=base_model, candidates=heads)
+    assert "cannot be picked any more" not in text_of(as_owner.get(f"/compose?again={composition.pk}"))
+    Adapter.objects.filter(pk=picked[0].pk).update(deleted_at=timezone.now())
+    page = text_of(as_owner.get(f"/compose?again={composition.pk}"))
+    assert "1 module that was picked then cannot be picked any more" in page
+
+
 def test_the_live_check_counts_and_names_mistakes(client: Client, base_model: BaseModel):
     rows = {"example_input": ["a", "a", "b"], "example_output": ["x", "x", ""]}
     answer = client.post("/compose/check", filled(**rows))
