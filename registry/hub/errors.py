@@ -78,10 +78,11 @@ class Moved(Exception):
         self.old, self.new = old, new
 
 
-def answer(error: DomainError) -> JsonResponse:
-    """The refusal as JSON, its sentence also in a header, where clients look first."""
+def answer(error: DomainError, **also: str) -> JsonResponse:
+    """The refusal as JSON, with `also`; its sentence stands in a header too, where clients look first."""
     message = in_ascii(_sentence(error))
-    response = JsonResponse({"error": message, "errors": [{"message": message}]}, status=error.status)
+    content = {"error": message, "errors": [{"message": message}], **also}
+    response = JsonResponse(content, status=error.status)
     response["X-Error-Message"] = message.replace("\n", " ")
     if isinstance(error, HubError) and error.hub_code:
         response["X-Error-Code"] = error.hub_code
@@ -95,10 +96,13 @@ def answer(error: DomainError) -> JsonResponse:
 
 
 def moved(request: HttpRequest, move: Moved) -> JsonResponse:
-    """307: the same request at the new name."""
+    """307: the same request at the new name.
+
+    The address is relative: for a file's HEAD clients follow no other, lest they leave for another site.
+    """
     location = request.get_full_path().replace(f"/{move.old}", f"/{move.new}", 1)
     response = JsonResponse({"error": f"{move.old} is called {move.new} now."}, status=307)
-    response["Location"] = request.build_absolute_uri(location)
+    response["Location"] = location
     return response
 
 

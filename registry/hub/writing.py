@@ -18,7 +18,7 @@ from registry import cards, commits, filenames, moving, publishing, refs, rights
 from registry.commits import Delete, DeleteFolder, FileNotThere, NameTaken, Operation, Put
 from registry.hub import errors, repositories
 from registry.hub.doors import Caller, by_method, door
-from registry.hub.errors import EntryNotFound, RevisionNotFound
+from registry.hub.errors import EntryNotFound, Moved, RevisionNotFound
 from registry.hub.ndjson import BadLine, Lines
 from registry.hub.repositories import NotWritable, Repository
 from registry.models import Adapter, Blob, Ref, User
@@ -75,6 +75,15 @@ def writable(caller: Caller, name: str) -> tuple[User, Adapter, Repository]:
     return person, repository.adapter, repository
 
 
+def writable_by_body(caller: Caller, name: str) -> tuple[User, Adapter]:
+    """As `writable`, for a name in the body: 307 would lead back to the same address, so a moved one is a BadRequest."""
+    try:
+        person, adapter, _ = writable(caller, name)
+    except Moved as move:
+        raise BadRequest(f"{move.old} is called {move.new} now. Ask for it by that name.") from move
+    return person, adapter
+
+
 def page_of(request: HttpRequest, adapter: Adapter) -> str:
     return request.build_absolute_uri(adapter.get_absolute_url())
 
@@ -100,13 +109,12 @@ def create(request: HttpRequest, caller: Caller) -> JsonResponse:
             author=person, namespace=namespace, name=name, visibility=_visibility(body) or "public"
         )
     except NameTaken as error:
-        response = errors.answer(error)
-        found = _named(request, error.adapter)
-        response.content = json.dumps({**json.loads(response.content), **found}).encode()
-        return response
-    except publishing.NameMoved as error:
+        return errors.answer(error, **_named(request, error.adapter))
+    except publishing.NameMoved:
         current = moving.moved_from(owner, name)
-        raise NameTaken(current) if current and current.deleted_at is None else error from error
+        if current is None or current.deleted_at is not None:
+            raise
+        return errors.answer(NameTaken(current), **_named(request, current))
     except publishing.NameNotFree as error:
         raise BadRequest(error.message) from error  # as a 409 clients would take it for theirs
     return JsonResponse(_named(request, adapter))
@@ -120,7 +128,7 @@ def delete(request: HttpRequest, caller: Caller) -> JsonResponse:
     owner, name = _split(
         text_in(body, "name"), text_in(body, "organization", default="") or person.get_username()
     )
-    person, adapter, _ = writable(caller, f"{owner}/{name}")
+    person, adapter = writable_by_body(caller, f"{owner}/{name}")
     publishing.withdraw(adapter, actor=person)
     return JsonResponse({})
 
@@ -130,7 +138,7 @@ def move(request: HttpRequest, caller: Caller) -> JsonResponse:
     caller.writer()
     body = body_of(request)
     _require_model(body)
-    person, adapter, _ = writable(caller, text_in(body, "fromRepo"))
+    person, adapter = writable_by_body(caller, text_in(body, "fromRepo"))
     owner, _, name = text_in(body, "toRepo").partition("/")
     try:
         namespace = rights.writable_namespace(person, owner)
@@ -157,7 +165,7 @@ def _split(name: str, organisation: str) -> tuple[str, str]:
     return (owner, own) if slash else (organisation, name)
 
 
-def _named(request: HttpRequest, adapter: Adapter) -> dict[str, Any]:
+def _named(request: HttpRequest, adapter: Adapter) -> dict[str, str]:
     return {"url": page_of(request, adapter), "id": adapter.full_name, "name": adapter.full_name}
 
 

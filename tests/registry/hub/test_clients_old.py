@@ -72,6 +72,10 @@ def test_the_old_client_publishes_reads_and_deletes(live_server: Any, tmp_path: 
         api.delete_file("notes.txt", ID)
         api.update_repo_settings(ID, private=True)
         say(private=api.model_info(ID).private)
+        api.move_repo("ada/large", "ada/larger")
+        say(by_old_name=pathlib.Path(hub.hf_hub_download("ada/large", "adapter_config.json")).exists(),
+            existing=api.create_repo("ada/large", exist_ok=True).repo_id,
+            not_deleted=message_of(lambda: api.delete_repo("ada/large")))
         api.delete_repo(ID)
         say(gone=api.repo_exists(ID))
         """,
@@ -90,6 +94,8 @@ def test_the_old_client_publishes_reads_and_deletes(live_server: Any, tmp_path: 
     )
     assert said["same"]
     assert (said["private"], said["gone"]) == (True, False)
-    large_one = Adapter.objects.get(name="large")
+    assert (said["by_old_name"], said["existing"]) == (True, "ada/larger")
+    assert "ada/large is called ada/larger now" in said["not_deleted"]
+    large_one = Adapter.objects.get(name="larger")
     assert large_one.is_private
     assert large_one.rank == 512

@@ -274,10 +274,7 @@ def test_a_moved_repository_answers_307_and_its_old_name_stays_its_own(adapter: 
     moved = {"fromRepo": "ada/m", "toRepo": "ada/n", "type": "model"}
     assert send("post", "/api/repos/move", moved, token=token).status_code == 200
     answer = Client().head("/ada/m/resolve/main/README.md")
-    assert (answer.status_code, answer["Location"]) == (
-        307,
-        "http://testserver/ada/n/resolve/main/README.md",
-    )
+    assert (answer.status_code, answer["Location"]) == (307, "/ada/n/resolve/main/README.md")
     assert (
         Client()
         .get(f"{API}/tree/main?recursive=true")["Location"]
@@ -289,10 +286,26 @@ def test_a_moved_repository_answers_307_and_its_old_name_stays_its_own(adapter: 
     Adapter.objects.update(visibility="public")
     again = send("post", "/api/repos/create", {"name": "m"}, token=token)
     assert (again.status_code, again.json()["error"]) == (409, "ada/n exists already.")
+    assert (again.json()["url"], again.json()["id"]) == ("http://testserver/ada/n", "ada/n")
     back = {"fromRepo": "ada/n", "toRepo": "ada/m", "type": "model"}
     assert send("post", "/api/repos/move", back, token=token).status_code == 200
     assert Client().get("/ada/n/resolve/main/README.md").status_code == 307
     assert Client().get("/ada/m/resolve/main/README.md").status_code == 200
+
+
+def test_a_moved_repository_is_deleted_and_moved_by_its_own_name_only(adapter: Adapter, token: str):
+    moved = {"fromRepo": "ada/m", "toRepo": "ada/n", "type": "model"}
+    assert send("post", "/api/repos/move", moved, token=token).status_code == 200
+    for method, path, body in (
+        ("delete", "/api/repos/delete", {"name": "m", "organization": "ada"}),
+        ("post", "/api/repos/move", {"fromRepo": "ada/m", "toRepo": "ada/o"}),
+    ):
+        answer = send(method, path, body, token=token)
+        assert (answer.status_code, answer["X-Error-Message"]) == (
+            400,
+            "ada/m is called ada/n now. Ask for it by that name.",
+        )
+    assert Client().get("/api/models/ada/n").status_code == 200
 
 
 def test_likes_count_each_person_once(adapter: Adapter, token: str):
