@@ -2,7 +2,8 @@
 
 gunicorn's threaded worker gives a connection a thread with its first byte, so that as many clients as there are threads
 stop a site by sending a byte a second. Here a thread begins with a whole request: its head, and its body where that is
-small. Larger bodies stream to their reader, in at most half of the threads, and end when they come too slowly.
+small. Larger bodies stream to their reader, in at most half of the threads, and end when they come too slowly. One that
+nobody has read, as of an upload that was refused, ends its connection, and the answer says so.
 
 A connection stays with the process that accepted it, and whoever is quickest accepts: one process may come to hold all of
 a proxy's connections, and work alone. A process that has much more to do than another ends connections with their next
@@ -12,6 +13,7 @@ answer; who asks again over a new one is met by the less busy.
 from __future__ import annotations
 
 import errno
+import math
 import re
 import socket
 import struct
@@ -22,6 +24,9 @@ from functools import partial
 from selectors import EVENT_READ
 from typing import Any
 
+from gunicorn.http.body import ChunkedReader, LengthReader
+from gunicorn.http.message import Request
+from gunicorn.http.parser import _DRAIN_MAX_BYTES
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from web.busy import Busy
@@ -31,6 +36,8 @@ SMALL_BODY = 16 * 1024  # bytes; with the head it has to fit what the kernel kee
 SEEN_AT_ONCE = 64 * 1024
 SILENCE_S = 30  # after which a body, or somebody who reads an answer, is given up
 SLOWEST_BODY = 1024  # bytes a second, once it has been waited for as long
+DROPPED_BYTES = 8 * 1024 * 1024  # of a body that nobody read, so that its sender comes to read our answer
+DROPPED_S = 5.0
 MUCH_MORE = 4  # requests at work, than the least busy other process has
 
 BUSY = Busy()
@@ -169,7 +176,35 @@ class PatientWorker(ThreadWorker):
             conn.sock.setblocking(True)
             conn.init()
             conn.parser.unreader.sock = Metered(conn.sock)
+            conn.parser.mesg_class = PatientRequest
         return super().handle(conn)
+
+    def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:
+        if not keepalive:
+            # In this thread: what is left when the poller closes, it has to read itself, while everybody waits.
+            conn.parser.finish_body(deadline=time.monotonic() + DROPPED_S, max_bytes=DROPPED_BYTES)
+        return bool(super()._keepalive_after(conn, keepalive))
+
+
+class PatientRequest(Request):
+    """A request that ends its connection if more of its body is unread than gunicorn drops before the next request.
+
+    gunicorn asks as it writes the head of the answer. By itself it would say keep-alive there, then close, and the
+    client's next request on the connection would fail.
+    """
+
+    def should_close(self) -> bool:
+        if _unread_bytes(self) >= _DRAIN_MAX_BYTES:
+            self.force_close()
+        return bool(super().should_close())
+
+
+def _unread_bytes(request: Request) -> float:
+    """How much of the body is still to come; infinity where nothing says how much."""
+    reader = request.body.reader if request.body else None
+    if isinstance(reader, ChunkedReader):
+        return math.inf if reader.parser else 0
+    return reader.length if isinstance(reader, LengthReader) else 0
 
 
 class Metered:

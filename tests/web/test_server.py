@@ -186,6 +186,58 @@ def test_large_bodies_are_read_though_others_are_slow_with_theirs(port: int):
         )
 
 
+REFUSING_APPLICATION = """
+def application(environ, start_response):
+    start_response("403 Forbidden", [("Content-Type", "text/plain"), ("Content-Length", "2")])
+    return [b"no"]
+"""
+
+
+@pytest.fixture(scope="module")
+def refusing_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Of an application that reads no body."""
+    with served(tmp_path_factory.mktemp("refusing"), REFUSING_APPLICATION, "--threads", "4") as (port, _):
+        wait_for(lambda: refusal(port, b"")[0] == 403, seconds=30, what="gunicorn")
+        yield port
+
+
+def refusal(port: int, body: bytes | list[bytes]) -> tuple[int, str | None]:
+    """Status and Connection of the answer to a body that nobody reads; asks again on the connection if it is kept."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        for _ in range(2):
+            connection.request("POST", "/", body=body, encode_chunked=isinstance(body, list))
+            answer = connection.getresponse()
+            assert answer.read() == b"no"
+            said = answer.getheader("Connection")
+            if said == "close":
+                break
+        return answer.status, said
+    except ConnectionRefusedError:
+        return 0, None
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"x" * 1000, "keep-alive"),
+        (b"x" * 60_000, "keep-alive"),
+        (b"x" * 64 * 1024, "close"),
+        (b"x" * 152_000, "close"),
+        (b"x" * 4_000_000, "close"),
+        ([b"x" * 10], "close"),
+    ],
+    ids=["small", "not quite large", "large", "larger", "more than the kernel keeps", "without a length"],
+)
+def test_an_answer_says_whether_the_connection_is_kept_when_the_body_was_not_read(
+    refusing_port: int, body: bytes | list[bytes], said: str
+):
+    for _ in range(5):
+        assert refusal(refusing_port, body) == (403, said)
+
+
 @pytest.mark.parametrize("start", [b"", HEAD, HEAD + b"Content-Length: 100\r\n\r\nabc"])
 def test_a_request_that_does_not_come_in_time_is_given_up(port: int, start: bytes):
     with unfinished(port, start, 1) as [client]:
