@@ -23,6 +23,7 @@ from registry.hub import errors
 from registry.models import Token, User
 from web.addresses import client_address
 from web.api_errors import refusal_of
+from web.body_length import require_length, requires_length_itself
 from web.errors import DomainError
 from web.rate_limits import Budget, Rate, spend
 
@@ -92,6 +93,7 @@ def _guarded(
     allowed = {*methods, "HEAD"} if "GET" in methods else set(methods)
 
     def wrap(view: View) -> View:
+        @requires_length_itself
         @csrf_exempt
         @functools.wraps(view)
         def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -99,6 +101,7 @@ def _guarded(
             try:
                 if request.method not in allowed:
                     raise errors.NotAllowed(f"{request.method} means nothing at this address.")
+                require_length(request)
                 caller = who(request)
                 if bucket:
                     _count(request, caller, bucket, headers)
@@ -147,6 +150,7 @@ def _count(request: HttpRequest, caller: object, bucket: str, headers: dict[str,
 def by_method(**views: View) -> View:
     """One address, one view for each method: `by_method(POST=create, DELETE=delete)`. The views are doors."""
 
+    @requires_length_itself
     @csrf_exempt
     def choose(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         view = views.get("GET" if request.method == "HEAD" else str(request.method))

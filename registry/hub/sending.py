@@ -12,15 +12,8 @@ from django.http import HttpRequest
 from registry import rights, storage
 from registry.models import Adapter, Token, User
 from registry.uploads import UploadTooLarge
-from web.errors import DomainError, Forbidden
-
-
-class LengthNeeded(DomainError):
-    code = "length_needed"
-    status = 411
-
-    def __init__(self) -> None:
-        super().__init__("Say how long the body is (Content-Length).")
+from web.body_length import LengthNeeded
+from web.errors import Forbidden
 
 
 def length_of(request: HttpRequest, *, most: int) -> int:
