@@ -152,7 +152,7 @@ def move(request: HttpRequest, caller: Caller) -> JsonResponse:
 def change_settings(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
     person, adapter, _ = writable(caller, repo)
     body = body_of(request)
-    if body.get("gated") not in (None, False):
+    if body.get("gated") is not None and body["gated"] is not False:
         raise BadRequest("Nothing is gated here: make the repository private instead.")
     visibility = _visibility(body)
     if visibility:
@@ -176,12 +176,25 @@ def _require_model(body: dict[str, Any]) -> None:
 
 
 def _visibility(body: dict[str, Any]) -> str:
-    """public, private, or "" if the body says nothing; older clients say `private`."""
-    if body.get("visibility") is not None:
-        return text_in(body, "visibility")
-    if isinstance(body.get("private"), bool):
-        return "private" if body["private"] else "public"
-    return ""
+    """public, private, or "" if the body says nothing; older clients say `private`. Raises BadRequest.
+
+    What is only like a boolean is refused, not read: "true" taken for nothing would publish a private repository.
+    """
+    private, visibility = body.get("private"), body.get("visibility")
+    if private is not None and not isinstance(private, bool):
+        raise BadRequest(f"'private' is true or false, not {_shown(private)}.")
+    if visibility not in (None, *Adapter.Visibility.values):
+        raise BadRequest(f"'visibility' is 'public' or 'private', not {_shown(visibility)}.")
+    by_private = "" if private is None else "private" if private else "public"
+    if visibility and by_private and visibility != by_private:
+        raise BadRequest(
+            f"'private' and 'visibility' contradict each other: {_shown(private)}, {visibility!r}."
+        )
+    return visibility or by_private
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value)[:40]
 
 
 # --- Branches and tags -------------------------------------------------------------------------------------------

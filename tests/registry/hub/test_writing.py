@@ -270,6 +270,33 @@ def test_create_answers_409_with_the_address_and_other_refusals_otherwise(adapte
     assert Adapter.objects.get(name="n").is_private
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"private": "true"},
+        {"private": "yes"},
+        {"private": 1},
+        {"private": ["x"]},
+        {"visibility": "Private"},
+        {"visibility": "hidden"},
+        {"visibility": True},
+        {"visibility": {}},
+        {"visibility": "public", "private": True},
+    ],
+)
+def test_what_only_looks_like_private_is_refused_and_nothing_becomes_public(
+    adapter: Adapter, token: str, said: Any
+):
+    name = "private" if "private" in said else "visibility"
+    for method, path in (("post", "/api/repos/create"), ("put", f"{API}/settings")):
+        answer = send(method, path, {"name": "new", **said}, token=token)
+        assert answer.status_code == 400
+        assert f"'{name}'" in answer.json()["error"]
+    assert not Adapter.objects.filter(name="new").exists()
+    private = send("put", f"{API}/settings", {"private": True, "visibility": None}, token=token)
+    assert private.json()["visibility"] == "private"
+
+
 def test_a_moved_repository_answers_307_and_its_old_name_stays_its_own(adapter: Adapter, token: str):
     moved = {"fromRepo": "ada/m", "toRepo": "ada/n", "type": "model"}
     assert send("post", "/api/repos/move", moved, token=token).status_code == 200
