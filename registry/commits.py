@@ -18,7 +18,8 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from registry import details, preparing, publishing, quotas, storage
-from registry.filenames import CARD
+from registry.errors import InspectionRefused, Problem
+from registry.filenames import CARD, LEGACY_WEIGHTS
 from registry.models import Adapter, Blob, Namespace, Ref, Revision, RevisionFile, User
 from registry.names import check_adapter_name
 from registry.preparing import Prepared
@@ -190,6 +191,7 @@ def _commit_onto(
     files = {path: storage.local_path(blob) for path, blob in after.items()}
     preparing.require_size(files)
     with preparing.prepare(files, fallback=adapter.base_model_label, may_be_unfinished=True) as prepared:
+        _require_something_kept(operations, prepared)
         blobs, made = _blobs_of(prepared.found.files, files, after)
         try:
             if blobs == before:
@@ -200,6 +202,22 @@ def _commit_onto(
             raise
     logger.info("committed %s to %s of %s by %s", revision, branch, adapter, actor)
     return Outcome(revision, prepared.found.warnings)
+
+
+def _require_something_kept(operations: list[Operation], prepared: Prepared) -> None:
+    """Raises InspectionRefused if the commit only adds files that are left out: it would come to nothing unnoticed."""
+    why = {
+        entry["path"]: entry["why"] for entry in prepared.found.left_out if entry["path"] != LEGACY_WEIGHTS
+    }
+    if all(isinstance(operation, Put) and operation.path in why for operation in operations):
+        raise left_out_whole({operation.path: why[operation.path] for operation in operations})
+
+
+def left_out_whole(why: Mapping[str, str]) -> InspectionRefused:
+    """The refusal of files of which none would be kept; `why` has the reason for each."""
+    return InspectionRefused(
+        [Problem(file=path, message=f"{path} is not kept here. {reason}") for path, reason in why.items()]
+    )
 
 
 def apply(operations: Iterable[Operation], files: Mapping[str, Blob]) -> dict[str, Blob]:

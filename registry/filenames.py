@@ -170,19 +170,16 @@ def why_left_out(name: str, path: Path) -> str:
 
     Kept are small texts and small pictures whose bytes are what their names say.
     """
-    if why := why_left_out_by_name(name):
+    if why := why_left_out_unread(name, path.stat().st_size):
         return why
     suffix = Path(name).suffix.lower()
-    size = path.stat().st_size
     if is_lfs_pointer(path):
         return "It is a Git LFS pointer, not the file itself."
-    if suffix in PICTURE_MAGIC:
-        return _why_no_picture(path, suffix, size)
-    return _why_no_text(path, size)
+    return _why_no_picture(path, suffix) if suffix in PICTURE_MAGIC else _why_no_text(path)
 
 
-def why_left_out_by_name(name: str) -> str:
-    """Why an extra file of this name is not kept, whatever its bytes, as a sentence; empty if they decide."""
+def why_left_out_unread(name: str, size_bytes: int = 0) -> str:
+    """Why an extra file is not kept, whatever its bytes, as a sentence; empty if they decide. 0 stands for any size."""
     suffix = Path(name).suffix.lower()
     if suffix in PICKLE_SUFFIXES:
         return "It can hold code that runs when it is loaded; only safetensors weights are kept."
@@ -190,14 +187,16 @@ def why_left_out_by_name(name: str) -> str:
         return f"An adapter has one weight file, {WEIGHTS}."
     own = Path(name).name
     is_text = suffix in TEXT_SUFFIXES or own.lower().split(".")[0] in TEXT_NAMES or own in GIT_NAMES
-    if is_text or suffix in PICTURE_MAGIC:
-        return ""
+    if suffix in PICTURE_MAGIC:
+        is_large = size_bytes > MAX_PICTURE_BYTES
+        return f"The picture is {size_bytes:,} bytes; the limit is {MAX_PICTURE_BYTES:,}." if is_large else ""
+    if is_text:
+        is_large = size_bytes > MAX_TEXT_BYTES
+        return f"The text is {size_bytes:,} bytes; the limit is {MAX_TEXT_BYTES:,}." if is_large else ""
     return "Only texts, PNG, JPEG, GIF and WebP pictures are kept beside the adapter's own files."
 
 
-def _why_no_picture(path: Path, suffix: str, size: int) -> str:
-    if size > MAX_PICTURE_BYTES:
-        return f"The picture is {size:,} bytes; the limit is {MAX_PICTURE_BYTES:,}."
+def _why_no_picture(path: Path, suffix: str) -> str:
     with path.open("rb") as stream:
         start = stream.read(16)
     if not start.startswith(PICTURE_MAGIC[suffix]) or (suffix == ".webp" and start[8:12] != b"WEBP"):
@@ -205,9 +204,7 @@ def _why_no_picture(path: Path, suffix: str, size: int) -> str:
     return ""
 
 
-def _why_no_text(path: Path, size: int) -> str:
-    if size > MAX_TEXT_BYTES:
-        return f"The text is {size:,} bytes; the limit is {MAX_TEXT_BYTES:,}."
+def _why_no_text(path: Path) -> str:
     try:
         text = path.read_bytes().decode("utf-8")
     except UnicodeDecodeError:

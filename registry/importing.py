@@ -174,7 +174,7 @@ def _wanted(source: str, files: list[SourceFile]) -> list[SourceFile]:
     wanted = [
         file
         for file in files
-        if file.path in filenames.ADAPTER_FILES or not filenames.why_left_out_by_name(file.path)
+        if file.path in filenames.ADAPTER_FILES or not filenames.why_left_out_unread(file.path)
     ]
     # Where there is safetensors, its pickled twin is not worth fetching.
     paths = {file.path for file in wanted}

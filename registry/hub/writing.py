@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -265,7 +266,8 @@ def validate_yaml(request: HttpRequest, caller: Caller) -> JsonResponse:
 def preupload(request: HttpRequest, caller: Caller, repo: str, revision: str) -> JsonResponse:
     """How each file is to be sent, and what is at its path: equal bytes need not be sent again.
 
-    Everything that can be refused by name, size and right is refused here, before the bytes travel.
+    Everything that can be refused by name, size and right is refused here, before the bytes travel. So are files of
+    which none would be kept: their client would commit nothing and call it done.
     """
     _, _, repository = writable(caller, repo)
     snapshot = repository.snapshot(revision)
@@ -275,22 +277,28 @@ def preupload(request: HttpRequest, caller: Caller, repo: str, revision: str) ->
     if len(files) > MAX_FILES_PER_CALL:
         raise BadRequest(f"There are {len(files)} files; ask about {MAX_FILES_PER_CALL} at a time.")
     known = {file.path: file.blob for file in snapshot.files()}
-    rows, skipped = [], []
+    rows: list[dict[str, Any]] = []
+    skipped: dict[str, str] = {}
     for file in files:
         path, size = text_in(file, "path"), file.get("size")
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise BadRequest("A file's 'size' is missing or no number.")
-        why = _why_skipped(path)
+        why = _why_skipped(path, size)
         if why:
-            skipped.append(f"{path} is not sent. {why}")
+            skipped[path] = why
         rows.append(_how_to_send(path, size, known.get(path), is_skipped=bool(why)))
+    if rows and len(skipped) == len(rows):
+        raise commits.left_out_whole(skipped)
     if len(rows) - len(skipped) > settings.MAX_FILES_PER_ADAPTER:
         # Said by the commit, clients would try again and again with fewer, and leave the first part behind.
         raise BadRequest(
             f"There are {len(rows) - len(skipped)} files; an adapter may have {settings.MAX_FILES_PER_ADAPTER}."
         )
-    response = JsonResponse({"files": rows})
-    return _warn(response, "left-out", skipped)
+    return _warn(
+        JsonResponse({"files": rows}),
+        "left-out",
+        [f"{path} is not sent. {why}" for path, why in skipped.items()],
+    )
 
 
 def _how_to_send(path: str, size: int, known: Blob | None, *, is_skipped: bool) -> dict[str, Any]:
@@ -305,11 +313,11 @@ def _how_to_send(path: str, size: int, known: Blob | None, *, is_skipped: bool) 
     return row
 
 
-def _why_skipped(path: str) -> str:
-    """Why a file of this name would be left out of any commit, whatever its bytes."""
+def _why_skipped(path: str, size: int) -> str:
+    """Why a file of this name and size would be left out of any commit, whatever its bytes."""
     if path in filenames.ADAPTER_FILES:
         return ""
-    return filenames.why_left_out_by_name(path)
+    return filenames.why_left_out_unread(path, size)
 
 
 # --- Commits ---------------------------------------------------------------------------------------------------------
@@ -409,10 +417,10 @@ def _sent_before(value: dict[str, Any], person: User) -> Blob:
 
 
 def _warn(response: JsonResponse, topic: str, sentences: list[str]) -> JsonResponse:
-    """Sentences that the client prints, once for each topic."""
+    """Sentences that the client prints. It does so once for each topic, so other sentences are another topic."""
     if sentences:
         shown = sentences[:_WARNED_NAMES]
         more = len(sentences) - len(shown)
-        text = " ".join([*shown, f"(and {more} more)"] if more else shown)
-        response["X-HF-Warning"] = f"{topic}; {errors.in_ascii(text)}".replace("\n", " ")
+        text = errors.in_ascii(" ".join([*shown, f"(and {more} more)"] if more else shown)).replace("\n", " ")
+        response["X-HF-Warning"] = f"{topic}-{hashlib.sha256(text.encode()).hexdigest()[:8]}; {text}"
     return response

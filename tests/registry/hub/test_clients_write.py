@@ -293,3 +293,32 @@ def test_tokens_that_may_not_write_are_told_so_before_any_byte_is_sent(
     assert "You may not publish" in by_writer["upload"]
     assert by_writer["delete"].startswith("403 ")
     assert by_writer["create"] == ""
+
+
+def test_every_file_that_is_left_out_is_told_and_a_commit_of_no_others_fails(
+    live_server: Any, tmp_path: Path, token: str
+):
+    folder = make_adapter(tmp_path / "adapter")
+    (folder / "optimizer.pt").write_bytes(b"pickled")
+    said = run(
+        f"""
+        import pathlib
+        ID, folder = "ada/told", pathlib.Path({str(folder)!r})
+        api.create_repo(ID)
+        api.upload_folder(repo_id=ID, folder_path=folder)
+        (folder / "scheduler.pt").write_bytes(b"pickled")
+        (folder / "notes.txt").write_bytes(b"notes")
+        api.upload_folder(repo_id=ID, folder_path=folder)
+        only = hub.CommitOperationAdd("scheduler.pt", b"pickled")
+        say(folder=message_of(lambda: api.upload_folder(repo_id=ID, folder_path=folder, allow_patterns=["*.pt"])),
+            commit=message_of(lambda: api.create_commit(ID, [only], commit_message="Add")))
+        """,
+        live_server.url,
+        tmp_path / "home",
+        token=token,
+    )
+    assert said["stderr"].count("optimizer.pt is not sent.") == 2
+    assert said["stderr"].count("scheduler.pt is not sent.") == 1
+    assert "optimizer.pt is not kept here." in said["folder"]
+    assert "scheduler.pt is not kept here." in said["folder"]
+    assert "scheduler.pt is not kept here." in said["commit"]

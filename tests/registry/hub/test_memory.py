@@ -49,11 +49,14 @@ def test_files_inside_of_a_commit_do_not_either(web: Web, tmp_path: Path):
     run(small, site, tmp_path / "home", token=web.token)
     web.forget_peak()
     idle = web.memory_mib()
-    # Three of 31 MiB, each below the size from which a client takes another way.
+    # Three of 31 MiB, each below the size from which a client takes another way, under names that are left out for no
+    # size. That they are no adapter shows when they are here.
     large = f"""
-        files = [hub.CommitOperationAdd(f"{{n}}.txt", bytes([65 + n]) * (31 * 2**20)) for n in range(3)]
-        api.create_commit({name}, files, commit_message="Large texts")
+        names = ["adapter_config.json", "adapter_model.bin", "adapter_model.safetensors"]
+        files = [hub.CommitOperationAdd(path, b"x" * (31 * 2**20)) for path in names]
+        say(refused=message_of(lambda: api.create_commit({name}, files, commit_message="Large files")))
         """
-    run(large, site, tmp_path / "home", token=web.token)
+    said = run(large, site, tmp_path / "home", token=web.token)
+    assert "adapter_config.json is 32,505,856 bytes long" in said["refused"]
     grown = web.memory_mib("VmHWM") - idle
     assert grown < LIMIT_MIB, f"grew by {grown:.0f} MiB"

@@ -171,11 +171,42 @@ def test_preupload_says_how_and_what_is_there(adapter: Adapter, token: str):
         {"path": "adapter_model.safetensors", "uploadMode": "lfs", "shouldIgnore": False},
         {"path": "optimizer.pt", "uploadMode": "regular", "shouldIgnore": True},
     ]
-    assert answer["X-HF-Warning"].startswith("left-out; optimizer.pt is not sent.")
+    assert answer["X-HF-Warning"].startswith("left-out-")
+    assert "; optimizer.pt is not sent." in answer["X-HF-Warning"]
     for bad in ({}, {"files": [3]}, {"files": [{"path": "x"}]}, {"files": [{"path": "../x", "size": 1}]}):
         assert send("post", f"{API}/preupload/main", bad, token=token).status_code == 400
     large = {"files": [{"path": "a.txt", "size": 2**40}]}
     assert "may have" in send("post", f"{API}/preupload/main", large, token=token).json()["error"]
+
+
+def test_files_that_are_too_large_to_be_kept_are_left_out_before_they_travel(adapter: Adapter, token: str):
+    asked = [
+        {"path": path, "size": 6 * 2**20} for path in ("log.txt", "plot.png", "adapter_model.safetensors")
+    ]
+    answer = send("post", f"{API}/preupload/main", {"files": asked}, token=token)
+    assert [row["shouldIgnore"] for row in answer.json()["files"]] == [True, True, False]
+    assert "log.txt is not sent. The text is 6,291,456 bytes; the limit is" in answer["X-HF-Warning"]
+
+
+def test_files_of_which_none_is_kept_are_refused_each_by_its_name(adapter: Adapter, token: str):
+    asked = [{"path": path, "size": 5} for path in ("optimizer.pt", "runs/events.out.tfevents.1")]
+    answer = send("post", f"{API}/preupload/main", {"files": asked}, token=token)
+    assert answer.status_code == 400
+    assert all(f"{file['path']} is not kept here." in answer["X-Error-Message"] for file in asked)
+    assert send("post", f"{API}/preupload/main", {"files": []}, token=token).status_code == 200
+    answer = commit(token, file_line("a.txt", b"\xff"), file_line("optimizer.pt", b"x"))
+    assert answer.status_code == 400
+    assert "a.txt is not kept here. It is not UTF-8 text." in answer["X-Error-Message"]
+    assert "optimizer.pt is not kept here." in answer["X-Error-Message"]
+    assert commit(token, file_line("b.txt", b"b"), file_line("optimizer.pt", b"x")).status_code == 200
+
+
+def test_another_warning_is_another_topic_which_clients_show_once(adapter: Adapter, token: str):
+    first, again, other = (
+        commit(token, file_line(f"{n}.txt", b"x"), file_line(path, b"y"))["X-HF-Warning"].partition("; ")[0]
+        for n, path in enumerate(("optimizer.pt", "optimizer.pt", "scheduler.pt"))
+    )
+    assert first == again != other
 
 
 # --- Git LFS -----------------------------------------------------------------------------------------------
