@@ -16,11 +16,12 @@ from compose import candidates, examples, jobs, naming, publishing, recipes, ser
 from compose.engine.types import ExportForm
 from compose.errors import BadSetting
 from compose.models import Composition, Trial
-from registry.api_parts import person_of
+from registry.api_parts import IDEMPOTENCY_KEY, only, person_of
 from registry.authentication import SignedIn
 from registry.idempotency import idempotent
 from registry.models import BaseModel, Task
 from registry.rights import writable_namespace
+from web.api_schema import refusals
 from web.errors import DomainError, NotFound
 
 TAG = ["compositions"]
@@ -40,23 +41,34 @@ class CompositionList(generics.ListAPIView):
             .defer("examples", "test_examples", "predictions", "result")
         )
 
-    @extend_schema(tags=TAG, summary="List your compositions, newest first")
+    @extend_schema(
+        tags=TAG,
+        summary="List your compositions, newest first",
+        responses={
+            200: serializers.CompositionListSerializer(many=True),
+            **refusals(400, 401, 403),
+        },
+    )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        only(request, "cursor", "limit")
         return super().get(request, *args, **kwargs)
 
     @extend_schema(
         tags=TAG,
         summary="Compose for a new task",
+        parameters=[IDEMPOTENCY_KEY],
         request=serializers.CompositionRequestSerializer,
         responses={
             201: serializers.CompositionSerializer,
             200: OpenApiResponse(
                 serializers.DryRunSerializer, description="With `dry_run`: what would happen."
             ),
+            **refusals(400, 401, 403, 404, 409, 415, 422),
         },
     )
     @idempotent
     def post(self, request: Request) -> Response:
+        only(request)
         given = serializers.CompositionRequestSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         if given.validated_data["dry_run"]:
@@ -70,9 +82,12 @@ class CompositionList(generics.ListAPIView):
 
 class CompositionDetail(APIView):
     @extend_schema(
-        tags=TAG, summary="A composition and what it found", responses=serializers.CompositionSerializer
+        tags=TAG,
+        summary="A composition and what it found",
+        responses={200: serializers.CompositionSerializer, **refusals(400, 401, 403, 404)},
     )
     def get(self, request: Request, id: str) -> Response:
+        only(request)
         return _answer(request, jobs.visible_composition(request.user, id))
 
 
@@ -81,9 +96,10 @@ class CompositionCancel(APIView):
         tags=TAG,
         summary="Cancel: at once if it waits, within one evaluation if it runs",
         request=None,
-        responses=serializers.CompositionSerializer,
+        responses={200: serializers.CompositionSerializer, **refusals(400, 401, 403, 404, 409)},
     )
     def post(self, request: Request, id: str) -> Response:
+        only(request)
         composition = jobs.visible_composition(request.user, id)
         jobs.cancel(composition, request.user)
         return _answer(request, composition)
@@ -94,9 +110,10 @@ class CompositionStop(APIView):
         tags=TAG,
         summary="Stop the search and keep the best mix so far",
         request=None,
-        responses=serializers.CompositionSerializer,
+        responses={200: serializers.CompositionSerializer, **refusals(400, 401, 403, 404, 409)},
     )
     def post(self, request: Request, id: str) -> Response:
+        only(request)
         composition = jobs.visible_composition(request.user, id)
         jobs.stop(composition, request.user)
         return _answer(request, composition)
@@ -106,11 +123,16 @@ class CompositionPublish(APIView):
     @extend_schema(
         tags=TAG,
         summary="Publish the composed adapter, once",
+        parameters=[IDEMPOTENCY_KEY],
         request=serializers.CompositionPublishSerializer,
-        responses={201: serializers.CompositionSerializer},
+        responses={
+            201: serializers.CompositionSerializer,
+            **refusals(400, 401, 403, 404, 409, 415, 422),
+        },
     )
     @idempotent
     def post(self, request: Request, id: str) -> Response:
+        only(request)
         composition = jobs.visible_composition(request.user, id)
         jobs.require_owner(composition, request.user)
         given = serializers.CompositionPublishSerializer(data=request.data)
@@ -133,8 +155,13 @@ class CompositionTrials(generics.ListAPIView):
             return Trial.objects.none()
         return jobs.visible_composition(self.request.user, self.kwargs["id"]).trials.all()
 
-    @extend_schema(tags=TAG, summary="The trials of a composition, in order")
+    @extend_schema(
+        tags=TAG,
+        summary="The trials of a composition, in order",
+        responses={200: serializers.TrialSerializer(many=True), **refusals(400, 401, 403, 404)},
+    )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        only(request, "cursor", "limit")
         return super().get(request, *args, **kwargs)
 
 
@@ -142,9 +169,10 @@ class CompositionPredictions(APIView):
     @extend_schema(
         tags=TAG,
         summary="What each method wrote for the scored rows; for the owner only",
-        responses=serializers.PredictionsSerializer,
+        responses={200: serializers.PredictionsSerializer, **refusals(400, 401, 403, 404)},
     )
     def get(self, request: Request, id: str) -> Response:
+        only(request)
         composition = jobs.visible_composition(request.user, id)
         jobs.require_owner(composition, request.user)
         return Response({"results": composition.predictions})
@@ -157,9 +185,10 @@ class CompositionTry(APIView):
         tags=TAG,
         summary="Ask a free worker what the composed adapter writes for a text",
         request=serializers.TryoutRequestSerializer,
-        responses={202: serializers.TryoutSerializer},
+        responses={202: serializers.TryoutSerializer, **refusals(400, 401, 403, 404, 409, 415)},
     )
     def post(self, request: Request, id: str) -> Response:
+        only(request)
         composition = jobs.visible_composition(request.user, id)
         given = serializers.TryoutRequestSerializer(data=request.data)
         given.is_valid(raise_exception=True)
@@ -175,9 +204,10 @@ class CompositionTryout(APIView):
     @extend_schema(
         tags=TAG,
         summary="A text you gave a composed adapter, with the answer once there is one",
-        responses=serializers.TryoutSerializer,
+        responses={200: serializers.TryoutSerializer, **refusals(400, 401, 403, 404)},
     )
     def get(self, request: Request, id: str, tryout: str) -> Response:
+        only(request)
         composition = jobs.visible_composition(request.user, id)
         found = tryouts.seen_by(request.user, composition, tryout)
         return Response(serializers.TryoutSerializer(found).data)
@@ -187,9 +217,10 @@ class CompositionRecipe(APIView):
     @extend_schema(
         tags=TAG,
         summary="The recipe that makes the same adapter again, byte for byte",
-        responses=OpenApiTypes.OBJECT,
+        responses={200: OpenApiTypes.OBJECT, **refusals(400, 401, 403, 404)},
     )
     def get(self, request: Request, id: str) -> Response:
+        only(request)
         return Response(recipes.recipe_for(jobs.visible_composition(request.user, id), request.user))
 
 

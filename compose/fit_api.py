@@ -15,6 +15,7 @@ from compose import auditions, fit
 from compose.examples import parse_examples
 from compose.models import Audition, Auditioned
 from compose.serializers import ExamplesField
+from registry.api_parts import only
 from registry.authentication import SignedIn
 from registry.base_models import base_model_called
 from registry.models import BaseModel, User
@@ -57,6 +58,7 @@ class FitView(APIView):
     )
     def post(self, request: Request) -> Response:
         """Which modules fit a task, best first, with the reasons for each. Nothing is run and nothing is kept."""
+        only(request)
         given = FitRequestSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         base_model: BaseModel = base_model_called(given.validated_data["base_model"])
@@ -112,6 +114,7 @@ class AuditionList(APIView):
     )
     def post(self, request: Request) -> Response:
         """Ask a free worker for the loss of every module that fits, each alone on the examples. Kept for a day."""
+        only(request)
         given = AuditionRequestSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         assert isinstance(request.user, User)  # the permissions have turned everybody else away
@@ -130,15 +133,17 @@ class AuditionDetail(APIView):
 
     @extend_schema(
         operation_id="audition_retrieve",
-        responses={200: AuditionSerializer, **refusals(401, 403, 404)},
+        responses={200: AuditionSerializer, **refusals(400, 401, 403, 404)},
     )
     def get(self, request: Request, id: str) -> Response:
         """One's own audition, with the losses that are there."""
+        only(request)
         audition = auditions.seen_by(request.user, id)
         return Response(AuditionSerializer(audition, context={"request": request}).data)
 
-    @extend_schema(operation_id="audition_destroy", responses={204: None, **refusals(401, 403, 404)})
+    @extend_schema(operation_id="audition_destroy", responses={204: None, **refusals(400, 401, 403, 404)})
     def delete(self, request: Request, id: str) -> Response:
         """Remove the examples and their losses at once."""
+        only(request)
         auditions.forget(auditions.seen_by(request.user, id))
         return Response(status=204)

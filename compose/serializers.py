@@ -12,6 +12,7 @@ from compose import jobs, naming
 from compose.examples import FORMATS
 from compose.models import Candidate, Composition, Score, Trial, Tryout
 from registry.models import Adapter
+from registry.serializers import StrictSerializer
 
 # What of a result is said in words, and what stands there when nothing is.
 _SENTENCES: dict[str, Any] = {"verdict": "", "notes": []}
@@ -64,7 +65,7 @@ class CandidatesField(serializers.Field):
         return "auto" if value is None else value
 
 
-class CompositionRequestSerializer(serializers.Serializer):
+class CompositionRequestSerializer(StrictSerializer):
     """A new composition. Without `examples` the few-shot rows of `task` are used."""
 
     base_model = serializers.CharField(
@@ -364,7 +365,7 @@ class CompositionSerializer(CompositionListSerializer):
         return naming.without_names(said, hidden)
 
 
-class CompositionPublishSerializer(serializers.Serializer):
+class CompositionPublishSerializer(StrictSerializer):
     """Where a composed adapter goes."""
 
     namespace = serializers.CharField(required=False, help_text="Your own when left out.")
@@ -383,7 +384,7 @@ class TrialSerializer(serializers.ModelSerializer):
         fields = ("number", "mixing_weights", "loss", "objective")
 
 
-class TryoutRequestSerializer(serializers.Serializer):
+class TryoutRequestSerializer(StrictSerializer):
     """A text for a composed adapter to answer."""
 
     text = serializers.CharField(max_length=8192, trim_whitespace=False)

@@ -12,6 +12,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from compose import jobs, status_page
+from registry.api_parts import only
+from web.api_schema import refusals
 
 
 class QueueSerializer(serializers.Serializer):
@@ -81,9 +83,12 @@ class StatusSerializer(serializers.Serializer):
 
 class SiteStatus(APIView):
     @extend_schema(
-        tags=["status"], summary="Queue, workers, waits and last failures", responses=StatusSerializer
+        tags=["status"],
+        summary="Queue, workers, waits and last failures",
+        responses={200: StatusSerializer, **refusals(400, 401)},
     )
     def get(self, request: Request) -> Response:
+        only(request)
         status = status_page.site_status()
         told: dict[str, Any] = asdict(status) | {
             "headline": status.headline,

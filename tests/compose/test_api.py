@@ -128,6 +128,7 @@ def test_the_same_key_asks_once(client, base_model):
         ({"examples": 5}, 400, "examples", "Give a list of rows, or the rows as text."),
         ({"examples": []}, 400, "examples", "There are no examples."),
         ({"examples": {"input": "a"}}, 400, "examples", "Give a list of rows"),
+        ({"bugdet": 12}, 400, "bugdet", "There is no such field; there are: base_model, examples"),
         ({"format": "xlsx"}, 400, "format", "is not a valid choice"),
         ({"test_examples": [{"input": "a"}]}, 400, "test_examples", "Row 1 has an input and no output."),
     ],
@@ -142,6 +143,35 @@ def test_bad_input_names_the_field_and_leaves_nothing_behind(
     assert sentence in error["message"]
     assert field in error["fields"]
     assert not Composition.objects.exists()
+
+
+@pytest.mark.parametrize("path", ["publish/", "try/"])
+def test_a_mistyped_field_is_refused_by_what_is_done_with_a_result_too(client, owner, base_model, path):
+    composition = finish(make_composition(owner=owner, base_model=base_model))
+    answer = client.post(f"{URL}{composition.pk}/{path}", {"name": "x", "text": "x", "visibilty": "public"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
+    assert "visibilty" in answer.json()["fields"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("get", URL),
+        ("post", URL),
+        *(("get", f"{URL}ID/{part}") for part in ("", "trials/", "predictions/", "recipe/", "try/x/")),
+        *(("post", f"{URL}ID/{part}/") for part in ("cancel", "stop", "publish", "try")),
+        ("get", "/api/v1/status/"),
+        ("post", "/api/v1/adapters/fit/"),
+        ("post", "/api/v1/auditions/"),
+        ("get", "/api/v1/auditions/x/"),
+        ("delete", "/api/v1/auditions/x/"),
+    ],
+)
+def test_a_mistyped_parameter_is_refused(client, owner, base_model, method, path):
+    composition = finish(make_composition(owner=owner, base_model=base_model))
+    answer = client.generic(method.upper(), f"{path.replace('ID', composition.pk)}?limti=3")
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_parameter")
+    assert "limti" in answer.json()["fields"]
 
 
 def test_a_base_model_is_needed(client):
