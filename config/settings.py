@@ -87,7 +87,7 @@ MIDDLEWARE = [
     "web.first_visit.InlineStylesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
-    "web.body_length.BodyLengthMiddleware",
+    "web.middleware.BodyLengthMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",

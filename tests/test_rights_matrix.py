@@ -371,10 +371,13 @@ ROUTES: dict[str, Route] = {
     ),
     # Who sees it is told in words that there is no such thing.
     r"^(?P<repo>[^/]+/[^/]+)\.git/(?P<what>.+)$": hub(f"/{A}.git/info/refs", GET=SEE),
+    r"^(?P<repo>[^/]+/[^/]+)/(?P<what>info/refs)$": hub(f"/{A}/info/refs", GET=SEE),
     r"^(?P<repo>[^/]+/[^/]+)/(?P<what>raw/.+)$": hub(f"/{A}/raw/main/README.md", GET=SEE),
     r"^(?P<repo>[^/]+(?:/[^/]+)?)/resolve/(?P<rest>[^/]+/.+)$": hub(
         f"/{A}/resolve/main/adapter_config.json", GET=SEE, HEAD=SEE
     ),
+    r"^(?P<repo>[^/]+/[^/]+)/resolve/(?P<rest>[^/]*)/?$": hub(f"/{A}/resolve/main", GET=NOTHING),
+    r"^api/(?!v1/)(?P<rest>.+)$": hub("/api/daily_papers", GET=NOTHING),
     # Leads to the page, whatever there is.
     r"^(?P<repo>[^/]+/[^/]+)/(?:commit|tree|blob)/(?P<rest>.+)$": hub(f"/{A}/tree/main", GET=PUBLIC),
 }

@@ -35,3 +35,13 @@ class Forbidden(DomainError):
 class Conflict(DomainError):
     code = "conflict"
     status = 409
+
+
+class LengthNeeded(DomainError):
+    code = "length_needed"
+    status = 411
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Say how long the body is (Content-Length). One that comes in chunks without it is not read here."
+        )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from typing import Any
 
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.gzip import GZipMiddleware
 
 from web import api_errors, logs, views
-from web.errors import DomainError
+from web.errors import DomainError, LengthNeeded, NotFound
 
 COMPRESSED = frozenset({"text/html", "application/atom+xml", "image/svg+xml", "text/csv"})
 Handler = Callable[[HttpRequest], HttpResponse]
+View = Callable[..., HttpResponseBase]
+Refusal = Callable[[DomainError], HttpResponse]
 
 
 class CompressPagesMiddleware(GZipMiddleware):
@@ -43,21 +46,59 @@ class RequestIdMiddleware:
         return response
 
 
-class NulMiddleware:
-    """Refuses addresses that hold a NUL character: no text here may, and Postgres fails on it in any lookup."""
+class _BeforeTheView:
+    """Refuses requests by what is known before their view is called, in the shape of the door they come to."""
 
     def __init__(self, get_response: Handler) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, view: View, args: Any, kwargs: Any) -> HttpResponse | None:
+        try:
+            self.check(request)
+        except DomainError as error:
+            refuse: Refusal | None = getattr(view, "refuse", None)
+            return views.answer_error(request, error) if refuse is None else refuse(error)
+        return None
+
+    def check(self, request: HttpRequest) -> None:
+        raise NotImplementedError
+
+
+def refusing_by(refuse: Refusal) -> Callable[[View], View]:
+    """For a view whose refusals have a shape of their own: the middleware here answers for it by `refuse`."""
+
+    def mark(view: View) -> View:
+        view.refuse = refuse  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
+class BodyLengthMiddleware(_BeforeTheView):
+    """Refuses bodies that do not say how long they are: Django reads them as empty, and what they ask for is lost.
+
+    It stands before the check of forms, which reads the body.
+    """
+
+    def check(self, request: HttpRequest) -> None:
+        if "HTTP_TRANSFER_ENCODING" in request.META and not request.META.get("CONTENT_LENGTH"):
+            raise LengthNeeded
+
+
+class NulMiddleware(_BeforeTheView):
+    """Refuses addresses that hold a NUL character: no text here may, and Postgres fails on it in any lookup."""
+
+    def check(self, request: HttpRequest) -> None:
         if "\x00" in request.path:
-            return views.page_not_found(request, Http404())
+            raise NotFound(views.NOTHING_HERE)
         for name, values in request.GET.lists():
             if "\x00" in name or any("\x00" in value for value in values):
                 shown = name.replace("\x00", "")[:100]
                 message = f"{shown!r} holds a NUL character, which no text here may."
-                return views.answer_error(request, BadAddress(message, fields={shown: [message]}))
-        return self.get_response(request)
+                raise BadAddress(message, fields={shown: [message]})
 
 
 class BadAddress(DomainError):

@@ -16,6 +16,7 @@ from web import api_errors
 from web.errors import DomainError, Forbidden, NotFound
 
 # Address below /docs -> title. The order is that of the menu.
+NOTHING_HERE = "There is nothing at this address, or you may not see it."
 DOCS = {
     "": "Start here",
     "composing": "Composing",
@@ -76,7 +77,7 @@ def favicon(request: HttpRequest) -> HttpResponse:
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    return answer_error(request, NotFound("There is nothing at this address, or you may not see it."))
+    return answer_error(request, NotFound(NOTHING_HERE))
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:

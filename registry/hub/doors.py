@@ -23,8 +23,8 @@ from registry.hub import errors
 from registry.models import Token, User
 from web.addresses import client_address
 from web.api_errors import refusal_of
-from web.body_length import require_length, requires_length_itself
 from web.errors import DomainError
+from web.middleware import refusing_by
 from web.rate_limits import Budget, Rate, spend
 
 logger = logging.getLogger(__name__)
@@ -93,15 +93,14 @@ def _guarded(
     allowed = {*methods, "HEAD"} if "GET" in methods else set(methods)
 
     def wrap(view: View) -> View:
-        @requires_length_itself
+        @refusing_by(errors.answer)
         @csrf_exempt
         @functools.wraps(view)
         def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
             headers: dict[str, str] = {}
             try:
                 if request.method not in allowed:
-                    raise errors.NotAllowed(f"{request.method} means nothing at this address.")
-                require_length(request)
+                    raise errors.NotAllowed(request.method, allowed)
                 caller = who(request)
                 if bucket:
                     _count(request, caller, bucket, headers)
@@ -150,12 +149,12 @@ def _count(request: HttpRequest, caller: object, bucket: str, headers: dict[str,
 def by_method(**views: View) -> View:
     """One address, one view for each method: `by_method(POST=create, DELETE=delete)`. The views are doors."""
 
-    @requires_length_itself
+    @refusing_by(errors.answer)
     @csrf_exempt
     def choose(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         view = views.get("GET" if request.method == "HEAD" else str(request.method))
         if view is None:
-            return errors.answer(errors.NotAllowed(f"{request.method} means nothing at this address."))
+            return errors.answer(errors.NotAllowed(request.method, views))
         return view(request, *args, **kwargs)
 
     return choose

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from django.http import HttpRequest, JsonResponse
+from collections.abc import Iterable
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from registry.errors import InspectionRefused
 from web.errors import DomainError
@@ -69,6 +71,10 @@ class NotAllowed(HubError):
     code = "method_not_allowed"
     status = 405
 
+    def __init__(self, method: str | None, allowed: Iterable[str]) -> None:
+        super().__init__(f"{method} means nothing at this address.")
+        self.allowed = sorted(allowed)
+
 
 class Moved(Exception):
     """The repository has another name now."""
@@ -88,10 +94,20 @@ def answer(error: DomainError, **also: str) -> JsonResponse:
         response["X-Error-Code"] = error.hub_code
     if isinstance(error, EntryNotFound):
         response["X-Repo-Commit"] = error.commit
+    if isinstance(error, NotAllowed):
+        response["Allow"] = ", ".join(error.allowed)
     if error.retry_after_s:
         response["Retry-After"] = str(error.retry_after_s)
     if error.status == 401:
         response["WWW-Authenticate"] = 'Bearer realm="LoRA Commons"'
+    return response
+
+
+def in_plain_text(error: DomainError) -> HttpResponse:
+    """As `answer`, for git, which shows people no other kind of text."""
+    response = answer(error)
+    response.content = f"{response['X-Error-Message']}\n".encode()
+    response["Content-Type"] = "text/plain; charset=utf-8"
     return response
 
 

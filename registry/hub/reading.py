@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from itertools import islice
 
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 
 from registry import downloads
-from registry.hub import answers, pages, repositories
+from registry.hub import answers, errors, pages, repositories
 from registry.hub.doors import Caller, door
-from registry.hub.errors import EntryNotFound, RepositoryNotFound
+from registry.hub.errors import EntryNotFound, HubError, RepositoryNotFound
 from registry.hub.repositories import File, Snapshot
 from registry.models import RevisionFile
 from web.errors import DomainError
@@ -22,6 +22,15 @@ class NotServed(DomainError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"There is no {what[:40]!r} of repositories here.")
+
+
+class UnknownAddress(HubError):
+    code = "not_served"
+
+    def __init__(self, rest: str) -> None:
+        super().__init__(
+            f"This registry does not serve {f'/api/{rest[:100]}'!r}: it keeps LoRA modules and no more."
+        )
 
 
 class NoGit(DomainError):
@@ -140,6 +149,12 @@ def nothing_here(request: HttpRequest, caller: Caller, rest: str = "") -> JsonRe
 
 
 @door("GET", "POST", "PUT", "DELETE", "PATCH")
+def unknown(request: HttpRequest, caller: Caller, rest: str) -> JsonResponse:
+    """Whatever else the Hub answers below /api/."""
+    raise UnknownAddress(rest)
+
+
+@door("GET", "POST", "PUT", "DELETE", "PATCH")
 def not_served(request: HttpRequest, caller: Caller, rest: str) -> JsonResponse:
     """What else can be done with a repository elsewhere. Not a 404, which clients take for a missing repository."""
     namespace, _, behind = rest.partition("/")
@@ -156,10 +171,15 @@ def not_served_of(request: HttpRequest, caller: Caller, repo: str, what: str) ->
 
 
 @door("GET", "POST", "PUT", "DELETE", "PATCH")
-def no_git(request: HttpRequest, caller: Caller, repo: str, what: str) -> JsonResponse:
-    """What git and its extensions ask for: clone, push, locks."""
-    repositories.find(caller.person, repo)
-    raise NoGit(repo)
+def no_git(request: HttpRequest, caller: Caller, repo: str, what: str) -> HttpResponse:
+    """What git and its extensions ask for: clone, push, locks. git itself shows people only plain text."""
+    try:
+        repositories.find(caller.person, repo)
+        raise NoGit(repo)
+    except DomainError as error:
+        if what.startswith("info/lfs/"):
+            raise
+        return errors.in_plain_text(error)
 
 
 def _add_last_commits(snapshot: Snapshot, files: list[File], rows: list[answers.Json]) -> None:

@@ -12,8 +12,7 @@ from django.http import HttpRequest
 from registry import rights, storage
 from registry.models import Adapter, Token, User
 from registry.uploads import UploadTooLarge
-from web.body_length import LengthNeeded
-from web.errors import Forbidden
+from web.errors import Forbidden, LengthNeeded
 
 
 def length_of(request: HttpRequest, *, most: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from registry import downloads
 from registry.base_models import host_base_model
 from registry.models import Adapter, Ref
 from registry.publishing import publish
+from tests.conftest import clean_environment
 from tests.factories import make_adapter, make_token, make_user, namespace_of
 from tests.fake_adapters import files_of
 from tests.registry.hub.clients import run
@@ -202,3 +204,13 @@ def test_the_client_follows_to_the_object_store_where_downloads_go_there(
         token=make_token(owner, "read"),
     )
     assert said["size"] == 3 * 2**20
+
+
+@pytest.mark.parametrize("name", ["ada/m", "ada/m.git"])
+def test_git_shows_what_fetches_the_files(live_server: Any, tmp_path: Path, name: str):
+    make_adapter("m", owner=make_user("ada"))
+    variables = {**clean_environment(), "GIT_TERMINAL_PROMPT": "0", "HOME": str(tmp_path), "LC_ALL": "C"}
+    command = ["git", "clone", f"{live_server.url}/{name}", str(tmp_path / "clone")]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60)
+    assert done.returncode
+    assert "remote: ada/m is no git repository. `hf download` fetches its files" in done.stderr

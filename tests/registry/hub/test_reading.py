@@ -85,8 +85,35 @@ def test_what_the_hub_does_with_a_repository_and_we_do_not_is_said(adapter: Adap
 def test_git_is_told_what_fetches_the_files(adapter: Adapter, path: str):
     answer = get(f"/{path}")
     assert answer.status_code == 400
-    assert "`hf download` fetches its files" in answer.json()["error"]
+    assert "`hf download` fetches its files" in answer["X-Error-Message"]
     assert "X-Error-Code" not in answer
+    is_lfs = "/lfs/" in path
+    assert answer["Content-Type"] == ("application/json" if is_lfs else "text/plain; charset=utf-8")
+    assert answer["X-Error-Message"] in answer.content.decode()
+
+
+def test_git_is_told_that_a_repository_is_not_there(adapter: Adapter):
+    for path in ("/ada/none.git/info/refs", "/ada/none/info/refs"):
+        answer = get(path)
+        assert (answer.status_code, answer["X-Error-Code"]) == (404, "RepoNotFound")
+        assert answer.content.decode().startswith("There is no repository 'ada/none' here")
+
+
+@pytest.mark.parametrize("method", ["get", "post", "delete"])
+@pytest.mark.parametrize(
+    "path", ["daily_papers", "settings/webhooks", "organizations/x/members", "models-tags-by-type"]
+)
+def test_what_this_registry_does_not_serve_is_said(adapter: Adapter, method: str, path: str):
+    answer = get(f"/api/{path}", method=method)
+    assert (answer.status_code, answer["Content-Type"]) == (404, "application/json")
+    assert answer["X-Error-Message"] == answer.json()["error"]
+    assert f"does not serve '/api/{path}'" in answer["X-Error-Message"]
+
+
+def test_addresses_of_v1_and_of_the_site_stay_what_they_are(adapter: Adapter):
+    assert set(get("/api/v1/none/").json()) == {"code", "message", "fields"}
+    assert get("/api/health").status_code == 200
+    assert get("/api/schema/").status_code == 200
 
 
 def test_a_raw_file_is_not_served(adapter: Adapter):
@@ -98,7 +125,6 @@ def test_a_raw_file_is_not_served(adapter: Adapter):
     [
         ("/ada/none/resolve/main/README.md", "RepoNotFound"),
         ("/ada/none/raw/main/README.md", "RepoNotFound"),
-        ("/ada/none.git/info/refs", "RepoNotFound"),
         ("/ada/none.git/info/lfs/locks", "RepoNotFound"),
         ("/gpt2/resolve/main/config.json", "RepoNotFound"),
         ("/api/models/gpt2", "RepoNotFound"),
@@ -108,6 +134,9 @@ def test_a_raw_file_is_not_served(adapter: Adapter):
         ("/api/datasets/ada/m", "RepoNotFound"),
         ("/datasets/ada/m/resolve/main/x.csv", "RepoNotFound"),
         ("/ada/m/resolve/v9/README.md", "RevisionNotFound"),
+        ("/ada/m/resolve/v9", "RevisionNotFound"),
+        ("/ada/m/resolve/main", "EntryNotFound"),
+        ("/ada/m/resolve/main/", "EntryNotFound"),
         ("/api/models/ada/m/revision/v9", "RevisionNotFound"),
         ("/api/models/ada/m/tree/v9?recursive=true", "RevisionNotFound"),
         ("/api/models/ada/m/commits/v9", "RevisionNotFound"),
@@ -320,8 +349,18 @@ def test_a_browser_still_gets_the_page_and_printed_addresses_lead_to_it(adapter:
 @pytest.mark.parametrize("method", ["post", "put", "delete"])
 def test_other_methods_are_refused_in_json(adapter: Adapter, method: str):
     answer = get("/api/models/ada/m", method=method)
-    assert answer.status_code == 405
+    assert (answer.status_code, answer["Allow"]) == (405, "GET, HEAD")
     assert answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/ada/m/resolve/main/%00", 404), ("/api/models/%00", 404), ("/api/models?search=%00", 400)],
+)
+def test_an_address_with_nul_is_refused_in_json(path: str, status: int):
+    answer = get(path)
+    assert answer.status_code == status
+    assert answer["X-Error-Message"] == answer.json()["error"]
 
 
 # --- Base models that are hosted here, in the list -----------------------------------------------------------
