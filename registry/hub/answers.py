@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 from registry import cards
 from registry.filenames import CARD
 from registry.hub.repositories import File, Repository, Snapshot, git_sha1
-from registry.models import Adapter, BaseModel
+from registry.models import Adapter, BaseModel, Revision
 from registry.storage import BytesMissing, open_blob
 
 Json = dict[str, Any]
+# A data set may also be described or given by its address; only a name makes a tag.
+_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?\Z", re.ASCII)
 _PIPELINES = {
     "SEQ_2_SEQ_LM": "text2text-generation",
     "CAUSAL_LM": "text-generation",
@@ -39,13 +42,18 @@ def model(snapshot: Snapshot, *, blobs: bool = False) -> Json:
     found["sha"] = snapshot.commit
     found["cardData"] = _card_data(files)
     found["siblings"] = [_sibling(file, blobs=blobs) for file in files]
-    if snapshot.revision is not None and (parameters := snapshot.revision.fact("parameters")):
-        dtypes = snapshot.revision.fact("dtypes", [])
-        found["safetensors"] = {
-            "parameters": {dtypes[0]: parameters} if len(dtypes) == 1 else {},
-            "total": parameters,
-        }
+    if numbers := safetensors(snapshot.revision):
+        found["safetensors"] = numbers
     return found
+
+
+def safetensors(revision: Revision | None) -> Json | None:
+    """How many numbers the weights of a revision hold; None if it has none."""
+    parameters = revision.fact("parameters") if revision else None
+    if revision is None or not parameters:
+        return None
+    dtypes = revision.fact("dtypes", [])
+    return {"parameters": {dtypes[0]: parameters} if len(dtypes) == 1 else {}, "total": parameters}
 
 
 def adapter_row(adapter: Adapter) -> Json:
@@ -94,7 +102,7 @@ def _row(name: str, author: str, key: str) -> Json:
 
 
 def tags(adapter: Adapter) -> list[str]:
-    """What the Hub calls tags: ours, and what we know of library, licence, base model and language.
+    """What the Hub calls tags: ours, and what we know of library, licence, base model, data sets and language.
 
     `listing.with_tag` finds by each of them.
     """
@@ -104,10 +112,16 @@ def tags(adapter: Adapter) -> list[str]:
         found += [f"base_model:{base}", f"base_model:adapter:{base}"]
     if adapter.license:
         found.append(f"license:{adapter.license}")
-    found += [language.strip() for language in adapter.language.split(",") if language.strip()]
+    found += [f"dataset:{name}" for name in listed(adapter.dataset) if _NAME.match(name)]
+    found += listed(adapter.language)
     if pipeline := pipeline_tag(adapter):
         found.append(pipeline)
     return list(dict.fromkeys([*found, *adapter.tags]))
+
+
+def listed(text: str) -> list[str]:
+    """The languages or data sets of a text that has commas between them."""
+    return [part for part in map(str.strip, text.split(",")) if part]
 
 
 def pipeline_tag(adapter: Adapter) -> str | None:

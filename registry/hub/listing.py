@@ -1,8 +1,12 @@
-"""The list of models. Parameters that mean nothing here are ignored, as the Hub does: its clients send what they know."""
+"""The list of models. Parameters that mean nothing here are ignored, as the Hub does: its clients send what they know.
+
+Those that would leave models out are refused instead: whoever asks for some should not get all.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from django.db.models import F, Q, QuerySet, TextField, Value
@@ -24,11 +28,33 @@ SORTS = {
     "trendingScore": ("-downloads", "-id"),
 }
 _ALWAYS = frozenset({"peft", "lora", "safetensors"})
+_NO_FILTERS = (
+    "apps", "inference", "inference_provider", "library", "language", "license", "dataset", "trained_dataset",
+    "task", "tags", "other", "region",
+)  # fmt: skip
+_BOUND = re.compile(
+    r"(?P<end>min|max):(?P<count>\d{1,15}(?:\.\d{1,6})?)(?P<unit>[KMBT]?)\Z", re.ASCII | re.IGNORECASE
+)
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_MOST_PARAMETERS = 2**63 - 1
 
 
 class UnknownSort(pages.BadNumber):
     def __init__(self, given: str) -> None:
         super().__init__(f"'sort' is one of {', '.join(SORTS)}, not {given[:40]!r}.")
+
+
+class NoSuchFilter(pages.BadNumber):
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The list of models has no filter {name!r}. "
+            "There are: search, author, filter (any tag), pipeline_tag, num_parameters and gated."
+        )
+
+
+class BadRange(pages.BadNumber):
+    def __init__(self, given: str) -> None:
+        super().__init__(f"'num_parameters' is such as 'min:100K,max:6B', not {given[:40]!r}.")
 
 
 @door("GET")
@@ -42,26 +68,29 @@ def models(request: HttpRequest, caller: Caller) -> JsonResponse:
     size = pages.whole_number(request, "limit", default=DEFAULT_LIMIT, most=MAX_LIMIT) or DEFAULT_LIMIT
     found = paginate(rows, order=SORTS[sort], cursor=request.GET.get("cursor"), size=size)
     bases = _bases_between(request, found, order=SORTS[sort])
-    is_full = request.GET.get("full", "").lower() in {"1", "true"} or "siblings" in request.GET.getlist(
-        "expand"
-    )
-    with_card = is_full or request.GET.get("cardData", "").lower() in {"1", "true"}
+    expanded = request.GET.getlist("expand")
+    is_full = request.GET.get("full", "").lower() in {"1", "true"} or "siblings" in expanded
+    with_card = is_full or request.GET.get("cardData", "").lower() in {"1", "true"} or "cardData" in expanded
     mixed: list[Adapter | BaseModel] = [*found.items, *bases]
     mixed.sort(key=lambda item: _value(item, SORTS[sort]), reverse=True)
     return pages.json_page(
         request,
-        [_row(item, is_full=is_full, with_card=with_card) for item in mixed],
+        [
+            _row(item, is_full=is_full, with_card=with_card, with_numbers="safetensors" in expanded)
+            for item in mixed
+        ],
         next_cursor=found.next_cursor,
     )
 
 
-def _row(item: Adapter | BaseModel, *, is_full: bool, with_card: bool) -> answers.Json:
+def _row(item: Adapter | BaseModel, *, is_full: bool, with_card: bool, with_numbers: bool) -> answers.Json:
     if isinstance(item, BaseModel):
         if not (is_full or with_card):
             return answers.base_model_row(item)
         row = answers.model(repositories.Repository(item.name, base_model=item).snapshot())
     elif not (is_full or with_card) or item.head is None:
-        return answers.adapter_row(item)
+        numbers = answers.safetensors(item.head) if with_numbers else None
+        return {**answers.adapter_row(item), **({"safetensors": numbers} if numbers else {})}
     else:
         repository = repositories.Repository(item.full_name, adapter=item)
         row = answers.model(repository.snapshot_of(item.head))
@@ -71,6 +100,9 @@ def _row(item: Adapter | BaseModel, *, is_full: bool, with_card: bool) -> answer
 
 
 def _matching(request: HttpRequest, rows: QuerySet[Adapter]) -> QuerySet[Adapter]:
+    for name in _NO_FILTERS:
+        if request.GET.get(name):
+            raise NoSuchFilter(name)
     search = request.GET.get("search", "").strip()
     if search:
         rows = rows.annotate(repository=Concat(F("namespace__name"), Value("/"), F("name")))
@@ -81,7 +113,24 @@ def _matching(request: HttpRequest, rows: QuerySet[Adapter]) -> QuerySet[Adapter
     for tag in [part.strip() for given in wanted for part in given.split(",")]:
         if tag:
             rows = with_tag(rows, tag)
+    if bounds := _parameter_bounds(request):
+        rows = rows.filter(parameters__range=bounds)
     return rows.none() if request.GET.get("gated", "").lower() == "true" else rows
+
+
+def _parameter_bounds(request: HttpRequest) -> tuple[int, int] | None:
+    """The least and the most numbers that the weights may hold; None for any. Raises BadRange."""
+    given = request.GET.get("num_parameters", "")
+    if not given:
+        return None
+    bounds = {"min": 0, "max": _MOST_PARAMETERS}
+    for part in given.split(","):
+        found = _BOUND.match(part.strip())
+        if found is None:
+            raise BadRange(given)
+        count = int(float(found["count"]) * _UNITS[found["unit"].upper()])
+        bounds[found["end"].lower()] = min(count, _MOST_PARAMETERS)
+    return bounds["min"], bounds["max"]
 
 
 def _bases_between(request: HttpRequest, found: Page[Adapter], *, order: tuple[str, ...]) -> list[BaseModel]:
@@ -115,6 +164,9 @@ def _is_wanted(request: HttpRequest, base: BaseModel) -> bool:
     author = request.GET.get("author", "").strip().lower()
     if search not in row["id"].lower() or author not in ("", row["author"].lower()):
         return False
+    bounds = _parameter_bounds(request)
+    if bounds and not (base.parameters is not None and bounds[0] <= base.parameters <= bounds[1]):
+        return False
     its = {tag.lower() for tag in [*row["tags"], row["pipeline_tag"] or ""]}
     wanted = [*request.GET.getlist("filter"), *request.GET.getlist("pipeline_tag")]
     tags = [part.strip().lower() for given in wanted for part in given.split(",")]
@@ -135,10 +187,17 @@ def with_tag(rows: QuerySet[Adapter], tag: str) -> QuerySet[Adapter]:
         found |= Q(license__iexact=value)
     elif task_types := answers.task_types(tag):
         found |= Q(head__facts__task_type__in=task_types) | Q(base_model__task_type__in=task_types)
+    elif kind == "dataset":
+        found |= _has_part("dataset", value)
     else:
-        found |= Q(language__iexact=tag) | Q(language__istartswith=f"{tag},")
-        found |= Q(language__iendswith=f", {tag}") | Q(language__icontains=f", {tag},")
+        found |= _has_part("language", tag)
     return rows.filter(found)
+
+
+def _has_part(field: str, part: str) -> Q:
+    """Those whose `field`, a text with commas in it, has this between them (`answers.listed`)."""
+    ends = Q(**{f"{field}__iexact": part}) | Q(**{f"{field}__istartswith": f"{part},"})
+    return ends | Q(**{f"{field}__iendswith": f", {part}"}) | Q(**{f"{field}__icontains": f", {part},"})
 
 
 def _made_for(name: str) -> Q:

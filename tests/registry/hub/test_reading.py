@@ -10,7 +10,7 @@ import pytest
 from django.test import Client
 
 from registry.hub.repositories import git_sha1
-from registry.models import Adapter, BaseModel, BaseModelFile, Download, Ref
+from registry.models import Adapter, BaseModel, BaseModelFile, Download, Ref, Revision
 from registry.storage import store_stream
 from tests.factories import make_adapter, make_base_model, make_revision, make_token, make_user, namespace_of
 
@@ -272,15 +272,50 @@ def test_refs_and_commits(adapter: Adapter):
         ("filter=en", ["a"]),
         ("pipeline_tag=text2text-generation", ["a"]),
         ("sort=downloads&direction=-1", ["a", "b"]),
+        ("filter=dataset:squad", ["a"]),
+        ("filter=dataset:GLUE/mnli", ["a"]),
+        ("filter=dataset:mnli", []),
+        ("num_parameters=min:1K,max:2K", ["a"]),
+        ("num_parameters=max:999", []),
+        ("num_parameters=min:1.2M", ["b"]),
         ("gated=true", []),
         ("something=unknown", ["b", "a"]),
     ],
 )
 def test_models_are_found_by_name_author_and_tags(query: str, names: list[str]):
     base = make_base_model()
-    make_adapter("a", owner=make_user("ada"), base_model=base, downloads=9, language="de, en")
-    make_adapter("b", owner=make_user("bob"), tags=["green"], base_model_label="other/one", language="eng")
+    make_adapter(
+        "a", owner=make_user("ada"), base_model=base, downloads=9, language="de, en", parameters=1500,
+        dataset="squad, glue/mnli",
+    )  # fmt: skip
+    make_adapter(
+        "b", owner=make_user("bob"), tags=["green"], base_model_label="other/one", language="eng", parameters=2 * 10**6,
+        dataset="Notes of my own, not published",
+    )  # fmt: skip
     assert [row["id"].partition("/")[2] for row in get(f"/api/models?{query}").json()] == names
+
+
+def test_a_data_set_with_a_name_is_a_tag():
+    make_adapter("a", owner=make_user("ada"), dataset="squad, notes of my own, glue/mnli")
+    tags = get("/api/models/ada/a").json()["tags"]
+    assert [tag for tag in tags if tag.startswith("dataset:")] == ["dataset:squad", "dataset:glue/mnli"]
+
+
+def test_the_list_tells_how_many_numbers_weights_hold_where_it_is_asked():
+    made = make_adapter("a", owner=make_user("ada"))
+    Revision.objects.filter(pk=made.head_id).update(facts={"parameters": 64, "dtypes": ["F32"]})
+    [row] = get("/api/models?expand=downloads&expand=safetensors").json()
+    assert row["safetensors"] == {"parameters": {"F32": 64}, "total": 64}
+    assert "safetensors" not in get("/api/models").json()[0]
+
+
+@pytest.mark.parametrize(
+    "query", ["inference=warm", "apps=ollama", "library=peft", "num_parameters=many", "num_parameters=min:6X"]
+)
+def test_a_filter_that_is_none_here_is_refused_instead_of_leaving_nothing_out(adapter: Adapter, query: str):
+    answer = get(f"/api/models?{query}")
+    assert answer.status_code == 400
+    assert query.partition("=")[0] in answer["X-Error-Message"]
 
 
 def test_lists_come_in_pages_with_an_absolute_link_that_keeps_the_parameters():
@@ -395,7 +430,7 @@ def test_hosted_base_models_stand_in_the_list_in_order_and_once(adapter: Adapter
     )
     assert listed("pipeline_tag=text2text-generation") == ["demo/base"]
     assert "demo/base" not in listed("filter=lora")
-    assert listed("gated=true") == []
+    assert listed("gated=true") == listed("num_parameters=min:1T") == []
 
 
 # --- Where another sends the bytes ---------------------------------------------------------------------------
