@@ -19,9 +19,9 @@ from django.urls import reverse
 
 from registry import storage
 from registry.hub import sending
+from registry.hub.bodies import BadRequest, body_of
 from registry.hub.doors import Caller, freely
 from registry.hub.transfer import OtherBytes
-from registry.hub.writing import BadRequest, body_of
 from registry.sent import note_sent
 from registry.storage import HashMismatch
 from web.errors import NotFound

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from itertools import islice
 
+from django.conf import settings
+from django.core.exceptions import TooManyFieldsSent
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 
 from registry import downloads
 from registry.hub import answers, errors, pages, repositories
+from registry.hub.bodies import BadRequest, body_of
 from registry.hub.doors import Caller, door
 from registry.hub.errors import EntryNotFound, HubError, RepositoryNotFound
 from registry.hub.repositories import File, Snapshot
@@ -95,12 +98,29 @@ def tree(request: HttpRequest, caller: Caller, repo: str, rest: str) -> JsonResp
 def paths_info(request: HttpRequest, caller: Caller, repo: str, revision: str) -> JsonResponse:
     """What is at these paths; those where nothing is are left out. A POST only because the list may be long."""
     snapshot = repositories.find(caller.person, repo).snapshot(revision)
-    wanted = {path.strip("/") for path in request.POST.getlist("paths")}
+    paths, is_expanded = _asked_paths(request)
+    wanted = {path.strip("/") for path in paths}
     files = snapshot.files()
     rows = [entry for entry in answers.entries(files) if entry["path"] in wanted]
-    if request.POST.get("expand", "").lower() == "true":
+    if is_expanded:
         _add_last_commits(snapshot, files, rows)
     return JsonResponse(rows, safe=False)
+
+
+def _asked_paths(request: HttpRequest) -> tuple[list[str], bool]:
+    """The paths of a form or of a JSON object, and whether more is to be told of each. Raises BadRequest."""
+    if request.content_type != "application/json":
+        return request.POST.getlist("paths"), request.POST.get("expand", "").lower() == "true"
+    body = body_of(request)
+    paths, expand = body.get("paths"), body.get("expand")
+    paths = [paths] if isinstance(paths, str) else paths
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise BadRequest("'paths' is missing or no list of texts.")
+    if not isinstance(expand, bool | None):
+        raise BadRequest("'expand' is true or false.")
+    if len(paths) > settings.DATA_UPLOAD_MAX_NUMBER_FIELDS:
+        raise TooManyFieldsSent
+    return paths, bool(expand)
 
 
 @door("GET")

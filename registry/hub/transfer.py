@@ -11,8 +11,9 @@ from django.urls import reverse
 
 from registry import storage
 from registry.hub import sending
+from registry.hub.bodies import BadRequest, body_of
 from registry.hub.doors import Caller, door, freely
-from registry.hub.writing import BadRequest, body_of, writable
+from registry.hub.writing import writable
 from registry.models import Adapter, Blob, SentBlob, User
 from registry.rights import may_read_blob
 from registry.sent import note_sent

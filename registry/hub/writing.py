@@ -18,13 +18,13 @@ from django.http.response import HttpResponseBase
 from registry import cards, commits, filenames, moving, publishing, refs, rights, storage
 from registry.commits import Delete, DeleteFolder, FileNotThere, NameTaken, Operation, Put
 from registry.hub import errors, repositories
+from registry.hub.bodies import BadRequest, body_of, text_in
 from registry.hub.doors import Caller, by_method, door
 from registry.hub.errors import EntryNotFound, Moved, RevisionNotFound
 from registry.hub.ndjson import BadLine, Lines
 from registry.hub.repositories import NotWritable, Repository
 from registry.models import Adapter, Blob, Ref, User
-from web.errors import DomainError, Forbidden, NotFound
-from web.parsers import require_characters
+from web.errors import Forbidden, NotFound
 
 # Files up to this size come inside of the commit, larger ones by Git LFS or Xet, as the client likes.
 INLINE_BYTES = storage.MAX_GIT_BYTES
@@ -33,37 +33,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _WARNED_NAMES = 10
 
 
-class BadRequest(DomainError):
-    code = "bad_request"
-
-
-# --- What a request says ---------------------------------------------------------------------------------------
-
-
-def body_of(request: HttpRequest) -> dict[str, Any]:
-    """The JSON object in the body, {} for none. Raises BadRequest."""
-    raw = request.body
-    try:
-        found = json.loads(raw) if raw.strip() else {}
-        require_characters(found)
-    except UnicodeEncodeError as error:
-        raise BadRequest("The body holds half of a surrogate pair, which is no character.") from error
-    except (ValueError, RecursionError) as error:
-        raise BadRequest("The body is no JSON.") from error
-    if not isinstance(found, dict):
-        raise BadRequest("The body is no JSON object.")
-    if b"\\u0000" in raw:
-        raise BadRequest("The body holds a NUL character, which no text here may.")
-    return found
-
-
-def text_in(body: dict[str, Any], name: str, *, default: str | None = None) -> str:
-    value = body.get(name)
-    if value is None and default is not None:
-        return default
-    if not isinstance(value, str) or "\x00" in value:
-        raise BadRequest(f"{name!r} is missing or no text.")
-    return value
+# --- What is written to ----------------------------------------------------------------------------------------
 
 
 def writable(caller: Caller, name: str) -> tuple[User, Adapter, Repository]:

@@ -240,6 +240,19 @@ def test_paths_info_leaves_out_what_is_not_there(adapter: Adapter):
     assert [row["path"] for row in answer.json()] == ["README.md", "extra"]
 
 
+def test_paths_info_reads_json_as_it_reads_a_form(adapter: Adapter):
+    def ask(**body: Any) -> Any:
+        return Client().post("/api/models/ada/m/paths-info/main", body, content_type="application/json")
+
+    answer = ask(paths=["README.md", "extra/", "none"], expand=True)
+    assert [row["path"] for row in answer.json()] == ["README.md", "extra"]
+    assert answer.json()[0]["lastCommit"]["id"] == head_commit(adapter)
+    assert [row["path"] for row in ask(paths="README.md").json()] == ["README.md"]
+    for wrong in ({}, {"paths": [3]}, {"paths": ["x"], "expand": "true"}):
+        assert ask(**wrong).status_code == 400
+    assert ask(paths=["x"] * 2001).status_code == 413
+
+
 def test_too_many_paths_at_once_are_refused_in_a_sentence(adapter: Adapter):
     body = {"paths": [f"{number}.txt" for number in range(2001)]}
     answer = Client().post("/api/models/ada/m/paths-info/main", body)
