@@ -323,7 +323,7 @@ class FileDownload(APIView):
         revision = _revision(request, namespace, name)
         file = downloads.file_called(revision, path)
         response = downloads.file_response(request._request, file.blob, file.path)
-        if request.method == "GET" and file.is_lfs and response.status_code in {200, 206, 302}:
+        if request.method == "GET" and file.is_lfs and downloads.brings_the_file(response):
             downloads.count_download(request._request, revision, person=request.user)
         response["X-Revision"] = revision.commit
         return response
@@ -337,16 +337,17 @@ class Archive(APIView):
         parameters=[REVISION],
         responses={
             (200, "application/zip"): BYTES,
+            304: OpenApiResponse(description="Unchanged (If-None-Match)."),
             **refusals(400, 401, 404),
         },
     )
     def get(self, request: Request, namespace: str, name: str) -> HttpResponseBase:
         """All files of a revision as an uncompressed zip."""
         revision = _revision(request, namespace, name)
-        is_head = request.method == "HEAD"
-        if not is_head:
+        response = downloads.archive_response(request._request, revision)
+        if request.method == "GET" and response.status_code == 200:
             downloads.count_download(request._request, revision, person=request.user)
-        return downloads.archive_response(revision, head=is_head)
+        return response
 
 
 def _revision(request: Request, namespace: str, name: str) -> Revision:

@@ -23,8 +23,9 @@ from django.utils import timezone
 from registry import storage
 from registry.models import Adapter, BaseModel, BaseModelFile, Blob, Download, Revision, RevisionFile
 from registry.rights import Person
+from web import api_errors
 from web.addresses import client_address
-from web.errors import NotFound
+from web.errors import DomainError, NotFound
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +44,14 @@ class ByteRange:
     length: int
 
 
-class UnsatisfiableRange(Exception):
+class UnsatisfiableRange(DomainError):
     """The Range header names no byte of the file."""
+
+    code = "range_outside"
+    status = 416
+
+    def __init__(self, size_bytes: int) -> None:
+        super().__init__(f"The range lies outside of the file, which has {size_bytes:,} bytes.")
 
 
 def file_response(
@@ -70,14 +77,17 @@ def file_response(
     return _as_attachment(response, filename)
 
 
-def archive_response(revision: Revision, *, head: bool = False) -> HttpResponseBase:
-    """All files of a revision as a zip without compression, made while it is sent; equal for every request."""
+def archive_response(request: HttpRequest, revision: Revision) -> HttpResponseBase:
+    """All files of a revision as a zip without compression, made while it is sent; equal for every request. Or 304."""
     adapter = revision.adapter
+    quoted_etag = f'"{revision.commit}"'
+    if _knows(request, quoted_etag):
+        return HttpResponse(status=304, headers={"ETag": quoted_etag})
     folder = adapter.name
     files = list(revision.files.select_related("blob").order_by("path"))
-    body = iter(()) if head else _zip(files, folder)
+    body = iter(()) if request.method == "HEAD" else _zip(files, folder)
     response = StreamingHttpResponse(body, content_type="application/zip")
-    response["ETag"] = f'"{revision.commit}"'
+    response["ETag"] = quoted_etag
     return _as_attachment(response, f"{adapter.namespace.name}--{adapter.name}-{revision.short_commit}.zip")
 
 
@@ -116,6 +126,14 @@ def file_called(revision: Revision, path: str) -> RevisionFile:
     if file is None:
         raise NotFound(f"Revision {revision.short_commit} has no file of this name.")
     return file
+
+
+def brings_the_file(response: HttpResponseBase) -> bool:
+    """Whether this answer is a download: the whole file, or its end, as after a cut. A few bytes are only looked at."""
+    if response.status_code != 206:
+        return response.status_code in {200, 302}
+    first, last, size = map(int, re.findall(r"\d+", response["Content-Range"]))
+    return last == size - 1 and last > first
 
 
 def count_download(request: HttpRequest, revision: Revision, *, person: Person = None) -> bool:
@@ -161,14 +179,14 @@ def parse_range(header: str, size: int) -> ByteRange | None:
     if first == "":
         length = min(int(last), size)
         if length == 0:
-            raise UnsatisfiableRange
+            raise UnsatisfiableRange(size)
         return ByteRange(size - length, length)
     start = int(first)
     end = min(int(last), size - 1) if last else size - 1
     if last and int(last) < start:
         return None
     if start >= size:
-        raise UnsatisfiableRange
+        raise UnsatisfiableRange(size)
     return ByteRange(start, end - start + 1)
 
 
@@ -180,8 +198,8 @@ def _serve(request: HttpRequest, blob: Blob, quoted_etag: str) -> HttpResponseBa
         header = ""
     try:
         wanted = parse_range(header, size)
-    except UnsatisfiableRange:
-        response: HttpResponseBase = HttpResponse(status=416)
+    except UnsatisfiableRange as error:
+        response: HttpResponseBase = api_errors.json_error(error)
         response["Content-Range"] = f"bytes */{size}"
         return response
     part = wanted or ByteRange(0, size)

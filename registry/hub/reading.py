@@ -55,10 +55,14 @@ def resolve(request: HttpRequest, caller: Caller, repo: str, rest: str) -> HttpR
     """A file's bytes, whole or a range; HEAD says what the client's cache has to know about them."""
     snapshot, file = repositories.find_file(caller.person, repo, rest)
     response = downloads.file_response(request, file.blob, file.path, etag=file.etag)
+    if response.status_code == 416:
+        outside = errors.answer(downloads.UnsatisfiableRange(file.blob.size_bytes))
+        outside["Content-Range"] = response["Content-Range"]
+        return outside
     response["X-Repo-Commit"] = snapshot.commit
     response["X-Linked-Etag"] = f'"{file.etag}"'
     response["X-Linked-Size"] = str(file.blob.size_bytes)
-    is_sent = request.method == "GET" and response.status_code in {200, 206, 302}
+    is_sent = request.method == "GET" and downloads.brings_the_file(response)
     if is_sent and file.is_lfs and snapshot.revision is not None:
         downloads.count_download(request, snapshot.revision, person=caller.person)
     return response

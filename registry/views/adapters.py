@@ -97,9 +97,10 @@ def adapter_archive(request: HttpRequest, namespace: str, name: str, commit: str
     """All files of a version as a zip."""
     shown = visible_adapter(request.user, namespace, name)
     revision = downloads.revision_called(shown, commit)
-    if request.method == "GET":
+    response = downloads.archive_response(request, revision)
+    if request.method == "GET" and response.status_code == 200:
         downloads.count_download(request, revision)
-    return downloads.archive_response(revision, head=request.method == "HEAD")
+    return response
 
 
 @login_required

@@ -50,6 +50,7 @@ def test_a_range_outside_the_file_is_416(adapter, header):
     answer = fetch(Range=header)
     assert answer.status_code == 416
     assert answer["Content-Range"] == "bytes */2560"
+    assert answer.json()["message"] == "The range lies outside of the file, which has 2,560 bytes."
 
 
 @pytest.mark.parametrize(
@@ -135,6 +136,24 @@ def test_the_archive_is_a_zip_of_all_files_and_the_same_every_time(adapter):
     assert answers[0]["Content-Disposition"].startswith('attachment; filename="ada--m-')
     adapter.refresh_from_db()
     assert adapter.downloads == 1
+
+
+@pytest.mark.parametrize("path", ["/api/v1/adapters/ada/m/archive", "/ada/m/download/COMMIT.zip"])
+def test_an_archive_that_is_known_is_not_sent_again(adapter, path):
+    path = path.replace("COMMIT", adapter.head.commit)
+    etag = Client().head(path)["ETag"]
+    answer = Client().get(path, headers={"If-None-Match": etag})
+    assert (answer.status_code, answer.content, answer["ETag"]) == (304, b"", etag)
+    assert not Download.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("header", "count"),
+    [("bytes=0-0", 0), ("bytes=0-99", 0), ("bytes=-1", 0), ("bytes=9-", 1), ("bytes=0-", 1)],
+)
+def test_a_few_bytes_are_no_download_and_the_end_of_a_file_is(adapter, header, count):
+    fetch(Range=header)
+    assert Download.objects.count() == count
 
 
 def test_the_archive_never_holds_more_than_some_pieces(adapter, monkeypatch):

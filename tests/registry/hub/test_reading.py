@@ -60,6 +60,13 @@ def test_a_range_is_answered_with_its_bytes(adapter: Adapter):
     assert answer["X-Repo-Commit"] == head_commit(adapter)
 
 
+def test_a_range_outside_of_the_file_is_said_in_the_clients_shape(adapter: Adapter):
+    answer = get("/ada/m/resolve/main/adapter_model.safetensors", headers={"Range": "bytes=9999-"})
+    assert (answer.status_code, answer["Content-Range"]) == (416, f"bytes */{len(WEIGHTS)}")
+    assert answer["X-Error-Message"] == answer.json()["error"]
+    assert "outside of the file" in answer["X-Error-Message"]
+
+
 @pytest.mark.parametrize("name", ["main", "feature/x", "v1", "commit", "short"])
 def test_branch_tag_commit_and_short_commit_name_a_revision(adapter: Adapter, name: str):
     revision = adapter.head
