@@ -21,7 +21,7 @@ from registry import storage
 from registry.hub import sending
 from registry.hub.bodies import BadRequest, body_of
 from registry.hub.doors import Caller, freely
-from registry.hub.transfer import OtherBytes
+from registry.hub.transfer import OtherBytes, OtherSize
 from registry.sent import note_sent
 from registry.storage import HashMismatch
 from web.errors import NotFound
@@ -46,7 +46,7 @@ def put_part(request: HttpRequest, caller: Caller, ticket: str, number: int) -> 
     wanted = _length_of_part(said["size"], number)
     length = sending.length_of(request, most=settings.LFS_PART_BYTES)
     if length != wanted:
-        raise OtherBytes(found=f"of {length} bytes", expected=f"of {wanted} bytes")
+        raise OtherSize(found=length, expected=wanted)
     folder = _folder(ticket)
     folder.mkdir(exist_ok=True)
     beside = folder / f"{number}.{secrets.token_hex(8)}.part"

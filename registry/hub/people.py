@@ -118,6 +118,8 @@ def may_change(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
 @door("GET")
 def liked_by(request: HttpRequest, caller: Caller, name: str) -> JsonResponse:
     """What a person likes, as far as the caller may see it."""
+    if not Namespace.objects.filter(name__iexact=name, deleted_at=None).exists():
+        raise NobodyOfThisName(name)
     visible = Adapter.objects.visible_to(caller.person).values("pk")
     rows = Like.objects.filter(user__username__iexact=name, adapter__in=visible).order_by(
         "-created_at", "-id"

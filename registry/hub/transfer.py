@@ -18,7 +18,7 @@ from registry.models import Adapter, Blob, SentBlob, User
 from registry.rights import may_read_blob
 from registry.sent import note_sent
 from registry.storage import HashMismatch
-from web.errors import NotFound
+from web.errors import DomainError, NotFound
 
 MAX_OBJECTS = 1000
 CONTENT_TYPE = "application/vnd.git-lfs+json"
@@ -29,6 +29,14 @@ class OtherBytes(HashMismatch):
     """422, which no client repeats."""
 
     status = 422
+
+
+class OtherSize(DomainError):
+    code = "other_size"
+    status = 422
+
+    def __init__(self, *, found: object, expected: object) -> None:
+        super().__init__(f"The file has {found} bytes, not {expected} as was said. Send it again.")
 
 
 @door("POST")
@@ -91,7 +99,7 @@ def put(request: HttpRequest, caller: Caller, ticket: str) -> JsonResponse:
     person = sending.sender(said)
     length = sending.length_of(request, most=settings.MAX_FILE_BYTES)
     if length != said["size"]:
-        raise OtherBytes(found=f"of {length} bytes", expected=f"of {said['size']} bytes")
+        raise OtherSize(found=length, expected=said["size"])
     try:
         blob = storage.store_stream(sending.pieces_of(request), size_bytes=length, sha256=said["oid"])
     except HashMismatch as error:
@@ -111,5 +119,5 @@ def verify(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
     if sent is None:
         raise NotFound("You have sent no such object.")
     if sent.blob.size_bytes != body.get("size"):
-        raise OtherBytes(found=f"of {sent.blob.size_bytes} bytes", expected=f"of {body.get('size')} bytes")
+        raise OtherSize(found=sent.blob.size_bytes, expected=str(body.get("size"))[:20])
     return JsonResponse({"oid": sent.blob.sha256, "size": sent.blob.size_bytes})

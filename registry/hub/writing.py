@@ -303,14 +303,16 @@ def commit(request: HttpRequest, caller: Caller, repo: str, revision: str) -> Ht
     storage.require_free_space(int(request.META.get("CONTENT_LENGTH") or 0))
     with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="commit-") as folder, _made() as made:
         header, operations = _read(request, person, Path(folder), made)
+        title, _, rest = text_in(header, "summary", default="").strip().partition("\n")
+        description = [rest.strip(), text_in(header, "description", default="")]
         try:
             outcome = commits.commit(
                 adapter,
                 actor=person,
                 branch=revision,
                 operations=operations,
-                message=text_in(header, "summary", default="")[:500] or "Upload",
-                description=text_in(header, "description", default=""),
+                message=title[:500] or "Upload",
+                description="\n\n".join(text for text in description if text),
                 parent=text_in(header, "parentCommit", default=""),
             )
         except FileNotThere as error:

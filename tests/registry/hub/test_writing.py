@@ -109,6 +109,12 @@ def test_a_commit_needs_a_header_a_branch_and_no_pull_request(adapter: Adapter, 
     assert answer.status_code == 400
 
 
+def test_the_title_of_a_commit_is_the_first_line_of_its_message(adapter: Adapter, token: str):
+    commit(token, file_line("a.txt", b"hello"), summary="Add a\n\nIt says hello.", description="And more.")
+    newest = Client().get(f"{API}/commits/main").json()[0]
+    assert (newest["title"], newest["message"]) == ("Add a", "It says hello.\n\nAnd more.")
+
+
 def test_deleting_what_is_not_there_is_the_clients_entry_not_found(adapter: Adapter, token: str):
     for operation in (line("deletedFile", path="none.txt"), line("deletedFolder", path="none/")):
         answer = commit(token, operation)
@@ -226,7 +232,9 @@ def test_git_lfs_takes_bytes_by_a_signed_address_and_the_commit_names_them(adapt
     address = actions["upload"]["href"]
     assert address.startswith("http://testserver/")
     assert send("put", address, b"other byte", content_type="application/octet-stream").status_code == 422
-    assert send("put", address, b"short", content_type="application/octet-stream").status_code == 422
+    short = send("put", address, b"short", content_type="application/octet-stream")
+    assert short.status_code == 422
+    assert short.json()["error"] == "The file has 5 bytes, not 10 as was said. Send it again."
     assert send("put", address + "x", content, content_type="application/octet-stream").status_code == 403
     assert send("post", actions["verify"]["href"], {"oid": oid, "size": 10}, token=token).status_code == 404
     for _ in range(2):
@@ -374,3 +382,5 @@ def test_likes_count_each_person_once(adapter: Adapter, token: str):
     assert Client().get(f"{API}/likers").json()[0]["user"] == "ada"
     send("delete", f"{API}/like", token=token)
     assert Client().get(API).json()["likes"] == 0
+    assert Client().get("/api/users/ada/likes").json() == []
+    assert Client().get("/api/users/nobody/likes").status_code == 404
