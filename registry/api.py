@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from registry import downloads, preparing, publishing, search, uploads
+from registry import downloads, moving, preparing, publishing, search, uploads
 from registry.api_parts import BYTES, IDEMPOTENCY_KEY, AnyType, only, person_of
 from registry.idempotency import idempotent
 from registry.models import (
@@ -36,11 +36,14 @@ from registry.serializers import (
     RevisionSerializer,
     UploadSerializer,
 )
+from web import api_errors
 from web.api_schema import refusals
+from web.errors import NotFound
 
 REVISION = OpenApiParameter(
     "revision", str, description="Branch, tag, or commit (7 or more digits); the newest unless given."
 )
+MOVED = {307: OpenApiResponse(description="It has another name now; Location leads to the same under it.")}
 LIST_PARAMETERS = [
     OpenApiParameter(
         "q",
@@ -75,6 +78,24 @@ LIST_PARAMETERS = [
         + " ".join(f"{name}: {meaning}." for name, meaning in search.SORTS.items()),
     ),
 ]
+
+
+class OneAdapter(APIView):
+    """A view of the adapter in its address. By a name that this had before, it answers 307 with its name now."""
+
+    def handle_exception(self, exc: Exception) -> Response:
+        if isinstance(exc, NotFound):
+            old = (self.kwargs["namespace"], self.kwargs["name"])
+            moved = moving.moved_from(*old)
+            if (
+                moved is not None
+                and Adapter.objects.visible_to(self.request.user).filter(pk=moved.pk).exists()
+            ):
+                old_name = "/".join(old)
+                message = f"{old_name} is called {moved.full_name} now."
+                address = self.request.get_full_path().replace(f"/{old_name}/", f"/{moved.full_name}/", 1)
+                return Response(api_errors.body("moved", message), status=307, headers={"Location": address})
+        return super().handle_exception(exc)
 
 
 class AdapterContext(APIView):
@@ -217,11 +238,12 @@ class AdapterValidate(APIView):
         return Response(ReportSerializer(report).data)
 
 
-class AdapterDetail(AdapterContext):
+class AdapterDetail(OneAdapter, AdapterContext):
     takes_limited_tokens = True
 
     @extend_schema(
-        operation_id="adapters_read", responses={200: AdapterDetailSerializer, **refusals(400, 401, 404)}
+        operation_id="adapters_read",
+        responses={200: AdapterDetailSerializer, **MOVED, **refusals(400, 401, 404)},
     )
     def get(self, request: Request, namespace: str, name: str) -> Response:
         """One adapter with the facts and files of its newest revision."""
@@ -231,7 +253,7 @@ class AdapterDetail(AdapterContext):
     @extend_schema(
         operation_id="adapters_change",
         request=AdapterChangesSerializer,
-        responses={200: AdapterDetailSerializer, **refusals(400, 401, 403, 404, 415)},
+        responses={200: AdapterDetailSerializer, **MOVED, **refusals(400, 401, 403, 404, 415)},
     )
     def patch(self, request: Request, namespace: str, name: str) -> Response:
         """Change what is said about an adapter."""
@@ -244,7 +266,7 @@ class AdapterDetail(AdapterContext):
 
     @extend_schema(
         operation_id="adapters_delete",
-        responses={204: OpenApiResponse(description="Deleted."), **refusals(401, 403, 404)},
+        responses={204: OpenApiResponse(description="Deleted."), **MOVED, **refusals(401, 403, 404)},
     )
     def delete(self, request: Request, namespace: str, name: str) -> Response:
         """Delete an adapter. What was composed from it keeps its lineage; the name is not handed out again."""
@@ -253,7 +275,7 @@ class AdapterDetail(AdapterContext):
         return Response(status=204)
 
 
-class RevisionList(generics.ListAPIView[Revision]):
+class RevisionList(OneAdapter, generics.ListAPIView[Revision]):
     serializer_class = RevisionSerializer
     keyset_order = ("-created_at", "-id")
     queryset = Revision.objects.none()
@@ -265,18 +287,18 @@ class RevisionList(generics.ListAPIView[Revision]):
 
     @extend_schema(
         operation_id="adapters_revisions",
-        responses={200: RevisionSerializer(many=True), **refusals(400, 401, 404)},
+        responses={200: RevisionSerializer(many=True), **MOVED, **refusals(400, 401, 404)},
     )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """An adapter's revisions, newest first."""
         return super().get(request, *args, **kwargs)
 
 
-class FileList(AdapterContext):
+class FileList(OneAdapter, AdapterContext):
     @extend_schema(
         operation_id="adapters_files",
         parameters=[REVISION],
-        responses={200: FileListSerializer, **refusals(400, 401, 404)},
+        responses={200: FileListSerializer, **MOVED, **refusals(400, 401, 404)},
     )
     def get(self, request: Request, namespace: str, name: str) -> Response:
         """The files of a revision, with their hashes."""
@@ -304,7 +326,7 @@ class HashMatches(generics.ListAPIView[Revision]):
         return super().get(request, *args, **kwargs)
 
 
-class FileDownload(APIView):
+class FileDownload(OneAdapter):
     content_negotiation_class = AnyType
 
     @extend_schema(
@@ -315,6 +337,7 @@ class FileDownload(APIView):
             206: BYTES,
             302: OpenApiResponse(description="To the object store, where downloads go there."),
             304: OpenApiResponse(description="Unchanged (If-None-Match)."),
+            **MOVED,
             **refusals(400, 401, 404, 416),
         },
     )
@@ -329,7 +352,7 @@ class FileDownload(APIView):
         return response
 
 
-class Archive(APIView):
+class Archive(OneAdapter):
     content_negotiation_class = AnyType
 
     @extend_schema(
@@ -338,6 +361,7 @@ class Archive(APIView):
         responses={
             (200, "application/zip"): BYTES,
             304: OpenApiResponse(description="Unchanged (If-None-Match)."),
+            **MOVED,
             **refusals(400, 401, 404),
         },
     )

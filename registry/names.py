@@ -29,11 +29,11 @@ class InvalidName(DomainError):
         super().__init__(f"{name[:100]!r} cannot be a name: {reason}", fields={field: [reason]})
 
 
-def check_namespace_name(name: str) -> None:
-    """Raises InvalidName if no person or organisation may have this name."""
-    _check(name, field="namespace")
+def check_namespace_name(name: str, *, field: str = "namespace") -> None:
+    """Raises InvalidName if no person or organisation may have this name; `field` is where it was asked for."""
+    _check(name, field=field)
     if name.lower() in RESERVED_NAMESPACES:
-        raise InvalidName(name, "it is an address of this site. Choose another.", field="namespace")
+        raise InvalidName(name, "it is an address of this site. Choose another.", field=field)
 
 
 def check_adapter_name(name: str) -> None:

@@ -85,7 +85,7 @@ def create_organisation(*, founder: User, name: str, full_name: str = "") -> Nam
     require_writing_token(founder)
     require_whole_account(founder)
     name = name.strip()
-    check_namespace_name(name)
+    check_namespace_name(name, field="name")
     full_name = check_text("full_name", full_name, limit=MAX_FULL_NAME)
     if _administered_by(founder).count() >= MAX_ORGANISATIONS:
         raise TooManyOrganisations

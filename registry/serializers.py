@@ -11,7 +11,15 @@ from registry.preparing import Report
 
 
 class StrictSerializer(serializers.Serializer):
-    """Refuses names that it does not know: a mistyped field must not be silently ignored."""
+    """Refuses names that it does not know: a mistyped field must not be silently ignored. Says which choices there are."""
+
+    def get_fields(self) -> dict[str, Any]:
+        fields = super().get_fields()
+        for field in fields.values():
+            if isinstance(field, serializers.ChoiceField):
+                known = ", ".join(map(str, field.choices))
+                field.error_messages["invalid_choice"] = f'"{{input}}" is none of these: {known}.'
+        return dict(fields)
 
     def to_internal_value(self, data: Any) -> Any:
         if hasattr(data, "keys"):

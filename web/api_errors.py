@@ -48,11 +48,13 @@ def handle(exception: Exception, context: dict[str, Any]) -> Response | None:
         return Response(content, status=exception.status, headers=headers_of(exception))
     if isinstance(exception, exceptions.APIException):
         set_rollback()
-        return Response(_of_drf(exception), status=exception.status_code, headers=_headers(exception))
+        return Response(
+            _of_drf(exception, context), status=exception.status_code, headers=_headers(exception)
+        )
     return None
 
 
-def _of_drf(exception: exceptions.APIException) -> ErrorBody:
+def _of_drf(exception: exceptions.APIException, context: dict[str, Any]) -> ErrorBody:
     if isinstance(exception, exceptions.ValidationError):
         fields = _flatten(exception.detail)
         first = next(iter(fields.items()), ("", ["The request is not valid."]))
@@ -64,6 +66,16 @@ def _of_drf(exception: exceptions.APIException) -> ErrorBody:
         seconds = getattr(exception, "wait", None)
         wait = f" Try again in {seconds:.0f} seconds." if seconds else ""
         return body("too_many_requests", f"Too many requests.{wait}")
+    if isinstance(exception, exceptions.NotAuthenticated):
+        return body(
+            "not_authenticated",
+            "Send a token to do this, in the header `Authorization: Bearer lr_...`. "
+            "You make one under Settings, Tokens.",
+        )
+    if isinstance(exception, exceptions.UnsupportedMediaType):
+        expected = " or ".join(parser.media_type for parser in context["view"].get_parsers())
+        given = context["request"].content_type[:100]
+        return body("unsupported_media_type", f"Send the body as {expected}, not as {given!r}.")
     code = exception.get_codes()
     return body(code if isinstance(code, str) else "invalid", str(exception.detail))
 

@@ -11,7 +11,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from registry import shapes, storage
+from registry import moving, shapes, storage
 from registry.models import Adapter, BaseModel, Blob, Revision
 from tests.factories import (
     make_adapter,
@@ -458,3 +458,49 @@ def test_every_wrong_method_is_405_in_the_one_shape():
     script = Script(make_token(make_user()))
     for path in ("adapters/", "tasks/", "base-models/", "whoami/"):
         assert_refused(script.send("PUT", path, {}), 405)
+
+
+# --- Another name, and what is expected instead ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "path", ["", "revisions/?limit=3", "files/", "files/README.md?revision=main", "archive"]
+)
+def test_by_its_old_name_an_adapter_is_found_under_the_new_one(path: str):
+    ada = make_user("ada")
+    adapter = make_adapter("old", owner=ada, files={"README.md": b"# M"})
+    moving.move(adapter, actor=ada, namespace=adapter.namespace, name="new")
+    answer = Script().get(f"adapters/ada/old/{path}")
+    assert (answer.status_code, answer["Location"]) == (307, f"/api/v1/adapters/ada/new/{path}")
+    assert answer.json()["message"] == "ada/old is called ada/new now."
+    assert Script().get(answer["Location"].removeprefix("/api/v1/")).status_code == 200
+    Adapter.objects.update(visibility="private")
+    assert Script().get(f"adapters/ada/old/{path}").status_code == 404
+
+
+def test_a_change_by_the_old_name_is_led_on_and_made_by_the_new_one():
+    ada = make_user("ada")
+    adapter = make_adapter("old", owner=ada)
+    moving.move(adapter, actor=ada, namespace=adapter.namespace, name="new")
+    script = Script(make_token(ada))
+    answer = script.send("PATCH", "adapters/ada/old/", {"description": "x"})
+    assert (answer.status_code, answer["Location"]) == (307, "/api/v1/adapters/ada/new/")
+    assert script.send("DELETE", "adapters/ada/old/", {}).status_code == 307
+    assert Adapter.objects.alive().get().description != "x"
+
+
+def test_refusals_say_what_is_expected():
+    ada = make_user("ada")
+    make_adapter("m", owner=ada)
+    script = Script(make_token(ada))
+    stranger = Script().send("PATCH", "adapters/ada/m/", {"description": "x"})
+    assert "Authorization: Bearer lr_..." in stranger.json()["message"]
+    form = script.client.patch(
+        "/api/v1/adapters/ada/m/", "a=b", content_type="text/plain", headers=script.headers
+    )
+    assert form.status_code == 415
+    assert form.json()["message"] == "Send the body as application/json, not as 'text/plain'."
+    choice = script.send("PATCH", "adapters/ada/m/", {"visibility": "secret"})
+    assert choice.json()["fields"] == {"visibility": ['"secret" is none of these: public, private.']}
+    reserved = script.send("POST", "organizations/", {"name": "api"})
+    assert list(reserved.json()["fields"]) == ["name"]
