@@ -236,8 +236,9 @@ def validate_yaml(request: HttpRequest, caller: Caller) -> JsonResponse:
 def preupload(request: HttpRequest, caller: Caller, repo: str, revision: str) -> JsonResponse:
     """How each file is to be sent, and what is at its path: equal bytes need not be sent again.
 
-    Everything that can be refused by name, size and right is refused here, before the bytes travel. So are files of
-    which none would be kept: their client would commit nothing and call it done.
+    Everything that can be refused by name, size and right is refused here, before the bytes travel. Files that would be left
+    out are only named, even where there are no others: who sends a large folder asks by batches, and a batch that is
+    refused comes again for ever.
     """
     _, _, repository = writable(caller, repo)
     snapshot = repository.snapshot(revision)
@@ -247,28 +248,21 @@ def preupload(request: HttpRequest, caller: Caller, repo: str, revision: str) ->
     if len(files) > MAX_FILES_PER_CALL:
         raise BadRequest(f"There are {len(files)} files; ask about {MAX_FILES_PER_CALL} at a time.")
     known = {file.path: file.blob for file in snapshot.files()}
-    rows: list[dict[str, Any]] = []
-    skipped: dict[str, str] = {}
+    rows, skipped = [], []
     for file in files:
         path, size = text_in(file, "path"), file.get("size")
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise BadRequest("A file's 'size' is missing or no number.")
         why = _why_skipped(path, size)
         if why:
-            skipped[path] = why
+            skipped.append(f"{path} is not sent. {why}")
         rows.append(_how_to_send(path, size, known.get(path), is_skipped=bool(why)))
-    if rows and len(skipped) == len(rows):
-        raise commits.left_out_whole(skipped)
     if len(rows) - len(skipped) > settings.MAX_FILES_PER_ADAPTER:
         # Said by the commit, clients would try again and again with fewer, and leave the first part behind.
         raise BadRequest(
             f"There are {len(rows) - len(skipped)} files; an adapter may have {settings.MAX_FILES_PER_ADAPTER}."
         )
-    return _warn(
-        JsonResponse({"files": rows}),
-        "left-out",
-        [f"{path} is not sent. {why}" for path, why in skipped.items()],
-    )
+    return _warn(JsonResponse({"files": rows}), "left-out", skipped)
 
 
 def _how_to_send(path: str, size: int, known: Blob | None, *, is_skipped: bool) -> dict[str, Any]:

@@ -405,7 +405,9 @@ def test_the_live_check_wants_a_token_against_forgery(base_model: BaseModel):
 def test_the_modules_to_pick_from_are_those_that_fit_and_may_be_seen(client: Client, base_model: BaseModel):
     make_adapter("hidden", base_model=base_model, visibility="private")
     make_adapter("other-base", base_model=make_base_model("demo/other"))
-    counted = text_of(client.get("/compose/candidates?base_model=demo/tiny-t5", headers={"HX-Request": "true"}))
+    counted = text_of(
+        client.get("/compose/candidates?base_model=demo/tiny-t5", headers={"HX-Request": "true"})
+    )
     assert '<span id="pickable-count" hx-swap-oob="true">' in counted
     answer = client.get("/compose/candidates?base_model=demo/tiny-t5")
     assert says(answer, "part-1")

@@ -194,12 +194,14 @@ def test_files_that_are_too_large_to_be_kept_are_left_out_before_they_travel(ada
     assert "log.txt is not sent. The text is 6,291,456 bytes; the limit is" in answer["X-HF-Warning"]
 
 
-def test_files_of_which_none_is_kept_are_refused_each_by_its_name(adapter: Adapter, token: str):
+def test_a_batch_of_which_nothing_is_kept_is_told_and_not_refused(adapter: Adapter, token: str):
     asked = [{"path": path, "size": 5} for path in ("optimizer.pt", "runs/events.out.tfevents.1")]
     answer = send("post", f"{API}/preupload/main", {"files": asked}, token=token)
-    assert answer.status_code == 400
-    assert all(f"{file['path']} is not kept here." in answer["X-Error-Message"] for file in asked)
-    assert send("post", f"{API}/preupload/main", {"files": []}, token=token).status_code == 200
+    assert [row["shouldIgnore"] for row in answer.json()["files"]] == [True, True]
+    assert all(f"{file['path']} is not sent." in answer["X-HF-Warning"] for file in asked)
+
+
+def test_a_commit_of_which_nothing_is_kept_is_refused_with_each_file(adapter: Adapter, token: str):
     answer = commit(token, file_line("a.txt", b"\xff"), file_line("optimizer.pt", b"x"))
     assert answer.status_code == 400
     assert "a.txt is not kept here. It is not UTF-8 text." in answer["X-Error-Message"]
