@@ -80,7 +80,10 @@ def idempotent(post: Post) -> Post:
         _check_key(key)
         row = _claim(request, request.user, key)
         if row.status is not None:
-            return Response(row.body, status=row.status, headers={"Idempotent-Replayed": "true"})
+            again = Response(row.body, status=row.status, headers={"Idempotent-Replayed": "true"})
+            if row.location:
+                again["Location"] = row.location
+            return again
         try:
             response = _answer_of(post, view, request, args, kwargs)
         except BaseException:
@@ -90,7 +93,8 @@ def idempotent(post: Post) -> Post:
             row.delete()
         else:
             row.status, row.body = response.status_code, _as_json(response.data)
-            row.save(update_fields=["status", "body"])
+            row.location = response.headers.get("Location", "")[:500]
+            row.save(update_fields=["status", "body", "location"])
         return response
 
     return answer

@@ -201,6 +201,7 @@ class IdempotentAnswer(models.Model):
         null=True, help_text="Empty while the first request still runs."
     )
     body = models.JSONField(null=True)
+    location = models.CharField(max_length=500, blank=True, default="", help_text="Of what was made.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -23,6 +23,7 @@ def test_the_same_key_with_the_same_request_is_done_once_and_answered_twice(tmp_
     assert [answer.status_code for answer in answers] == [201, 201]
     assert answers[0].json() == answers[1].json()
     assert answers[1]["Idempotent-Replayed"] == "true"
+    assert answers[1]["Location"] == answers[0]["Location"] != ""
     assert Revision.objects.count() == 1
 
 
