@@ -145,10 +145,11 @@ def publish(
                 adapter = _adapter_to_write(namespace, name, author=author, kind=kind, before=before)
                 if visibility:
                     _change_visibility(adapter, visibility)
-                adapter.task = task or task_sets.task_called(task_title, owner=namespace) or adapter.task
                 describe(adapter, given, tags, prepared)
                 if not _is_unchanged(adapter, blobs):
                     write_revision(adapter, author=author, message=message, prepared=prepared, blobs=blobs)
+                # After the revision, which sets the base model: of two tasks with one title it decides.
+                adapter.task = task or _task_called(task_title, adapter) or adapter.task
                 if origin is not None and adapter.head is not None:
                     said = {name: getattr(origin, name) for name in ("endpoint", "source", "commit")}
                     Origin.objects.get_or_create(revision=adapter.head, **said)
@@ -179,13 +180,19 @@ def update_adapter(adapter: Adapter, *, actor: User, **changes: Any) -> Adapter:
     if changes:
         raise TypeError(f"not changeable: {sorted(changes)}")
     with transaction.atomic():
-        if "task" in texts:
-            adapter.task = task_sets.task_called(texts["task"], owner=adapter.namespace)
         if "base_model" in texts:
             _change_base(adapter, texts["base_model"])
+        if "task" in texts:
+            adapter.task = _task_called(texts["task"], adapter)
         adapter.updated_at = timezone.now()
         adapter.save()
     return adapter
+
+
+def _task_called(text: str, adapter: Adapter) -> Task | None:
+    return task_sets.task_called(
+        text, owner=adapter.namespace, current=adapter.task, base_model=adapter.base_model
+    )
 
 
 def _change_visibility(adapter: Adapter, visibility: str) -> None:

@@ -4,28 +4,61 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils.text import slugify
 
 from registry.details import check_text
 from registry.models import BaseModel, Namespace, Task, TaskRevision, TaskRow
 
+MOST_OF_A_TITLE = 100
 
-def task_called(text: str, *, owner: Namespace) -> Task | None:
+
+def task_called(
+    text: str, *, owner: Namespace, current: Task | None = None, base_model: BaseModel | None = None
+) -> Task | None:
     """The task with this slug or title; made, with `owner`, if there is none. None for an empty text.
 
-    Raises BadDetail for a text that can be no title.
+    Several tasks may have one title: `current`, the adapter's own, comes first, then the one for `base_model`. Raises
+    BadDetail for a text that can be no title.
     """
     title = check_text("task", text)
     if not title:
         return None
-    known = Task.objects.filter(slug=title).first() or Task.objects.filter(slug=slug_of(title)).first()
+    if current is not None and title.casefold() in {current.slug, current.title.casefold()}:
+        return current
+    known = (
+        Task.objects.filter(slug=title).first()
+        or _titled(title, base_model)
+        or Task.objects.filter(slug=slug_of(title)).first()
+    )
     if known:
         return known
     return Task.objects.get_or_create(slug=slug_of(title), defaults={"title": title, "owner": owner})[0]
+
+
+def _titled(title: str, base_model: BaseModel | None) -> Task | None:
+    """The task with this title in any case; of several the one for `base_model`, then the oldest."""
+    # `title` by itself as well: SQLite folds the case of Latin letters alone.
+    tasks = list(
+        Task.objects.filter(Q(title=title) | Q(title__iexact=title)).order_by("pk")[:MOST_OF_A_TITLE]
+    )
+    fitting = [task for task in tasks if base_model is not None and task.base_model_id == base_model.pk]
+    return next(iter(fitting or tasks), None)
+
+
+def names_of(tasks: Iterable[Task]) -> list[tuple[str, str]]:
+    """(what to type, what to show) for each: the title where only one of them has it, otherwise the slug."""
+    tasks = list(tasks)
+    times = Counter(task.title.casefold() for task in tasks)
+    return [
+        (task.title, "") if times[task.title.casefold()] == 1 else (task.slug, f"{task.title} ({task.slug})")
+        for task in tasks
+    ]
 
 
 def slug_of(title: str) -> str:

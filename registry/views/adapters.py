@@ -22,6 +22,7 @@ from registry import (
     search,
     snippets,
     storage,
+    task_sets,
     weight_pictures,
 )
 from registry.filenames import CARD
@@ -212,5 +213,5 @@ def _settings_context(request: HttpRequest, adapter: Adapter, form: AdapterForm)
         "adapter": adapter,
         "form": form,
         "base_models": BaseModel.objects.values_list("name", flat=True),
-        "tasks": search.tasks_shown_to(request.user).order_by("title").values_list("title", flat=True)[:500],
+        "tasks": task_sets.names_of(search.tasks_shown_to(request.user).order_by("title")[:500]),
     }

@@ -16,7 +16,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_POST
 
-from registry import early_check, filenames, publishing
+from registry import early_check, filenames, publishing, task_sets
 from registry.errors import InspectionRefused, Problem
 from registry.forms import UploadForm
 from registry.models import Adapter, BaseModel
@@ -170,7 +170,7 @@ def _context(request: HttpRequest, form: UploadForm, problems: list[Problem] | N
         "form": form,
         "problems": problems or [],
         "base_models": BaseModel.objects.values_list("name", flat=True),
-        "tasks": tasks_shown_to(request.user).order_by("title").values_list("title", flat=True)[:500],
+        "tasks": task_sets.names_of(tasks_shown_to(request.user).order_by("title")[:500]),
         "max_bytes": settings.MAX_ADAPTER_BYTES,
         "max_files": settings.MAX_FILES_PER_ADAPTER,
         "kept_suffixes": " ".join(sorted(filenames.TEXT_SUFFIXES | set(filenames.PICTURE_MAGIC))),

@@ -15,7 +15,7 @@ from django.contrib.staticfiles import finders
 from django.test import Client
 
 from registry import snippets
-from registry.models import Adapter, BaseModel, Membership, Token, User
+from registry.models import Adapter, BaseModel, Membership, Task, Token, User
 from tests.factories import (
     make_adapter,
     make_base_model,
@@ -356,6 +356,35 @@ def test_the_owner_changes_what_is_said_about_an_adapter(signed_in: Client, modu
     assert module.tags == ["red", "blue"]
     assert module.is_private
     assert module.is_composable
+
+
+def test_saving_the_form_unchanged_keeps_the_task(signed_in: Client, module: Adapter):
+    make_task("colour-of-a-thing-2", title="Names the colour")
+    for title in ("Names the colour", "A title that makes another slug"):
+        task = make_task(f"own-{len(title)}", title=title)
+        Adapter.objects.update(task=task)
+        page = text(signed_in.get("/alice/colour/settings"))
+        before = Adapter.objects.count(), Task.objects.count()
+        assert f'value="{title}"' in page
+        signed_in.post("/alice/colour/settings", {"task": title, "visibility": "public"})
+        module.refresh_from_db()
+        assert module.task == task
+        assert (Adapter.objects.count(), Task.objects.count()) == before
+
+
+def test_a_task_is_found_by_its_title_in_any_case_and_the_base_decides_between_two(
+    signed_in: Client, module: Adapter
+):
+    elsewhere = make_task("first", title="Mood of a text", base_model=make_base_model("demo/other"))
+    here = make_task("second", title="Mood of a text", base_model=module.base_model)
+    signed_in.post("/alice/colour/settings", {"task": "mood of a text", "visibility": "public",
+                                              "base_model": "demo/tiny-t5"})  # fmt: skip
+    module.refresh_from_db()
+    assert module.task == here
+    assert module.base_model is not None
+    page = text(signed_in.get("/alice/colour/settings"))
+    for task in (elsewhere, here):
+        assert f'<option value="{task.slug}">Mood of a text ({task.slug})</option>' in page
 
 
 def test_a_refused_change_keeps_what_was_typed(signed_in: Client, module: Adapter):
