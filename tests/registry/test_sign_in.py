@@ -137,7 +137,9 @@ def test_a_person_turns_on_a_second_factor_by_the_pages():
     code = totp.format_hotp_value(totp.hotp_value(secret, next(iter(totp.yield_hotp_counters_from_time()))))
     client.post("/accounts/2fa/totp/activate/", {"code": code})
     assert Authenticator.objects.filter(user__username="ada", type="totp").exists()
-    assert client.get("/accounts/2fa/recovery-codes/").status_code == 200
+    codes = client.get("/accounts/2fa/recovery-codes/")
+    unused = Authenticator.objects.get(user__username="ada", type="recovery_codes").wrap().get_unused_codes()
+    assert re.search(r"<textarea[^>]+>([^<]+)</textarea>", codes.content.decode())[1].split() == unused
     assert client.get("/accounts/2fa/webauthn/add/").status_code == 200
     assert "passkey_login" in Client().get("/accounts/login/").content.decode()
 
