@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 from django.http import QueryDict
 
 from registry.details import check_text
@@ -21,6 +21,14 @@ class TooManySearches(Conflict):
         super().__init__(f"You keep {MOST} searches, which is the most. Remove one first.")
 
 
+class NameKept(Conflict):
+    code = "name_not_free"
+
+    def __init__(self, name: str) -> None:
+        message = f"You keep a search called “{name}” already. Choose another name, or forget that one first."
+        super().__init__(message, fields={"name": [message]})
+
+
 class UnnamedSearch(DomainError):
     code = "bad_name"
 
@@ -29,28 +37,30 @@ class UnnamedSearch(DomainError):
 
 
 def save(*, user: User, name: str, parameters: str) -> SavedSearch:
-    """Keep a search under a name; one of the same name is replaced.
+    """Keep a search under a name; the same one twice is once.
 
     `parameters` is the part of the list's address behind the "?"; the place in the list is left out of it. Raises
-    BadParameter, UnnamedSearch, TooManySearches.
+    BadParameter, UnnamedSearch, NameKept, TooManySearches.
     """
     query = AdapterQuery.parse(QueryDict(parameters))
     name = check_text("description", name).strip()
     if not 0 < len(name) <= MAX_NAME:
         raise UnnamedSearch(f"Give the search a name of up to {MAX_NAME} characters.")
-    try:
-        with transaction.atomic():
-            saved, is_new = SavedSearch.objects.update_or_create(
-                user=user, name=name, defaults={"parameters": query.url_with()}
-            )
-            if is_new and SavedSearch.objects.filter(user=user).count() > MOST:
-                raise TooManySearches
-    except IntegrityError:  # saved twice at once; the other one says the same or came last
-        saved = SavedSearch.objects.get(user=user, name=name)
+    with transaction.atomic():
+        saved, is_new = SavedSearch.objects.get_or_create(
+            user=user, name=name, defaults={"parameters": query.url_with()}
+        )
+        if is_new and SavedSearch.objects.filter(user=user).count() > MOST:
+            raise TooManySearches
+    if saved.parameters != query.url_with():
+        raise NameKept(name)
     return saved
 
 
-def remove(*, user: User, pk: int) -> None:
-    """Raises NotFound, also for somebody else's."""
-    if not SavedSearch.objects.filter(user=user, pk=pk).delete()[0]:
+def remove(*, user: User, pk: int) -> SavedSearch:
+    """The search that is forgotten now. Raises NotFound, also for somebody else's."""
+    saved = SavedSearch.objects.filter(user=user, pk=pk).first()
+    if saved is None:
         raise NotFound("There is no such saved search of yours.")
+    SavedSearch.objects.filter(pk=pk).delete()
+    return saved

@@ -215,11 +215,11 @@ def _text(params: QueryDict, name: str, *, limit: int = MAX_TEXT) -> str:
 def _words(text: str) -> str:
     words = text.split()
     if len(words) > MAX_WORDS:
-        raise BadParameter("q", f"'q' has {len(words)} words; {MAX_WORDS} are allowed.")
+        raise BadParameter("q", f"The search has {len(words)} words; {MAX_WORDS} are allowed.")
     if words and not split(text):
-        raise BadParameter("q", "'q' has neither a letter nor a digit to search for.")
+        raise BadParameter("q", "The search has neither a letter nor a digit to look for.")
     if len(split(text)) > 2 * MAX_WORDS:
-        raise BadParameter("q", f"'q' falls into more than {2 * MAX_WORDS} words.")
+        raise BadParameter("q", f"The search falls into more than {2 * MAX_WORDS} words.")
     return " ".join(words)
 
 

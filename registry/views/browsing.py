@@ -9,7 +9,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.db.models import Count, Sum
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils import timezone
@@ -21,7 +21,7 @@ from registry.rights import is_member, may_write
 from registry.search import AdapterQuery, Facet
 from registry.views.hashes import is_hash
 from registry.views.people import signed_in
-from web.errors import NotFound
+from web.errors import DomainError, NotFound
 
 SORT_WORDS = {
     "relevance": "best match",
@@ -47,10 +47,30 @@ class Filter:
 
 def modules(request: HttpRequest) -> HttpResponse:
     """The list of modules; everything that decides it is in the address."""
-    query = AdapterQuery.parse(request.GET)
+    try:
+        query = AdapterQuery.parse(request.GET)
+    except search.BadParameter as error:
+        if "q" not in error.fields:
+            raise
+        others = request.GET.copy()
+        asked = others.pop("q")[-1]
+        return _modules(request, AdapterQuery.parse(others), asked=asked, refused=error)
     if is_hash(query.q):
         return redirect(f"{reverse('hashes')}?sha256={query.q.strip()}")
+    return _modules(request, query)
+
+
+def _modules(
+    request: HttpRequest,
+    query: AdapterQuery,
+    *,
+    asked: str = "",
+    refused: DomainError | None = None,
+    not_saved: DomainError | None = None,
+) -> HttpResponse:
+    """The list page. `refused`: why nobody searched for `asked`; `not_saved`: why this search could not be kept."""
     context = _listing(request, query)
+    context |= {"asked": asked or query.q, "refused": refused, "not_saved": not_saved}
     context["composable_count"] = (
         search.count(AdapterQuery(composable=True), person=request.user) if not query.is_narrowed else None
     )
@@ -63,18 +83,27 @@ def modules(request: HttpRequest) -> HttpResponse:
         saved = list(SavedSearch.objects.filter(user=signed_in(request)))
         context["saved_searches"] = saved
         context["is_saved"] = any(item.parameters == query.url_with() for item in saved)
-    return render(request, "registry/modules.html", context)
+    problem = refused or not_saved
+    return render(request, "registry/modules.html", context, status=problem.status if problem else 200)
 
 
 @login_required
-@require_POST
 def save_search(request: HttpRequest) -> HttpResponse:
     """Keep the list that somebody is looking at under a name."""
-    saved = saved_searches.save(
-        user=signed_in(request),
-        name=request.POST.get("name", ""),
-        parameters=request.POST.get("parameters", ""),
-    )
+    if (
+        request.method != "POST"
+    ):  # the links of a list that could not be saved: they change its parameters only
+        return redirect(f"{reverse('modules')}?{request.META.get('QUERY_STRING', '')}")
+    parameters = request.POST.get("parameters", "")
+    try:
+        saved = saved_searches.save(
+            user=signed_in(request), name=request.POST.get("name", ""), parameters=parameters
+        )
+    except search.BadParameter:
+        raise
+    except DomainError as error:
+        query = replace(AdapterQuery.parse(QueryDict(parameters)), cursor="")
+        return _modules(request, query, not_saved=error)
     messages.success(request, f"Saved as “{saved.name}”.")
     return redirect(f"{reverse('modules')}?{saved.parameters}")
 
@@ -82,8 +111,11 @@ def save_search(request: HttpRequest) -> HttpResponse:
 @login_required
 @require_POST
 def remove_saved_search(request: HttpRequest, search_id: int) -> HttpResponse:
-    saved_searches.remove(user=signed_in(request), pk=search_id)
-    return redirect("modules")
+    """Forget one; the list stays as it was."""
+    saved = saved_searches.remove(user=signed_in(request), pk=search_id)
+    messages.success(request, f"“{saved.name}” is forgotten.")
+    shown = AdapterQuery.parse(QueryDict(request.POST.get("list", ""))).url_with()
+    return redirect(reverse("modules") + (f"?{shown}" if shown else ""))
 
 
 def namespace(request: HttpRequest, namespace: str) -> HttpResponse:

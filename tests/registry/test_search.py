@@ -360,6 +360,39 @@ def test_a_search_that_cannot_be_saved_is_refused(client, given):
     assert not SavedSearch.objects.exists()
 
 
+def test_a_name_that_is_kept_already_is_refused_beside_the_form_and_the_list_stays(shelf, client):
+    client.force_login(make_user())
+    client.post("/modules/saved", {"name": "Mine", "parameters": "q=who"})
+    assert client.post("/modules/saved", {"name": "Mine", "parameters": "q=who"}).status_code == 302
+    for given, status in (({"name": "Mine"}, 409), ({"name": " "}, 400)):
+        refused = client.post("/modules/saved", {**given, "parameters": "q=colour"})
+        assert refused.status_code == status
+        page = refused.content.decode()
+        assert 'id="save-problem"' in page
+        assert 'name="parameters" value="q=colour"' in page
+    assert SavedSearch.objects.get().parameters == "q=who"
+    assert client.get("/modules/saved?q=who")["Location"] == "/modules?q=who"
+
+
+def test_forgetting_a_search_leads_back_to_the_list_with_a_word_about_it(shelf, client):
+    client.force_login(make_user())
+    client.post("/modules/saved", {"name": "Mine", "parameters": "q=who"})
+    kept = SavedSearch.objects.get()
+    left = client.post(f"/modules/saved/{kept.pk}/remove", {"list": "q=colour&sort=new"}, follow=True)
+    assert left.redirect_chain[-1][0] == "/modules?q=colour&sort=new"
+    assert "“Mine” is forgotten." in left.content.decode()
+
+
+def test_a_search_of_signs_alone_shows_the_list_and_keeps_what_was_typed(shelf, client):
+    answer = client.get("/modules?q=%25%25&sort=new")
+    page = answer.content.decode()
+    assert answer.status_code == 400
+    assert "The search has neither a letter nor a digit to look for." in page
+    assert 'value="%%"' in page
+    assert 'class="row' in page
+    assert client.get("/modules/feed.atom?q=%25").status_code == 400
+
+
 def test_strangers_are_sent_to_sign_in_before_they_save(client):
     assert "/login" in client.post("/modules/saved", {"name": "x", "parameters": ""})["Location"]
 
