@@ -94,6 +94,7 @@ MIDDLEWARE = [
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "web.middleware.WayBackMiddleware",
     "web.middleware.DomainErrorMiddleware",
     "web.middleware.NulMiddleware",
 ]

@@ -44,6 +44,15 @@ class Quarantined(Forbidden):
         )
 
 
+class NoWriter(Forbidden):
+    advice = "Ask somebody who may write there, or use your own namespace."
+
+    def __init__(self, namespace: Namespace) -> None:
+        super().__init__(
+            f"You may not publish or change anything in {namespace.name!r}; you are not a member who may write."
+        )
+
+
 class TokenMayNot(Forbidden):
     """The person may, their token may not."""
 
@@ -172,9 +181,7 @@ def require_write(person: Person, namespace: Namespace, name: str | None = None)
     if person is not None and person.is_authenticated and _has_role(person, namespace, WRITERS):
         require_writing_token(person)
         require_whole_account(person)
-    raise Forbidden(
-        f"You may not publish or change anything in {namespace.name!r}; you are not a member who may write."
-    )
+    raise NoWriter(namespace)
 
 
 def may_change(person: Person, adapter: Adapter) -> bool:

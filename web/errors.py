@@ -8,11 +8,13 @@ class DomainError(Exception):
 
     `code` is stable and made for scripts, `message` is shown as it stands, `fields` maps the name of an
     input to the sentences about it, `status` is the HTTP status of the refusal, `retry_after_s` goes into its header.
+    `advice` is what else a page says: what to do instead.
     """
 
     code = "refused"
     status = 400
     retry_after_s = 0
+    advice = ""
 
     def __init__(self, message: str, *, fields: dict[str, list[str]] | None = None) -> None:
         super().__init__(message)
@@ -30,6 +32,18 @@ class NotFound(DomainError):
 class Forbidden(DomainError):
     code = "forbidden"
     status = 403
+
+
+class SignedOut(DomainError):
+    """For scripts of pages; people are sent to sign in."""
+
+    code = "signed_out"
+    status = 401
+
+
+class WrongMethod(DomainError):
+    code = "method_not_allowed"
+    status = 405
 
 
 class Conflict(DomainError):

@@ -6,12 +6,15 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.conf import settings
+from django.contrib.auth import REDIRECT_FIELD_NAME
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.middleware.gzip import GZipMiddleware
+from django.shortcuts import resolve_url
 
-from web import api_errors, logs, views
-from web.errors import DomainError, LengthNeeded, NotFound
+from web import api_errors, logs, views, way_back
+from web.errors import DomainError, LengthNeeded, NotFound, SignedOut, WrongMethod
 
 COMPRESSED = frozenset({"text/html", "application/atom+xml", "image/svg+xml", "text/csv"})
 Handler = Callable[[HttpRequest], HttpResponse]
@@ -44,6 +47,47 @@ class RequestIdMiddleware:
             response = self.get_response(request)
         response["X-Request-Id"] = request.id  # type: ignore[attr-defined]
         return response
+
+
+class WayBackMiddleware:
+    """Nobody ends on an address that only takes what a form sends.
+
+    Whoever has to sign in before a form counts comes back to the page that it is on, a script of a page is told in its
+    own shape, and a method that an address does not take is refused on a page that leads on.
+    """
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if response.status_code == 405 and not response.streaming and not response.content:
+            return self._refuse(request, response)
+        if request.method == "POST" and self._asks_to_sign_in(response):
+            if request.headers.get("Accept", "").startswith("application/json"):
+                return api_errors.json_error(
+                    SignedOut("You are signed out. Sign in in another tab, then repeat this.")
+                )
+            back = QueryDict(mutable=True)
+            back[REDIRECT_FIELD_NAME] = way_back.page_before(request)
+            response["Location"] = f"{resolve_url(settings.LOGIN_URL)}?{back.urlencode(safe='/')}"
+        return response
+
+    def _asks_to_sign_in(self, response: HttpResponse) -> bool:
+        address, _, query = response.headers.get("Location", "").partition("?")
+        is_to_sign_in = response.status_code == 302 and address == resolve_url(settings.LOGIN_URL)
+        return is_to_sign_in and query.startswith(f"{REDIRECT_FIELD_NAME}=")
+
+    def _refuse(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        allowed = response.headers.get("Allow", "")
+        words = (
+            "This address only takes what a form on another page sends."
+            if allowed == "POST"
+            else f"This address does not take {request.method}."
+        )
+        refusal = views.answer_error(request, WrongMethod(words))
+        refusal["Allow"] = allowed
+        return refusal
 
 
 class _BeforeTheView:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.db import connection
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponsePermanentRedirect, JsonResponse
 from django.shortcuts import redirect, render
 from django.templatetags.static import static
+from django.urls import Resolver404, resolve
+from django.utils.encoding import iri_to_uri
+from django.utils.http import escape_leading_slashes
 
-from web import api_errors
+from web import api_errors, way_back
 from web.errors import DomainError, Forbidden, NotFound
 
 # Address below /docs -> title. The order is that of the menu.
@@ -31,6 +36,19 @@ def health(request: HttpRequest) -> JsonResponse:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
     return JsonResponse({"status": "ok"})
+
+
+class FormTooOld(Forbidden):
+    code = "form_too_old"
+    advice = (
+        "Your browser’s Back may still have what you typed: copy it before you load the page again. If this goes on, "
+        "let this site keep its cookies."
+    )
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This form was too old, or came from another site. Load its page again and repeat it."
+        )
 
 
 def docs(request: HttpRequest, page: str = "") -> HttpResponse:
@@ -77,6 +95,15 @@ def favicon(request: HttpRequest) -> HttpResponse:
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Where only a slash at the end is too much, the address without it."""
+    bare = request.path.rstrip("/")
+    if isinstance(exception, Resolver404) and request.method in {"GET", "HEAD"} and bare != request.path:
+        with suppress(Resolver404):
+            resolve(bare)
+            query = request.META.get("QUERY_STRING", "")
+            return HttpResponsePermanentRedirect(
+                escape_leading_slashes(iri_to_uri(quote(bare))) + (f"?{query}" if query else "")
+            )
     return answer_error(request, NotFound(NOTHING_HERE))
 
 
@@ -106,10 +133,7 @@ def too_many_requests(request: HttpRequest) -> HttpResponse:
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    return answer_error(
-        request,
-        Forbidden("This form was too old or came from another site. Load the page again and repeat it."),
-    )
+    return answer_error(request, FormTooOld())
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
@@ -126,7 +150,8 @@ def answer_error(request: HttpRequest, error: DomainError) -> HttpResponse:
     """A refusal as a page, or in the API's shape below /api/."""
     if request.path.startswith("/api/"):
         return api_errors.json_error(error)
-    response = render(request, "error.html", {"error": error}, status=error.status)
+    back = way_back.page_before(request) if error.status < 500 else ""
+    response = render(request, "error.html", {"error": error, "back": back}, status=error.status)
     for name, value in api_errors.headers_of(error).items():
         response[name] = value
     return response

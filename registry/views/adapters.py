@@ -135,6 +135,7 @@ def adapter_delete(request: HttpRequest, namespace: str, name: str) -> HttpRespo
         return redirect("adapter_settings", namespace=shown.namespace.name, name=shown.name)
     if request.POST.get("confirm", "").strip() != shown.name:
         context = _settings_context(request, shown, AdapterForm(initial=_said(shown)))
+        context["typed"] = request.POST.get("confirm", "")
         context["delete_error"] = f"Type {shown.name} to delete it."
         return render(request, "registry/adapter_settings.html", context, status=400)
     publishing.withdraw(shown, actor=signed_in(request))

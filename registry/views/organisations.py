@@ -37,12 +37,7 @@ def organisation_new(request: HttpRequest) -> HttpResponse:
 @login_required
 def my_organisations(request: HttpRequest) -> HttpResponse:
     """Where a person belongs, and where they are asked to."""
-    user = signed_in(request)
-    context = {
-        "memberships": organisations.organisations_of(user),
-        "invitations": organisations.invitations_for(user),
-    }
-    return render(request, "registry/my_organisations.html", context)
+    return _my_organisations(request)
 
 
 @login_required
@@ -63,7 +58,10 @@ def invitation_answer(request: HttpRequest, name: str) -> HttpResponse:
 def organisation_leave(request: HttpRequest, name: str) -> HttpResponse:
     user = signed_in(request)
     organisation = rights.member_organisation(user, name)
-    organisations.remove(organisation, actor=user, username=user.username)
+    try:
+        organisations.remove(organisation, actor=user, username=user.username)
+    except organisations.LastAdmin as error:
+        return _my_organisations(request, refused=error, leaving=organisation)
     messages.success(request, f"You have left {organisation.name}.")
     return redirect("my_organisations")
 
@@ -114,15 +112,18 @@ def organisation_member(request: HttpRequest, namespace: str, username: str) -> 
     """Change a member's role, or take them out."""
     user = signed_in(request)
     organisation = rights.member_organisation(user, namespace)
-    if request.POST.get("action") == "remove":
-        organisations.remove(organisation, actor=user, username=username)
-        messages.success(request, f"{username} is no longer a member.")
-        if username.lower() == user.username.lower():
-            return redirect("my_organisations")
-    else:
-        role = request.POST.get("role", "")
-        membership = organisations.change_role(organisation, actor=user, username=username, role=role)
-        messages.success(request, f"{membership.user} has the role {membership.role} now.")
+    try:
+        if request.POST.get("action") == "remove":
+            organisations.remove(organisation, actor=user, username=username)
+            messages.success(request, f"{username} is no longer a member.")
+            if username.lower() == user.username.lower():
+                return redirect("my_organisations")
+        else:
+            role = request.POST.get("role", "")
+            membership = organisations.change_role(organisation, actor=user, username=username, role=role)
+            messages.success(request, f"{membership.user} has the role {membership.role} now.")
+    except organisations.LastAdmin as error:
+        return _settings_page(request, organisation, member_refused=error)
     return redirect("organisation_settings", namespace=organisation.name)
 
 
@@ -151,6 +152,24 @@ def organisation_delete(request: HttpRequest, namespace: str) -> HttpResponse:
     return redirect("my_organisations")
 
 
+def _my_organisations(
+    request: HttpRequest,
+    *,
+    refused: organisations.LastAdmin | None = None,
+    leaving: Namespace | None = None,
+) -> HttpResponse:
+    user = signed_in(request)
+    context = {
+        "memberships": organisations.organisations_of(user),
+        "invitations": organisations.invitations_for(user),
+        "refused": refused,
+        "leaving": leaving,
+    }
+    return render(
+        request, "registry/my_organisations.html", context, status=refused.status if refused else 200
+    )
+
+
 def _settings_page(
     request: HttpRequest,
     organisation: Namespace,
@@ -158,6 +177,7 @@ def _settings_page(
     form: OrganisationSettingsForm | None = None,
     invite: InviteForm | None = None,
     delete_error: str = "",
+    member_refused: organisations.LastAdmin | None = None,
 ) -> HttpResponse:
     is_refused = bool(delete_error or (form and form.errors) or (invite and invite.errors))
     context: dict[str, Any] = {
@@ -165,9 +185,12 @@ def _settings_page(
         "form": form or OrganisationSettingsForm(initial={"full_name": organisation.full_name}),
         "invite": invite or InviteForm(),
         "delete_error": delete_error,
+        "typed": request.POST.get("confirm", ""),
+        "member_refused": member_refused,
         "members": organisations.members_of(organisation),
         "invitations": organisations.invitations_of(organisation),
         "roles": Membership.Role.choices,
         "is_admin": rights.is_admin(request.user, organisation),
     }
-    return render(request, "registry/organisation_settings.html", context, status=400 if is_refused else 200)
+    status = member_refused.status if member_refused else 400 if is_refused else 200
+    return render(request, "registry/organisation_settings.html", context, status=status)

@@ -337,6 +337,7 @@
       }
       setSending(null);
       const sentences = (answer.problems || []).map(({ message }) => message);
+      if (request.status === 401) sentences.push("You are signed out. Sign in in another tab, then press Publish again: what you typed and chose is still here.");
       const fields = answer.fields || {};
       if (!sentences.length && !Object.keys(fields).length) {
         sentences.push(request.status === 413 ? "The files are larger than this server takes." : `The server answered ${request.status}. What you typed is still here; try again.`);
