@@ -36,10 +36,25 @@ class NotPublic(DomainError):
 
 
 def origin_of(url: httpx2.URL | str) -> tuple[str, str, int]:
-    """(scheme, host, port) of an address."""
-    parts = urlsplit(str(url))
+    """(scheme, host, port) of an address; of one that cannot be read, such as `https://[::1`, the origin of nothing."""
+    try:
+        parts = urlsplit(str(url))
+        port = parts.port
+    except ValueError:
+        return "", "", 0
     scheme = parts.scheme.lower()
-    return scheme, (parts.hostname or "").lower(), parts.port or {"https": 443, "http": 80}.get(scheme, 0)
+    return scheme, (parts.hostname or "").lower(), port or {"https": 443, "http": 80}.get(scheme, 0)
+
+
+def is_inward(host: str) -> bool:
+    """Whether a host, as it is written, is this machine or one of a private network. A name is looked up to know more."""
+    host = host.lower().rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return not is_public(host)
+    except ValueError:  # a name
+        return False
 
 
 def public_address(host: str, port: int) -> str:

@@ -25,7 +25,7 @@ from django.utils import timezone
 
 from registry import sealing
 from registry.following import versions_of
-from registry.guarded_http import GuardedTransport, NotPublic, origin_of
+from registry.guarded_http import GuardedTransport, NotPublic, is_inward, origin_of
 from registry.models import Adapter, Delivery, Follow, Membership, User, Webhook
 from web.errors import Conflict, DomainError, NotFound
 
@@ -69,14 +69,7 @@ class TooManyWebhooks(Conflict):
 def create(*, user: User, url: str, events: Sequence[str]) -> tuple[Webhook, str]:
     """A new webhook and its secret, which is shown once. Raises BadWebhook, TooManyWebhooks."""
     url = url.strip()
-    parts = urlsplit(url)
-    is_ours = origin_of(url) in _trusted()
-    if len(url) > 500 or not url.isprintable() or not parts.hostname or parts.username or parts.password:
-        raise BadWebhook(
-            "url", "Give a web address without a password in it, such as https://example.org/hook."
-        )
-    if not is_ours and (parts.scheme != "https" or parts.port not in {None, 443}):
-        raise BadWebhook("url", "Only https on its usual port is called.")
+    _check_url(url)
     wanted = [name for name in EVENTS if name in events]
     if not wanted or set(events) - set(EVENTS):
         raise BadWebhook("events", f"Choose at least one of {', '.join(EVENTS)}.")
@@ -88,6 +81,24 @@ def create(*, user: User, url: str, events: Sequence[str]) -> tuple[Webhook, str
     webhook.secret = sealing.seal(secret, purpose=_purpose(webhook))
     webhook.save(update_fields=["secret"])
     return webhook, secret
+
+
+def _check_url(url: str) -> None:
+    """Raises BadWebhook for an address that would never be called."""
+    scheme, host, port = origin = origin_of(url)
+    if len(url) > 500 or not url.isprintable() or " " in url or not host or "@" in urlsplit(url).netloc:
+        raise BadWebhook(
+            "url",
+            "Give a web address without blanks and without a password in it, such as https://example.org/hook.",
+        )
+    if origin in _trusted():
+        return
+    if scheme != "https" or port != 443:
+        raise BadWebhook("url", "Only https on its usual port is called.")
+    if is_inward(host):
+        raise BadWebhook(
+            "url", f"{host} is not on the open internet, where alone we send. Give a public address."
+        )
 
 
 def remove(*, user: User, pk: int) -> None:
