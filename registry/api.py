@@ -57,7 +57,7 @@ LIST_PARAMETERS = [
     OpenApiParameter("rank", str, description="A rank or a range, such as 8, 4-16, 4- or -16."),
     OpenApiParameter("targets", str, description="All names of its target matrices, such as k,q,v."),
     OpenApiParameter("license", str),
-    OpenApiParameter("language", str),
+    OpenApiParameter("language", str, description="One of its languages, such as en."),
     OpenApiParameter(
         "size", str, description="Whole megabytes of its files, or a range such as 5-19 or 250-."
     ),

@@ -6,6 +6,7 @@ import base64
 import binascii
 import heapq
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -187,7 +188,7 @@ class _Search:
         for name in columns.TEXTS:
             if value := getattr(query, name):
                 text = value if name == "targets" else value.lower()
-                masks[name] = table[name] == table.words[name].numbers.get(text, -1)
+                masks[name] = self._says(name, text)
         if query.kind:
             masks["kind"] = table["is_composed"] == (query.kind == Adapter.Kind.COMPOSED)
         if query.namespace:
@@ -199,6 +200,20 @@ class _Search:
         if query.scored_on:
             masks["scored_on"] = self._scored_on(query.scored_on)
         return masks
+
+    def _says(self, name: str, text: str) -> Mask:
+        """Whose text in column `name` is this one; of languages, such as "de, en", one of several is enough."""
+        words = self.table.words[name]
+        mask: Mask
+        if name == "language":
+            numbers = [number for number, said in enumerate(words.texts) if text in said]
+            numbers = [
+                number for number in numbers if text in {words.texts[number], *_each(words.texts[number])}
+            ]
+            mask = np.isin(self.table[name], numbers)
+        else:
+            mask = self.table[name] == words.numbers.get(text, -1)
+        return mask
 
     def _has_weights(self) -> Mask:
         return self.table.once("has weights", ["rank"], lambda: self.table["rank"] >= 0)
@@ -349,8 +364,18 @@ class _Search:
         kept = kept[kept > 0]  # 0 says that there is none
         if parameter in columns.TEXTS:
             texts = self.table.words[parameter].texts
+            if parameter == "language":
+                each: Counter[str] = Counter()
+                for number in kept:
+                    each.update(dict.fromkeys(_each(texts[number]), int(sums[number])))
+                return list(each.items())
             return [(texts[number], int(sums[number])) for number in kept]
         return [(int(value), int(sums[value])) for value in kept]
+
+
+def _each(languages: str) -> list[str]:
+    """`de, en` -> `de` and `en`, each once."""
+    return list(dict.fromkeys(part for name in languages.split(",") if (part := name.strip())))
 
 
 _FACET_COLUMNS = {

@@ -335,6 +335,16 @@ def test_the_api_counts_facets_and_says_how_many_there_are(shelf):
     assert "colour" in bad.json()["fields"]
 
 
+def test_an_adapter_of_several_languages_is_found_by_each_and_counted_with_each(shelf):
+    make_adapter("both", owner=User.objects.get(username="ada"), language="DE, en")
+    assert names("language=de") == names("language=de,+en") == ["both"]
+    assert names("language=EN") == ["both", "where"]
+    assert names("language=d") == []
+    facets = search.find(AdapterQuery(), person=None, with_facets=True).facets
+    languages = next(facet.values for facet in facets if facet.parameter == "language")
+    assert [(item.value, item.count) for item in languages] == [("en", 2), ("de", 1)]
+
+
 def test_searches_are_kept_under_a_name_listed_and_forgotten(shelf, client):
     ada = User.objects.get(username="ada")
     client.force_login(ada)
