@@ -1,7 +1,8 @@
-"""What a person changes about themselves: name, e-mail, access tokens."""
+"""What a person changes about themselves: name, e-mail addresses, access tokens."""
 
 from __future__ import annotations
 
+from allauth.account.views import email as allauth_email
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
@@ -9,48 +10,60 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
-from registry import tokens
+from registry import accounts, sealing, tokens
 from registry.forms import ProfileForm, TokenForm
 from registry.models import Namespace
 from registry.views.people import signed_in
 from web.errors import DomainError
 
+# Where a new secret lies, sealed, in the session between the form and the page that shows it.
+SHOWN_ONCE = "shown_once"
+SECRET_KEPT_S = 3600
+
 
 @login_required
 def profile(request: HttpRequest) -> HttpResponse:
-    """Name to show and e-mail."""
+    """Name to show; addresses are shown, and changed on a page of their own."""
     user = signed_in(request)
     own = Namespace.objects.filter(name=user.username).first()
-    said = {"full_name": own.full_name if own else "", "email": user.email}
-    form = ProfileForm(request.POST or None, initial=said)
+    form = ProfileForm(request.POST or None, initial={"full_name": own.full_name if own else ""})
     if request.method == "POST" and form.is_valid():
-        user.email = form.cleaned_data["email"]
-        user.save(update_fields=["email"])
         if own:
             own.full_name = form.cleaned_data["full_name"].strip()
             own.save(update_fields=["full_name"])
         messages.success(request, "Saved.")
         return redirect("profile")
-    return render(request, "registry/profile.html", {"form": form}, status=400 if form.errors else 200)
+    context = {"form": form, "addresses": accounts.addresses_of(user)}
+    return render(request, "registry/profile.html", context, status=400 if form.errors else 200)
+
+
+@login_required
+def email_addresses(request: HttpRequest) -> HttpResponse:
+    """allauth's page of them, which asks for the password before it changes any."""
+    accounts.addresses_of(signed_in(request))
+    answer: HttpResponse = allauth_email(request)
+    return answer
 
 
 @login_required
 @never_cache
 def access_tokens(request: HttpRequest) -> HttpResponse:
-    """A person's tokens. A new one's secret is on the answer to the form, and nowhere else again."""
+    """A person's tokens. A new one's secret is on the page that the form leads to, and nowhere else again."""
     user = signed_in(request)
     form = TokenForm(request.POST or None)
-    secret = ""
     if request.method == "POST" and form.is_valid():
         try:
             _, secret = tokens.issue_token(user=user, **form.cleaned_data)
         except DomainError as error:
             form.add_error(next((key for key in error.fields if key in form.fields), None), error.message)
         else:
-            form = TokenForm()
+            # To another page, so that loading it again makes no second token.
+            request.session[SHOWN_ONCE] = sealing.seal(secret, purpose=SHOWN_ONCE)
+            return redirect("tokens")
+    sealed = request.session.pop(SHOWN_ONCE, "") if request.method == "GET" else ""
     context = {
         "form": form,
-        "secret": secret,
+        "secret": sealing.unseal(sealed, purpose=SHOWN_ONCE, kept_s=SECRET_KEPT_S) if sealed else "",
         "tokens": tokens.tokens_of(user)[:200],
         "limits": tokens.possible_limits(user),
         "site": request.build_absolute_uri("/").rstrip("/"),
