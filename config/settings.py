@@ -117,6 +117,7 @@ TEMPLATES = [
 ]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en-gb"
+LOCALE_PATHS = [ROOT / "locale"]  # what django-allauth says, in our words
 TIME_ZONE = "UTC"
 USE_TZ = True
 TEST_RUNNER = "django.test.runner.DiscoverRunner"
@@ -317,9 +318,12 @@ LOGIN_REDIRECT_URL = "/"
 ACCOUNT_LOGOUT_REDIRECT_URL = "/"
 ACCOUNT_LOGIN_METHODS = {"username", "email"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "email", "password1*", "password2*"]
+ACCOUNT_FORMS = {"add_email": "registry.account_forms.AddAddressForm"}
+ACCOUNT_EMAIL_SUBJECT_PREFIX = "[LoRA Commons] "
 ACCOUNT_EMAIL_VERIFICATION = env.str("ACCOUNT_EMAIL_VERIFICATION", "none")
 ACCOUNT_ADAPTER = "registry.accounts.AccountAdapter"
 # What a change of sign-in asks for; not a code by mail, which whoever found the mailbox open has as well.
+ACCOUNT_REAUTHENTICATION_REQUIRED = True
 ACCOUNT_REAUTHENTICATION_METHODS = {"password", "mfa"}
 # Failures are counted by address and by account; a browser that signed in to the account before has a count of its
 # own (`registry.accounts`), so nobody is locked out by strangers. Forms that send mail are counted as well.

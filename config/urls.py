@@ -1,7 +1,10 @@
 from django.contrib import admin
 from django.urls import include, path
 
+from registry.views import settings
+
 urlpatterns = [
+    path("accounts/email/", settings.email_addresses, name="account_email"),  # before allauth's own
     path("accounts/", include("allauth.urls")),
     path("admin/", admin.site.urls),
     path("api/", include("web.urls")),

@@ -6,6 +6,8 @@ import secrets
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.models import EmailAddress
+from allauth.core import context
 from django import forms
 from django.conf import settings
 from django.db import transaction
@@ -54,6 +56,14 @@ def create_account(*, username: str, password: str | None, email: str = "", is_s
     )
     open_namespace(user)
     return user
+
+
+@transaction.atomic
+def addresses_of(user: User) -> list[EmailAddress]:
+    """A person's e-mail addresses, the primary one first; also of accounts that a command made, which have but a field."""
+    if user.email and not EmailAddress.objects.filter(user=user, email__iexact=user.email).exists():
+        EmailAddress.objects.create(user=user, email=user.email.lower()).set_as_primary(conditional=True)
+    return list(EmailAddress.objects.filter(user=user).order_by("-primary", "email"))
 
 
 def block(person: User, *, moderator: User | None) -> None:
@@ -112,12 +122,19 @@ class AccountAdapter(DefaultAccountAdapter):
         is_known = User.objects.filter(is_theirs, pk=known.partition(":")[0]).exists() if login else False
         return f"{key}:{known}" if is_known else key
 
+    def is_reauthentication_required(self, *, app: str, **kwargs: Any) -> bool:
+        """Also of addresses and passwords; not of those who have nothing to show, since another server signs them in."""
+        if app == "allauth.account" and not self.get_reauthentication_methods(context.request.user):
+            return False
+        return bool(super().is_reauthentication_required(app=app, **kwargs))
+
     def clean_username(self, username: str, shallow: bool = False) -> str:
-        username = super().clean_username(username, shallow=shallow)
+        # First: our rule is the narrower one, and says what is allowed here.
         try:
             check_namespace_name(username)
         except InvalidName as error:
             raise forms.ValidationError(error.message) from error
+        username = super().clean_username(username, shallow=shallow)
         if not shallow and Namespace.objects.filter(name__iexact=username).exists():
             raise forms.ValidationError(NameTaken(username).message)
         return username

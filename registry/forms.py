@@ -250,12 +250,6 @@ class ProfileForm(forms.Form):
         max_length=200,
         widget=forms.TextInput(attrs={"autocomplete": "name"}),
     )
-    email = forms.EmailField(
-        label="E-mail",
-        required=False,
-        widget=forms.EmailInput(attrs={"autocomplete": "email"}),
-        help_text="Only to reset a forgotten password. Nobody sees it.",
-    )
 
 
 class ReportForm(forms.Form):

@@ -6,13 +6,18 @@ import json
 import re
 import threading
 from collections.abc import Iterator
+from gettext import GNUTranslations
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import allauth
 import pytest
+from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal import auth as totp
+from django.conf import settings as settings_of_site
 from django.core.management import call_command
 from django.test import Client
 
@@ -31,7 +36,7 @@ def sign_in(client: Client, login: str, password: str = PASSWORD, address: str =
 
 def was_checked(answer: Any) -> bool:
     """Whether the password was looked at, and not the question refused."""
-    return answer.status_code != 429 and "Too many failed login attempts" not in answer.content.decode()
+    return answer.status_code != 429 and "Too many wrong attempts" not in answer.content.decode()
 
 
 def is_in(client: Client) -> bool:
@@ -142,6 +147,97 @@ def test_a_person_turns_on_a_second_factor_by_the_pages():
     assert re.search(r"<textarea[^>]+>([^<]+)</textarea>", codes.content.decode())[1].split() == unused
     assert client.get("/accounts/2fa/webauthn/add/").status_code == 200
     assert "passkey_login" in Client().get("/accounts/login/").content.decode()
+
+
+def test_an_address_is_changed_after_the_password_and_the_old_one_signs_nobody_in(settings):
+    make_user("ada", email="old@example.org")
+    client = Client()
+    client.force_login(User.objects.get(username="ada"), backend="django.contrib.auth.backends.ModelBackend")
+    assert "old@example.org" in client.get("/settings").content.decode()
+    page = client.get("/accounts/email/").content.decode()
+    assert "E-mail addresses" in page
+    assert "This site sends no mail." in page
+    settings.EMAIL_HOST = "mail.example.org"
+    assert "This site sends no mail." not in client.get("/accounts/email/").content.decode()
+    asked = client.post("/accounts/email/", {"action_add": "", "email": "new@example.org"})
+    assert asked["Location"].startswith("/accounts/reauthenticate/")
+    assert EmailAddress.objects.get().primary
+    client.post(asked["Location"], {"password": PASSWORD})
+    client.post("/accounts/email/", {"action_add": "", "email": "new@example.org"})
+    client.post("/accounts/email/", {"action_primary": "", "email": "new@example.org"})
+    client.post("/accounts/email/", {"action_remove": "", "email": "old@example.org"})
+    assert User.objects.get(username="ada").email == "new@example.org"
+    other = Client()
+    sign_in(other, "old@example.org")
+    assert not is_in(other)
+    sign_in(other, "new@example.org")
+    assert is_in(other)
+
+
+def test_who_has_no_password_is_asked_for_none(client):
+    client.force_login(make_user("ada", password=None), backend="django.contrib.auth.backends.ModelBackend")
+    answer = client.post("/accounts/email/", {"action_add": "", "email": "ada@example.org"})
+    assert answer["Location"] == "/accounts/email/"
+    assert EmailAddress.objects.get().email == "ada@example.org"
+    assert client.get("/accounts/password/set/").status_code == 200
+
+
+def test_an_address_of_somebody_else_is_refused(client):
+    make_user("grace", email="grace@example.org")
+    make_user("ada")
+    sign_in(client, "ada")
+    answer = client.post("/accounts/email/", {"action_add": "", "email": "grace@example.org"})
+    assert "An account has this e-mail address already." in answer.content.decode()
+    client.post("/settings", {"full_name": "Ada", "email": "grace@example.org"})
+    assert User.objects.get(username="ada").email == ""
+    assert not EmailAddress.objects.exists()
+
+
+@pytest.mark.parametrize("name", ["a b", "a@b", "Äda"])
+def test_a_name_that_cannot_be_one_is_refused_in_the_words_of_the_hint(client, name):
+    fields = {"username": name, "password1": PASSWORD, "password2": PASSWORD}
+    page = client.post("/accounts/signup/", fields).content.decode()
+    assert "cannot be a name" in page
+    assert "Enter a valid username" not in page
+
+
+def test_what_the_library_says_is_said_in_our_words(mailoutbox):
+    make_user("ada", email="ada@example.org")
+    client = Client()
+    sign_in(client, "ada")
+    security = client.get("/accounts/2fa/").content.decode()
+    assert "<h1>Second factor</h1>" in " ".join(security.replace("\n", "").split()).replace(
+        "> ", ">"
+    ).replace(" <", "<")
+    assert "Passkeys" in security
+    assert 'aria-label="Settings"' in security
+    assert (
+        "Ask for your link"
+        in client.post(
+            "/accounts/password/reset/", {"email": "ada@example.org"}, follow=True
+        ).content.decode()
+    )
+    assert mailoutbox[0].subject == "[LoRA Commons] Set a new password"
+    assert "testserver!" not in mailoutbox[0].body
+    assert mailoutbox[0].body.count("LoRA Commons") == 1
+
+
+def test_our_words_are_compiled_and_for_sentences_that_the_library_still_says():
+    folder = Path(settings_of_site.LOCALE_PATHS[0]) / "en_GB" / "LC_MESSAGES"
+    ours = msgids((folder / "django.po").read_text())
+    theirs = msgids(
+        (Path(allauth.__file__).parent / "locale" / "de" / "LC_MESSAGES" / "django.po").read_text()
+    )
+    assert ours <= theirs
+    with (folder / "django.mo").open("rb") as compiled:
+        known = GNUTranslations(compiled)
+    assert all(known.gettext(text) != text or known.ngettext(text, text, 1) != text for text in ours)
+
+
+def msgids(catalogue: str) -> set[str]:
+    """The texts that a .po file translates, without its head."""
+    found = re.findall(r'^msgid ((?:".*"\n)+)', catalogue, re.MULTILINE)
+    return {"".join(json.loads(line) for line in text.splitlines()) for text in found} - {""}
 
 
 def test_a_person_ends_their_other_sessions():

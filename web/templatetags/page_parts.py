@@ -6,6 +6,7 @@ import html
 from typing import Any
 
 from django import template
+from django.conf import settings
 from django.template.loader import render_to_string
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
@@ -18,6 +19,12 @@ _MARK = [
     ("plus", 0.25), ("plus", 1.0), ("plus", 0.6),
     ("minus", 0.5), ("plus", 0.75), ("plus", 1.0),
 ]  # fmt: skip
+
+
+@register.simple_tag
+def sends_mail() -> bool:
+    """Whether mail leaves this site; without a mail server it is written to the log."""
+    return bool(settings.EMAIL_HOST)
 
 
 @register.simple_tag
