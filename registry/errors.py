@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from web.errors import DomainError
 
@@ -12,7 +13,8 @@ from web.errors import DomainError
 class Problem:
     """One thing wrong with an upload: in which file, at which key or tensor, what was found and expected.
 
-    `message` is the sentence for the uploader; the other parts let a page or a script point at the place.
+    `message` is the sentence for the uploader; the other parts let a page or a script point at the place. `times` is
+    how often it is wrong: the one sentence about all that are not listed stands for many.
     """
 
     file: str
@@ -20,8 +22,9 @@ class Problem:
     where: str = ""
     found: str = ""
     expected: str = ""
+    times: int = 1
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
@@ -35,8 +38,8 @@ class InspectionRefused(DomainError):
         fields: dict[str, list[str]] = {}
         for problem in self.problems:
             fields.setdefault(problem.file or "files", []).append(problem.message)
-        more = len(self.problems) - 1
-        rest = "" if not more else f" (and {more} more problem{'s' if more > 1 else ''})"
+        more = sum(problem.times for problem in self.problems) - 1
+        rest = "" if not more else f" (and {more:,} more problem{'s' if more > 1 else ''})"
         super().__init__(self.problems[0].message + rest, fields=fields)
 
 

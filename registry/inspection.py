@@ -55,12 +55,14 @@ def inspect_folder(
     files: Mapping[str, Path],
     base: Matrices | None = None,
     *,
+    base_name: str = "",
     workspace: Path | None = None,
     may_be_unfinished: bool = False,
 ) -> Inspection:
     """Inspect an adapter's files, {name in the adapter: path of the bytes}.
 
-    `base` has the sizes of the base model's matrices where it is known; without it the fit stays unchecked. An
+    `base` has the sizes of the base model's matrices where it is known, `base_name` is what refusals call it; without
+    it the fit stays unchecked. An
     `adapter_model.bin` is converted into `workspace` (its own folder if none is given), which the caller cleans up.
     With `may_be_unfinished` config and weights may be missing: what is there is held to the rules, and a result
     without facts cannot be composed.
@@ -82,7 +84,9 @@ def inspect_folder(
             result[WEIGHTS] = _settle_weights(files, workspace, left_out)
         except InspectionRefused as error:
             problems += error.problems
-    tensors, weights, noted, bytes_facts = _weights_of(result, config, base, skip=WEIGHTS in pointers)
+    tensors, weights, noted, bytes_facts = _weights_of(
+        result, config, base, base_name=base_name, skip=WEIGHTS in pointers
+    )
     problems += noted
     if problems:
         raise InspectionRefused(problems)
@@ -205,7 +209,12 @@ def _contents(path: Path, file: str) -> str:
 
 
 def _weights_of(
-    files: Mapping[str, Path], config: AdapterConfig | None, base: Matrices | None, *, skip: bool
+    files: Mapping[str, Path],
+    config: AdapterConfig | None,
+    base: Matrices | None,
+    *,
+    base_name: str,
+    skip: bool,
 ) -> tuple[list[TensorInfo], Weights, list[Problem], ByteFacts | None]:
     problems = Problems()
     if WEIGHTS not in files or skip:
@@ -218,7 +227,7 @@ def _weights_of(
     if config is not None:
         check_against_config(weights, config, problems)
         if base is not None and not _ignores_base(config):
-            check_against_base(weights, base, config.task_type, problems)
+            check_against_base(weights, base, config.task_type, problems, base_name=base_name)
     facts = read_bytes(files[WEIGHTS], tensors)
     note_not_finite(facts, problems)
     return tensors, weights, problems.with_counts(), facts

@@ -23,7 +23,7 @@ _MAX_LABEL = 500
 class Report:
     """What publishing these files would do. With `problems` it would be refused."""
 
-    problems: list[dict[str, str]]
+    problems: list[dict[str, Any]]
     warnings: list[str] = field(default_factory=list)
     left_out: list[dict[str, str]] = field(default_factory=list)
     files: list[dict[str, Any]] = field(default_factory=list)
@@ -111,7 +111,11 @@ def prepare(
         base, label = resolve_base(base_model, *_labels_in(files), fallback)
         matrices = (base.sizes() or None) if base else None
         found = inspection.inspect_folder(
-            files, matrices, workspace=Path(workspace), may_be_unfinished=may_be_unfinished
+            files,
+            matrices,
+            base_name=base.name if base else "",
+            workspace=Path(workspace),
+            may_be_unfinished=may_be_unfinished,
         )
         reason = found.composable_reason or why_unchecked(base, found.base_fit)
         yield Prepared(found=found, base_model=base, base_model_label=label, composable_reason=reason)

@@ -460,7 +460,7 @@ def _compare_facts(
     problems = weights_check.Problems()
     weights = weights_check.sort_tensors(tensors, weights_check.Problems())
     all_compared, without_head = weights_check.check_against_base(
-        weights, matrices, facts.get("task_type"), problems
+        weights, matrices, facts.get("task_type"), problems, base_name=base.name
     )
     if problems:
         return Revision.BaseFit.DIFFERS, problems[0].message

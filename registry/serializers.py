@@ -243,6 +243,9 @@ class ProblemSerializer(serializers.Serializer):
     where = serializers.CharField(help_text="Key or tensor.")
     found = serializers.CharField()
     expected = serializers.CharField()
+    times = serializers.IntegerField(
+        help_text="More than 1 where one sentence stands for many that are not listed."
+    )
 
 
 class LeftOutSerializer(serializers.Serializer):

@@ -35,6 +35,10 @@ CHUNK_BYTES = 512 * 1024
 MAX_READERS = 4
 BYTES_PER_READER = 32 * CHUNK_BYTES
 SHOWN_PER_KIND = 5
+OF_MATRICES = frozenset({
+    "A without B", "Not targeted", "Not two-dimensional", "Other rank", "DoRA without magnitude",
+    "Not in the base model", "Does not fit the base model",
+})  # fmt: skip
 EMBEDDING_NAMES = frozenset(
     {"embed_tokens", "lm_head", "wte", "wpe", "shared", "word_embeddings", "embed_in", "embed_out"}
 )
@@ -118,14 +122,22 @@ class Problems(list[Problem]):
 
     def with_counts(self) -> list[Problem]:
         """Everything noted, with one line for each kind that says how many more there are."""
-        more = [
+        rest = [
             Problem(
-                file=WEIGHTS, message=f"{kind}: {count - SHOWN_PER_KIND:,} more tensors of the same kind."
+                file=WEIGHTS,
+                message=f"{kind}: {more:,} more {_things(kind, more)}.",
+                times=more,
             )
             for kind, count in self._counts.items()
-            if count > SHOWN_PER_KIND
+            if (more := count - SHOWN_PER_KIND) > 0
         ]
-        return [*self, *more]
+        return [*self, *rest]
+
+
+def _things(kind: str, number: int) -> str:
+    """What a kind of problem is counted by: an A and a B are one matrix of the adapter."""
+    one, many = ("matrix", "matrices") if kind in OF_MATRICES else ("tensor", "tensors")
+    return one if number == 1 else many
 
 
 def sort_tensors(tensors: Iterable[TensorInfo], problems: Problems) -> Weights:
@@ -364,7 +376,7 @@ def _is_declared(tensor: TensorInfo, weights: Weights, config: AdapterConfig) ->
 
 
 def check_against_base(
-    weights: Weights, base: Matrices, task_type: str | None, problems: Problems
+    weights: Weights, base: Matrices, task_type: str | None, problems: Problems, *, base_name: str = ""
 ) -> tuple[bool, str]:
     """Compare every linear pair with the base's matrix of the same path.
 
@@ -380,10 +392,10 @@ def check_against_base(
         if found is None:
             excuse = _why_not_in_base(pair.path, task_type)
             if not excuse:
-                _note_missing(pair, base, problems)
+                _note_missing(pair, base, problems, base_name)
             all_compared, reason = False, reason or excuse
         elif pair.is_linear and (pair.a.shape[1], pair.b.shape[0]) != tuple(found):
-            _note_misfit(pair, found, problems)
+            _note_misfit(pair, found, problems, base_name)
     return all_compared, reason
 
 
@@ -426,20 +438,20 @@ def _renamed(path: str) -> str:
     return path.replace("vision_tower.vision_model.", "vision_tower.")
 
 
-def _note_missing(pair: Pair, base: Matrices, problems: Problems) -> None:
+def _note_missing(pair: Pair, base: Matrices, problems: Problems, base_name: str) -> None:
     last = pair.path.rpartition(".")[2]
     same = next((name for name in base if name.rpartition(".")[2] == last), None)
     hint = f" (it has {same}, for one)" if same else f" (it has no {last} at all)"
     problems.note(
         "Not in the base model",
         f"{PREFIX}{pair.path}",
-        f"The base model has no matrix {pair.path}{hint}. Choose the base model that this was trained on.",
+        f"The base model{_named(base_name)} has no matrix {pair.path}{hint}. Choose the base model that this was trained on.",
         found=pair.path,
         expected="a matrix of the base model",
     )
 
 
-def _note_misfit(pair: Pair, found: tuple[int, int], problems: Problems) -> None:
+def _note_misfit(pair: Pair, found: tuple[int, int], problems: Problems, base_name: str) -> None:
     assert pair.a is not None
     assert pair.b is not None
     ours = (pair.a.shape[1], pair.b.shape[0])
@@ -447,11 +459,15 @@ def _note_misfit(pair: Pair, found: tuple[int, int], problems: Problems) -> None
     problems.note(
         "Does not fit the base model",
         pair.a.name,
-        f"{pair.path}: these weights are for a matrix of {ours[0]} in, {ours[1]} out; the base model's has "
+        f"{pair.path}: these weights are for a matrix of {ours[0]} in, {ours[1]} out; the one of the base model{_named(base_name)} has "
         f"{found[0]} in, {found[1]} out{hint}. Choose the base model that this was trained on.",
         found=f"{ours[0]} in, {ours[1]} out",
         expected=f"{found[0]} in, {found[1]} out",
     )
+
+
+def _named(base_name: str) -> str:
+    return f" {base_name}" if base_name else ""
 
 
 def read_bytes(path: Path, tensors: Sequence[TensorInfo]) -> ByteFacts:

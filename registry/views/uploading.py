@@ -83,7 +83,7 @@ def upload_check(request: HttpRequest) -> JsonResponse:
             base_model=request.POST.get("base_model", ""),
         )
     except DomainError as error:
-        return JsonResponse({"problems": [{"file": "", "message": error.message}]})
+        return JsonResponse(_problem_answer([Problem(file="", message=error.message)]))
     return JsonResponse(
         {
             "problems": report.problems,
@@ -169,6 +169,7 @@ def _context(request: HttpRequest, form: UploadForm, problems: list[Problem] | N
     return {
         "form": form,
         "problems": problems or [],
+        "problem_count": sum(problem.times for problem in problems or []),
         "base_models": BaseModel.objects.values_list("name", flat=True),
         "tasks": task_sets.names_of(tasks_shown_to(request.user).order_by("title")[:500]),
         "max_bytes": settings.MAX_ADAPTER_BYTES,

@@ -173,7 +173,26 @@ def test_more_than_five_problems_of_a_kind_are_counted(tmp_path):
     base = {f"layers.{number}.q": (8, 6) for number in range(9)}
     messages = refusals(make_adapter(tmp_path, base_matrices=base, r=4), base)
     assert len(messages) == 6
-    assert "4 more tensors of the same kind" in messages[-1]
+    assert messages[-1] == "Other rank: 4 more matrices."
+
+
+def test_a_refusal_counts_also_what_it_does_not_list(tmp_path):
+    base = {f"layers.{number}.q": (8, 6) for number in range(9)}
+    with pytest.raises(InspectionRefused) as caught:
+        inspect(make_adapter(tmp_path, base_matrices=base, r=4), base)
+    assert "(and 8 more problems)" in caught.value.message
+    assert caught.value.problems[-1].as_dict()["times"] == 4
+
+
+def test_a_refusal_names_the_base_model_that_was_compared_with(tmp_path):
+    folder = make_adapter(tmp_path)
+    for base, words in (
+        ({"layers.0.q": (4, 4)}, "The base model demo/other has no matrix"),
+        ({name: (1, 1) for name in TINY_MATRICES}, "the one of the base model demo/other has 1 in, 1 out"),
+    ):
+        with pytest.raises(InspectionRefused) as caught:
+            inspect_folder(files_of(folder), base, base_name="demo/other")
+        assert words in caught.value.message
 
 
 # --- Weights --------------------------------------------------------------------------------------------------
@@ -373,7 +392,7 @@ def test_a_missing_or_local_base_model_is_kept_and_asked_about(tmp_path, label, 
 def test_other_sizes_than_the_bases_are_refused_with_both(tmp_path):
     base = {**TINY_MATRICES, "encoder.block.0.layer.0.SelfAttention.q": (16, 6)}
     assert refusals(make_adapter(tmp_path), base) == [
-        "encoder.block.0.layer.0.SelfAttention.q: these weights are for a matrix of 8 in, 6 out; the base model's has "
+        "encoder.block.0.layer.0.SelfAttention.q: these weights are for a matrix of 8 in, 6 out; the one of the base model has "
         "16 in, 6 out. Choose the base model that this was trained on."
     ]
 

@@ -501,6 +501,12 @@ def test_a_bad_name_is_said_beside_the_field(signed_in: Client, tmp_path: Path):
     assert "only letters" in response.json()["fields"]["name"][0]
 
 
+def test_a_bad_field_alone_is_said_above_the_form_too(signed_in: Client, tmp_path: Path):
+    page = text(signed_in.post("/upload", {"namespace": "alice", "name": ""}))
+    assert "Nothing was published." in page
+    assert "Choose the files again." in page
+
+
 def test_an_upload_without_files_is_refused_in_words(signed_in: Client):
     sent = {"namespace": "alice", "name": "colour", "visibility": "public"}
     assert "Choose the files of the adapter" in text(signed_in.post("/upload", sent))

@@ -105,6 +105,18 @@
   const asName = (text) => text.replace(/[^A-Za-z0-9._-]+/g, "-").replace(/-{2,}/g, "-").replace(/\.{2,}/g, ".").replace(/^[-.]+|[-.]+$/g, "").slice(0, 96);
   const get = (path) => (files.find((one) => one.path === path && !one.why) || {}).file;
 
+  // Why publishing would refuse a kept file for its name; the server has the same rules.
+  const whyRefused = (path) => {
+    if (/[^ -~]/.test(path)) return "Use plain ASCII letters, digits and signs in file names.";
+    if (path.length > 255) return "A file name may have 255 bytes. Shorten it.";
+    if (path.split("/").some((part) => part.toLowerCase() === ".git")) return "Leave git’s own files out.";
+    const folded = (text) => text.toLowerCase().split("/").map((part) => part.replace(/[. ]+$/, "")).join("/");
+    const twin = files.find((one) => !one.why && one.path !== path && folded(one.path) === folded(path));
+    return twin ? `${twin.path} is the same name on many systems. Keep one of the two.` : "";
+  };
+  const refused = () => files.filter(({ path, why }) => !why && whyRefused(path))
+    .map(({ path }) => `“${path}” cannot be published under this name. ${whyRefused(path)}`);
+
   const what = (path) => ({
     [CONFIG]: "read: how the weights are used",
     [WEIGHTS]: "checked and kept",
@@ -114,7 +126,7 @@
 
   const showFiles = () => {
     const rows = files.slice(0, 40).map(({ path, file, why }) => node("tr", why ? { class: "out" } : {},
-      node("td", {}, path), node("td", { class: "num" }, size(file.size)), node("td", {}, why || what(path))));
+      node("td", {}, path), node("td", { class: "num" }, size(file.size)), node("td", {}, why || (whyRefused(path) ? `refused for its name: ${whyRefused(path)}` : what(path)))));
     document.getElementById("chosen-files").replaceChildren(...rows);
     const kept = files.filter(({ why }) => !why);
     const total = kept.reduce((sum, { file }) => sum + file.size, 0);
@@ -250,8 +262,10 @@
     const defaults = report.defaults || {};
     for (const name of ["description", "license", "task"]) prefill(name, defaults[name]);
     if (report.base_model && !typed.has("base_model")) field("base_model").value = report.base_model;
+    problems.push(...refused());
     if (problems.length) {
-      parts.push(notice("error", problems.length === 1 ? "One thing to put right" : `${problems.length} things to put right`, problems));
+      const count = refused().length + (report.problems || []).reduce((sum, { times }) => sum + times, 0);
+      parts.push(notice("error", count === 1 ? "One thing to put right" : `${count.toLocaleString("en-GB")} things to put right`, problems));
     } else if (later) {
       parts.push(notice("", "The config is fine", ["The weights are checked once they are here."]));
     } else if (report.is_composable) {
@@ -313,6 +327,7 @@
     if (!kept.length) return showProblems(["Choose the files of the adapter first: adapter_config.json and adapter_model.safetensors."]);
     if (total > Number(form.dataset.maxBytes)) return showProblems([`The files have ${size(total)}; an adapter may have ${size(Number(form.dataset.maxBytes))}.`]);
     if (kept.length > Number(form.dataset.maxFiles)) return showProblems([`There are ${kept.length} files; an adapter may have ${form.dataset.maxFiles}. Choose only the adapter’s own.`]);
+    if (refused().length) return showProblems(refused());
     showProblems([]);
 
     const body = new FormData(form);
@@ -342,6 +357,7 @@
       if (!sentences.length && !Object.keys(fields).length) {
         sentences.push(request.status === 413 ? "The files are larger than this server takes." : `The server answered ${request.status}. What you typed is still here; try again.`);
       }
+      if ((answer.problems || []).length) document.getElementById("verdict").replaceChildren();
       showProblems(sentences);
       showFieldErrors(fields);
     });
