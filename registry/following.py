@@ -35,6 +35,14 @@ def marks(person: Person, adapter: Adapter) -> dict[str, bool]:
     return {"is_liked": is_liked, "is_followed": is_followed}
 
 
+def followed_by(user: User) -> QuerySet[Follow]:
+    """What `user` follows and what is still there for them to see."""
+    is_there = Q(adapter__in=Adapter.objects.visible_to(user)) | Q(
+        namespace__isnull=False, namespace__deleted_at=None
+    )
+    return Follow.objects.filter(is_there, user=user).select_related("adapter__namespace", "namespace")
+
+
 def news_for(user: User) -> QuerySet[Revision]:
     """Versions of what `user` follows and may still see, newest first."""
     mine = Follow.objects.filter(user=user)

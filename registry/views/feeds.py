@@ -25,7 +25,8 @@ ENTRIES = 30
 @require_safe
 def modules_feed(request: HttpRequest) -> HttpResponse:
     """The newest adapters of a search, by the parameters of the list."""
-    query = replace(AdapterQuery.parse(request.GET), sort="new", cursor="", limit=ENTRIES)
+    asked = AdapterQuery.parse(request.GET)
+    query = replace(asked, sort="new", cursor="", limit=ENTRIES)
     found = search.find(query, person=None)
     words = ", ".join(
         query.as_url_params()[name] for name in query.as_url_params() if name not in {"sort", "limit"}
@@ -33,7 +34,9 @@ def modules_feed(request: HttpRequest) -> HttpResponse:
     heads = [adapter.head for adapter in found.items if adapter.head is not None]
     for head, adapter in zip(heads, [item for item in found.items if item.head is not None], strict=True):
         head.adapter = adapter
-    return _feed(request, f"New LoRA modules{f': {words}' if words else ''}", "/modules", heads)
+    # The search is in the feed's id as well: a reader takes two feeds with one id for the same.
+    path = "/modules" + (f"?{asked.url_with()}" if asked.url_with() else "")
+    return _feed(request, f"New LoRA modules{f': {words}' if words else ''}", path, heads)
 
 
 @require_safe
@@ -61,7 +64,7 @@ def adapter_feed(request: HttpRequest, namespace: str, name: str) -> HttpRespons
 def followed(request: HttpRequest) -> HttpResponse:
     """What is new of what somebody follows."""
     news = list(following.news_for(signed_in(request))[:ENTRIES])
-    follows = signed_in(request).follows.select_related("adapter__namespace", "namespace")
+    follows = following.followed_by(signed_in(request))
     return render(request, "registry/following.html", {"news": news, "follows": follows})
 
 

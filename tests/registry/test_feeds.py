@@ -6,6 +6,7 @@ import pytest
 from django.test import Client
 
 from registry import following
+from registry.models import Adapter
 from tests.factories import make_adapter, make_user, namespace_of
 
 pytestmark = pytest.mark.django_db
@@ -28,6 +29,26 @@ def test_feeds_tell_of_public_versions_and_of_nothing_private():
     assert titles("/ada/seen/feed.atom") == ["ada/seen: Upload"]
     assert titles("/modules/feed.atom?language=de") == ["ada/seen: Upload"]
     assert titles("/modules/feed.atom?language=fr") == []
+
+
+def test_two_searches_have_feeds_of_their_own():
+    ids = set()
+    for query in ("?language=de", "?language=fr", ""):
+        feed = ElementTree.fromstring(Client().get(f"/modules/feed.atom{query}").content)
+        assert feed.find(f"{ATOM}link[@rel='alternate']").get("href") == f"http://testserver/modules{query}"
+        ids.add(feed.findtext(f"{ATOM}id"))
+    assert len(ids) == 3
+
+
+def test_what_is_gone_is_no_longer_shown_as_followed(client: Client):
+    gone, bob = make_adapter("gone", facts={"rank": 4}), make_user("bob")
+    following.follow(user=bob, adapter=gone)
+    client.force_login(bob)
+    assert gone.full_name in client.get("/settings/following").content.decode()
+    Adapter.objects.update(visibility="private")
+    page = client.get("/settings/following").content.decode()
+    assert gone.full_name not in page
+    assert "You follow nothing yet" in page
 
 
 def test_feeds_of_nothing_are_not_found_and_of_bad_searches_refused():
