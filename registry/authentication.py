@@ -44,6 +44,7 @@ class ReadOrSignedIn(BasePermission):
     """
 
     message = "Sign in or send a token to do this."
+    reading_is_open = True
 
     def has_permission(self, request: Request, view: object) -> bool:
         if request.method in SAFE_METHODS:
@@ -62,6 +63,8 @@ class ReadOrSignedIn(BasePermission):
 
 class SignedIn(ReadOrSignedIn):
     """Also reading needs an account, and a token that is good for all of it."""
+
+    reading_is_open = False
 
     def has_permission(self, request: Request, view: object) -> bool:
         if not (request.user and request.user.is_authenticated):

@@ -83,10 +83,13 @@ def reference() -> Reference:
                 name = (spec.get("tags") or ["other"])[0]
                 group = groups.setdefault(name, Group(name, slugify(name)))
                 group.operations.append(_operation(path, method, spec, components))
-    shapes = [
-        Shape(name, spec.get("description", ""), _fields(spec)) for name, spec in sorted(components.items())
-    ]
-    return Reference(list(groups.values()), [shape for shape in shapes if shape.fields])
+    shapes = [Shape(name, _about(spec), _fields(spec)) for name, spec in sorted(components.items())]
+    return Reference(list(groups.values()), [shape for shape in shapes if shape.fields or shape.about])
+
+
+def _about(spec: dict[str, Any]) -> str:
+    """What a shape is; of a choice between values, which they are. What DRF says of them is a list in Markdown."""
+    return f"{words(spec).capitalize()}." if "enum" in spec else spec.get("description", "")
 
 
 def _operation(path: str, method: str, spec: dict[str, Any], components: dict[str, Any]) -> Operation:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.openapi import AutoSchema
 from rest_framework import serializers
+from rest_framework.permissions import SAFE_METHODS
 
 _MEANING = {
     400: "The request is refused; the message says why and what to do.",
@@ -41,6 +43,17 @@ def refusals(*statuses: int) -> dict[int, Any]:
         status: OpenApiResponse(ErrorSerializer, description=_MEANING[status])
         for status in sorted({*statuses, 429})
     }
+
+
+class Schema(AutoSchema):
+    """Says of every call by whom it may be made: drf-spectacular knows its own permissions only."""
+
+    def get_auth(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = super().get_auth()
+        is_open = all(getattr(rule, "reading_is_open", False) for rule in self.view.get_permissions())
+        if self.method in SAFE_METHODS and is_open and {} not in found:
+            found.append({})
+        return found
 
 
 class BearerScheme(OpenApiAuthenticationExtension):

@@ -18,9 +18,14 @@ def test_every_call_of_the_schema_is_there_with_what_it_takes_and_gives():
     asked = calls["POST", "/api/v1/compositions/"]
     assert {"examples", "pinned", "excluded", "dry_run"} <= {field.name for field in asked.body}
     assert asked.needs_account
+    assert not calls["GET", "/api/v1/adapters/"].needs_account
+    assert calls["GET", "/api/v1/imports/"].needs_account
     assert "201" in {answer.status for answer in asked.answers}
     shapes = {shape.name for shape in reference().shapes}
     named = {answer.shape for call in calls.values() for answer in call.answers if answer.shape}
+    fields = [*asked.body, *(field for shape in reference().shapes for field in shape.fields)]
+    fields += [field for call in calls.values() for field in (*call.parameters, *call.body)]
+    named |= {field.shape for field in fields if field.shape}
     assert named <= shapes, "a link that leads nowhere"
 
 
