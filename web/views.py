@@ -13,7 +13,7 @@ from django.db import connection
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponsePermanentRedirect, JsonResponse
 from django.shortcuts import redirect, render
 from django.templatetags.static import static
-from django.urls import Resolver404, resolve
+from django.urls import Resolver404, resolve, reverse
 from django.utils.encoding import iri_to_uri
 from django.utils.http import escape_leading_slashes
 
@@ -124,12 +124,12 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def too_many_requests(request: HttpRequest) -> HttpResponse:
-    """For forms that are counted; the longest that somebody who is no machine has to wait."""
-    error = DomainError("Too many attempts. Wait five minutes, then try again.")
-    error.code, error.status = "too_many_requests", 429
-    response = answer_error(request, error)
-    response["Retry-After"] = "300"
-    return response
+    """For forms that are counted (ACCOUNT_RATE_LIMITS); the longest that somebody who is no machine has to wait."""
+    by_the_hour = {reverse("account_signup"), reverse("account_reset_password")}
+    words, wait_s = ("an hour", 3600) if request.path in by_the_hour else ("five minutes", 300)
+    error = DomainError(f"Too many attempts. Wait {words}, then try again.")
+    error.code, error.status, error.retry_after_s = "too_many_requests", 429, wait_s
+    return answer_error(request, error)
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:

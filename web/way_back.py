@@ -7,12 +7,17 @@ from urllib.parse import urlsplit
 from django.http import HttpRequest
 from django.urls import Resolver404, resolve
 
+# Beginnings of addresses that are no page themselves.
+_NO_PAGES = frozenset({"/accounts", "/admin", "/api", "/organizations"})
+_FORMS = "/accounts/"  # below it every form is on the page that it is sent to
+
 
 def page_before(request: HttpRequest) -> str:
     """The page of ours from which this request came, else the nearest one above its address."""
     referrer = urlsplit(request.headers.get("Referer", ""))
     is_ours = referrer.scheme == request.scheme and referrer.netloc == request.get_host()
-    if is_ours and referrer.path != request.path and _is_ours(referrer.path):
+    is_another = referrer.path != request.path or request.path.startswith(_FORMS)
+    if is_ours and is_another and _is_ours(referrer.path):
         return referrer.path + (f"?{referrer.query}" if referrer.query else "")
     return page_above(request.path)
 
@@ -26,6 +31,8 @@ def page_above(path: str) -> str:
 
 def _is_ours(path: str) -> bool:
     """Whether there may be a page. `/settings/deliveries` looks like a module of somebody called settings, who cannot be."""
+    if path in _NO_PAGES:
+        return False
     try:
         route = resolve(path).route
     except Resolver404:

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.django_db
         ("/modules/saved", "/modules"),
         ("/lab/settings/members/bob", "/lab/settings"),
         ("/upload/check", "/upload"),
+        ("/accounts/2fa/", "/"),
         ("/", "/"),
     ],
 )

@@ -88,6 +88,18 @@ def shortest(value: float | None) -> str:
 
 
 @register.filter
+def fact(value: Any) -> str:
+    """A fact of a weight file, whatever it is: [4, 8] -> `4, 8`, 18432 -> `18,432`, 8.0 -> `8`; nothing -> `–`."""
+    if value is None or value in ([], ""):
+        return "–"
+    if isinstance(value, list):
+        return ", ".join(fact(item) for item in value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+@register.filter
 def duration(seconds: float | None) -> str:
     """75 -> `1 min 15 s`."""
     if seconds is None:
