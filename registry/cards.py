@@ -22,6 +22,8 @@ MAX_DEPTH = 16
 # CommonMark's own nesting is what makes hostile cards slow.
 _MAX_NESTING = 20
 _FENCE = re.compile(r"\A---[ \t]*\r?\n(?P<yaml>.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
+# A point of a task list, once it is HTML: "- [x] trained".
+_TASK = re.compile(r"(<li>\s*(?:<p>)?)\[([ xX])\] ")
 _TAGS = {
     "a", "abbr", "b", "blockquote", "br", "caption", "code", "dd", "del", "details", "div", "dl", "dt", "em", "h1",
     "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "kbd", "li", "ol", "p", "pre", "q", "s", "small", "span", "strong",
@@ -156,7 +158,7 @@ def render_card(text: str, *, file_address: str = "") -> Card:
 
 
 def render_markdown(text: str, *, file_address: str = "") -> str:
-    """CommonMark (with tables and strikethrough) as HTML that is safe to show on our pages."""
+    """CommonMark (with tables, strikethrough and task lists) as HTML that is safe to show on our pages."""
     import nh3
     from markdown_it import MarkdownIt
 
@@ -172,7 +174,7 @@ def render_markdown(text: str, *, file_address: str = "") -> str:
             return file_address + value.removeprefix("./") if not value.startswith("#") else value
         return value if element == "a" else None
 
-    return nh3.clean(
+    safe: str = nh3.clean(
         html,
         tags=_TAGS,
         attributes=_ATTRIBUTES,
@@ -182,6 +184,7 @@ def render_markdown(text: str, *, file_address: str = "") -> str:
         # A block wider than the screen scrolls; with this it does so by keys as well.
         set_tag_attribute_values={"pre": {"tabindex": "0"}},
     )
+    return _TASK.sub(lambda found: f"{found[1]}{'☐' if found[2] == ' ' else '☑'} ", safe)
 
 
 def _is_relative(address: str) -> bool:

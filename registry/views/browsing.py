@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST
 
 from registry import following, quotas, saved_searches, search
-from registry.models import Adapter, Namespace, SavedSearch, User
+from registry.models import Adapter, Namespace, SavedSearch, Task, User
 from registry.rights import is_member, may_write
 from registry.search import AdapterQuery, Facet
 from registry.views.hashes import is_hash
@@ -199,7 +199,7 @@ def _filters(query: AdapterQuery, facets: list[Facet]) -> list[Filter]:
     for name, value in query.as_url_params().items():
         if name in {"sort", "limit", "namespace"} and not (name == "namespace" and facets):
             continue
-        shown = labels.get((name, value.casefold()), value)
+        shown = labels.get((name, value.casefold())) or _title(name, value)
         words = {
             "q": f"“{shown}”",
             "composable": "composable" if value == "yes" else "not composable",
@@ -213,6 +213,13 @@ def _filters(query: AdapterQuery, facets: list[Facet]) -> list[Filter]:
         }.get(name, shown)
         filters.append(Filter(words, query.url_with(**{name: ""})))
     return filters
+
+
+def _title(name: str, value: str) -> str:
+    """A task by its title, as people know it; anything else as it stands in the address."""
+    if name not in {"task", "scored_on"}:
+        return value
+    return Task.objects.filter(slug=value).values_list("title", flat=True).first() or value
 
 
 def _in_words(days: str) -> str:

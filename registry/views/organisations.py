@@ -27,7 +27,7 @@ def organisation_new(request: HttpRequest) -> HttpResponse:
         except DomainError as error:
             form.add_error(next((key for key in error.fields if key in form.fields), None), error.message)
         else:
-            messages.success(request, f"{organisation.name} is founded. Ask people to join it.")
+            messages.success(request, f"{organisation.name} is there. Ask people to join it.")
             return redirect("organisation_settings", namespace=organisation.name)
     return render(
         request, "registry/organisation_new.html", {"form": form}, status=400 if form.errors else 200

@@ -118,3 +118,10 @@ def test_a_deeply_nested_card_ends_soon():
     render_card("> " * 5_000 + "x")
     render_card("[" * 20_000)
     render_card("*a_ " * 20_000)
+
+
+def test_a_task_list_shows_what_is_done():
+    html = render_card("- [x] trained\n- [ ] scored\n- [z] odd\n").html
+    assert "☑ trained" in html
+    assert "☐ scored" in html
+    assert "[z] odd" in html
