@@ -60,10 +60,16 @@ def create_account(*, username: str, password: str | None, email: str = "", is_s
 
 @transaction.atomic
 def addresses_of(user: User) -> list[EmailAddress]:
-    """A person's e-mail addresses, the primary one first; also of accounts that a command made, which have but a field."""
+    """A person's e-mail addresses, the primary one first; also of accounts that a command made, which have but a field.
+
+    One of them is always primary: allauth leaves the first that somebody adds without.
+    """
     if user.email and not EmailAddress.objects.filter(user=user, email__iexact=user.email).exists():
-        EmailAddress.objects.create(user=user, email=user.email.lower()).set_as_primary(conditional=True)
-    return list(EmailAddress.objects.filter(user=user).order_by("-primary", "email"))
+        EmailAddress.objects.create(user=user, email=user.email.lower())
+    addresses = list(EmailAddress.objects.filter(user=user).order_by("-primary", "-verified", "pk"))
+    if addresses and not addresses[0].primary:
+        addresses[0].set_as_primary(conditional=True)
+    return addresses
 
 
 def block(person: User, *, moderator: User | None) -> None:

@@ -179,6 +179,9 @@ def test_who_has_no_password_is_asked_for_none(client):
     answer = client.post("/accounts/email/", {"action_add": "", "email": "ada@example.org"})
     assert answer["Location"] == "/accounts/email/"
     assert EmailAddress.objects.get().email == "ada@example.org"
+    client.get("/accounts/email/")
+    assert EmailAddress.objects.get().primary
+    assert User.objects.get(username="ada").email == "ada@example.org"
     assert client.get("/accounts/password/set/").status_code == 200
 
 
