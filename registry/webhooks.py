@@ -89,7 +89,7 @@ def _check_url(url: str) -> None:
     if len(url) > 500 or not url.isprintable() or " " in url or not host or "@" in urlsplit(url).netloc:
         raise BadWebhook(
             "url",
-            "Give a web address without blanks and without a password in it, such as https://example.org/hook.",
+            "Give a whole web address, without blanks and without a password in it, such as https://example.org/hook.",
         )
     if origin in _trusted():
         return

@@ -95,9 +95,10 @@ def favicon(request: HttpRequest) -> HttpResponse:
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Where only a slash at the end is too much, the address without it."""
+    """Where only a slash at the end is too much, the page without it; scripts and the Hub's clients are not redirected."""
     bare = request.path.rstrip("/")
-    if isinstance(exception, Resolver404) and request.method in {"GET", "HEAD"} and bare != request.path:
+    is_page = request.method in {"GET", "HEAD"} and not request.path.startswith("/api/")
+    if isinstance(exception, Resolver404) and is_page and bare != request.path:
         with suppress(Resolver404):
             resolve(bare)
             query = request.META.get("QUERY_STRING", "")
