@@ -63,7 +63,7 @@ class WayBackMiddleware:
         response = self.get_response(request)
         if response.status_code == 405 and not response.streaming and not response.content:
             return self._refuse(request, response)
-        if request.method == "POST" and self._asks_to_sign_in(response):
+        if request.method == "POST" and self._asks_to_sign_in(request, response):
             if request.headers.get("Accept", "").startswith("application/json"):
                 return api_errors.json_error(
                     SignedOut("You are signed out. Sign in in another tab, then repeat this.")
@@ -73,10 +73,11 @@ class WayBackMiddleware:
             response["Location"] = f"{resolve_url(settings.LOGIN_URL)}?{back.urlencode(safe='/')}"
         return response
 
-    def _asks_to_sign_in(self, response: HttpResponse) -> bool:
+    def _asks_to_sign_in(self, request: HttpRequest, response: HttpResponse) -> bool:
+        """Whether it is the answer of `login_required`, which leads back to this very address."""
         address, _, query = response.headers.get("Location", "").partition("?")
         is_to_sign_in = response.status_code == 302 and address == resolve_url(settings.LOGIN_URL)
-        return is_to_sign_in and query.startswith(f"{REDIRECT_FIELD_NAME}=")
+        return is_to_sign_in and QueryDict(query).get(REDIRECT_FIELD_NAME) == request.get_full_path()
 
     def _refuse(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         allowed = response.headers.get("Allow", "")

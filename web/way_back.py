@@ -9,15 +9,15 @@ from django.urls import Resolver404, resolve
 
 # Beginnings of addresses that are no page themselves.
 _NO_PAGES = frozenset({"/accounts", "/admin", "/api", "/organizations"})
-_FORMS = "/accounts/"  # below it every form is on the page that it is sent to
 
 
 def page_before(request: HttpRequest) -> str:
     """The page of ours from which this request came, else the nearest one above its address."""
     referrer = urlsplit(request.headers.get("Referer", ""))
     is_ours = referrer.scheme == request.scheme and referrer.netloc == request.get_host()
-    is_another = referrer.path != request.path or request.path.startswith(_FORMS)
-    if is_ours and is_another and _is_ours(referrer.path):
+    # Many a form is sent to the address of the page that it is on; a page that was asked for does not lead back to itself.
+    leads_on = request.method == "POST" or referrer.path != request.path
+    if is_ours and leads_on and _is_ours(referrer.path):
         return referrer.path + (f"?{referrer.query}" if referrer.query else "")
     return page_above(request.path)
 

@@ -37,6 +37,8 @@ def test_a_guest_who_presses_a_button_comes_back_to_its_page_after_signing_in(cl
     assert elsewhere["Location"] == f"/accounts/login/?next={page}"
     listed = client.post(f"{page}/follow", headers={"Referer": "http://testserver/modules?q=a"})
     assert listed["Location"] == "/accounts/login/?next=/modules%3Fq%3Da"
+    same = client.post("/upload", headers={"Referer": "http://testserver/upload?name=a"})
+    assert same["Location"] == "/accounts/login/?next=/upload%3Fname%3Da"
     make_user("ada")
     fields = {"login": "ada", "password": "correct horse battery", "next": page}
     assert client.post("/accounts/login/", fields, follow=True).status_code == 200
