@@ -99,7 +99,9 @@ def test_what_the_base_model_cannot_take_is_refused_before_a_job_is_made(field: 
     long = Example("one " * (SEQ2SEQ_LIMIT + 1), "two")
     rows = {"examples": make_examples(5), "test_examples": make_examples(3)}
     rows[field] = [*rows[field], long]
-    request = jobs.CompositionRequest(owner=make_user(), base_model=model, **rows)
+    request = jobs.CompositionRequest(
+        owner=make_user(), base_model=model, examples=rows["examples"], test_examples=rows["test_examples"]
+    )
     with pytest.raises(FewShotProblem) as refused:
         jobs.request_composition(request)
     assert refused.value.fields == {

@@ -323,7 +323,7 @@ def test_a_data_set_with_a_name_is_a_tag():
 
 def test_the_list_tells_how_many_numbers_weights_hold_where_it_is_asked():
     made = make_adapter("a", owner=make_user("ada"))
-    Revision.objects.filter(pk=made.head_id).update(facts={"parameters": 64, "dtypes": ["F32"]})
+    Revision.objects.filter(adapter=made).update(facts={"parameters": 64, "dtypes": ["F32"]})
     [row] = get("/api/models?expand=downloads&expand=safetensors").json()
     assert row["safetensors"] == {"parameters": {"F32": 64}, "total": 64}
     assert "safetensors" not in get("/api/models").json()[0]
