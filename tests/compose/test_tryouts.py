@@ -17,6 +17,7 @@ from registry.models import BaseModelFile, User
 from tests.compose.factories import finish, make_composition
 from tests.conftest import ROOT
 from tests.factories import make_base_model, make_token, make_user
+from web.templatetags.formatting import size
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -256,6 +257,6 @@ def test_a_link_of_another_composition_opens_only_that_one(composed: Composition
 
 def test_the_page_of_limits_says_those_of_trying():
     page = Client().get("/docs/limits").content.decode()
-    assert f'<td class="num">{tryouts.MAX_TEXT_BYTES // 1024} KiB</td>' in page
+    assert f'<td class="num">{size(tryouts.MAX_TEXT_BYTES)}</td>' in page
     assert f'waiting for an answer</td><td class="num">{tryouts.MAX_UNFINISHED}</td>' in page
     assert f'in an hour</td><td class="num">{tryouts.MAX_AN_HOUR}</td>' in page
