@@ -83,6 +83,12 @@ class Bank:
     def size_bytes(self) -> int:
         return sum(stack.size_bytes for stack in self.stacks)
 
+    @property
+    def whole_dtype(self) -> torch.dtype:
+        """The float type in which whole changes are kept and mixed: what is multiplied in bfloat16 need not be more exact."""
+        dtypes = {target.a.dtype for target in self.targets.values()}
+        return torch.bfloat16 if dtypes == {torch.bfloat16} else torch.float32
+
     @cached_property
     def change_sizes(self) -> tuple[float, ...]:
         """Frobenius norm of each module's whole change to the base, at weight 1."""

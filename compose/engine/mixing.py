@@ -140,8 +140,10 @@ class Mixer:
             self._check_paper_mix()
             changes = _as_peft_does(self._bank, weights[0])
         else:
+            # One row for each group: 1 for the base's own matrix, then the modules' weights.
+            with_base = torch.cat([weights.new_ones(groups, 1), weights], dim=1).to(self._bank.whole_dtype)
             changes = {
-                path: _Weighted(target, weights, partial(self._dense_changes, path))
+                path: _Weighted(target, weights, with_base, partial(self._whole_matrices, path))
                 for path, target in self._bank.targets.items()
             }
         self._changes = {path: [(0, self._rows, groups, change)] for path, change in changes.items()}
@@ -153,15 +155,18 @@ class Mixer:
                 "Leave one of them out, or use the exact mix."
             )
 
-    def _dense_changes(self, path: str) -> Tensor | None:
-        """Every module's whole change to a matrix, (n, in * out) float32, as far as there is room for it."""
+    def _whole_matrices(self, path: str) -> Tensor | None:
+        """The base's matrix and every module's whole change to it, transposed, as far as there is room for them.
+
+        (1 + n, in * out), so that the matrices of any mixes are one product.
+        """
         if path not in self._dense:
-            target = self._bank.targets[path]
-            size = self._bank.size * target.in_features * target.out_features * 4
+            target, dtype = self._bank.targets[path], self._bank.whole_dtype
+            size = (1 + self._bank.size) * target.in_features * target.out_features * dtype.itemsize
             fits = self._base.device.type == "cpu" and size <= self._dense_room
             if fits:
                 self._dense_room -= size
-            self._dense[path] = _every_dense_change(target) if fits else None
+            self._dense[path] = _whole(self._layers[path], target, dtype) if fits else None
         return self._dense[path]
 
     def _run_changes(self, run: Run) -> dict[str, Change]:
@@ -240,23 +245,30 @@ def _runs(groups: Sequence[tuple[Mix, int]], device: torch.device) -> list[Run]:
     ]
 
 
-def _every_dense_change(target: TargetBank) -> Tensor:
-    """s_i B_i A_i of every module, transposed: (n, in * out) float32."""
-    changes = torch.zeros(len(target.ranks), target.in_features, target.out_features, device=target.a.device)
+def _whole(layer: Any, target: TargetBank, dtype: torch.dtype) -> Tensor:
+    """W, then s_i B_i A_i of every module, transposed: (1 + n, in * out)."""
+    sizes = (1 + len(target.ranks), target.in_features, target.out_features)
+    found = torch.zeros(sizes, dtype=dtype, device=target.a.device)
+    found[0] = _transposed(layer)
     start = 0
     for index, rank in enumerate(target.ranks):
         a, b = target.a[start : start + rank].float(), target.b[start : start + rank].float()
-        torch.mm(a.T, b * target.scalings[index], out=changes[index])
+        found[1 + index] = a.T @ (b * target.scalings[index])
         start += rank
-    return changes.flatten(1)
+    return found.flatten(1)
 
 
 class _Weighted:
     """Exact mix at one target matrix, of weights that may be others in the next forward."""
 
-    def __init__(self, target: TargetBank, weights: Tensor, dense: Callable[[], Tensor | None]) -> None:
-        """`dense`: the modules' whole changes if there is room; asked for only where they are the cheaper way."""
-        self._target, self._weights, self._dense = target, weights, dense
+    def __init__(
+        self, target: TargetBank, weights: Tensor, with_base: Tensor, dense: Callable[[], Tensor | None]
+    ) -> None:
+        """`dense`: base and whole changes if there is room; asked for only where they are the cheaper way.
+
+        `with_base`: the weights of the rows of `dense`, (groups, 1 + n).
+        """
+        self._target, self._weights, self._with_base, self._dense = target, weights, with_base, dense
 
     def __call__(self, x: Tensor) -> Tensor:
         """The change alone: (groups, tokens, in) -> (groups, tokens, out)."""
@@ -278,11 +290,12 @@ class _Weighted:
 
     def whole(self, x: Tensor, layer: Any) -> Tensor:
         """What the layer gives with the change: (groups, tokens, in) -> (groups, tokens, out)."""
-        dense, weight = self._dense(), _transposed(layer).float()
+        dense = self._dense()
         if dense is None:
-            matrices = weight + self._from_factors()
+            matrices = _transposed(layer).float() + self._from_factors()
         else:
-            matrices = torch.addmm(weight.reshape(1, -1), self._weights, dense).view(-1, *weight.shape)
+            sizes = (-1, self._target.in_features, self._target.out_features)
+            matrices = torch.mm(self._with_base, dense).view(sizes)
         y = x @ matrices.to(x.dtype)  # (groups, in, out)
         return y if layer.bias is None else y.add_(layer.bias)
 
