@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 
+from compose.engine.wording import first_of
 from web.errors import Conflict, DomainError, NotFound
 
 
@@ -110,7 +111,7 @@ class PrivateParents(DomainError):
     status = 409
 
     def __init__(self, names: list[str], readers: str) -> None:
-        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        shown = first_of(names, most=5)
         super().__init__(
             f"A composed adapter names what it is made of to {readers}, and of its candidates these are private: {shown}. "
             "Publish it privately under your own name, or make them public first.",

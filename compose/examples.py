@@ -13,6 +13,7 @@ from typing import Any
 from django.conf import settings
 
 from compose.engine.types import Example
+from compose.engine.wording import first_of
 from compose.errors import BadSetting, FewShotProblem
 from web.templatetags.formatting import plural
 
@@ -106,13 +107,13 @@ def warnings(examples: Sequence[Example], test_examples: Sequence[Example] = ())
     counts = Counter((example.input, example.output) for example in examples)
     rows = [number for number, e in enumerate(examples, 1) if counts[e.input, e.output] > 1]
     if rows:
-        found.append(f"Rows {_listed(rows)} are duplicates; each counts as often as it is there.")
+        found.append(f"Rows {first_of(rows, most=8)} are duplicates; each counts as often as it is there.")
     answers: dict[str, set[str]] = {}
     for example in examples:
         answers.setdefault(example.input, set()).add(example.output)
     rows = [number for number, example in enumerate(examples, 1) if len(answers[example.input]) > 1]
     if rows:
-        found.append(f"Rows {_listed(rows)} have the same input and different outputs.")
+        found.append(f"Rows {first_of(rows, most=8)} have the same input and different outputs.")
     leaked = sum(example.input in answers for example in test_examples)
     if leaked:
         verb = "is" if leaked == 1 else "are"
@@ -429,8 +430,3 @@ def _check_count(count: int, field: str, *, is_part: bool = False) -> None:
         raise FewShotProblem(
             f"You gave {count:,} rows; at most {most:,} are used. Choose which ones.", field=field
         )
-
-
-def _listed(rows: list[int]) -> str:
-    shown = ", ".join(str(row) for row in rows[:8])
-    return f"{shown} and {len(rows) - 8} more" if len(rows) > 8 else shown

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from compose.engine.wording import first_of
+
 # From the least demanding on: who passes on a mix of these keeps to the last one.
 _PERMISSIVE = (
     "cc0-1.0",
@@ -40,7 +42,9 @@ def derive_licence(parents: Sequence[tuple[str, str]]) -> DerivedLicence:
     found = sorted({licence for licence in licences.values() if licence})
     if missing:
         return DerivedLicence(
-            OTHER, f"{_listed(missing)} state no licence, so ask their authors before you pass this on.", True
+            OTHER,
+            f"{first_of(missing, most=3)} state no licence, so ask their authors before you pass this on.",
+            True,
         )
     if len(found) == 1:
         note = f"All parents have the licence {found[0]}."
@@ -49,7 +53,7 @@ def derive_licence(parents: Sequence[tuple[str, str]]) -> DerivedLicence:
                 found[0], f"{note} It does not allow derived works; ask their authors.", True
             )
         return DerivedLicence(found[0], note)
-    named = ", ".join(f"{licence} ({_listed(_with(licences, licence))})" for licence in found)
+    named = ", ".join(f"{licence} ({first_of(_with(licences, licence), most=3)})" for licence in found)
     if all(licence in _PERMISSIVE for licence in found):
         chosen = max(found, key=_PERMISSIVE.index)
         return DerivedLicence(
@@ -62,8 +66,3 @@ def derive_licence(parents: Sequence[tuple[str, str]]) -> DerivedLicence:
 
 def _with(licences: dict[str, str], licence: str) -> list[str]:
     return [name for name, own in licences.items() if own == licence]
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown

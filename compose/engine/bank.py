@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from compose.engine.loading import Factors, LoadedModule
+from compose.engine.wording import first_of
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def _scaling_notes(modules: Sequence[LoadedModule]) -> list[str]:
     ]
     if not others:
         return []
-    named = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
+    named = first_of(others, most=3)
     return [
         f"The mix uses the scaling (alpha / rank) of {first.name} for every module, as LoraHub does; "
         f"{named} had another one."

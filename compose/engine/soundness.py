@@ -10,6 +10,7 @@ from statistics import median
 from compose.engine.bank import Bank
 from compose.engine.errors import NoModules
 from compose.engine.loading import LoadedBase, LoadedModule
+from compose.engine.wording import first_of
 
 # A usual module's change is a third of the base's own matrices, in the Frobenius norm. One that is so many times as
 # large as they are has overwritten the base.
@@ -55,12 +56,11 @@ def proportions(base: LoadedBase, bank: Bank) -> Proportions:
 
 def _said(bank: Bank, left_out: Sequence[int], whole: float) -> str:
     named = []
-    for index in left_out[:3]:
+    for index in left_out:
         size = bank.change_sizes[index]
         times = f"{size / whole:,.0f} times" if size < 1e12 * whole else "more than a trillion times"
         named.append(f"{bank.names[index]}, whose change is {times} as large as the base's own matrices")
-    more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
-    return "; ".join(named) + more
+    return first_of(named, most=3, separator="; ")
 
 
 def without(modules: Sequence[LoadedModule], left_out: Sequence[int]) -> list[LoadedModule]:

@@ -17,6 +17,7 @@ from compose import candidates as choosing
 from compose import daily_limit
 from compose import examples as reading
 from compose.engine.types import FLOAT_TYPES, LARGEST_EXPORT_RANK, Example, ExportForm
+from compose.engine.wording import first_of
 from compose.errors import BadSetting, FewShotProblem
 from compose.jobs import log, queue, telling
 from compose.models import Candidate, Composition
@@ -139,10 +140,8 @@ def request_composition(request: CompositionRequest) -> Composition:
             Candidate(composition=composition, position=position, revision=revision, reason=reason)
             for position, (revision, reason) in enumerate(plan.candidates)
         )
-        modules, trials = (
-            plural(len(plan.candidates), "module,modules"),
-            plural(request.trials, "trial,trials"),
-        )
+        modules = plural(len(plan.candidates), "module,modules")
+        trials = plural(request.trials, "trial,trials")
         log.write(composition, f"Asked for, with {modules} and {trials}.")
         # After commit, or a fast worker would look for a row that is not there yet.
         after_commit(queue.ring, composition.pk)
@@ -269,7 +268,7 @@ def _plan(request: CompositionRequest) -> Plan:
     private = [revision.adapter.full_name for revision, _ in chosen if revision.adapter.is_private]
     if private:
         warnings.append(
-            f"{_listed(private)} {'is' if len(private) == 1 else 'are'} private: what is composed of "
+            f"{first_of(private, most=3)} {'is' if len(private) == 1 else 'are'} private: what is composed of "
             f"{'it' if len(private) == 1 else 'them'} cannot be published for everybody."
         )
     return Plan(few_shot, test, is_hidden, note, chosen, candidates_note, warnings)
@@ -287,10 +286,6 @@ def _require_lengths(base_model: BaseModel, rows: Sequence[Example], *, field: s
             ],
             field=field,
         )
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _rows(request: CompositionRequest) -> tuple[list[Example], list[Example], bool, str]:

@@ -363,9 +363,14 @@ def test_an_example_without_tokens_is_refused_by_its_number(
 def test_an_example_longer_than_the_context_is_refused_with_both_lengths(t5: Collection, llama: Collection):
     long = Example("cat " * 3000, "dog")
     message = refusal(request_for(t5, examples=(long,)), errors.ExamplesTooLong)
-    assert message == "The input of the example 1 has 3,001 tokens; the base model takes 2,048. Shorten it or leave it out."
+    assert (
+        message
+        == "The input of the example 1 has 3,001 tokens; the base model takes 2,048. Shorten it or leave it out."
+    )
     message = refusal(request_for(llama, examples=(Example("cat " * 63, "dog"),)), errors.ExamplesTooLong)
-    assert message.startswith("The example 1, input and output together, has 65 tokens; the base model takes 64.")
+    assert message.startswith(
+        "The example 1, input and output together, has 65 tokens; the base model takes 64."
+    )
     message = refusal(request_for(t5, test=(TEST_ROWS[0], long)), errors.ExamplesTooLong)
     assert message.startswith("The input of the test row 2 has 3,001 tokens")
 
