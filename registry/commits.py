@@ -210,14 +210,14 @@ def _require_something_kept(operations: list[Operation], prepared: Prepared) -> 
         entry["path"]: entry["why"] for entry in prepared.found.left_out if entry["path"] != LEGACY_WEIGHTS
     }
     if all(isinstance(operation, Put) and operation.path in why for operation in operations):
-        raise left_out_whole({operation.path: why[operation.path] for operation in operations})
-
-
-def left_out_whole(why: Mapping[str, str]) -> InspectionRefused:
-    """The refusal of files of which none would be kept; `why` has the reason for each."""
-    return InspectionRefused(
-        [Problem(file=path, message=f"{path} is not kept here. {reason}") for path, reason in why.items()]
-    )
+        raise InspectionRefused(
+            [
+                Problem(
+                    file=operation.path, message=f"{operation.path} is not kept here. {why[operation.path]}"
+                )
+                for operation in operations
+            ]
+        )
 
 
 def apply(operations: Iterable[Operation], files: Mapping[str, Blob]) -> dict[str, Blob]:
