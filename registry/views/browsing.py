@@ -90,9 +90,8 @@ def _modules(
 @login_required
 def save_search(request: HttpRequest) -> HttpResponse:
     """Keep the list that somebody is looking at under a name."""
-    if (
-        request.method != "POST"
-    ):  # the links of a list that could not be saved: they change its parameters only
+    if request.method != "POST":
+        # The links of a list that could not be saved: they change its parameters only.
         return redirect(f"{reverse('modules')}?{request.META.get('QUERY_STRING', '')}")
     parameters = request.POST.get("parameters", "")
     try:
