@@ -5,6 +5,9 @@ stop a site by sending a byte a second. Here a thread begins with a whole reques
 small. Larger bodies stream to their reader, in at most half of the threads, and end when they come too slowly. One that
 nobody has read, as of an upload that was refused, ends its connection, and the answer says so.
 
+An answer, too, has a thread only while its connection takes it (`web/sending.py`). Once that is full, the poller waits for
+room, and a thread of a few that do nothing else goes on.
+
 A connection stays with the process that accepted it, and whoever is quickest accepts: one process may come to hold all of
 a proxy's connections, and work alone. A process that has much more to do than another ends connections with their next
 answer; who asks again over a new one is met by the less busy.
@@ -15,29 +18,38 @@ from __future__ import annotations
 import errno
 import math
 import re
+import resource
 import socket
 import struct
 import time
 from collections import deque
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
 from functools import partial
-from selectors import EVENT_READ
+from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
+from gunicorn.http import wsgi
 from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.message import Request
 from gunicorn.http.parser import _DRAIN_MAX_BYTES
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from web.busy import Busy
+from web.sending import Answer
 
 REQUEST_S = 20.0  # for a head, and a small body, to arrive
 SMALL_BODY = 16 * 1024  # bytes; with the head it has to fit what the kernel keeps for a connection at first
 SEEN_AT_ONCE = 64 * 1024
 SILENCE_S = 30  # after which a body, or somebody who reads an answer, is given up
-SLOWEST_BODY = 1024  # bytes a second, once it has been waited for as long
+SLOWEST = 1024  # bytes a second, once they have been waited for as long
 DROPPED_BYTES = 8 * 1024 * 1024  # of a body that nobody read, so that its sender comes to read our answer
 DROPPED_S = 5.0
+BLOCKED_S = 1  # for the few bytes that a thread sends whatever happens, as "100 Continue"
+TURN_S = 0.2  # of sending one answer, before others are looked at
+KEEPS_UP_S = 0.05  # for which a thread that sends waits for room, if no other answer waits for a thread
+OTHER_FILES = 300  # that a process has open, besides a connection and a file for each reader
 MUCH_MORE = 4  # requests at work, than the least busy other process has
 
 BUSY = Busy()
@@ -75,10 +87,30 @@ class PatientWorker(ThreadWorker):
         self.large: set[TConn] = set()
         self.large_waiting: deque[TConn] = deque()
         self.at_work = 0  # requests that have a thread or wait for one
+        self.readers: set[Answer] = set()  # whose connections the poller waits for to have room
+        self.readers_seen = 0.0
+        self.in_line: set[Answer] = set()  # those that have room and wait for a thread
 
     def init_process(self) -> None:
         BUSY.say(self.age, 0)
+        self._allow_open_files()
+        self.sending = ThreadPoolExecutor(max(1, self.cfg.threads // 2), "sending")
         super().init_process()
+
+    def _allow_open_files(self) -> None:
+        """Two for each connection, as far as the system lets us; else fewer connections."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = 2 * self.cfg.worker_connections + OTHER_FILES
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+            self.worker_connections = max(1, (allowed - OTHER_FILES) // 2)
+
+    def run(self) -> None:
+        super().run()
+        self.sending.shutdown(wait=False, cancel_futures=True)
+        for answer in self.readers:
+            self._end(answer)  # so that the log says how far it came
 
     def enqueue_req(self, conn: TConn) -> None:
         """A connection on which a request may begin: a new one, or one that was kept."""
@@ -87,9 +119,8 @@ class PatientWorker(ThreadWorker):
             self._submit(conn)
             return
         if not conn.initialized:
-            patience = struct.pack("ll", SILENCE_S, 0)
-            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
-            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", SILENCE_S, 0))
+            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", BLOCKED_S, 0))
         conn.timeout = time.monotonic() + REQUEST_S
         self._look(conn, before=0)
 
@@ -147,16 +178,84 @@ class PatientWorker(ThreadWorker):
                 following = self.large_waiting.popleft()
                 self.large.add(following)
                 self._submit(following)
-        super().finish_request(conn, fs)
+        self._went(conn, fs)
 
-    def murder_pending(self) -> None:
-        """Close connections whose request did not come in time."""
-        now = time.monotonic()
-        for conn in [conn for conn in self.pending_conns if conn.timeout <= now]:
-            self.pending_conns.remove(conn)
-            self.poller.unregister(conn.sock)
+    def _went(self, conn: TConn, fs: Future[Any]) -> None:
+        """A thread has done what there was to do for a connection."""
+        result = not fs.cancelled() and not fs.exception() and fs.result()
+        if isinstance(result, Answer):
+            self._wait_for_reader(result)
+        elif result or self.cfg.is_ssl:
+            super().finish_request(conn, fs)
+        else:
+            self._part(conn)
+
+    def _wait_for_reader(self, answer: Answer) -> None:
+        answer.deadline = time.monotonic() + answer.patience_s
+        self.readers.add(answer)
+        self.poller.register(answer.conn.sock, EVENT_WRITE, partial(self._has_room, answer))
+
+    def _has_room(self, answer: Answer, _: Any) -> None:
+        self.poller.unregister(answer.conn.sock)
+        self.readers.discard(answer)
+        answer.patience_s = answer.deadline - time.monotonic()  # what our own threads take does not count
+        self.in_line.add(answer)
+        sent = self.sending.submit(self._send_more, answer)
+        sent.add_done_callback(lambda fs: self.method_queue.defer(self._went, answer.conn, fs))
+
+    def _give_up_slow_readers(self, now: float) -> None:
+        for answer in [answer for answer in self.readers if answer.deadline <= now]:
+            taken = answer.outbox.taken()
+            if taken - answer.taken >= SLOWEST * SILENCE_S:
+                answer.taken, answer.deadline = taken, now + SILENCE_S
+                continue
+            self.log.debug("Giving up a reader that takes too little")
+            self.poller.unregister(answer.conn.sock)
+            self.readers.discard(answer)
+            self.sending.submit(self._end, answer)
+            # The kernel, too, is to let go of what it holds for the reader.
+            answer.conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.nr_conns -= 1
+            answer.conn.close()
+
+    def _part(self, conn: TConn) -> None:
+        """Close a connection when the other side does: the end of our answer is lost if bytes of theirs come after that."""
+        conn.sock.setblocking(False)
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+        except OSError:
             self.nr_conns -= 1
             conn.close()
+            return
+        conn.timeout = time.monotonic() + DROPPED_S
+        conn.may_drop = DROPPED_BYTES
+        self.pending_conns.append(conn)
+        self.poller.register(conn.sock, EVENT_READ, partial(self._drop, conn))
+
+    def _drop(self, conn: TConn, _: Any) -> None:
+        """Take what still comes on a connection that ends."""
+        try:
+            dropped = len(conn.sock.recv(SEEN_AT_ONCE))
+        except OSError:
+            dropped = 0
+        conn.may_drop -= dropped
+        if not dropped or conn.may_drop <= 0:
+            self._close_pending(conn)
+
+    def _close_pending(self, conn: TConn) -> None:
+        self.pending_conns.remove(conn)
+        self.poller.unregister(conn.sock)
+        self.nr_conns -= 1
+        conn.close()
+
+    def murder_pending(self) -> None:
+        """Close connections whose request, end or reader did not come in time."""
+        now = time.monotonic()
+        for conn in [conn for conn in self.pending_conns if conn.timeout <= now]:
+            self._close_pending(conn)
+        if now >= self.readers_seen + 1:
+            self.readers_seen = now
+            self._give_up_slow_readers(now)
 
     def _cap_keepalive(self, deadline: float) -> None:
         """The worker stops: requests that are only beginning are not waited for any longer than kept connections."""
@@ -169,7 +268,66 @@ class PatientWorker(ThreadWorker):
         least = BUSY.least_of_others(self.age)
         if least is not None and self.at_work > least + MUCH_MORE:
             req.force_close()
-        return super().handle_request(req, conn)
+        if self.cfg.is_ssl:  # what goes out is not what a file holds; a thread waits for its reader
+            return super().handle_request(req, conn)
+        self.cfg.pre_request(self, req)
+        began = datetime.now()
+        response, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg)
+        environ["wsgi.multithread"] = True
+        self._count_to_last(response)
+        returned = self.wsgi(environ, response.start_response)
+        answer = Answer(conn, response, environ, returned, began)
+        answer.patience_s = SILENCE_S
+        is_over = self._send(answer, patience=lambda: 0)
+        return not response.should_close() if is_over else answer
+
+    def _count_to_last(self, response: Any) -> None:
+        """Have the answer end its connection if that is not to be kept, as the last of `max_requests` does."""
+        self.nr += 1
+        if self.nr >= self.max_requests and self.alive:
+            self.log.info("Autorestarting worker after current request.")
+            self.alive = False
+        if not self.alive or not self.cfg.keepalive or len(self.keepalived_conns) >= self.max_keepalived:
+            response.force_close()
+
+    def _send(self, answer: Answer, *, patience: Callable[[], float]) -> bool:
+        """Send what goes now. Whether the answer is over: sent, or failed."""
+        is_over = True
+        try:
+            is_over = answer.go_on(for_s=TURN_S, patience=patience)
+        except OSError:
+            raise
+        except Exception:
+            if not answer.response.headers_sent:
+                raise
+            self.log.exception("Error handling request")
+            answer.response.force_close()
+            answer.keeps_connection = False
+        finally:
+            if is_over:
+                self._end(answer)
+        return is_over
+
+    def _send_more(self, answer: Answer) -> Any:
+        """In a thread of those that send. The answer, if there is still more; else whether its connection is kept."""
+        self.in_line.discard(answer)
+        try:
+            is_over = self._send(answer, patience=lambda: 0 if self.in_line else KEEPS_UP_S)
+        except (ConnectionError, TimeoutError) as error:
+            self.log.debug("A reader has gone: %s", error)
+            return False
+        except Exception:
+            self.log.exception("Error sending an answer")
+            return False
+        return answer.keeps_connection if is_over else answer
+
+    def _end(self, answer: Answer) -> None:
+        try:
+            answer.end()
+        finally:
+            took = datetime.now() - answer.began
+            self.log.access(answer.response, answer.response.req, answer.environ, took)
+            self.cfg.post_request(self, answer.response.req, answer.environ, answer.response)
 
     def handle(self, conn: TConn) -> Any:
         if not self.cfg.is_ssl:
@@ -179,11 +337,16 @@ class PatientWorker(ThreadWorker):
             conn.parser.mesg_class = PatientRequest
         return super().handle(conn)
 
-    def _keepalive_after(self, conn: TConn, keepalive: bool) -> bool:
-        if not keepalive:
-            # In this thread: what is left when the poller closes, it has to read itself, while everybody waits.
-            conn.parser.finish_body(deadline=time.monotonic() + DROPPED_S, max_bytes=DROPPED_BYTES)
-        return bool(super()._keepalive_after(conn, keepalive))
+    def _keepalive_after(self, conn: TConn, keepalive: bool | Answer) -> Any:
+        if not isinstance(keepalive, Answer):
+            return super()._keepalive_after(conn, keepalive)
+        answer = keepalive
+        try:
+            answer.keeps_connection = super()._keepalive_after(conn, not answer.response.should_close())
+        except BaseException:
+            self._end(answer)
+            raise
+        return answer
 
 
 class PatientRequest(Request):
@@ -226,6 +389,6 @@ class Metered:
             raise ConnectionResetError(errno.ECONNRESET, "nothing came for too long") from error
         self._bytes += len(got)
         self._seconds += time.monotonic() - began
-        if self._seconds > SILENCE_S and self._bytes < SLOWEST_BODY * self._seconds:
+        if self._seconds > SILENCE_S and self._bytes < SLOWEST * self._seconds:
             raise ConnectionResetError(errno.ECONNRESET, "it came too slowly")
         return got

@@ -33,7 +33,7 @@ def application(environ, start_response):
 CONFIGURATION = """
 from web import server
 server.REQUEST_S = 2.0
-server.SILENCE_S = 2
+server.SILENCE_S = {silence_s}
 worker_class = "web.server.PatientWorker"
 control_socket_disable = True
 """
@@ -41,10 +41,12 @@ HEAD = b"GET / HTTP/1.1\r\nHost: here\r\n"
 
 
 @contextlib.contextmanager
-def served(folder: Path, application: str, *flags: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+def served(
+    folder: Path, application: str, *flags: str, silence_s: int = 2
+) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """The port of a gunicorn with this application, and its first process."""
     (folder / "small_application.py").write_text(application)
-    (folder / "gunicorn.py").write_text(CONFIGURATION)
+    (folder / "gunicorn.py").write_text(CONFIGURATION.format(silence_s=silence_s))
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "small_application", "--pythonpath", f"{folder},{ROOT}"]
     command += ["-c", str(folder / "gunicorn.py"), "--bind", f"127.0.0.1:{port}", *flags]
