@@ -3,8 +3,8 @@
 Fills an empty Postgres database with generated adapters, starts the web server as config/gunicorn.py has it, and asks
 it for pages and API answers over `--clients` connections, as browsers do (compressed): first as fast as it answers, each
 client asking again at once, then at `--rate` requests a second that arrive at random, a request's time counting from
-when it should have begun. Then the same beside uploads and downloads of large files, and beside clients that send a byte
-a second. Prints one JSON object: requests a second, p50 and p99 in milliseconds, errors (any answer but 200, and any
+when it should have begun. Then the same beside uploads and downloads of large files, beside clients that send a byte
+a second, and beside clients that read a large file at 64 KiB a second. Prints one JSON object: requests a second, p50 and p99 in milliseconds, errors (any answer but 200, and any
 broken connection), and the memory of the web processes. `--workers` and `--threads` try other settings of gunicorn,
 `--front nginx` puts nginx before the site as docs/operations.md has it.
 """
@@ -39,7 +39,7 @@ HOST = "127.0.0.1"
 HEADERS = "HTTP/1.1\r\nHost: localhost\r\nAccept: text/html,*/*\r\nAccept-Encoding: gzip\r\n\r\n"
 
 
-PARTS = ("fast", "rate", "files", "slow")
+PARTS = ("fast", "rate", "files", "slow", "readers")
 
 
 @dataclass
@@ -357,6 +357,59 @@ def beside_slow_clients(
     return {"slow_clients": slow, "pages_alone": alone, "pages": beside}
 
 
+def beside_slow_readers(
+    port: int, address: str, *, readers: int, clients: int, seconds: float, mix: Iterator[str]
+) -> dict[str, Any]:
+    """The crowd without and beside clients that read a large file at 64 KiB a second, and ask again when cut off."""
+    alone = crowd(port, clients, seconds, mix)
+    over = threading.Event()
+    begun, cut = [0] * readers, [0] * readers
+
+    def dawdle(number: int) -> None:
+        over.wait(number / readers)  # not all in the same moment
+        while not over.is_set():
+            with socket.socket() as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+                connection.settimeout(60)
+                try:
+                    connection.connect((HOST, port))
+                    connection.sendall(f"GET {address} {HEADERS}".encode())
+                    while connection.recv(64 * 1024):
+                        begun[number] = 1
+                        if over.wait(1):
+                            return
+                except OSError:
+                    over.wait(1)
+            cut[number] += not over.is_set()
+
+    threads = [threading.Thread(target=dawdle, args=(number,), daemon=True) for number in range(readers)]
+    for thread in threads:
+        thread.start()
+    time.sleep(2)
+    beside = crowd(port, clients, seconds, mix)
+    told = {"slow_readers": readers, "have_begun": sum(begun), "were_cut": sum(cut)}
+    over.set()
+    for thread in threads:
+        thread.join()
+    return {**told, "pages_alone": alone, "pages": beside}
+
+
+def published(port: int, folder: Path, token: str, mib: int) -> str:
+    """Where a new file of so many MiB is read."""
+    from benchmarks.transfer import make_adapter
+
+    name, source = f"read-{secrets.token_hex(4)}", folder / "read"
+    weights = make_adapter(source, mib)
+    with weights.open("r+b") as file:
+        file.seek(-32, os.SEEK_END)
+        file.write(secrets.token_bytes(32))
+    send = ["curl", "-fsS", "-o", os.devnull, "-H", f"Authorization: Bearer {token}", "-F", f"name={name}"]
+    for path in sorted(source.iterdir()):
+        send += ["-F", f"files=@{path}"]
+    subprocess.run([*send, f"http://{HOST}:{port}/api/v1/adapters/"], check=True)
+    return f"/bench/{name}/resolve/main/{weights.name}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -370,6 +423,7 @@ def main() -> None:
     )
     parser.add_argument("--mib", type=int, default=100, help="of one file; 16 at least")
     parser.add_argument("--slow", type=int, default=500, help="clients that send a byte a second")
+    parser.add_argument("--slow-readers", type=int, default=200, help="clients that read 64 KiB a second")
     parser.add_argument("--workers", type=int, default=0, help="of gunicorn; 0: as config/gunicorn.py has it")
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--rate", type=float, default=100, help="requests a second that arrive at random")
@@ -397,6 +451,11 @@ def main() -> None:
                 )
             if "slow" in given.only:
                 told["beside_slow_clients"] = beside_slow_clients(port, slow=given.slow, **few)
+            if "readers" in given.only:
+                address = published(port, folder, token, given.mib)
+                told["beside_slow_readers"] = beside_slow_readers(
+                    port, address, readers=given.slow_readers, **few
+                )
             told["memory_after_mib"] = memory_mib(process)
     json.dump(told, sys.stdout, indent=1)
     print()

@@ -205,8 +205,9 @@ def _serve(request: HttpRequest, blob: Blob, quoted_etag: str) -> HttpResponseBa
     part = wanted or ByteRange(0, size)
     if request.method == "HEAD":
         response = HttpResponse()
-    elif wanted is None and storage.is_on_disk():
-        response = FileResponse(storage.open_blob(blob))
+    elif storage.is_on_disk():
+        response = FileResponse(storage.open_part(blob, part.start, part.length))
+        response.block_size = storage.CHUNK_BYTES  # where the kernel does not send it
     else:
         response = StreamingHttpResponse(storage.read_range(blob, part.start, part.length))
     response["Content-Length"] = str(part.length)

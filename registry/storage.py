@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import logging
 import os
 import secrets
@@ -288,6 +289,29 @@ def open_blob(blob: Blob) -> BinaryIO:
         if isinstance(storage, FileSystemStorage):
             return Path(storage.path(key(blob.sha256))).open("rb")
         return cast(BinaryIO, storage.open(key(blob.sha256), "rb"))
+    except FileNotFoundError as error:
+        raise BytesMissing(blob) from error
+
+
+class FilePart(io.FileIO):
+    """`length` bytes of a file from `start`, to be read or to be sent by the kernel, which asks only for the place."""
+
+    def __init__(self, path: Path, start: int, length: int) -> None:
+        super().__init__(path)
+        self.seek(start)
+        self._left = length
+
+    def read(self, size: int | None = -1) -> bytes:
+        wanted = self._left if size is None or size < 0 else min(size, self._left)
+        found = super().read(wanted)
+        self._left -= len(found)
+        return found
+
+
+def open_part(blob: Blob, start: int, length: int) -> FilePart:
+    """A part of a blob that lies on disk; the caller closes it. Raises BytesMissing."""
+    try:
+        return FilePart(Path(backend().path(key(blob.sha256))), start, length)
     except FileNotFoundError as error:
         raise BytesMissing(blob) from error
 

@@ -23,9 +23,7 @@ from typing import Any, BinaryIO
 from gunicorn.http.wsgi import Response
 from gunicorn.workers.gthread import TConn
 
-AT_ONCE = (
-    16 * 1024**2
-)  # bytes of a file, so that one that is read as fast as it is sent takes turns with others
+AT_ONCE = 16 * 1024**2  # bytes of a file, so that also one that is read as fast as it is sent takes turns
 _END = object()
 
 
@@ -145,11 +143,12 @@ class Answer:
     def go_on(self, *, for_s: float, patience: Callable[[], float]) -> bool:
         """Send what is taken in so much time. Whether that was the rest."""
         until = time.monotonic() + for_s
-        items = self._items = self._items or self._begin()
+        if self._items is None:
+            self._items = self._begin()
         while self.outbox.flush(until=until, patience=patience):
             if self._is_whole:
                 return True
-            item = next(items, _END)
+            item = next(self._items, _END)
             if item is _END:
                 self._is_whole = True
                 self.response.close()

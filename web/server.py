@@ -79,7 +79,10 @@ def _body_bytes(head: bytes) -> int:
 
 
 class PatientWorker(ThreadWorker):
-    """Threads for requests that are here. Everything but `handle…` runs in the thread of the poller."""
+    """Threads for requests that are here. Everything but `handle…`, `_send…` and `_end` runs in the thread of the poller."""
+
+    alive: bool
+    worker_connections: int
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

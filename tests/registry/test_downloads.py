@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import urllib.request
 import zipfile
 
@@ -43,6 +44,13 @@ def test_a_range_is_answered_with_206_and_its_bytes(adapter, header, start, stop
     assert answer.getvalue() == CONTENT[start:stop]
     assert answer["Content-Range"] == f"bytes {start}-{stop - 1}/2560"
     assert answer["Content-Length"] == str(stop - start)
+
+
+def test_a_range_can_be_sent_by_the_kernel_from_its_place(adapter, rf):
+    blob = downloads.file_called(adapter.head, "adapter_model.safetensors").blob
+    answer = downloads.file_response(rf.get("/", headers={"Range": "bytes=100-109"}), blob, "m")
+    assert os.lseek(answer.file_to_stream.fileno(), 0, os.SEEK_CUR) == 100
+    answer.close()
 
 
 @pytest.mark.parametrize("header", ["bytes=2560-", "bytes=-0", "bytes=9999-99999"])
