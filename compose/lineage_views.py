@@ -8,12 +8,14 @@ from django.views.decorators.http import require_safe
 
 from compose import lineage, naming
 from registry.rights import visible_adapter
+from registry.views.old_names import leads_on
 from web.pagination import paginate
 
 PAGE = 50
 
 
 @require_safe
+@leads_on
 def lineage_page(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
     """All that an adapter is made of, and all published ones that use it, the newest first."""
     adapter = visible_adapter(request.user, namespace, name)

@@ -31,6 +31,7 @@ from registry.serializers import (
     FacetsSerializer,
     FileListSerializer,
     HashMatchSerializer,
+    MoveSerializer,
     PublishSerializer,
     ReportSerializer,
     RevisionSerializer,
@@ -273,6 +274,30 @@ class AdapterDetail(OneAdapter, AdapterContext):
         only(request)
         publishing.withdraw(writable_adapter(request.user, namespace, name), actor=person_of(request))
         return Response(status=204)
+
+
+class AdapterMove(OneAdapter, AdapterContext):
+    takes_limited_tokens = True
+
+    @extend_schema(
+        operation_id="adapters_move",
+        request=MoveSerializer,
+        responses={200: AdapterDetailSerializer, **MOVED, **refusals(400, 401, 403, 404, 409, 415)},
+    )
+    def post(self, request: Request, namespace: str, name: str) -> Response:
+        """Give an adapter another name, or to another namespace. Its old name leads to the new one and stays its own."""
+        only(request)
+        adapter = writable_adapter(request.user, namespace, name)
+        form = MoveSerializer(data=request.data)
+        form.is_valid(raise_exception=True)
+        target = writable_namespace(
+            request.user, form.validated_data.get("namespace", adapter.namespace.name)
+        )
+        new_name = form.validated_data.get("name", adapter.name)
+        moved = moving.move(adapter, actor=person_of(request), namespace=target, name=new_name)
+        answer = _detail(self, visible_adapter(request.user, target.name, moved.name))
+        answer["Location"] = reverse("api_adapter", args=[target.name, moved.name])
+        return answer
 
 
 class RevisionList(OneAdapter, generics.ListAPIView[Revision]):

@@ -7,6 +7,7 @@ urlpatterns = [
     path("adapters/facets/", api.AdapterFacets.as_view(), name="api_facets"),
     path("adapters/validate/", api.AdapterValidate.as_view(), name="api_validate"),
     path("adapters/<str:namespace>/<str:name>/", api.AdapterDetail.as_view(), name="api_adapter"),
+    path("adapters/<str:namespace>/<str:name>/move/", api.AdapterMove.as_view(), name="api_move"),
     path("adapters/<str:namespace>/<str:name>/revisions/", api.RevisionList.as_view(), name="api_revisions"),
     path("adapters/<str:namespace>/<str:name>/files/", api.FileList.as_view(), name="api_files"),
     path(

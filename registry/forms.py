@@ -178,6 +178,31 @@ class AdapterForm(LicenceFields):
         return [tag.strip() for tag in self.cleaned_data["tags"].split(",") if tag.strip()]
 
 
+class MoveForm(forms.Form):
+    """Another name for an adapter, another namespace, or both."""
+
+    namespace = forms.ChoiceField(label="Namespace")
+    name = forms.CharField(
+        label="Name",
+        max_length=200,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+
+    def __init__(self, *args: Any, user: User, adapter: Adapter, **kwargs: Any) -> None:
+        here = {"namespace": adapter.namespace.name, "name": adapter.name}
+        super().__init__(*args, initial=here, prefix="move", **kwargs)
+        self.full_name = adapter.full_name
+        self.fields["namespace"].choices = [(name, name) for name in writable_names(user)]  # type: ignore[attr-defined]
+
+    def clean(self) -> dict[str, Any]:
+        data = super().clean() or {}
+        if "name" in data and f"{data.get('namespace')}/{data['name']}" == self.full_name:
+            self.add_error(
+                "name", f"It is called {self.full_name} already. Give it another name, or another namespace."
+            )
+        return data
+
+
 class BaseModelForm(forms.Form):
     """A base model by its config.json, so that adapters for it can be checked."""
 

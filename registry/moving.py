@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 
 from django.db import IntegrityError, transaction
+from django.db.models import Sum
 
-from registry import publishing
+from registry import publishing, quotas
 from registry.commits import NameTaken
-from registry.models import Adapter, FormerName, Namespace, User
+from registry.models import Adapter, FormerName, Namespace, Revision, User
 from registry.names import check_adapter_name
 from registry.rights import require_change, require_write
 
@@ -16,8 +17,8 @@ logger = logging.getLogger(__name__)
 
 
 def move(adapter: Adapter, *, actor: User, namespace: Namespace, name: str) -> Adapter:
-    """Call the adapter `namespace/name`. Raises NameTaken, NameNotFree, NameOfBaseModel, InvalidName, Forbidden, and what
-    somebody has against its being shown there (`registry.publishing.BEFORE_SHOWN`).
+    """Call the adapter `namespace/name`. Raises NameTaken, NameNotFree, NameOfBaseModel, InvalidName, Forbidden,
+    QuotaReached, and what somebody has against its being shown there (`registry.publishing.BEFORE_SHOWN`).
 
     Going back to a name that it had itself is fine.
     """
@@ -33,6 +34,8 @@ def move(adapter: Adapter, *, actor: User, namespace: Namespace, name: str) -> A
             if existing is not None and existing.pk != row.pk:
                 raise NameTaken(existing)
             publishing.require_showable(row, namespace, row.visibility)
+            if row.namespace_id != namespace.pk:
+                _require_room(row, namespace)
             row.namespace, row.name = namespace, name
             row.save(update_fields=["namespace", "name"])
             if (old[0].pk, old[1].lower()) != (namespace.pk, name.lower()):
@@ -42,6 +45,12 @@ def move(adapter: Adapter, *, actor: User, namespace: Namespace, name: str) -> A
         raise (NameTaken(existing) if existing else error) from error
     logger.info("moved %s/%s to %s by %s", old[0].name, old[1], row, actor)
     return row
+
+
+def _require_room(adapter: Adapter, namespace: Namespace) -> None:
+    quotas.require_room_for_one_more(namespace)
+    kept = Revision.objects.filter(adapter=adapter).aggregate(sum=Sum("size_bytes"))["sum"]
+    quotas.require_bytes(namespace, kept or 0)
 
 
 def moved_from(namespace: str, name: str) -> Adapter | None:

@@ -237,6 +237,13 @@ class AdapterChangesSerializer(StrictSerializer):
     )
 
 
+class MoveSerializer(StrictSerializer):
+    """What is left away stays as it is."""
+
+    namespace = serializers.CharField(required=False, help_text="A namespace that you may write to.")
+    name = serializers.CharField(required=False)
+
+
 class ProblemSerializer(serializers.Serializer):
     file = serializers.CharField()
     message = serializers.CharField()

@@ -64,6 +64,7 @@ urlpatterns = [
     path(f"{_ADAPTER}/moderate", moderation.adapter_moderate, name="adapter_moderate"),
     # Last: these take whatever is left.
     path(f"{_ADAPTER}/settings", adapters.adapter_settings, name="adapter_settings"),
+    path(f"{_ADAPTER}/move", adapters.adapter_move, name="adapter_move"),
     path(f"{_ADAPTER}/delete", adapters.adapter_delete, name="adapter_delete"),
     path(f"{_ADAPTER}/versions", versions.versions, name="adapter_versions"),
     path(f"{_ADAPTER}/compare", versions.compare, name="adapter_compare"),

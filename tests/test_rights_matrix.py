@@ -203,6 +203,9 @@ ROUTES: dict[str, Route] = {
         f"/{A}/download/COMMIT/adapter_config.json", GET=SEE, HEAD=SEE
     ),
     f"{_ADAPTER}/settings": page(f"/{A}/settings", GET=CHANGE, POST=CHANGE),
+    f"{_ADAPTER}/move": page(
+        f"/{A}/move", {"move-namespace": "lab", "move-name": "moved"}, GET=CHANGE, POST=CHANGE
+    ),
     f"{_ADAPTER}/delete": page(f"/{A}/delete", {"confirm": "target"}, POST=CHANGE),
     "upload": page("/upload", GET=ACCOUNT, POST=ACCOUNT),
     "upload/check": page("/upload/check", POST=ACCOUNT),
@@ -273,6 +276,7 @@ ROUTES: dict[str, Route] = {
     "api/v1/adapters/facets/": api("adapters/facets/", GET=PUBLIC),
     "api/v1/adapters/validate/": api("adapters/validate/", POST=ANY_TOKEN),
     f"{_API_ADAPTER}/": api(f"adapters/{A}/", {"description": "x"}, GET=SEE, PATCH=CHANGE, DELETE=CHANGE),
+    f"{_API_ADAPTER}/move/": api(f"adapters/{A}/move/", {"name": "moved"}, POST=MOVE),
     f"{_API_ADAPTER}/revisions/": api(f"adapters/{A}/revisions/", GET=SEE),
     f"{_API_ADAPTER}/files/": api(f"adapters/{A}/files/", GET=SEE),
     f"{_API_ADAPTER}/files/<path:path>": api(f"adapters/{A}/files/adapter_config.json", GET=SEE),
@@ -390,6 +394,7 @@ ASKS_WHAT_NEEDS_AN_ACCOUNT = {
     "guest without an account", "stranger", "token read", "token write", "token for lab", "token expired",
 }  # fmt: skip
 ASKS_WHAT_IS_DELETED = {"guest without an account", "admin", "staff", "token write", "token read"}
+TAKES_FILES = {"/api/v1/adapters/", "/api/v1/adapters/validate/"}
 STATES = ("public", "private", "quarantined", "deleted")
 
 
@@ -629,7 +634,7 @@ def ask(visitor: Visitor, route: Route, method: str, url: str) -> Any:
         else:
             body = json.dumps(route.body) if method not in {"GET", "HEAD"} else ""
             kind = "application/json"
-            if url in {"/api/v1/adapters/", "/api/v1/adapters/validate/"} and method == "POST":
+            if url in TAKES_FILES and method == "POST":
                 body, kind = "", "multipart/form-data; boundary=x"
             answer = visitor.client.generic(method, url, body, content_type=kind, **options)
         if answer.streaming:
@@ -809,7 +814,7 @@ def test_no_other_site_makes_a_browser_change_anything(world):
         for method in set(route.needs) - {"GET", "HEAD"}:
             if route.needs[method] in {PUBLIC, SEE} and route.door != "page":
                 continue  # a question in a body
-            kind = "multipart/form-data; boundary=x" if "api/v1/adapters" in url else "application/json"
+            kind = "multipart/form-data; boundary=x" if url in TAKES_FILES else "application/json"
             answer = client.generic(method, url, json.dumps(route.body), content_type=kind)
             if answer.status_code not in {401, 403, 404}:
                 passed.append(f"{method} {url}: {answer.status_code}")

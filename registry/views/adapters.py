@@ -26,11 +26,18 @@ from registry import (
     weight_pictures,
 )
 from registry.filenames import CARD
-from registry.forms import AdapterForm, LicenceFields
+from registry.forms import AdapterForm, LicenceFields, MoveForm
 from registry.models import Adapter, BaseModel, Revision, RevisionFile, WeightStatistics
-from registry.rights import may_change, may_moderate, visible_adapter, writable_adapter
+from registry.rights import (
+    may_change,
+    may_moderate,
+    visible_adapter,
+    writable_adapter,
+    writable_namespace,
+)
+from registry.views.old_names import leads_on
 from registry.views.people import signed_in
-from web.errors import DomainError, NotFound
+from web.errors import DomainError
 
 VERSIONS_SHOWN = 10
 TENSORS_SHOWN = 400
@@ -38,15 +45,10 @@ SCORES_SHOWN = 30
 CARD_KEPT_S = 3600
 
 
+@leads_on
 def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -> HttpResponse:
     """What an adapter is and how to use it; with `commit`, one of its older versions."""
-    try:
-        shown = visible_adapter(request.user, namespace, name)
-    except NotFound:
-        moved = moving.moved_from(namespace, name) if not commit else None
-        if moved is None:
-            raise
-        return redirect(visible_adapter(request.user, moved.namespace.name, moved.name))
+    shown = visible_adapter(request.user, namespace, name)
     revision = downloads.revision_called(shown, commit)
     files = list(revision.files.select_related("blob"))
     site = request.build_absolute_uri("/").rstrip("/")
@@ -83,6 +85,7 @@ def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -
 
 
 @require_safe
+@leads_on
 def adapter_file(request: HttpRequest, namespace: str, name: str, commit: str, path: str) -> HttpResponseBase:
     """One file of a version; scripts that have a token fetch it from the API."""
     shown = visible_adapter(request.user, namespace, name)
@@ -94,6 +97,7 @@ def adapter_file(request: HttpRequest, namespace: str, name: str, commit: str, p
 
 
 @require_safe
+@leads_on
 def adapter_archive(request: HttpRequest, namespace: str, name: str, commit: str) -> HttpResponseBase:
     """All files of a version as a zip."""
     shown = visible_adapter(request.user, namespace, name)
@@ -105,8 +109,9 @@ def adapter_archive(request: HttpRequest, namespace: str, name: str, commit: str
 
 
 @login_required
+@leads_on
 def adapter_settings(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
-    """Change what is said about an adapter, or delete it."""
+    """Change what is said about an adapter; forms beside that move or delete it."""
     shown = writable_adapter(request.user, namespace, name)
     form = AdapterForm(request.POST or None, initial=_said(shown))
     if request.method == "POST" and form.is_valid():
@@ -125,6 +130,30 @@ def adapter_settings(request: HttpRequest, namespace: str, name: str) -> HttpRes
     return render(
         request, "registry/adapter_settings.html", _settings_context(request, shown, form), status=status
     )
+
+
+@login_required
+def adapter_move(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
+    """Give an adapter another name, or to another namespace."""
+    shown = writable_adapter(request.user, namespace, name)
+    if request.method != "POST":
+        return redirect("adapter_settings", namespace=shown.namespace.name, name=shown.name)
+    user = signed_in(request)
+    form = MoveForm(request.POST, user=user, adapter=shown)
+    if form.is_valid():
+        before = shown.full_name
+        target = writable_namespace(user, form.cleaned_data["namespace"])
+        try:
+            moved = moving.move(shown, actor=user, namespace=target, name=form.cleaned_data["name"])
+        except DomainError as error:
+            form.add_error(next((key for key in error.fields if key in form.fields), None), error.message)
+        else:
+            messages.success(
+                request, f"{before} is called {moved.full_name} now. Its old address leads here."
+            )
+            return redirect(moved)
+    context = _settings_context(request, shown, AdapterForm(initial=_said(shown)), move=form)
+    return render(request, "registry/adapter_settings.html", context, status=400)
 
 
 @login_required
@@ -208,11 +237,14 @@ def _said(adapter: Adapter) -> dict[str, Any]:
     }
 
 
-def _settings_context(request: HttpRequest, adapter: Adapter, form: AdapterForm) -> dict[str, Any]:
+def _settings_context(
+    request: HttpRequest, adapter: Adapter, form: AdapterForm, *, move: MoveForm | None = None
+) -> dict[str, Any]:
     return {
         "section": "modules",
         "adapter": adapter,
         "form": form,
+        "move": move or MoveForm(user=signed_in(request), adapter=adapter),
         "base_models": BaseModel.objects.values_list("name", flat=True),
         "tasks": task_sets.names_of(search.tasks_shown_to(request.user).order_by("title")[:500]),
     }

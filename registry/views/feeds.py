@@ -16,6 +16,7 @@ from registry import following, search
 from registry.models import Adapter, Namespace, Revision
 from registry.rights import visible_adapter
 from registry.search import AdapterQuery
+from registry.views.old_names import leads_on
 from registry.views.people import signed_in
 from web.errors import NotFound
 
@@ -54,6 +55,7 @@ def namespace_feed(request: HttpRequest, namespace: str) -> HttpResponse:
 
 
 @require_safe
+@leads_on
 def adapter_feed(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
     shown = visible_adapter(AnonymousUser(), namespace, name)
     versions = following.versions_of(Adapter.objects.filter(pk=shown.pk))[:ENTRIES]

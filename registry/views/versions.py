@@ -7,10 +7,12 @@ from django.shortcuts import redirect, render
 
 from registry import downloads, version_diff
 from registry.rights import visible_adapter
+from registry.views.old_names import leads_on
 
 MOST_VERSIONS = 1000
 
 
+@leads_on
 def versions(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
     """Every version of an adapter."""
     shown = visible_adapter(request.user, namespace, name)
@@ -19,6 +21,7 @@ def versions(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
     return render(request, "registry/versions.html", context)
 
 
+@leads_on
 def compare(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
     """Two versions beside each other: `from` and `to` in the address, by commit, branch or tag."""
     shown = visible_adapter(request.user, namespace, name)
