@@ -77,7 +77,7 @@ def _announce_used(hook: Webhook) -> int:
                 "mixing_weight": use.mixing_weight,
                 "attribution": use.attribution,
                 "adapter": use.composition.adapter.full_name if use.composition.adapter else None,
-                "by": use.composition.owner.username,
+                "by": use.composition.owner.username if use.composition.owner else None,
                 "path": use.composition.get_absolute_url(),
             },
         )

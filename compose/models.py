@@ -63,7 +63,13 @@ class Composition(models.Model):
         CANCEL = "cancel", "cancel"
 
     id = models.CharField(primary_key=True, max_length=16, default=new_composition_id, editable=False)
-    owner = models.ForeignKey(User, on_delete=models.CASCADE, related_name="compositions")
+    owner = models.ForeignKey(
+        User,
+        null=True,
+        on_delete=models.CASCADE,
+        related_name="compositions",
+        help_text="Empty where their account is deleted and what it made is still used.",
+    )
     title = models.CharField(max_length=200)
     task = models.ForeignKey(
         Task, null=True, blank=True, on_delete=models.SET_NULL, related_name="compositions"

@@ -240,7 +240,13 @@ class CompositionListSerializer(serializers.ModelSerializer):
 
     base_model = serializers.CharField(source="base_model.name")
     task = serializers.CharField(source="task.slug", allow_null=True, default=None)
-    owner = serializers.CharField(source="owner.username")
+    owner = serializers.CharField(
+        source="owner.username",
+        allow_null=True,
+        default=None,
+        read_only=True,
+        help_text="Null where their account is deleted.",
+    )
     adapter = serializers.SerializerMethodField()
     queue_place = serializers.SerializerMethodField()
     url = serializers.SerializerMethodField()

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from compose import fit_views, lineage_views, metrics, result_views, task_views, views
+from compose import account_views, fit_views, lineage_views, metrics, result_views, task_views, views
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -31,6 +31,8 @@ urlpatterns = [
         views.predictions,
         name="composition_predictions",
     ),
+    path("settings/data.json", account_views.own_data_file, name="own_data"),
+    path("settings/delete", account_views.account_delete, name="account_delete"),
     path("tasks", task_views.tasks, name="tasks"),
     path("tasks/<slug:slug>", task_views.task, name="task"),
     path("tasks/<slug:slug>/leaderboard.csv", task_views.leaderboard_csv, name="task_leaderboard_csv"),

@@ -104,7 +104,7 @@ def _said(message: Any) -> str:
 
 @admin.register(User)
 class PersonAdmin(Audited, UserAdmin):
-    """People. They are blocked and not deleted: what they made keeps its lineage, and their name stays theirs."""
+    """People. They are blocked here, and delete their accounts themselves: in their settings, or by `manage.py delete_account`."""
 
     list_display = ("username", "email", "is_active", "is_staff", "date_joined", "last_login")
     actions = ("block", "unblock")

@@ -270,6 +270,7 @@ def _write(
     """The new revision, if the branch still stands at `head`. Raises _HeadMoved."""
     with transaction.atomic():
         row = Adapter.objects.select_for_update().get(pk=adapter.pk)
+        require_write(actor, row.namespace, row.name)  # again: reading took a while, and they may be gone
         ref = Ref.objects.filter(adapter=row, name=branch).first()
         if row.deleted_at is not None or ref is None:
             raise NotFound(f"{adapter.full_name} or its branch {branch!r} was deleted meanwhile.")

@@ -190,7 +190,7 @@ class MoveForm(forms.Form):
 
     def __init__(self, *args: Any, user: User, adapter: Adapter, **kwargs: Any) -> None:
         here = {"namespace": adapter.namespace.name, "name": adapter.name}
-        super().__init__(*args, initial=here, prefix="move", **kwargs)
+        super().__init__(*args, **{**kwargs, "initial": here, "prefix": "move"})
         self.full_name = adapter.full_name
         self.fields["namespace"].choices = [(name, name) for name in writable_names(user)]  # type: ignore[attr-defined]
 

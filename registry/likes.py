@@ -23,5 +23,14 @@ def unlike(adapter: Adapter, *, actor: User) -> None:
         _count(adapter)
 
 
+def unlike_all(person: User) -> None:
+    """`person` no longer likes anything."""
+    with transaction.atomic():
+        liked = Adapter.objects.filter(pk__in=Like.objects.filter(user=person).values("adapter"))
+        for adapter in liked.select_for_update().order_by("pk").only("pk"):
+            Like.objects.filter(adapter=adapter, user=person).delete()
+            _count(adapter)
+
+
 def _count(adapter: Adapter) -> None:
     Adapter.objects.filter(pk=adapter.pk).update(likes=Like.objects.filter(adapter=adapter).count())

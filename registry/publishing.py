@@ -142,6 +142,7 @@ def publish(
         blobs = _store(prepared.found.files)
         try:
             with transaction.atomic():
+                require_write(author, namespace, name)  # again: reading took a while, and they may be gone
                 adapter = _adapter_to_write(namespace, name, author=author, kind=kind, before=before)
                 if visibility:
                     _change_visibility(adapter, visibility)

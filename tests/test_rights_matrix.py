@@ -218,6 +218,9 @@ ROUTES: dict[str, Route] = {
         "/settings/deliveries/0/replay", POST=ACCOUNT_NOTHING
     ),
     "settings": page("/settings", GET=ACCOUNT, POST=ACCOUNT),
+    "settings/data.json": page("/settings/data.json", GET=ACCOUNT),
+    # The POST asks for the password first, which is a redirect
+    "settings/delete": page("/settings/delete", GET=ACCOUNT, POST=ACCOUNT),
     "settings/tokens": page("/settings/tokens", GET=ACCOUNT, POST=ACCOUNT),
     "settings/tokens/<int:token_id>/revoke": page("/settings/tokens/0/revoke", POST=ACCOUNT_NOTHING),
     "settings/organizations": page("/settings/organizations", GET=ACCOUNT),

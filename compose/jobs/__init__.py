@@ -27,7 +27,7 @@ from compose.jobs.asking import (
     task_rows,
     usual_budget,
 )
-from compose.jobs.forgetting import forget_texts
+from compose.jobs.forgetting import forget_texts, forget_texts_of
 from compose.jobs.holding import (
     beat,
     confirm_cancelled,
@@ -78,6 +78,7 @@ __all__ = [
     "fail",
     "finish",
     "forget_texts",
+    "forget_texts_of",
     "places_left",
     "queue_order",
     "queue_place",

@@ -25,12 +25,13 @@ def forget_texts() -> int:
     old = Composition.objects.filter(finished_at__lt=cutoff, examples_removed_at=None).order_by("finished_at")
     count = 0
     for composition in old.defer("result", "predictions")[:AT_ONCE]:
-        count += _forget(composition)
+        count += forget_texts_of(composition)
     return count
 
 
 @transaction.atomic
-def _forget(composition: Composition) -> bool:
+def forget_texts_of(composition: Composition) -> bool:
+    """Remove the texts of one that has ended; False if they were gone before."""
     empty = {"input": "", "output": ""}
     changed = Composition.objects.filter(pk=composition.pk, examples_removed_at=None).update(
         examples=[empty] * len(composition.examples),

@@ -1,0 +1,119 @@
+"""The end of an account: taking one's data along, and deleting it."""
+
+from __future__ import annotations
+
+from allauth.account.decorators import reauthentication_required
+from django.contrib import messages
+from django.contrib.auth import logout
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_safe
+
+from compose import leaving, own_data
+from registry.accounts import KNOWN_BROWSER
+from registry.views.people import signed_in
+from web.errors import DomainError
+from web.templatetags.formatting import plural, size
+
+
+@login_required
+@never_cache
+@require_safe
+def own_data_file(request: HttpRequest) -> StreamingHttpResponse:
+    """All that the site keeps of who asks, as a file."""
+    user = signed_in(request)
+    response = StreamingHttpResponse(own_data.as_json(user), content_type="application/json")
+    response["Content-Disposition"] = f'attachment; filename="{user.username}-lora-commons.json"'
+    return response
+
+
+@login_required
+@never_cache
+@require_http_methods(["GET", "HEAD", "POST"])
+@reauthentication_required(app="allauth.account", allow_get=True)
+def account_delete(request: HttpRequest) -> HttpResponse:
+    """What deleting the account would do; done once its name has been typed and the password given again."""
+    user = signed_in(request)
+    typed = request.POST.get("confirm", "").strip()
+    error, status = "", 200
+    if request.method == "POST" and typed != user.username:
+        error, status = f"Type {user.username} to delete your account.", 400
+    elif request.method == "POST":
+        try:
+            leaving.delete_account(user)
+        except DomainError as refused:
+            status = refused.status  # the page says why
+        else:
+            logout(request)
+            messages.success(request, f"The account {user.username} is deleted.")
+            answer = redirect("home")
+            answer.delete_cookie(KNOWN_BROWSER)
+            return answer
+    held = leaving.held_by(user)
+    context = {"held": held, "happens": _happens(held), "typed": typed, "error": error}
+    return render(request, "compose/account_delete.html", context, status=status)
+
+
+def _happens(held: leaving.Held) -> list[tuple[str, str]]:
+    """What deleting the account does: of what, and in a sentence or two."""
+    counts = held.counts
+    organisations = counts["organisations"]
+    said = [
+        ("Modules", _of_modules(held) if held.adapters else "You have none."),
+        ("Compositions", _of_compositions(held) if held.compositions else "You have none."),
+        (
+            "Organisations",
+            f"You leave {plural(organisations, 'organisation,organisations')}. What you published there stays, without "
+            "your name."
+            if organisations
+            else "You belong to none.",
+        ),
+        (
+            "Likes and follows",
+            f"{plural(counts['likes'], 'like,likes')}, {plural(counts['follows'], 'follow,follows')}, "
+            f"{plural(counts['searches'], 'saved search,saved searches')} and "
+            f"{plural(counts['webhooks'], 'webhook,webhooks')} are removed.",
+        ),
+        (
+            "Signing in",
+            f"{plural(counts['sessions'], 'session,sessions')} and "
+            f"{plural(counts['tokens'], 'access token,access tokens')} end. Your password, "
+            f"{plural(counts['addresses'], 'e-mail address,e-mail addresses')}, "
+            f"{plural(counts['factors'], 'second factor or passkey,second factors and passkeys')} and "
+            f"{plural(counts['accounts'], 'linked account,linked accounts')} are removed.",
+        ),
+    ]
+    if counts["imports"] or counts["pushes"]:
+        under_way = (
+            f"{plural(counts['imports'], 'import,imports')} and {plural(counts['pushes'], 'push,pushes')} "
+            "under way stop. What has come to the other Hub stays there."
+        )
+        said.insert(2, ("Other Hubs", under_way))
+    return said
+
+
+def _of_modules(held: leaving.Held) -> str:
+    private = held.counts["private"]
+    many = f"{plural(held.adapters, 'module,modules')}{f' ({private:,} private)' if private else ''}"
+    gone = f"{many} with {size(held.size_bytes)} in all versions: gone for everybody."
+    if not held.used_by_others:
+        return f"{gone} Nobody else has composed with {'it' if held.adapters == 1 else 'them'}."
+    return (
+        f"{gone} Others have composed with {held.used_by_others:,} of them: what they made keeps working, and its "
+        "history keeps the names of those that were public."
+    )
+
+
+def _of_compositions(held: leaving.Held) -> str:
+    removed = held.compositions - held.kept
+    said = f"{removed:,} of {held.compositions:,} removed, with examples, answers and scores."
+    if held.unfinished:
+        said += f" {held.unfinished:,} of these had not ended and are cancelled."
+    if held.kept:
+        said += (
+            f" {held.kept:,} kept without your name, examples and answers, because what was made there is in an "
+            "organisation or in a composition of somebody else."
+        )
+    return said

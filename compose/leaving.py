@@ -1,0 +1,118 @@
+"""Deleting one's account: all that belongs to the person goes at once, and what others build on stays without them.
+
+It is here because compositions hang on an account as adapters do, and only this app knows both.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from django.db import transaction
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
+
+from compose import jobs
+from compose.models import Candidate, Composition
+from compose.worker import MODULE_FILES
+from registry import leaving, quotas
+from registry.models import Adapter, Namespace, Revision, RevisionFile, User
+from web.errors import DomainError
+from web.templatetags.formatting import plural
+
+logger = logging.getLogger(__name__)
+UNFINISHED = (Composition.Status.QUEUED, Composition.Status.RUNNING)
+ADAPTERS_NAMED = 20
+
+
+@dataclass(frozen=True)
+class Held:
+    """What would go with an account and what would stay, in numbers."""
+
+    adapters: int
+    size_bytes: int
+    used_by_others: int
+    named: list[Adapter]
+    compositions: int
+    unfinished: int
+    kept: int
+    counts: dict[str, int]
+    obstacles: list[DomainError]
+
+
+def held_by(person: User) -> Held:
+    """What deleting this account would do now."""
+    own = leaving.own_namespace(person)
+    use = quotas.use_of(own)
+    adapters = Adapter.objects.alive().filter(namespace=own)
+    mine = Composition.objects.filter(owner=person)
+    numbers = mine.aggregate(
+        all=Count("pk"),
+        unfinished=Count("pk", filter=Q(status__in=UNFINISHED)),
+        kept=Count("pk", filter=_is_built_on(person, own)),
+    )
+    return Held(
+        adapters=use.adapters,
+        size_bytes=use.size_bytes,
+        used_by_others=adapters.filter(Exists(_use_by_others(person, "pk"))).count(),
+        named=list(adapters.select_related("namespace").order_by("-downloads", "name")[:ADAPTERS_NAMED]),
+        compositions=numbers["all"],
+        unfinished=numbers["unfinished"],
+        kept=numbers["kept"],
+        counts=leaving.counts(person),
+        obstacles=leaving.obstacles(person),
+    )
+
+
+@transaction.atomic
+def delete_account(person: User) -> None:
+    """Delete an account and all that belongs to the person alone, or nothing of it.
+
+    Its adapters become tombstones, as by deleting each. A composition stays, without its texts and without an owner,
+    where its adapter is in an organisation or in somebody else's composition. A worker that is at another notices that
+    it lost the lease. Raises OnlyAdmin, HoldsQuarantined.
+    """
+    leaving.hold(person)
+    own = leaving.own_namespace(person)
+    mine = Composition.objects.filter(owner=person)
+    # A worker that is writing its result comes first, and one that comes later finds nothing to write to.
+    list(mine.select_for_update().order_by("pk").values_list("pk"))
+    kept = _let_go_of(mine.filter(_is_built_on(person, own)))
+    removed = mine.count()
+    mine.delete()
+    adapters = leaving.close_namespace(own)
+    _remove_files(own)
+    detail = (
+        f"{plural(adapters, 'adapter,adapters')} and {plural(removed, 'composition,compositions')} deleted; "
+        f"{plural(kept, 'composition,compositions')} kept for what is made of them"
+    )
+    name = person.username
+    leaving.erase(person, detail=detail)
+    logger.info("deleted the account of %s: %s", name, detail)
+
+
+def _is_built_on(person: User, own: Namespace) -> Q:
+    """Of this person's compositions those that something else needs once the person and `own` are gone."""
+    is_elsewhere = Q(adapter__isnull=False, adapter__deleted_at=None) & ~Q(adapter__namespace=own)
+    return is_elsewhere | Q(Exists(_use_by_others(person, "adapter_id")))
+
+
+def _use_by_others(person: User, adapter: str) -> QuerySet[Candidate]:
+    """Candidates of other people's compositions that are a version of the adapter in that field of the outer row."""
+    return Candidate.objects.filter(revision__adapter=OuterRef(adapter)).exclude(composition__owner=person)
+
+
+def _let_go_of(compositions: QuerySet[Composition]) -> int:
+    ids = list(compositions.values_list("pk", flat=True))
+    for composition in compositions.defer("result", "predictions"):
+        jobs.forget_texts_of(composition)
+    Composition.objects.filter(pk__in=ids).update(
+        owner=None, share_key=None, wants_email=False, notice_origin="", pinned=[], excluded=[]
+    )
+    return len(ids)
+
+
+def _remove_files(namespace: Namespace) -> None:
+    """Let go of a closed namespace's files; the sweep takes their bytes. What a composition was made of stays."""
+    revisions = Revision.objects.filter(adapter__namespace=namespace)
+    is_needed = Q(revision__in=Candidate.objects.values("revision"), path__in=MODULE_FILES)
+    RevisionFile.objects.filter(revision__in=revisions).exclude(is_needed).delete()

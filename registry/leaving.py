@@ -1,0 +1,169 @@
+"""What an account holds here, what stands against deleting it, and taking it out.
+
+`compose.leaving` deletes an account, since it knows all that hangs on one; this is the registry's part.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount
+from allauth.usersessions.models import UserSession
+from django.db.models import Exists, F, Func, IntegerField, OuterRef, QuerySet, Subquery
+from django.utils import timezone
+
+from registry import audit, likes
+from registry.models import (
+    Adapter,
+    AdapterText,
+    Follow,
+    ImportJob,
+    Like,
+    Membership,
+    Namespace,
+    PushJob,
+    Revision,
+    SavedSearch,
+    Token,
+    User,
+    Webhook,
+)
+from registry.models.hub_jobs import UNFINISHED
+from web.errors import Conflict, DomainError
+
+
+class OnlyAdmin(Conflict):
+    code = "last_admin"
+
+    def __init__(self, organisations: list[Namespace]) -> None:
+        names = ", ".join(organisation.name for organisation in organisations)
+        super().__init__(
+            f"Nobody else is admin of {names}. Make another member admin there, or delete "
+            f"{'it' if len(organisations) == 1 else 'them'}; then you can delete your account."
+        )
+        self.organisations = organisations
+
+
+class HoldsQuarantined(Conflict):
+    code = "quarantined"
+
+    def __init__(self, adapters: list[Adapter]) -> None:
+        names = ", ".join(adapter.full_name for adapter in adapters)
+        super().__init__(
+            f"{names} {'is' if len(adapters) == 1 else 'are'} in quarantine, and what is to be looked into does not "
+            "vanish. Ask the people who run this site to decide about it first."
+        )
+
+
+def own_namespace(person: User) -> Namespace:
+    """The namespace of a person's own name."""
+    return Namespace.objects.get(name__iexact=person.username, kind=Namespace.Kind.USER)
+
+
+def obstacles(person: User) -> list[DomainError]:
+    """Why this account cannot be deleted now; empty if it can."""
+    found: list[DomainError] = []
+    alone = _administered(person).filter(~Exists(_other_admins(person)))
+    organisations = [membership.namespace for membership in alone.order_by("namespace__name")]
+    if organisations:
+        found.append(OnlyAdmin(organisations))
+    quarantined = Adapter.objects.alive().filter(namespace=own_namespace(person)).exclude(quarantined_at=None)
+    adapters = list(quarantined.select_related("namespace").order_by("name"))
+    if adapters:
+        found.append(HoldsQuarantined(adapters))
+    return found
+
+
+def counts(person: User) -> dict[str, int]:
+    """How many of each kind of thing go with an account, in one query."""
+    held: dict[str, QuerySet[Any]] = {
+        "likes": Like.objects.filter(user=OuterRef("pk")),
+        "follows": Follow.objects.filter(user=OuterRef("pk")),
+        "searches": SavedSearch.objects.filter(user=OuterRef("pk")),
+        "webhooks": Webhook.objects.filter(user=OuterRef("pk")),
+        "tokens": Token.objects.usable().filter(user=OuterRef("pk")),
+        "sessions": UserSession.objects.filter(user=OuterRef("pk")),
+        "addresses": EmailAddress.objects.filter(user=OuterRef("pk")),
+        "factors": Authenticator.objects.filter(user=OuterRef("pk")),
+        "accounts": SocialAccount.objects.filter(user=OuterRef("pk")),
+        "imports": ImportJob.objects.filter(owner=OuterRef("pk"), status__in=UNFINISHED),
+        "pushes": PushJob.objects.filter(owner=OuterRef("pk"), status__in=UNFINISHED),
+        "organisations": Membership.objects.filter(
+            user=OuterRef("pk"),
+            namespace__kind=Namespace.Kind.ORGANISATION,
+            namespace__deleted_at=None,
+        ),
+        "private": Adapter.objects.alive().filter(
+            namespace__name=OuterRef("username"), visibility=Adapter.Visibility.PRIVATE
+        ),
+    }
+    found = User.objects.filter(pk=person.pk).annotate(
+        **{f"held_{name}": _counted(rows) for name, rows in held.items()}
+    )
+    row = found.values(*(f"held_{name}" for name in held)).get()
+    return {name: row[f"held_{name}"] for name in held}
+
+
+def _counted(rows: QuerySet[Any]) -> Subquery:
+    # Not Count, by which Django would group the rows: then none would be no number instead of 0.
+    number = Func(F("pk"), function="COUNT", output_field=IntegerField())
+    return Subquery(rows.order_by().annotate(n=number).values("n"))
+
+
+# --- Taking it out: each inside the transaction of `compose.leaving.delete_account` -----------------------------
+
+
+def hold(person: User) -> None:
+    """Let nobody else add to this account or change who is admin beside it. Raises what `obstacles` finds."""
+    list(User.objects.select_for_update().filter(pk=person.pk).values_list("pk"))
+    administered = _administered(person).values("namespace")
+    list(Namespace.objects.select_for_update().filter(pk__in=administered).order_by("pk").values_list("pk"))
+    for obstacle in obstacles(person):
+        raise obstacle
+
+
+def close_namespace(namespace: Namespace) -> int:
+    """Delete a namespace with its adapters, how many there were. Tombstones stay, so lineage holds and no name is
+    handed out again; of them their name and what they are, and nothing that somebody wrote.
+    """
+    now = timezone.now()
+    adapters = Adapter.objects.filter(namespace=namespace)
+    closed = adapters.alive().update(deleted_at=now)
+    adapters.update(
+        description="", tags=[], dataset="", dataset_revision="", training="", leakage="", prompt_template="",
+        base_model_label="",
+    )  # fmt: skip
+    AdapterText.objects.filter(adapter__namespace=namespace).update(card="")
+    Revision.objects.filter(adapter__namespace=namespace).update(message="", description="")
+    Namespace.objects.filter(pk=namespace.pk).update(full_name="", deleted_at=now)
+    return closed
+
+
+def erase(person: User, *, detail: str) -> None:
+    """Write down that the account is deleted, and delete it with every row that belongs to it alone.
+
+    Where they were one of several, as the author of a version in an organisation, nobody is named from now on.
+    """
+    audit.record(actor=person, action="delete account", subject=person, detail=detail)
+    likes.unlike_all(person)
+    for session in UserSession.objects.filter(user=person):
+        session.end()
+    User.objects.get(pk=person.pk).delete()
+
+
+def _administered(person: User) -> QuerySet[Membership]:
+    return Membership.objects.filter(
+        user=person,
+        role=Membership.Role.ADMIN,
+        namespace__kind=Namespace.Kind.ORGANISATION,
+        namespace__deleted_at=None,
+    ).select_related("namespace")
+
+
+def _other_admins(person: User) -> QuerySet[Membership]:
+    others = Membership.objects.filter(
+        namespace=OuterRef("namespace"), role=Membership.Role.ADMIN, user__is_active=True
+    )
+    return others.exclude(user=person)
