@@ -42,7 +42,7 @@ def account_delete(request: HttpRequest) -> HttpResponse:
         error, status = f"Type {user.username} to delete your account.", 400
     elif request.method == "POST":
         try:
-            leaving.delete_account(user)
+            leaving.delete_account(user, actor=user)
         except DomainError as refused:
             status = refused.status  # the page says why
         else:

@@ -64,8 +64,8 @@ def held_by(person: User) -> Held:
 
 
 @transaction.atomic
-def delete_account(person: User) -> None:
-    """Delete an account and all that belongs to the person alone, or nothing of it.
+def delete_account(person: User, *, actor: User | None) -> None:
+    """Delete an account and all that belongs to the person alone, or nothing of it. `actor` None: a command.
 
     Its adapters become tombstones, as by deleting each. A composition stays, without its texts and without an owner,
     where its adapter is in an organisation or in somebody else's composition. A worker that is at another notices that
@@ -86,7 +86,7 @@ def delete_account(person: User) -> None:
         f"{plural(kept, 'composition,compositions')} kept for what is made of them"
     )
     name = person.username
-    leaving.erase(person, detail=detail)
+    leaving.erase(person, actor=actor, detail=detail)
     logger.info("deleted the account of %s: %s", name, detail)
 
 

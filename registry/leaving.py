@@ -141,12 +141,12 @@ def close_namespace(namespace: Namespace) -> int:
     return closed
 
 
-def erase(person: User, *, detail: str) -> None:
+def erase(person: User, *, actor: User | None, detail: str) -> None:
     """Write down that the account is deleted, and delete it with every row that belongs to it alone.
 
     Where they were one of several, as the author of a version in an organisation, nobody is named from now on.
     """
-    audit.record(actor=person, action="delete account", subject=person, detail=detail)
+    audit.record(actor=actor, action="delete account", subject=person, detail=detail)
     likes.unlike_all(person)
     for session in UserSession.objects.filter(user=person):
         session.end()

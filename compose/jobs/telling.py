@@ -42,7 +42,7 @@ def tell_owners() -> int:
     """Send what is due: how many mails the server took. Two that run at once send each mail once."""
     now = timezone.now()
     due = Composition.objects.filter(
-        wants_email=True, told_at=None, finished_at__gte=now - GIVEN_UP_AFTER
+        wants_email=True, told_at=None, finished_at__gte=now - GIVEN_UP_AFTER, owner__isnull=False
     ).select_related("owner", "adapter")
     sent = 0
     for composition in due.defer("examples", "test_examples", "predictions")[:AT_ONCE]:
@@ -53,6 +53,7 @@ def tell_owners() -> int:
 
 
 def _send(composition: Composition) -> bool:
+    assert composition.owner is not None  # as `tell_owners` asked
     try:
         send_mail(_subject(composition), _text(composition), None, [composition.owner.email])
     except (OSError, smtplib.SMTPException) as error:

@@ -42,6 +42,12 @@ def make_composition(
     return jobs.request_composition(jobs.CompositionRequest(owner=owner, base_model=base_model, **options))
 
 
+def owner_of(composition: Composition) -> User:
+    """The person who asked for it, whose account is there."""
+    assert composition.owner is not None
+    return composition.owner
+
+
 def make_trials(count: int, candidates: int = 3, start: int = 1) -> list[types.Trial]:
     return [
         types.Trial(number, tuple(number / 10 + i for i in range(candidates)), 1 / number, 1.1 / number)

@@ -17,7 +17,7 @@ from compose.errors import LeaseLost, TooManyWaiting, WrongState
 from compose.models import Composition
 from registry import storage
 from registry.models import Adapter
-from tests.compose.factories import make_composition, make_modules, make_result
+from tests.compose.factories import make_composition, make_modules, make_result, owner_of
 from tests.compose.test_publishing import finished
 from tests.factories import make_base_model, make_user, namespace_of
 
@@ -118,10 +118,10 @@ def test_finishing_against_cancelling_and_sweeping_has_one_outcome():
 
 def test_publishing_twice_at_once_publishes_once(tmp_path):
     composition = finished(tmp_path)
-    namespace = namespace_of(composition.owner)
+    namespace = namespace_of(owner_of(composition))
     answers = all_at_once(
         lambda number: publishing.publish_composition(
-            composition, actor=composition.owner, namespace=namespace, name=f"mixed-{number}"
+            composition, actor=owner_of(composition), namespace=namespace, name=f"mixed-{number}"
         )
     )
     assert kinds(answers) == ["Adapter", *[WrongState.__name__] * (AT_ONCE - 1)]

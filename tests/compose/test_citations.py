@@ -5,7 +5,7 @@ from django.test import Client
 
 from compose import citations
 from registry.models import Adapter
-from tests.compose.factories import finish, make_composition
+from tests.compose.factories import finish, make_composition, owner_of
 from tests.factories import make_adapter, namespace_of
 
 pytestmark = pytest.mark.django_db
@@ -26,7 +26,7 @@ def test_what_means_something_to_tex_is_written_to_mean_itself():
 
 def test_a_composed_adapter_is_cited_with_its_method_and_the_modules_one_may_see():
     composition = finish(make_composition())
-    composed = make_adapter("mix", namespace=namespace_of(composition.owner), kind="composed")
+    composed = make_adapter("mix", namespace=namespace_of(owner_of(composition)), kind="composed")
     composition.adapter = composed
     composition.save(update_fields=["adapter"])
     text = citations.bibtex(composed, person=None, site="http://here")

@@ -8,7 +8,7 @@ from django.test.utils import CaptureQueriesContext
 from compose import announcements
 from registry import webhooks
 from registry.models import Adapter, Delivery
-from tests.compose.factories import finish, make_composition, make_modules
+from tests.compose.factories import finish, make_composition, make_modules, owner_of
 from tests.factories import make_adapter, make_base_model, make_user, namespace_of
 
 pytestmark = pytest.mark.django_db
@@ -19,7 +19,7 @@ def published_use(contributor: object) -> Adapter:
     base_model = make_base_model()
     make_modules(base_model, 3, owner=contributor)  # type: ignore[arg-type]
     composition = finish(make_composition(base_model=base_model))
-    composed = make_adapter("mix", namespace=namespace_of(composition.owner), kind="composed")
+    composed = make_adapter("mix", namespace=namespace_of(owner_of(composition)), kind="composed")
     composition.adapter = composed
     composition.save(update_fields=["adapter"])
     return composed

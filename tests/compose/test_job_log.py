@@ -8,7 +8,7 @@ from django.test import Client
 from compose import jobs
 from compose.errors import LeaseLost
 from compose.models import Composition
-from tests.compose.factories import finish, make_composition, make_trials
+from tests.compose.factories import finish, make_composition, make_trials, owner_of
 from tests.factories import make_user
 
 pytestmark = pytest.mark.django_db
@@ -63,7 +63,7 @@ def test_the_audition_is_written_down_when_it_ends_and_the_curve_has_its_levels(
     jobs.record_trials(composition, make_trials(3))
     assert list(composition.candidates.values_list("audition_loss", flat=True)) == [1.25, 0.75, 3.0]
     client = Client()
-    client.force_login(composition.owner)
+    client.force_login(owner_of(composition))
     page = client.get(composition.get_absolute_url()).content.decode()
     assert "base model 2.50" in page
     assert "best single module 0.75" in page

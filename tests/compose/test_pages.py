@@ -26,6 +26,7 @@ from tests.compose.factories import (
     make_modules,
     make_result,
     make_trials,
+    owner_of,
 )
 from tests.factories import make_adapter, make_base_model, make_task, make_user, namespace_of
 
@@ -100,7 +101,7 @@ def publish_row(composition: Composition, **fields: Any) -> Adapter:
     """The composition as a published adapter, as rows."""
     adapter = make_adapter(
         f"made-{composition.pk}",
-        namespace=namespace_of(composition.owner),
+        namespace=namespace_of(owner_of(composition)),
         base_model=composition.base_model,
         kind="composed",
         **fields,

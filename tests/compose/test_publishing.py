@@ -12,7 +12,7 @@ from registry import moderation, moving, storage
 from registry.cards import split_card
 from registry.models import Adapter
 from registry.names import InvalidName
-from tests.compose.factories import finish, make_composition, make_modules
+from tests.compose.factories import finish, make_composition, make_modules, owner_of
 from tests.factories import make_base_model, make_organisation, make_task, make_token, make_user, namespace_of
 from tests.fake_adapters import make_adapter as make_folder
 from web.errors import Conflict, Forbidden
@@ -31,8 +31,8 @@ def finished(tmp_path: Path, **options) -> Composition:
 
 
 def publish(composition: Composition, **options) -> Adapter:
-    options = {"namespace": namespace_of(composition.owner), "name": "mixed", **options}
-    return publishing.publish_composition(composition, actor=composition.owner, **options)
+    options = {"namespace": namespace_of(owner_of(composition)), "name": "mixed", **options}
+    return publishing.publish_composition(composition, actor=owner_of(composition), **options)
 
 
 def text_of(adapter: Adapter, path: str) -> str:
@@ -194,15 +194,15 @@ def test_a_public_adapter_moves_although_a_parent_became_private(tmp_path):
     adapter = publish(composition, visibility="public")
     parent = composition.candidates.get(position=1).revision.adapter
     Adapter.objects.filter(pk=parent.pk).update(visibility="private")
-    organisation = make_organisation(members={composition.owner: "write"})
-    moved = moving.move(adapter, actor=composition.owner, namespace=organisation, name="mixed")
+    organisation = make_organisation(members={owner_of(composition): "write"})
+    moved = moving.move(adapter, actor=owner_of(composition), namespace=organisation, name="mixed")
     assert not moved.is_private
 
 
 def test_publishing_by_the_api(tmp_path):
     composition = finished(tmp_path)
     client = APIClient()
-    client.credentials(HTTP_AUTHORIZATION=f"Bearer {make_token(composition.owner)}")
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {make_token(owner_of(composition))}")
     address = f"/api/v1/compositions/{composition.pk}/publish/"
     assert client.post(address, {}).json()["fields"] == {"name": ["This field is required."]}
     answer = client.post(address, {"name": "mixed", "visibility": "public"})
