@@ -59,38 +59,35 @@ def account_delete(request: HttpRequest) -> HttpResponse:
 def _happens(held: leaving.Held) -> list[tuple[str, str]]:
     """What deleting the account does: of what, and in a sentence or two."""
     counts = held.counts
-    organisations = counts["organisations"]
     said = [
         ("Modules", _of_modules(held) if held.adapters else "You have none."),
         ("Compositions", _of_compositions(held) if held.compositions else "You have none."),
-        (
-            "Organisations",
-            f"You leave {plural(organisations, 'organisation,organisations')}. What you published there stays, without "
-            "your name."
-            if organisations
-            else "You belong to none.",
-        ),
-        (
-            "Likes and follows",
-            f"{plural(counts['likes'], 'like,likes')}, {plural(counts['follows'], 'follow,follows')}, "
-            f"{plural(counts['searches'], 'saved search,saved searches')} and "
-            f"{plural(counts['webhooks'], 'webhook,webhooks')} are removed.",
-        ),
-        (
-            "Signing in",
-            f"{plural(counts['sessions'], 'session,sessions')} and "
-            f"{plural(counts['tokens'], 'access token,access tokens')} end. Your password, "
-            f"{plural(counts['addresses'], 'e-mail address,e-mail addresses')}, "
-            f"{plural(counts['factors'], 'second factor or passkey,second factors and passkeys')} and "
-            f"{plural(counts['accounts'], 'linked account,linked accounts')} are removed.",
-        ),
     ]
     if counts["imports"] or counts["pushes"]:
-        under_way = (
-            f"{plural(counts['imports'], 'import,imports')} and {plural(counts['pushes'], 'push,pushes')} "
-            "under way stop. What has come to the other Hub stays there."
+        under_way = _listed(counts, imports="import,imports", pushes="push,pushes")
+        said.append(
+            ("Other Hubs", f"Under way and cancelled: {under_way}. What is at another Hub stays there.")
         )
-        said.insert(2, ("Other Hubs", under_way))
+    left = _listed(counts, organisations="organisation,organisations")
+    marks = _listed(
+        counts, likes="like,likes", follows="follow,follows", searches="saved search,saved searches",
+        webhooks="webhook,webhooks",
+    )  # fmt: skip
+    ended = _listed(
+        counts, sessions="session,sessions", tokens="access token,access tokens",
+        addresses="e-mail address,e-mail addresses", factors="second factor or passkey,second factors and passkeys",
+        accounts="linked account,linked accounts",
+    )  # fmt: skip
+    said += [
+        ("Organisations", f"You leave {left}." if left else "You belong to none."),
+        ("Likes and more", f"Removed: {marks}." if marks else "You have none."),
+        ("Signing in", f"Ended or removed: {ended}. Nothing signs you in any more."),
+        (
+            "What stays",
+            "Without your name: versions that you published in organisations, scores that you reported, and reports "
+            "about modules.",
+        ),
+    ]
     return said
 
 
@@ -108,12 +105,18 @@ def _of_modules(held: leaving.Held) -> str:
 
 def _of_compositions(held: leaving.Held) -> str:
     removed = held.compositions - held.kept
-    said = f"{removed:,} of {held.compositions:,} removed, with examples, answers and scores."
+    said = f"Of {held.compositions:,}, {plural(removed, 'is,are')} removed with examples, answers and scores."
     if held.unfinished:
-        said += f" {held.unfinished:,} of these had not ended and are cancelled."
+        said += f" Of these {plural(held.unfinished, 'has,have')} not ended and {'is' if held.unfinished == 1 else 'are'} cancelled."
     if held.kept:
         said += (
-            f" {held.kept:,} kept without your name, examples and answers, because what was made there is in an "
+            f" {plural(held.kept, 'stays,stay')}, without your name, examples and answers: what was made there is in an "
             "organisation or in a composition of somebody else."
         )
     return said
+
+
+def _listed(counts: dict[str, int], **words: str) -> str:
+    """`3 likes, 1 follow and 2 webhooks`: those of which there are any; empty where there are none."""
+    said = [plural(counts[name], word) for name, word in words.items() if counts[name]]
+    return " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)

@@ -157,18 +157,20 @@ def test_the_page_says_in_true_numbers_what_will_happen(ada: User):
     size = used.size_bytes + Adapter.objects.get(name="unused").size_bytes
     assert f"2 modules (1 private) with {size}" in page.replace("\u202f", " ").replace("\u2009", " ")
     assert "Others have composed with 1 of them" in page
-    assert "1 of 2 removed" in page
-    assert "1 of these had not ended" in page
-    assert "1 kept without your name" in page
+    assert (
+        "Of 2, 1 is removed with examples, answers and scores. Of these 1 has not ended and is cancelled."
+        in page
+    )
+    assert "1 stays, without your name" in page
     assert "You leave 1 organisation." in page
-    assert "1 like, 0 follows, 0 saved searches and 0 webhooks" in page
-    assert "1 session and 1 access token end" in page
+    assert "Removed: 1 like." in page
+    assert "Ended or removed: 1 session, 1 access token and 1 e-mail address." in page
     assert 'href="/ada/used/settings#move"' in page
 
 
 def test_the_page_of_an_empty_account_promises_nothing(ada: User):
     page = browser_of(ada).get("/settings/delete").content.decode()
-    assert page.count("You have none.") == 2
+    assert page.count("You have none.") == 3
     assert "You belong to none." in page
     assert "Before you go" not in page
 
