@@ -15,7 +15,7 @@ from compose import jobs
 from compose.models import Candidate, Composition
 from compose.worker import MODULE_FILES
 from registry import leaving, quotas
-from registry.models import Adapter, Namespace, Revision, RevisionFile, User
+from registry.models import Adapter, AdapterScore, Namespace, Revision, RevisionFile, Task, User
 from web.errors import DomainError
 from web.templatetags.formatting import plural
 
@@ -81,6 +81,7 @@ def delete_account(person: User, *, actor: User | None) -> None:
     mine.delete()
     adapters = leaving.close_namespace(own)
     _remove_files(own)
+    _remove_tasks(own)
     detail = (
         f"{plural(adapters, 'adapter,adapters')} and {plural(removed, 'composition,compositions')} deleted; "
         f"{plural(kept, 'composition,compositions')} kept for what is made of them"
@@ -116,3 +117,11 @@ def _remove_files(namespace: Namespace) -> None:
     revisions = Revision.objects.filter(adapter__namespace=namespace)
     is_needed = Q(revision__in=Candidate.objects.values("revision"), path__in=MODULE_FILES)
     RevisionFile.objects.filter(revision__in=revisions).exclude(is_needed).delete()
+
+
+def _remove_tasks(namespace: Namespace) -> None:
+    """Remove tasks that only a closed namespace's uploads named, in its own words: no module, score or composition has them."""
+    tasks = Task.objects.filter(owner=namespace, is_held_out=False)
+    tasks = tasks.exclude(pk__in=Adapter.objects.alive().filter(task__isnull=False).values("task"))
+    tasks = tasks.exclude(pk__in=Composition.objects.filter(task__isnull=False).values("task"))
+    tasks.exclude(pk__in=AdapterScore.objects.values("task")).delete()

@@ -372,6 +372,14 @@ def test_an_upload_under_way_publishes_nothing_for_somebody_who_is_gone(
     assert not Adapter.objects.exists()
 
 
+def test_a_task_that_somebody_else_trained_for_stays(ada: User):
+    task = make_task("shared", owner=namespace_of(ada))
+    make_adapter("mine", owner=ada, task=task)
+    make_adapter("theirs", task=task)
+    leaving.delete_account(ada, actor=ada)
+    assert Client().get("/tasks/shared").status_code == 200
+
+
 # --- Nothing is left over ----------------------------------------------------------------------------------------
 
 
@@ -391,6 +399,7 @@ def fill(ada: User) -> None:
     mine = make_adapter(
         "mine", owner=ada, base_model=base_model, created_by=ada, description=NEEDLE, dataset=NEEDLE,
         training=NEEDLE, leakage=NEEDLE, prompt_template=NEEDLE, base_model_label=NEEDLE, tags=[NEEDLE],
+        task=make_task(f"{NEEDLE}-task", owner=namespace_of(ada)),
     )  # fmt: skip
     assert mine.head is not None
     Revision.objects.filter(pk=mine.head.pk).update(author=ada, message=NEEDLE, description=NEEDLE)
