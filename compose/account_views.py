@@ -14,7 +14,7 @@ from django.views.decorators.http import require_http_methods, require_safe
 from compose import leaving, own_data
 from registry.accounts import KNOWN_BROWSER
 from registry.views.people import signed_in
-from web.errors import DomainError
+from web.errors import Conflict
 from web.templatetags.formatting import plural, size
 
 
@@ -43,7 +43,7 @@ def account_delete(request: HttpRequest) -> HttpResponse:
     elif request.method == "POST":
         try:
             leaving.delete_account(user, actor=user)
-        except DomainError as refused:
+        except Conflict as refused:
             status = refused.status  # the page says why
         else:
             logout(request)

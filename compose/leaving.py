@@ -69,13 +69,14 @@ def delete_account(person: User, *, actor: User | None) -> None:
 
     Its adapters become tombstones, as by deleting each. A composition stays, without its texts and without an owner,
     where its adapter is in an organisation or in somebody else's composition. A worker that is at another notices that
-    it lost the lease. Raises OnlyAdmin, HoldsQuarantined.
+    it lost the lease. Raises OnlyAdmin, HoldsQuarantined, and NotFound where it was deleted meanwhile.
     """
     leaving.hold(person)
     own = leaving.own_namespace(person)
     mine = Composition.objects.filter(owner=person)
     # A worker that is writing its result comes first, and one that comes later finds nothing to write to.
     list(mine.select_for_update().order_by("pk").values_list("pk"))
+    leaving.hold_wholly(person)
     kept = _let_go_of(mine.filter(_is_built_on(person, own)))
     removed = mine.count()
     mine.delete()

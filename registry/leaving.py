@@ -31,7 +31,7 @@ from registry.models import (
     Webhook,
 )
 from registry.models.hub_jobs import UNFINISHED
-from web.errors import Conflict, DomainError
+from web.errors import Conflict, DomainError, NotFound
 
 
 class OnlyAdmin(Conflict):
@@ -118,12 +118,22 @@ def _counted(rows: QuerySet[Any]) -> Subquery:
 
 
 def hold(person: User) -> None:
-    """Let nobody else add to this account or change who is admin beside it. Raises what `obstacles` finds."""
-    list(User.objects.select_for_update().filter(pk=person.pk).values_list("pk"))
+    """Let nobody else delete this account or change who is admin beside it.
+
+    Raises NotFound where somebody was quicker, and what `obstacles` finds.
+    """
+    # Not the whole lock yet: a worker that is writing a result holds its row, and Postgres looks for the owner at the end.
+    if User.objects.select_for_update(no_key=True).filter(pk=person.pk).first() is None:
+        raise NotFound("This account is deleted already.")
     administered = _administered(person).values("namespace")
     list(Namespace.objects.select_for_update().filter(pk__in=administered).order_by("pk").values_list("pk"))
     for obstacle in obstacles(person):
         raise obstacle
+
+
+def hold_wholly(person: User) -> None:
+    """From now on nobody adds a row that points to this account. Only once the caller holds what others write to."""
+    list(User.objects.select_for_update().filter(pk=person.pk).values_list("pk"))
 
 
 def close_namespace(namespace: Namespace) -> int:

@@ -12,14 +12,15 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from compose import jobs, publishing
+from compose import jobs, leaving, publishing
 from compose.errors import LeaseLost, TooManyWaiting, WrongState
 from compose.models import Composition
 from registry import storage
-from registry.models import Adapter
+from registry.leaving import OnlyAdmin
+from registry.models import Adapter, AuditEntry, Membership, User
 from tests.compose.factories import make_composition, make_modules, make_result, owner_of
 from tests.compose.test_publishing import finished
-from tests.factories import make_base_model, make_user, namespace_of
+from tests.factories import make_base_model, make_organisation, make_user, namespace_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 AT_ONCE = 5
@@ -126,3 +127,48 @@ def test_publishing_twice_at_once_publishes_once(tmp_path):
     )
     assert kinds(answers) == ["Adapter", *[WrongState.__name__] * (AT_ONCE - 1)]
     assert Adapter.objects.filter(kind="composed").count() == 1
+
+
+def test_of_two_last_admins_who_delete_their_accounts_at_once_one_is_refused():
+    people = [make_user(name) for name in ("ada", "bob")]
+    make_organisation("lab", members=dict.fromkeys(people, "admin"))
+
+    def leave(number: int) -> Any:
+        return leaving.delete_account(people[number % 2], actor=people[number % 2]) if number < 2 else None
+
+    answers = all_at_once(leave)
+    assert len([answer for answer in answers if isinstance(answer, OnlyAdmin)]) == 1
+    assert User.objects.count() == Membership.objects.filter(namespace__name="lab", role="admin").count() == 1
+
+
+def test_an_account_that_is_deleted_several_times_at_once_is_deleted_once():
+    ada = make_user("ada")
+    make_composition(owner=ada)
+    answers = all_at_once(lambda _: leaving.delete_account(ada, actor=ada))
+    assert kinds(answers) == ["NoneType", *["NotFound"] * (AT_ONCE - 1)]
+    assert AuditEntry.objects.filter(action="delete account").count() == 1
+    assert not User.objects.filter(username="ada").exists()
+
+
+def test_an_account_is_deleted_while_a_worker_writes_its_result():
+    """Whoever is first, nothing is left and nothing breaks."""
+    ada = make_user("ada")
+    make_modules(make_base_model())
+    claimed = []
+    for _ in range(2):
+        composition = jobs.claim(make_composition(owner=ada).pk, "worker")
+        assert composition is not None
+        claimed.append(composition)
+    weights, config = (storage.store_stream([content]) for content in (b"weights", b"config"))
+
+    def act(number: int) -> Any:
+        if number == 0:
+            return leaving.delete_account(ada, actor=ada)
+        if number < 3:
+            return jobs.finish(claimed[number - 1], make_result(), weights=weights, config=config)
+        return jobs.beat(claimed[number - 3])
+
+    answers = all_at_once(act)
+    assert answers[0] is None
+    assert all(answer is None or isinstance(answer, LeaseLost | str) for answer in answers), answers
+    assert not Composition.objects.exists()
