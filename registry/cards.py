@@ -9,12 +9,18 @@ from __future__ import annotations
 import datetime
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from registry.errors import Problem
 from registry.filenames import CARD, show
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.rules_core import StateCore
+    from markdown_it.token import Token
 
 MAX_CARD_BYTES = 256 * 1024
 MAX_FRONT_MATTER_BYTES = 16 * 1024
@@ -22,6 +28,9 @@ MAX_DEPTH = 16
 # CommonMark's own nesting is what makes hostile cards slow.
 _MAX_NESTING = 20
 _FENCE = re.compile(r"\A---[ \t]*\r?\n(?P<yaml>.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
+# An address as people write it in a text, and what at its end is the sentence's rather than its own.
+_ADDRESS = re.compile(r"\bhttps?://[^\W_][^\s<>\"]{0,2000}")
+_SENTENCE_ENDS = ".,:;!?*_~'"
 # A point of a task list, once it is HTML: "- [x] trained".
 _TASK = re.compile(r"(<li>\s*(?:<p>)?)\[([ xX])\] ")
 _TAGS = {
@@ -158,12 +167,13 @@ def render_card(text: str, *, file_address: str = "") -> Card:
 
 
 def render_markdown(text: str, *, file_address: str = "") -> str:
-    """CommonMark (with tables, strikethrough and task lists) as HTML that is safe to show on our pages."""
+    """CommonMark (with tables, strikethrough, task lists and bare addresses) as HTML that is safe to show on our pages."""
     import nh3
     from markdown_it import MarkdownIt
 
     parser = MarkdownIt("commonmark", {"html": True, "maxNesting": _MAX_NESTING})
-    html = parser.enable(["table", "strikethrough"]).render(text)
+    parser.enable(["table", "strikethrough"]).core.ruler.push("addresses", _link_addresses)
+    html = parser.render(text)
 
     def only_ours(element: str, attribute: str, value: str) -> str | None:
         if element == "code" and attribute == "class":
@@ -185,6 +195,51 @@ def render_markdown(text: str, *, file_address: str = "") -> str:
         set_tag_attribute_values={"pre": {"tabindex": "0"}},
     )
     return _TASK.sub(lambda found: f"{found[1]}{'☐' if found[2] == ' ' else '☑'} ", safe)
+
+
+def _link_addresses(state: StateCore) -> None:
+    """Make links of the addresses that stand bare in a text. They pass the sanitiser like all others."""
+    for block in state.tokens:
+        children: list[Token] = []
+        depth = 0  # inside of how many links
+        for token in block.children or []:
+            if token.type == "link_open" or (token.type == "html_inline" and token.content.startswith("<a")):
+                depth += 1
+            elif token.type == "link_close" or (
+                token.type == "html_inline" and token.content.startswith("</a")
+            ):
+                depth -= 1
+            children += _with_links(token, state.md) if token.type == "text" and depth <= 0 else [token]
+        if block.children is not None:
+            block.children = children
+
+
+def _with_links(token: Token, parser: MarkdownIt) -> Iterator[Token]:
+    """A piece of text cut at its addresses."""
+    from markdown_it.token import Token
+
+    done = 0
+    for match in _ADDRESS.finditer(token.content):
+        address = _without_sentence_end(match[0])
+        href = parser.normalizeLink(address)
+        if not parser.validateLink(href):
+            continue
+        yield Token("text", "", 0, content=token.content[done : match.start()])
+        yield Token("link_open", "a", 1, attrs={"href": href})
+        yield Token("text", "", 0, content=address)
+        yield Token("link_close", "a", -1)
+        done = match.start() + len(address)
+    yield Token("text", "", 0, content=token.content[done:])
+
+
+def _without_sentence_end(address: str) -> str:
+    """An address without the stop behind it, or the bracket that was opened before it."""
+    unopened = address.count(")") - address.count("(")
+    end = len(address)
+    while address[end - 1] in _SENTENCE_ENDS or (address[end - 1] == ")" and unopened > 0):
+        unopened -= address[end - 1] == ")"
+        end -= 1
+    return address[:end]
 
 
 def _is_relative(address: str) -> bool:

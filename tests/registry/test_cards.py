@@ -1,3 +1,4 @@
+import time
 from html.parser import HTMLParser
 
 import pytest
@@ -106,6 +107,54 @@ def test_links_lead_away_without_telling_from_where():
     assert 'href="https://example.org/paper"' in html
     assert 'rel="noopener nofollow ugc"' in html
     assert 'href="#top"' in html
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "after"),
+    [
+        ("See https://example.org/a_b_c?x=1&y=2.", "https://example.org/a_b_c?x=1&amp;y=2", "."),
+        ("(http://example.org/a_(b))", "http://example.org/a_(b)", ")"),
+        ("- https://example.org/é, and", "https://example.org/%C3%A9", ", and"),
+    ],
+)
+def test_a_bare_address_is_a_link_up_to_the_end_of_its_own(text: str, address: str, after: str):
+    html = render_card(text).html
+    assert f'href="{address}"' in html
+    assert 'rel="noopener nofollow ugc"' in html
+    assert f"</a>{after}" in html
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "`https://example.org`",
+        "    https://example.org",
+        "https://",
+        "https://).",
+        "javascript:alert(1) xhttps//example.org",
+        "<b title='https://example.org'>x</b>",
+    ],
+)
+def test_what_is_code_or_no_address_becomes_no_link(text: str):
+    assert "<a" not in render_card(text).html
+
+
+def test_an_address_inside_of_a_link_makes_no_second_one():
+    for text in (
+        "[https://example.org/a](https://example.org/b)",
+        "<a href='https://example.org/b'>https://example.org/a</a>",
+    ):
+        html = render_card(text).html
+        assert html.count("<a ") == 1
+        assert 'href="https://example.org/b"' in html
+
+
+def test_a_card_full_of_addresses_and_brackets_ends_soon():
+    started = time.perf_counter()
+    render_card("https://example.org/" + ")" * 200_000)
+    render_card("https://a.b/" * 20_000)
+    render_card(("https://a.b/" + "(" * 50 + ")" * 1900 + " ") * 100)
+    assert time.perf_counter() - started < 5
 
 
 def test_tables_and_code_are_kept():
