@@ -81,7 +81,7 @@ def reference() -> Reference:
             if method in methods:
                 spec = methods[method]
                 name = (spec.get("tags") or ["other"])[0]
-                group = groups.setdefault(name, Group(name, slugify(name)))
+                group = groups.setdefault(name, Group(name.replace("-", " "), slugify(name)))
                 group.operations.append(_operation(path, method, spec, components))
     shapes = [Shape(name, _about(spec), _fields(spec)) for name, spec in sorted(components.items())]
     return Reference(list(groups.values()), [shape for shape in shapes if shape.fields or shape.about])
@@ -98,20 +98,29 @@ def _operation(path: str, method: str, spec: dict[str, Any], components: dict[st
     for name, media in content.items():
         kind, body = name, media.get("schema", {})
         break
+    summary, about = spec.get("summary", ""), spec.get("description", "")
+    if not summary:
+        summary, about = _first_sentence(about)
     resolved = components.get(body.get("$ref", "").removeprefix(REF), body)
     security = spec.get("security", [{}])
     return Operation(
         id=spec["operationId"],
         method=method.upper(),
         path=path,
-        summary=spec.get("summary") or spec["operationId"].replace("_", " "),
-        about=spec.get("description", ""),
+        summary=summary,
+        about=about,
         parameters=[_parameter(given) for given in spec.get("parameters", [])],
         body=_fields(resolved),
         body_kind=kind,
         answers=[_answer(status, given) for status, given in spec.get("responses", {}).items()],
         needs_account={} not in security,
     )
+
+
+def _first_sentence(text: str) -> tuple[str, str]:
+    """(its first sentence without the stop, what follows)."""
+    first, _, rest = text.partition(". ")
+    return first.removesuffix("."), rest
 
 
 def _parameter(given: dict[str, Any]) -> Field:

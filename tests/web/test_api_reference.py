@@ -29,6 +29,14 @@ def test_every_call_of_the_schema_is_there_with_what_it_takes_and_gives():
     assert named <= shapes, "a link that leads nowhere"
 
 
+def test_every_call_says_in_words_what_it_does():
+    calls = [call for group in reference().groups for call in group.operations]
+    assert [call.path for call in calls if not call.summary[:1].isupper() or call.summary.endswith(".")] == []
+    found = next(call for call in calls if call.id == "adapters_list")
+    assert found.summary == "Find adapters"
+    assert found.about.startswith("A parameter that is unknown")
+
+
 def test_the_page_has_it_without_scripts_and_compressed():
     answer = Client().get("/api/docs/", headers={"Accept-Encoding": "gzip"})
     assert answer.headers["Content-Encoding"] == "gzip"
