@@ -47,17 +47,24 @@ class Filter:
 
 def modules(request: HttpRequest) -> HttpResponse:
     """The list of modules; everything that decides it is in the address."""
+    query, refused = _read(request)
+    if refused is not None:
+        return _modules(request, query, asked=request.GET["q"], refused=refused)
+    if is_hash(query.q):
+        return redirect(f"{reverse('hashes')}?sha256={query.q.strip()}")
+    return _modules(request, query)
+
+
+def _read(request: HttpRequest) -> tuple[AdapterQuery, DomainError | None]:
+    """What the address asks for; a search for what cannot be found is left out of it, and why is the second."""
     try:
-        query = AdapterQuery.parse(request.GET)
+        return AdapterQuery.parse(request.GET), None
     except search.BadParameter as error:
         if "q" not in error.fields:
             raise
         others = request.GET.copy()
-        asked = others.pop("q")[-1]
-        return _modules(request, AdapterQuery.parse(others), asked=asked, refused=error)
-    if is_hash(query.q):
-        return redirect(f"{reverse('hashes')}?sha256={query.q.strip()}")
-    return _modules(request, query)
+        del others["q"]
+        return AdapterQuery.parse(others), error
 
 
 def _modules(
@@ -122,7 +129,7 @@ def namespace(request: HttpRequest, namespace: str) -> HttpResponse:
     owner = Namespace.objects.filter(name__iexact=namespace, deleted_at=None).first()
     if owner is None:
         raise NotFound(f"There is nobody called {namespace!r} here.")
-    query = AdapterQuery.parse(request.GET)
+    query, refused = _read(request)
     query = replace(query, namespace=owner.name)
     visible = Adapter.objects.visible_to(request.user).filter(namespace=owner)
     sums = visible.aggregate(downloads=Sum("downloads"), modules=Count("pk"))
@@ -137,9 +144,10 @@ def namespace(request: HttpRequest, namespace: str) -> HttpResponse:
         "quota": quotas.use_of(owner) if writes else None,
         "is_followed": following.follows(request.user, namespace=owner),
         "is_member": owner.is_organisation and (writes or is_member(request.user, owner)),
+        "refused": refused,
         **_listing(request, query, with_facets=False),
     }
-    return render(request, "registry/namespace.html", context)
+    return render(request, "registry/namespace.html", context, status=refused.status if refused else 200)
 
 
 def _listing(request: HttpRequest, query: AdapterQuery, *, with_facets: bool = True) -> dict[str, Any]:
@@ -149,7 +157,7 @@ def _listing(request: HttpRequest, query: AdapterQuery, *, with_facets: bool = T
         "query": query,
         "page": page,
         "count": page.count,
-        "facets": [_for_page(facet, query) for facet in facets],
+        "facets": [_for_page(facet, query) for facet in facets if _narrows(facet, page.count)],
         "recently": _recently(query),
         "any_time_url": query.url_with(updated=""),
         "has_facets": any(facet.values for facet in facets),
@@ -165,6 +173,11 @@ def _listing(request: HttpRequest, query: AdapterQuery, *, with_facets: bool = T
         "has_cursor": bool(query.cursor),
         "api_call": _api_call(request, query),
     }
+
+
+def _narrows(facet: Facet, count: int) -> bool:
+    """Whether there is something to choose: a single value that all of the list has leaves it as it is."""
+    return len(facet.values) > 1 or any(item.is_chosen or item.count < count for item in facet.values)
 
 
 def _for_page(facet: Facet, query: AdapterQuery) -> dict[str, Any]:

@@ -403,6 +403,17 @@ def test_a_search_of_signs_alone_shows_the_list_and_keeps_what_was_typed(shelf, 
     assert client.get("/modules/feed.atom?q=%25").status_code == 400
 
 
+def test_on_the_page_of_a_person_too_and_what_matches_nothing_leads_back_to_all(shelf, client):
+    answer = client.get("/ada?q=%25%25")
+    page = answer.content.decode()
+    assert answer.status_code == 400
+    assert "The search has neither a letter nor a digit to look for." in page
+    assert 'class="row' in page
+    page = client.get("/ada?q=xylophone").content.decode()
+    assert "Nothing matches" in page
+    assert "Nothing published yet" not in page
+
+
 def test_strangers_are_sent_to_sign_in_before_they_save(client):
     assert "/login" in client.post("/modules/saved", {"name": "x", "parameters": ""})["Location"]
 
