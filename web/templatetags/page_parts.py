@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import html
+from contextlib import suppress
 from typing import Any
 
 from django import template
 from django.conf import settings
+from django.core.exceptions import DisallowedHost
+from django.template import Context
 from django.template.loader import render_to_string
-from django.utils.html import format_html
+from django.templatetags.static import static
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 register = template.Library()
@@ -38,6 +42,20 @@ def mark(size: int = 22) -> SafeString:
         '<svg class="mark" width="{0}" height="{0}" viewBox="0 0 22 22" aria-hidden="true">{1}</svg>',
         size,
         mark_safe(squares),  # noqa: S308 - our own constants
+    )
+
+
+@register.simple_block_tag(takes_context=True, end_name="end_page_title")
+def page_title(context: Context, content: str) -> SafeString:
+    """The page's title, and with it what other sites show of the page where somebody posts its address."""
+    title = " ".join(html.unescape(content).split())
+    facts = [("og:title", title), ("og:site_name", "LoRA Commons"), ("og:type", "website")]
+    with suppress(KeyError, DisallowedHost):
+        facts.append(("og:image", context["request"].build_absolute_uri(static("mark.png"))))
+    return format_html(
+        '<title>{}</title>\n{}\n<meta name="twitter:card" content="summary">',
+        title,
+        format_html_join("\n", '<meta property="{}" content="{}">', facts),
     )
 
 
