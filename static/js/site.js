@@ -39,6 +39,12 @@
     }
   });
 
+  // Tabs that are wider than a phone begin at the one that is open.
+  for (const open of document.querySelectorAll(".tabs [aria-current], .side-nav [aria-current]")) {
+    const bar = open.parentElement;
+    bar.scrollLeft = open.offsetLeft - bar.offsetLeft - (bar.clientWidth - open.offsetWidth) / 2;
+  }
+
   const moveInList = (step) => {
     const links = [...document.querySelectorAll(".row-title a:first-of-type")];
     if (!links.length) return;
