@@ -23,8 +23,8 @@ from playwright.sync_api import expect
 
 from compose import auditions, jobs, tryouts
 from compose.models import Audition, Auditioned, Composition
-from registry import moderation
-from registry.models import User
+from registry import moderation, organisations
+from registry.models import BaseModel, Namespace, User
 from tests.compose.factories import finish, make_composition, make_examples, make_modules, make_trials
 from tests.conftest import ROOT
 from tests.factories import (
@@ -32,6 +32,7 @@ from tests.factories import (
     make_base_model,
     make_organisation,
     make_task,
+    make_token,
     make_user,
     namespace_of,
 )
@@ -203,6 +204,64 @@ def test_axe_finds_nothing_on_any_page_in_light_in_dark_and_on_a_phone(
             look(f"{live_server.url}{path}")
     assert wrong == []
     assert seen > 40, f"only {seen} pages were looked at"
+
+
+# What is pressed and lower than a finger; what lies beside the screen or its card; the open tab out of sight.
+HARD_TO_PRESS = """() => {
+  const named = (at) => (at.getAttribute("aria-label") || at.textContent || at.name).trim().slice(0, 40);
+  const box = (at) => at.getBoundingClientRect();
+  const pressed = ".btn, .tabs a, .side-nav a, .footer-row a, header summary, main :is(select, textarea, input:not([type=checkbox], [type=radio], [type=hidden]))";
+  const seen = [...document.querySelectorAll(pressed)].filter((at) => at.checkVisibility() && box(at).width > 1);
+  const low = seen.filter((at) => box(at).height < 43.5).map((at) => `low: ${named(at)}`);
+  const hidden = seen.filter((at) => at.matches(".btn, .tabs [aria-current], .side-nav [aria-current]")).filter((at) => {
+    const around = box(at.closest(".scroll, .tabs, .side-nav") ?? document.body);
+    return box(at).right > around.right + 1 || box(at).left < around.left - 1;
+  }).map((at) => `out of sight: ${named(at)}`);
+  const over = document.documentElement.scrollWidth - innerWidth;
+  return [...low, ...hidden, ...(over > 0 ? [`${over} px too wide`] : [])];
+}"""
+
+
+def test_on_a_phone_a_thumb_finds_everything(page: Page, live_server: Any, filled: Filled):
+    bob = make_user("somebody-with-a-long-name")
+    organisations.invite(
+        Namespace.objects.get(name="lab"), actor=filled.ada, username=bob.username, role="write"
+    )
+    make_token(filled.ada, name="a token with quite a long name for the cluster")
+    long = make_adapter(
+        f"{'x' * 60}-{'y' * 30}", owner=filled.ada, base_model=BaseModel.objects.get(), description="W" * 190
+    )
+    wrong = {}
+    page.set_viewport_size({"width": 390, "height": 800})
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    for path in [
+        *filled.more,
+        long.get_absolute_url(),
+        "/",
+        "/ada",
+        "/accounts/sessions/",
+        "/modules",
+        "/settings/organizations",
+        "/settings/tokens",
+        "/tasks/colour-twice",
+        "/upload",
+    ]:
+        page.goto(f"{live_server.url}{path}")
+        if found := page.evaluate(HARD_TO_PRESS):
+            wrong[path] = found
+    assert wrong == {}
+
+
+def test_a_row_opens_wherever_a_thumb_touches_it(page: Page, live_server: Any, filled: Filled):
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(f"{live_server.url}/modules")
+    row = page.locator("article.row").first
+    address = row.locator(".row-title a").first.get_attribute("href")
+    row.locator(".stats").click(position={"x": 200, "y": 8})
+    page.wait_for_url(f"**{address}")
+    page.go_back()
+    row.locator("a.chip").first.click()
+    page.wait_for_url("**/modules?base=*")
 
 
 # --- Weight and speed ----------------------------------------------------------------------------------------

@@ -157,7 +157,7 @@ def _listing(request: HttpRequest, query: AdapterQuery, *, with_facets: bool = T
         "query": query,
         "page": page,
         "count": page.count,
-        "facets": [_for_page(facet, query) for facet in facets if _narrows(facet, page.count)],
+        "facets": [_for_page(facet, query) for facet in facets],
         "recently": _recently(query),
         "any_time_url": query.url_with(updated=""),
         "has_facets": any(facet.values for facet in facets),
@@ -173,11 +173,6 @@ def _listing(request: HttpRequest, query: AdapterQuery, *, with_facets: bool = T
         "has_cursor": bool(query.cursor),
         "api_call": _api_call(request, query),
     }
-
-
-def _narrows(facet: Facet, count: int) -> bool:
-    """Whether there is something to choose: a single value that all of the list has leaves it as it is."""
-    return len(facet.values) > 1 or any(item.is_chosen or item.count < count for item in facet.values)
 
 
 def _for_page(facet: Facet, query: AdapterQuery) -> dict[str, Any]:
