@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from django.contrib import messages
@@ -43,6 +44,7 @@ VERSIONS_SHOWN = 10
 TENSORS_SHOWN = 400
 SCORES_SHOWN = 30
 CARD_KEPT_S = 3600
+_HEADING = re.compile(r"(</?h)([1-5])>")
 
 
 @leads_on
@@ -209,8 +211,9 @@ def _card_html(adapter: Adapter, revision: Revision, files: list[RevisionFile]) 
         except storage.BytesMissing as missing:
             return f"<p>{missing.message}</p>"  # our own words; the page is more than its card
         html = cards.render_card(text, file_address=_folder_address(adapter, revision)).html
-        # The page has its own first heading; a card's is one of its parts.
-        html = html.replace("<h1>", "<h2>").replace("</h1>", "</h2>")
+        # The page has its own first heading; a card's is one of its parts, and what is below that one below it.
+        if "<h1>" in html:
+            html = _HEADING.sub(lambda found: f"{found[1]}{int(found[2]) + 1}>", html)
         cache.set(key, html, CARD_KEPT_S)
     return html
 

@@ -275,11 +275,12 @@ def test_a_card_is_shown_without_its_scripts(client: Client, tmp_path: Path, ali
     folder = tmp_path / "with-card"
     make_adapter_folder(folder)
     (folder / "README.md").write_text(
-        "# Hello\n\n<script>alert(1)</script>\n\n![x](https://elsewhere.example/a.png)"
+        "# Hello\n\n## Numbers\n\n<script>alert(1)</script>\n\n![x](https://elsewhere.example/a.png)"
     )
     _publish(alice, folder, "carded")
     html = text(client.get("/alice/carded"))
     assert "<h2>Hello</h2>" in html
+    assert "<h3>Numbers</h3>" in html
     assert "alert(1)" not in html
     assert "elsewhere" not in html
 
