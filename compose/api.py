@@ -20,7 +20,8 @@ from registry.api_parts import IDEMPOTENCY_KEY, only, person_of
 from registry.authentication import SignedIn
 from registry.idempotency import idempotent
 from registry.models import BaseModel, Task
-from registry.rights import writable_namespace
+from registry.rights import Person, writable_namespace
+from registry.search import tasks_shown_to
 from web.api_schema import refusals
 from web.errors import DomainError, NotFound
 
@@ -234,7 +235,7 @@ def _dry_run(given: dict[str, Any], request: Request) -> dict[str, Any]:
 
 def _wanted(given: dict[str, Any], request: Request) -> jobs.CompositionRequest:
     """Raises DomainError."""
-    task = _task(given.get("task"))
+    task = _task(given.get("task"), request.user)
     base_model = _base_model(given.get("base_model"), task)
     few_shot, test = given["examples"], given["test_examples"]
     picked = given["candidates"]
@@ -259,10 +260,10 @@ def _wanted(given: dict[str, Any], request: Request) -> jobs.CompositionRequest:
     )
 
 
-def _task(slug: str | None) -> Task | None:
+def _task(slug: str | None, person: Person) -> Task | None:
     if slug is None:
         return None
-    task = Task.objects.select_related("base_model").filter(slug=slug).first()
+    task = tasks_shown_to(person).select_related("base_model").filter(slug=slug).first()
     if task is None:
         raise NotFound(f"There is no task {slug[:100]!r} here.", fields={"task": ["Unknown."]})
     return task

@@ -1,9 +1,12 @@
 from django.urls import path
 
-from compose import api, fit_api, status_api, task_views
+from compose import api, fit_api, status_api, task_views, tasks_api
 
 urlpatterns = [
     path("status/", status_api.SiteStatus.as_view(), name="api_status"),
+    path("tasks/", tasks_api.TaskList.as_view(), name="api_tasks"),
+    path("tasks/<slug:slug>/", tasks_api.TaskDetail.as_view(), name="api_task"),
+    path("tasks/<slug:slug>/revisions/", tasks_api.TaskRevisions.as_view(), name="api_task_revisions"),
     path("tasks/<str:slug>/leaderboard/", task_views.LeaderboardView.as_view(), name="api_leaderboard"),
     path("adapters/fit/", fit_api.FitView.as_view(), name="api_fit"),
     path("auditions/", fit_api.AuditionList.as_view(), name="api_auditions"),

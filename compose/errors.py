@@ -119,6 +119,17 @@ class PrivateParents(DomainError):
         )
 
 
+class TaskInQuarantine(DomainError):
+    code = "task_in_quarantine"
+    status = 409
+
+    def __init__(self, title: str) -> None:
+        super().__init__(
+            f"{title} was put into quarantine by the people who run this site. Compose on your examples without naming it.",
+            fields={"task": ["In quarantine."]},
+        )
+
+
 class ParentInQuarantine(DomainError):
     """What the people who run this site have hidden does not go on under another name."""
 

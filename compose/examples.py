@@ -7,7 +7,7 @@ import io
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from django.conf import settings
@@ -45,7 +45,8 @@ def parse_examples(
     """The examples in `data`, in their order. Raises FewShotProblem, which names the rows with mistakes.
 
     `data` is text in one of the FORMATS, a file's bytes, or a list of rows as JSON gives it. `field` is the
-    input that the problems are reported for, "examples" or "test_examples"; `is_part`: others may come beside them.
+    input that the problems are reported for, "examples", "test_examples" or a task's "rows"; `is_part`: others may
+    come beside them.
     """
     try:
         examples = _read_rows(_rows(data, format), field)
@@ -84,6 +85,33 @@ def split(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[E
         f"the search sees the other {len(few_shot)}."
     )
     return few_shot, held_out, note
+
+
+def divide(
+    examples: Sequence[Example], *, shown: int, seed: int, seen: Collection[str] = ()
+) -> tuple[list[Example], list[Example]]:
+    """A task's rows as (those that everybody sees, those that stay hidden), both in the order of `examples`.
+
+    `seed` draws the shown ones until there are `shown` of them. Rows with the same input stay on one side, so these
+    may be a few more; those whose input is among `seen` are known already and are never hidden.
+    """
+    inputs = list(dict.fromkeys(example.input.strip() for example in examples))
+    counts = Counter(example.input.strip() for example in examples)
+    known = {text.strip() for text in seen}
+    chosen = {text for text in inputs if text in known}
+    count = sum(counts[text] for text in chosen)
+    others = [text for text in inputs if text not in chosen]
+    random.Random(seed).shuffle(others)  # noqa: S311 - repeatable, and told nobody without the rows
+    for text in others:
+        if count >= shown:
+            break
+        chosen.add(text)
+        count += counts[text]
+    is_shown = [example.input.strip() in chosen for example in examples]
+    return (
+        [example for example, open in zip(examples, is_shown, strict=True) if open],
+        [example for example, open in zip(examples, is_shown, strict=True) if not open],
+    )
 
 
 def unscored_note(count: int, inputs: int) -> str:
@@ -419,7 +447,7 @@ def _text_problems(number: int, source: str, target: str) -> list[str]:
 
 
 def _check_count(count: int, field: str, *, is_part: bool = False) -> None:
-    is_test = field == "test_examples"
+    is_test = field in {"test_examples", "rows"}
     most = settings.MAX_TEST_EXAMPLES if is_test else settings.MAX_FEW_SHOT_EXAMPLES
     least = 1 if is_test or is_part else settings.MIN_FEW_SHOT_EXAMPLES
     if not count:

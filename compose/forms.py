@@ -5,6 +5,7 @@ The domain functions hold the rules; a form collects what they are given, and ke
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,15 +91,20 @@ def read_test_examples(data: QueryDict, files: Mapping[str, Any]) -> GivenExampl
 
 
 def as_lines(examples: Iterable[Example]) -> str:
-    """Examples as one tab-separated line each, or JSON lines where a text holds a tab or a line break."""
+    """Examples as one tab-separated line each, or as JSON lines where those would not read back as the same."""
     examples = list(examples)
-    if any(
-        set('\t\n\r"') & set(text) or text != text.strip() for e in examples for text in (e.input, e.output)
-    ):
-        import json
+    lines = "\n".join(f"{example.input}\t{example.output}" for example in examples)
+    if _reads_back(lines, examples):
+        return lines
+    return "\n".join(json.dumps(row, ensure_ascii=False) for row in few_shot.as_json(examples))
 
-        return "\n".join(json.dumps(row, ensure_ascii=False) for row in few_shot.as_json(examples))
-    return "\n".join(f"{example.input}\t{example.output}" for example in examples)
+
+def _reads_back(lines: str, examples: list[Example]) -> bool:
+    """Whether this text is read as these examples: tabs, headers or a bracket at its beginning may mean another format."""
+    try:
+        return few_shot.parse_examples(lines, field="rows", is_part=True) == examples
+    except FewShotProblem:
+        return not examples
 
 
 def _typed_rows(data: QueryDict) -> list[tuple[str, str]]:
@@ -375,7 +381,7 @@ class ComposeForm(forms.Form):
         is_of_task = composition.task is not None and composition.task.is_held_out
         tests = (
             []
-            if is_of_task or composition.examples_removed_at
+            if composition.has_hidden_test or is_of_task or composition.examples_removed_at
             else few_shot.from_json(composition.test_examples)
         )
         are_gone = composition.examples_removed_at is not None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 
-from django.db.models import F, Max, OuterRef, QuerySet, Subquery
+from django.db.models import Count, F, Max, OuterRef, QuerySet, Subquery
 
 from compose.charts import METHOD_MEANINGS, method_label
 from compose.models import Candidate, Composition, Score
-from registry.models import Adapter, AdapterScore, Task, TaskRevision
+from registry.models import Adapter, AdapterScore, Task, TaskRevision, TaskRow
 from registry.rights import Person
 from web.errors import NotFound
 
@@ -76,7 +75,8 @@ def board(task: Task, person: Person, *, revision: str = "", source: str = "", w
     revisions = list(task.revisions.order_by("-number").defer("few_shot", "test"))
     chosen = _revision(task, revisions, revision)
     is_newest = chosen is None or chosen.pk == revisions[0].pk
-    ours = _verified(task, person, *_time_of(chosen, revisions), hidden=_hidden(task, chosen))
+    hidden = _hidden(task, chosen)
+    ours = _verified(task, person, chosen, hidden=hidden)
     # What people report names no revision: it stands beside the newest.
     theirs = _reported(task, person) if is_newest else []
     wanted = {"verified": ours, "reported": theirs}.get(source, ours + theirs)
@@ -88,7 +88,7 @@ def board(task: Task, person: Person, *, revision: str = "", source: str = "", w
         task=task,
         revision=chosen,
         revisions=revisions,
-        hidden=_hidden(task, chosen),
+        hidden=hidden,
         entries=shown,
         total=len(entries),
         verified=sum(not entry.is_baseline for entry in ours),
@@ -110,38 +110,24 @@ def _revision(task: Task, revisions: Sequence[TaskRevision], number: str) -> Tas
     return found
 
 
-def _time_of(
-    chosen: TaskRevision | None, revisions: Sequence[TaskRevision]
-) -> tuple[datetime | None, datetime | None]:
-    """From when until when a composition was asked for that belongs to this revision; the first has no beginning."""
-    if chosen is None:
-        return None, None
-    after = [revision for revision in revisions if revision.number > chosen.number]
-    return chosen.created_at if chosen.number > 1 else None, after[-1].created_at if after else None
-
-
 def _hidden(task: Task, chosen: TaskRevision | None) -> int:
     if chosen is None:
-        return task.rows.filter(split="test").count()
+        return 0
     return len(TaskRevision.objects.values_list("test", flat=True).get(pk=chosen.pk))
 
 
-def _verified(
-    task: Task, person: Person, since: datetime | None, until: datetime | None, *, hidden: int
-) -> list[Entry]:
-    """Scores that we computed on all of the task's hidden rows, of compositions that this person may see.
+def _verified(task: Task, person: Person, revision: TaskRevision | None, *, hidden: int) -> list[Entry]:
+    """Scores that we computed on all hidden rows of this revision, of compositions that this person may see.
 
     Equal scores share a rank and the older comes first. What a composition was compared with is a baseline, there once
     for each base model: the same model on the same rows gives the same number, and where it depends on the candidates
     (best single, uniform, LoraHub beside another method) the best one stands.
     """
+    if revision is None:
+        return []
     compositions = Composition.objects.visible_to(person).filter(
-        task=task, status=Composition.Status.SUCCEEDED
+        task=task, task_revision=revision, status=Composition.Status.SUCCEEDED
     )
-    if since is not None:
-        compositions = compositions.filter(created_at__gte=since)
-    if until is not None:
-        compositions = compositions.filter(created_at__lt=until)
     scores = list(
         Score.objects.filter(
             composition__in=compositions, composition__has_hidden_test=True, split=HELD_OUT, n=hidden
@@ -158,7 +144,7 @@ def _verified(
     ours = [score for score in scores if score.method == score.composition.method]
     baselines = _best_of_each(score for score in scores if score.method != score.composition.method)
     modules = _best_modules([score.composition for score in baselines if score.method == BEST_SINGLE], person)
-    return _ranked(ours, person) + [_baseline(score, modules) for score in baselines]
+    return _ranked(ours, task, person) + [_baseline(score, modules) for score in baselines]
 
 
 def _best_of_each(scores: Iterable[Score]) -> list[Score]:
@@ -169,7 +155,7 @@ def _best_of_each(scores: Iterable[Score]) -> list[Score]:
     return list(kept.values())
 
 
-def _ranked(scores: list[Score], person: Person) -> list[Entry]:
+def _ranked(scores: list[Score], task: Task, person: Person) -> list[Entry]:
     entries: list[Entry] = []
     for position, score in enumerate(scores, 1):
         before = entries[-1] if entries else None
@@ -184,10 +170,17 @@ def _ranked(scores: list[Score], person: Person) -> list[Entry]:
                 rank=before.rank if is_tie and before else position,
                 is_mine=person is not None and composition.owner_id == person.pk,
                 is_published=composition.adapter_id is not None,
-                note=f"{method_label(composition.method)}, {composition.budget} trials, seed {composition.seed}",
+                note=_note(composition, task),
             )
         )
     return entries
+
+
+def _note(composition: Composition, task: Task) -> str:
+    how = f"{method_label(composition.method)}, {composition.budget} trials, seed {composition.seed}"
+    # Honest people do well too; whoever reads the board should know it all the same.
+    is_makers = task.created_by_id is not None and composition.owner_id == task.created_by_id
+    return f"{how}; by the maker of the task, who knows its hidden rows" if is_makers else how
 
 
 def _best_modules(compositions: Sequence[Composition], person: Person) -> dict[str, Adapter]:
@@ -266,21 +259,26 @@ def _reported(task: Task, person: Person) -> list[Entry]:
 
 
 def with_best(tasks: QuerySet[Task], person: Person) -> QuerySet[Task]:
-    """Tasks with `best_value`: the best held-out score of a composition this person may see, or None."""
-    own = Score.objects.filter(
+    """Tasks with `best_value` and `zero_shot_value`: the best on all hidden rows of the newest revision, or None.
+
+    Of compositions that this person may see.
+    """
+    newest = TaskRevision.objects.filter(task=OuterRef("composition__task")).order_by("-number")
+    hidden = (
+        TaskRow.objects.filter(task=OuterRef("composition__task"), split=TaskRow.Split.TEST)
+        .order_by()
+        .values("task")
+        .annotate(rows=Count("pk"))
+    )
+    scores = Score.objects.filter(
         composition__in=Composition.objects.visible_to(person).filter(status=Composition.Status.SUCCEEDED),
         composition__task=OuterRef("pk"),
         composition__has_hidden_test=True,
-        method=F("composition__method"),
+        composition__task_revision=Subquery(newest.values("pk")[:1]),
+        n=Subquery(hidden.values("rows")),
         split=HELD_OUT,
     ).order_by("-value")
-    zero_shot = Score.objects.filter(
-        composition__in=Composition.objects.visible_to(person).filter(status=Composition.Status.SUCCEEDED),
-        composition__task=OuterRef("pk"),
-        composition__has_hidden_test=True,
-        method="zero_shot",
-        split=HELD_OUT,
-    ).order_by("-value")
+    own, zero_shot = scores.filter(method=F("composition__method")), scores.filter(method="zero_shot")
     return tasks.annotate(
         best_value=Subquery(own.values("value")[:1]), zero_shot_value=Subquery(zero_shot.values("value")[:1])
     )

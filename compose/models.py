@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from registry import rights
-from registry.models import Adapter, BaseModel, Blob, Revision, Task, User
+from registry.models import Adapter, BaseModel, Blob, Revision, Task, TaskRevision, User
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser
@@ -73,6 +73,14 @@ class Composition(models.Model):
     title = models.CharField(max_length=200)
     task = models.ForeignKey(
         Task, null=True, blank=True, on_delete=models.SET_NULL, related_name="compositions"
+    )
+    task_revision = models.ForeignKey(
+        TaskRevision,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="compositions",
+        help_text="The one whose hidden rows score it.",
     )
     base_model = models.ForeignKey(BaseModel, on_delete=models.PROTECT, related_name="compositions")
     base_commit = models.CharField(

@@ -19,7 +19,7 @@ from compose.jobs import require_owner
 from compose.licences import DerivedLicence, derive_licence
 from compose.models import Candidate, Composition, Score
 from registry import publishing, storage
-from registry.models import Adapter, AdapterScore, Namespace, TaskRow, User
+from registry.models import Adapter, AdapterScore, Namespace, User
 from registry.rights import require_write
 from web.errors import Conflict
 from web.templatetags.formatting import plural
@@ -100,9 +100,10 @@ def publish_composition(
 
 def _keep_task_score(composition: Composition, adapter: Adapter, score: Score) -> None:
     """What it reached on a task's hidden rows becomes the adapter's, for its page and for lists sorted by it."""
-    if composition.task is None or not composition.has_hidden_test:
+    revision = composition.task_revision
+    if composition.task is None or revision is None or not composition.has_hidden_test:
         return
-    if score.n < TaskRow.objects.filter(task=composition.task, split=TaskRow.Split.TEST).count():
+    if score.n < len(revision.test):
         return  # some of them were among its examples
     AdapterScore.objects.update_or_create(
         adapter=adapter,
@@ -114,7 +115,7 @@ def _keep_task_score(composition: Composition, adapter: Adapter, score: Score) -
             "low": score.low,
             "high": score.high,
             "n": score.n,
-            "note": f"Composition {composition.pk}",
+            "note": f"Composition {composition.pk}, revision {revision.number} of the task",
         },
     )
 

@@ -23,32 +23,40 @@ from compose import daily_limit, job_page, leaderboards
 from compose.leaderboards import Board
 from registry.api_parts import only
 from registry.models import Adapter, Task, TaskRow
-from registry.search import tasks_shown_to
+from registry.rights import may_change_task, may_moderate, namespaces_of
+from registry.search import tasks_shown_to, visible_task
 from web.api_schema import refusals
 from web.errors import NotFound
 from web.pagination import paginate
 
 PAGE = 30
 EMBEDDED_ROWS = 10
+KINDS = ("trained", "yours")
 
 
 @require_safe
 def tasks(request: HttpRequest) -> HttpResponse:
-    """Tasks to compose for, or those that modules were trained on."""
-    trained = request.GET.get("kind") == "trained"
+    """Tasks to compose for, those that modules were trained on, or those of the person who looks."""
+    kind = request.GET.get("kind", "")
+    if kind not in KINDS or (kind == "yours" and not request.user.is_authenticated):
+        kind = ""
     text = request.GET.get("q", "").strip()[:100]
-    found = tasks_shown_to(request.user).select_related("base_model").filter(is_held_out=not trained)
+    found = tasks_shown_to(request.user).select_related("base_model", "owner")
     for word in text.split():
         found = found.filter(
             Q(title__icontains=word) | Q(slug__icontains=word) | Q(description__icontains=word)
         )
-    if trained:
+    if kind == "trained":
         alive = Q(adapters__in=Adapter.objects.visible_to(request.user))
+        found = found.filter(is_held_out=False, quarantined_at=None)
         found = found.annotate(modules=Count("adapters", filter=alive, distinct=True))
-    else:
+    elif kind == "yours":
+        found = found.filter(is_held_out=True, owner__in=namespaces_of(request.user))
         found = leaderboards.with_best(found, request.user)
+    else:
+        found = leaderboards.with_best(found.filter(is_held_out=True, quarantined_at=None), request.user)
     page = paginate(found, order=("slug",), cursor=request.GET.get("cursor"), size=PAGE)
-    kept = {"kind": "trained"} if trained else {}
+    kept = {"kind": kind} if kind else {}
     kept |= {"q": text} if text else {}
     return render(
         request,
@@ -56,7 +64,7 @@ def tasks(request: HttpRequest) -> HttpResponse:
         {
             "tasks": page.items,
             "next_url": f"?{urlencode(kept | {'cursor': page.next_cursor})}" if page.next_cursor else "",
-            "is_trained": trained,
+            "kind": kind,
             "q": text,
             "section": "tasks",
         },
@@ -66,20 +74,27 @@ def tasks(request: HttpRequest) -> HttpResponse:
 @require_safe
 def task(request: HttpRequest, slug: str) -> HttpResponse:
     """A task: what it is, its leaderboard, examples to compose from, modules that were trained on it."""
-    found = get_object_or_404(tasks_shown_to(request.user).select_related("base_model", "owner"), slug=slug)
+    found = visible_task(request.user, slug)
     modules = Adapter.objects.visible_to(request.user).filter(task=found, kind=Adapter.Kind.MODULE)
     board = _board(request, found)
+    rows = list(found.rows.filter(split=TaskRow.Split.FEW_SHOT))
+    hidden = found.rows.filter(split=TaskRow.Split.TEST).count()
     return render(
         request,
         "tasks/task_detail.html",
         {
             "task": found,
-            "rows": found.rows.filter(split=TaskRow.Split.FEW_SHOT),
+            "rows": rows,
             "board": board,
             "limit": daily_limit.for_person(request.user, found) if board.hidden else None,
             "modules": modules.select_related("namespace", "base_model").order_by("-downloads", "-id")[:10],
             "module_count": modules.count(),
+            "newest": board.revisions[0] if board.revisions else None,
+            "hidden_now": hidden,
+            "all_rows": hidden + len(rows),
             "embed_code": _embed_code(request, found),
+            "may_change": may_change_task(request.user, found),
+            "may_moderate": may_moderate(request.user),
             "section": "tasks",
         },
     )

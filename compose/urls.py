@@ -1,6 +1,15 @@
 from django.urls import path
 
-from compose import account_views, fit_views, lineage_views, metrics, result_views, task_views, views
+from compose import (
+    account_views,
+    fit_views,
+    lineage_views,
+    making_task_views,
+    metrics,
+    result_views,
+    task_views,
+    views,
+)
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -34,7 +43,11 @@ urlpatterns = [
     path("settings/data.json", account_views.own_data_file, name="own_data"),
     path("settings/delete", account_views.account_delete, name="account_delete"),
     path("tasks", task_views.tasks, name="tasks"),
+    path("tasks/new", making_task_views.task_new, name="task_new"),
     path("tasks/<slug:slug>", task_views.task, name="task"),
+    path("tasks/<slug:slug>/edit", making_task_views.task_edit, name="task_edit"),
+    path("tasks/<slug:slug>/rows", making_task_views.task_rows, name="task_rows"),
+    path("tasks/<slug:slug>/delete", making_task_views.task_delete, name="task_delete"),
     path("tasks/<slug:slug>/leaderboard.csv", task_views.leaderboard_csv, name="task_leaderboard_csv"),
     path("tasks/<slug:slug>/embed", task_views.leaderboard_embed, name="task_leaderboard_embed"),
     path("<str:namespace>/<str:name>/lineage", lineage_views.lineage_page, name="adapter_lineage"),

@@ -41,6 +41,7 @@ from web.pagination import paginate
 
 DRAFT = "compose_draft"
 PICKABLE = 60
+TASKS_SHOWN = 8
 PAGE = 30
 
 
@@ -143,7 +144,8 @@ def _render_form(
     models = list(base_models())
     chosen = form["base_model"].value() or (models[0].name if models else "")
     base_model = next((model for model in models if model.name == str(chosen)), models[0] if models else None)
-    to_try = list(Task.objects.held_out().select_related("base_model").order_by("slug"))
+    to_try = Task.objects.held_out().select_related("base_model").order_by("slug")
+    chosen_task = to_try.filter(slug=str(form["task"].value() or "").replace("\x00", "")).first()
     return render(
         request,
         "compose/compose_form.html",
@@ -161,8 +163,9 @@ def _render_form(
                 form["seed"].value(),
             ),
             "can_mail": request.user.is_authenticated and jobs.can_mail(request.user),
-            "tasks": to_try,
-            "chosen_task": next((task for task in to_try if task.slug == form["task"].value()), None),
+            "tasks": to_try[:TASKS_SHOWN],
+            "task_count": to_try.count(),
+            "chosen_task": chosen_task,
             "limits": settings,
             "usual_budgets": [
                 (Composition.Method(name).label, usual) for name, usual in jobs.USUAL_BUDGETS.items()

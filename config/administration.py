@@ -95,6 +95,9 @@ def _waiting() -> list[Waiting]:
             moderation.queue().count(), "adapters with reports nobody has looked at", reverse("moderation")
         ),
         Waiting(
+            moderation.task_queue().count(), "tasks with reports nobody has looked at", reverse("moderation")
+        ),
+        Waiting(
             Adapter.objects.filter(deleted_at=None).exclude(quarantined_at=None).count(),
             "adapters in quarantine",
             f"{adapters}?state=quarantined",

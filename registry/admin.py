@@ -339,6 +339,7 @@ class TaskAdmin(Audited, admin.ModelAdmin):
     search_fields = ("slug", "title")
     list_select_related = ("base_model",)
     autocomplete_fields = ("base_model", "owner")
+    readonly_fields = ("created_by", "quarantined_at", "quarantine_reason")  # by the moderators' page
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Task]:
         return super().get_queryset(request).annotate(row_count=Count("rows"))
@@ -350,10 +351,22 @@ class TaskAdmin(Audited, admin.ModelAdmin):
 
 @admin.register(TaskRow)
 class TaskRowAdmin(ReadOnly, admin.ModelAdmin):
-    list_display = ("task", "split", "position", "input", "output")
-    list_filter = ("split",)
+    """The rows that everybody sees; the hidden ones are read by our scoring alone."""
+
+    list_display = ("task", "position", "input", "output")
     search_fields = ("task__slug", "input")
     list_select_related = ("task",)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[TaskRow]:
+        return super().get_queryset(request).filter(split=TaskRow.Split.FEW_SHOT)
+
+
+@admin.register(TaskRevision)
+class TaskRevisionAdmin(ReadOnly, admin.ModelAdmin):
+    list_display = ("task", "number", "metric", "seed", "created_at")
+    search_fields = ("task__slug",)
+    list_select_related = ("task",)
+    exclude = ("test",)
 
 
 @admin.register(Download)
@@ -390,10 +403,10 @@ class IdempotentAnswerAdmin(ReadOnly, admin.ModelAdmin):
 
 @admin.register(Report)
 class ReportAdmin(ReadOnly, admin.ModelAdmin):
-    list_display = ("adapter", "reason", "reporter", "created_at", "outcome")
+    list_display = ("adapter", "task", "reason", "reporter", "created_at", "outcome")
     list_filter = ("outcome", "reason")
     search_fields = ("adapter__name", "text")
-    list_select_related = ("adapter__namespace", "reporter")
+    list_select_related = ("adapter__namespace", "task", "reporter")
 
 
 @admin.register(AuditEntry)
@@ -441,9 +454,7 @@ class OriginAdmin(ReadOnly, admin.ModelAdmin):
     search_fields = ("source",)
 
 
-@admin.register(
-    AdapterScore, AdapterText, Follow, SavedSearch, SearchClock, SearchRow, TaskRevision, WeightStatistics
-)
+@admin.register(AdapterScore, AdapterText, Follow, SavedSearch, SearchClock, SearchRow, WeightStatistics)
 class FactAdmin(ReadOnly, admin.ModelAdmin):
     """What the site itself wrote, or one person for themselves: to look at."""
 

@@ -1,6 +1,6 @@
 from django.urls import path, re_path
 
-from registry import api, base_models_api, organisations_api, tasks_api
+from registry import api, base_models_api, organisations_api, whoami_api
 
 urlpatterns = [
     path("adapters/", api.AdapterList.as_view(), name="api_adapters"),
@@ -22,8 +22,6 @@ urlpatterns = [
         name="api_base_model_file",
     ),
     path("base-models/<path:name>/", base_models_api.BaseModelDetail.as_view(), name="api_base_model"),
-    path("tasks/", tasks_api.TaskList.as_view(), name="api_tasks"),
-    path("tasks/<slug:slug>/", tasks_api.TaskDetail.as_view(), name="api_task"),
     path("organizations/", organisations_api.OrganisationList.as_view(), name="api_organisations"),
     path(
         "organizations/<str:name>/", organisations_api.OrganisationDetail.as_view(), name="api_organisation"
@@ -36,5 +34,5 @@ urlpatterns = [
     ),
     path("invitations/", organisations_api.InvitationList.as_view(), name="api_invitations"),
     path("invitations/<str:name>/", organisations_api.InvitationDetail.as_view(), name="api_invitation"),
-    path("whoami/", tasks_api.WhoAmI.as_view(), name="api_whoami"),
+    path("whoami/", whoami_api.WhoAmI.as_view(), name="api_whoami"),
 ]

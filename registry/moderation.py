@@ -1,4 +1,6 @@
-"""Keeping the commons clean: reports of anybody, a queue, and quarantine, which hides an adapter and can be undone.
+"""Keeping the commons clean: reports of anybody, a queue, and quarantine, which hides what it is about and can be undone.
+
+It is about adapters and tasks alike.
 
 Whatever a moderator does is written down for good (`audit`).
 """
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from typing import Any
 
 from django.core.cache import cache
 from django.db import transaction
@@ -15,12 +18,13 @@ from django.utils import timezone
 
 from registry import audit
 from registry.details import BadDetail, check_text
-from registry.models import Adapter, Report, User
+from registry.models import Adapter, Report, Task, User
 from registry.rights import Person, require_moderator
 from web.errors import Conflict, DomainError
 from web.templatetags.formatting import plural
 
 logger = logging.getLogger(__name__)
+Subject = Adapter | Task
 
 MAX_TEXT = 2000
 MAX_REASON = 500
@@ -47,10 +51,8 @@ class ReportedAlready(Conflict):
         super().__init__("You have reported this already; it waits for somebody to look at it.")
 
 
-def report_adapter(
-    adapter: Adapter, *, reporter: Person, address: str, reason: str, text: str = ""
-) -> Report:
-    """Tell the people who run the site that an adapter should not be here.
+def report(subject: Subject, *, reporter: Person, address: str, reason: str, text: str = "") -> Report:
+    """Tell the people who run the site that an adapter or a task should not be here.
 
     `address` is the network address of who asks; it is counted and not kept. Raises BadDetail, ReportedAlready,
     TooManyReports.
@@ -61,29 +63,38 @@ def report_adapter(
     if reason == Report.Reason.OTHER and not text:
         raise BadDetail("text", "Say in a sentence what is wrong with it.")
     person = reporter if isinstance(reporter, User) else None
-    waiting = Report.objects.filter(adapter=adapter, outcome=Report.Outcome.NONE)
+    waiting = subject.reports.filter(outcome=Report.Outcome.NONE)
     if person is not None and waiting.filter(reporter=person).exists():
         raise ReportedAlready
     _count(person, address)
-    return Report.objects.create(adapter=adapter, reporter=person, reason=reason, text=text)
+    about = {"task": subject} if isinstance(subject, Task) else {"adapter": subject}
+    return Report.objects.create(**about, reporter=person, reason=reason, text=text)
 
 
 def queue() -> QuerySet[Adapter]:
     """Adapters with reports that nobody has looked at, most reported first, each with `waiting` and `last_report`."""
+    return _reported(Adapter.objects.alive()).select_related("namespace", "base_model")
+
+
+def task_queue() -> QuerySet[Task]:
+    """The same for tasks."""
+    return _reported(Task.objects.all()).select_related("owner")
+
+
+def _reported(subjects: QuerySet[Any]) -> QuerySet[Any]:
     unread = Q(reports__outcome=Report.Outcome.NONE)
     return (
-        Adapter.objects.alive()
-        .annotate(
+        subjects.annotate(
             waiting=Count("reports", filter=unread), last_report=Max("reports__created_at", filter=unread)
         )
         .filter(waiting__gt=0)
-        .select_related("namespace", "base_model")
         .order_by("-waiting", "last_report", "pk")
     )
 
 
-def quarantine(adapter: Adapter, *, moderator: User | None, reason: str) -> Adapter:
-    """Hide an adapter from all but its members and freeze it; they are told `reason`. Its waiting reports are closed.
+def quarantine(subject: Subject, *, moderator: User | None, reason: str) -> None:
+    """Hide an adapter or a task from all but its members and freeze it; they are told `reason`. Its waiting reports are
+    closed.
 
     `moderator` None: a command of the machine. Raises Forbidden, BadDetail, Conflict if it is there already.
     """
@@ -93,45 +104,53 @@ def quarantine(adapter: Adapter, *, moderator: User | None, reason: str) -> Adap
     if not reason:
         raise BadDetail("reason", "Say what is wrong, and what its owner can do; they read it.")
     with transaction.atomic():
-        free = Adapter.objects.filter(pk=adapter.pk, quarantined_at=None, deleted_at=None)
+        free = _row(subject).filter(quarantined_at=None)
         if not free.update(quarantined_at=timezone.now(), quarantine_reason=reason):
-            raise Conflict(f"{adapter.full_name} is in quarantine already, or was deleted.")
-        _close_reports(adapter, moderator, Report.Outcome.QUARANTINED)
-        audit.record(actor=moderator, action="quarantine", subject=adapter, detail=reason)
-    adapter.refresh_from_db(fields=["quarantined_at", "quarantine_reason"])
-    logger.info("quarantined %s by %s", adapter, moderator)
-    return adapter
+            raise Conflict(f"{name_of(subject)} is in quarantine already, or was deleted.")
+        _close_reports(subject, moderator, Report.Outcome.QUARANTINED)
+        audit.record(actor=moderator, action="quarantine", subject=subject, detail=reason)
+    subject.refresh_from_db(fields=["quarantined_at", "quarantine_reason"])
+    logger.info("quarantined %s by %s", subject, moderator)
 
 
-def release(adapter: Adapter, *, moderator: User | None, note: str = "") -> Adapter:
-    """Show an adapter again as it was. Raises Forbidden, BadDetail, Conflict if it is not in quarantine."""
+def release(subject: Subject, *, moderator: User | None, note: str = "") -> None:
+    """Show an adapter or a task again as it was. Raises Forbidden, BadDetail, Conflict if it is not in quarantine."""
     if moderator is not None:
         require_moderator(moderator)
     note = check_text("note", note, limit=MAX_REASON)
     with transaction.atomic():
-        held = Adapter.objects.filter(pk=adapter.pk).exclude(quarantined_at=None)
+        held = _row(subject).exclude(quarantined_at=None)
         if not held.update(quarantined_at=None, quarantine_reason=""):
-            raise Conflict(f"{adapter.full_name} is not in quarantine.")
-        audit.record(actor=moderator, action="release", subject=adapter, detail=note)
-    adapter.refresh_from_db(fields=["quarantined_at", "quarantine_reason"])
-    logger.info("released %s by %s", adapter, moderator)
-    return adapter
+            raise Conflict(f"{name_of(subject)} is not in quarantine.")
+        audit.record(actor=moderator, action="release", subject=subject, detail=note)
+    subject.refresh_from_db(fields=["quarantined_at", "quarantine_reason"])
+    logger.info("released %s by %s", subject, moderator)
 
 
-def dismiss(adapter: Adapter, *, moderator: User, note: str = "") -> int:
-    """Close an adapter's waiting reports and leave it as it is. Returns how many. Raises Forbidden, BadDetail."""
+def dismiss(subject: Subject, *, moderator: User, note: str = "") -> int:
+    """Close the waiting reports of an adapter or a task and leave it as it is. Returns how many. Raises Forbidden, BadDetail."""
     require_moderator(moderator)
     note = check_text("note", note, limit=MAX_REASON)
     with transaction.atomic():
-        count = _close_reports(adapter, moderator, Report.Outcome.DISMISSED)
+        count = _close_reports(subject, moderator, Report.Outcome.DISMISSED)
         if count:
             detail = f"{plural(count, 'report,reports')}. {note}".strip()
-            audit.record(actor=moderator, action="dismiss reports", subject=adapter, detail=detail)
+            audit.record(actor=moderator, action="dismiss reports", subject=subject, detail=detail)
     return count
 
 
-def _close_reports(adapter: Adapter, moderator: User | None, outcome: str) -> int:
-    waiting = Report.objects.filter(adapter=adapter, outcome=Report.Outcome.NONE)
+def name_of(subject: Subject) -> str:
+    return subject.title if isinstance(subject, Task) else subject.full_name
+
+
+def _row(subject: Subject) -> QuerySet[Any]:
+    if isinstance(subject, Task):
+        return Task.objects.filter(pk=subject.pk)
+    return Adapter.objects.filter(pk=subject.pk, deleted_at=None)
+
+
+def _close_reports(subject: Subject, moderator: User | None, outcome: str) -> int:
+    waiting = subject.reports.filter(outcome=Report.Outcome.NONE)
     return waiting.update(outcome=outcome, closed_at=timezone.now(), closed_by=moderator)
 
 

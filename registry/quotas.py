@@ -1,13 +1,15 @@
-"""How much one namespace may keep: modules, and bytes of all their versions. For whoever runs the site to set."""
+"""How much one namespace may keep: modules, bytes of all their versions, tasks. For whoever runs the site to set."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from django.conf import settings
 from django.db.models import Count, Sum
+from django.utils import timezone
 
-from registry.models import Adapter, Namespace, Revision
+from registry.models import Adapter, Namespace, Revision, Task, TaskRevision
 from web.errors import DomainError
 from web.templatetags.formatting import size
 
@@ -33,6 +35,11 @@ class QuotaReached(DomainError):
     status = 403
 
 
+class TooManyTaskRevisions(DomainError):
+    code = "too_many_task_revisions"
+    status = 429
+
+
 def use_of(namespace: Namespace) -> Use:
     """What counts: all that is not deleted. Equal files of several versions count each time."""
     kept = Adapter.objects.filter(namespace=namespace, deleted_at=None)
@@ -47,6 +54,28 @@ def require_room_for_one_more(namespace: Namespace) -> None:
         raise QuotaReached(
             f"{namespace.name} has {most:,} modules, the most one namespace may have here. Publish new versions of "
             "those, or delete some."
+        )
+
+
+def require_room_for_a_task(namespace: Namespace) -> None:
+    """Raises QuotaReached, and TooManyTaskRevisions for today's."""
+    most = settings.MAX_TASKS_PER_NAMESPACE
+    if most and Task.objects.filter(owner=namespace, is_held_out=True).count() >= most:
+        raise QuotaReached(
+            f"{namespace.name} has {most:,} tasks with rows, the most one namespace may have here. Delete one that "
+            "nobody uses."
+        )
+    require_task_rows_today(namespace)
+
+
+def require_task_rows_today(namespace: Namespace) -> None:
+    """Raises TooManyTaskRevisions if no more rows are taken for tasks of this namespace today."""
+    most = settings.MAX_TASK_REVISIONS_PER_DAY
+    since = timezone.now() - timedelta(days=1)
+    if most and TaskRevision.objects.filter(task__owner=namespace, created_at__gt=since).count() >= most:
+        raise TooManyTaskRevisions(
+            f"{namespace.name} has made {most:,} tasks or new rows for tasks within 24 hours, the most that are taken. "
+            "Come back tomorrow."
         )
 
 

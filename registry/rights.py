@@ -21,6 +21,7 @@ from registry.models import (
     Namespace,
     RevisionFile,
     SentBlob,
+    Task,
     Token,
     User,
 )
@@ -156,6 +157,17 @@ def may_read_blob(person: Person, blob: Blob) -> bool:
     return RevisionFile.objects.filter(blob=blob, revision__adapter__in=visible).exists()
 
 
+def namespaces_of(person: Person) -> QuerySet[Namespace]:
+    """Those in which this person sees what others do not: as a member, by a token that is not limited elsewhere."""
+    if person is None or not person.is_authenticated:
+        return Namespace.objects.none()
+    found = Namespace.objects.filter(memberships__user_id=person.pk)
+    token = token_of(person)
+    if token is None or not token.is_limited:
+        return found
+    return found.filter(pk=token.namespace_id) if token.namespace_id else found.none()
+
+
 def composable_for(person: Person) -> AdapterQuerySet:
     """Adapters that this person may put into a composition: those they see, but for what is in quarantine."""
     return Adapter.objects.visible_to(person).filter(quarantined_at=None)
@@ -229,6 +241,35 @@ def writable_adapter(person: Person, namespace: str, name: str) -> Adapter:
     adapter = visible_adapter(person, namespace, name)
     require_change(person, adapter)
     return adapter
+
+
+# --- Tasks -------------------------------------------------------------------------------------------------
+
+
+def may_change_task(person: Person, task: Task) -> bool:
+    """Whether this person may change this task: who made it, admins of the namespace it belongs to, and moderators.
+
+    While it is in quarantine the moderators alone may.
+    """
+    if may_moderate(person):
+        return True
+    if task.owner is None or task.is_quarantined or person is None:
+        return False
+    is_maker = person.pk is not None and task.created_by_id == person.pk
+    return (is_maker and may_write(person, task.owner)) or is_admin(person, task.owner)
+
+
+def require_change_task(person: Person, task: Task) -> None:
+    """Raises Forbidden unless this person may change this task."""
+    if may_change_task(person, task):
+        return
+    require_writing_token(person)
+    require_whole_account(person)
+    if task.is_quarantined:
+        raise Forbidden(
+            f"{task.title} was put into quarantine by the people who run this site and cannot be changed."
+        )
+    raise Forbidden("Only who made this task and the admins of the organisation it belongs to may change it.")
 
 
 # --- Organisations -----------------------------------------------------------------------------------------

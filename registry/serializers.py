@@ -349,6 +349,13 @@ class TaskSerializer(serializers.ModelSerializer[Task]):
         source="base_model.name", read_only=True, allow_null=True, default=None
     )
     held_out = serializers.BooleanField(source="is_held_out", read_only=True)
+    owner = serializers.CharField(
+        source="owner.name", read_only=True, allow_null=True, default=None, help_text="null: the site's own."
+    )
+    revision = serializers.SerializerMethodField(help_text="The newest; null for a task without rows.")
+    seed = serializers.SerializerMethodField(
+        help_text="That drew the hidden rows, where they were drawn here."
+    )
     tags = serializers.ListField(child=serializers.CharField(), read_only=True)
     examples = serializers.SerializerMethodField(help_text="Few-shot rows, where it has them.")
     test_rows = serializers.SerializerMethodField(help_text="How many hidden rows it is scored on.")
@@ -357,9 +364,15 @@ class TaskSerializer(serializers.ModelSerializer[Task]):
     class Meta:
         model = Task
         fields = [
-            "slug", "title", "description", "metric", "tags", "base_model", "held_out", "examples", "test_rows",
-            "created_at", "url",
+            "slug", "title", "description", "metric", "tags", "base_model", "owner", "source", "license", "held_out",
+            "revision", "seed", "examples", "test_rows", "created_at", "url",
         ]  # fmt: skip
+
+    def get_revision(self, task: Task) -> int | None:
+        return getattr(task, "revision", None)
+
+    def get_seed(self, task: Task) -> int | None:
+        return getattr(task, "seed", None)
 
     def get_examples(self, task: Task) -> ExampleSerializer(many=True):  # type: ignore[valid-type]
         return [{"input": row.input, "output": row.output} for row in getattr(task, "shown_rows", [])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from registry.details import check_text
 from registry.models import BaseModel, Namespace, Task, TaskRevision, TaskRow
 
 MOST_OF_A_TITLE = 100
+RESERVED_SLUGS = frozenset({"new"})  # an address below /tasks/ of its own
 
 
 def task_called(
@@ -63,7 +65,19 @@ def names_of(tasks: Iterable[Task]) -> list[tuple[str, str]]:
 
 def slug_of(title: str) -> str:
     """A title as part of an address; a title without any Latin letter gets one from its hash."""
-    return slugify(title)[:100].strip("-") or f"task-{hashlib.sha256(title.encode()).hexdigest()[:12]}"
+    slug = slugify(title)[:100].strip("-") or f"task-{hashlib.sha256(title.encode()).hexdigest()[:12]}"
+    return f"{slug}-task" if slug in RESERVED_SLUGS else slug
+
+
+def add_task(*, title: str, **fields: Any) -> Task:
+    """A new task without rows. Its slug is made of the title, with a number behind it where that is taken."""
+    slug = slug_of(title)
+    for number in itertools.count(2):
+        task, is_new = Task.objects.get_or_create(slug=slug, defaults={"title": title, **fields})
+        if is_new:
+            return task
+        slug = f"{slug_of(title)[:90]}-{number}"
+    raise AssertionError("the numbers have come to an end")
 
 
 @transaction.atomic
@@ -94,32 +108,51 @@ def save_task(
         "is_held_out": is_held_out,
     }
     task, _ = Task.objects.update_or_create(slug=slug, defaults=fields)
-    for split, rows in ((TaskRow.Split.FEW_SHOT, few_shot), (TaskRow.Split.TEST, test)):
-        _save_rows(task, split, rows)
-    _save_revision(task, few_shot, test)
+    save_rows(task, few_shot=few_shot, test=test)
     return task
 
 
-def _save_revision(task: Task, few_shot: Sequence[dict[str, str]], test: Sequence[dict[str, str]]) -> None:
+@transaction.atomic
+def save_rows(
+    task: Task,
+    *,
+    few_shot: Sequence[dict[str, str]],
+    test: Sequence[dict[str, str]],
+    seed: int | None = None,
+) -> TaskRevision | None:
+    """Give a task exactly these rows; its new revision, None if it has these rows and this metric already.
+
+    `seed` is what the hidden ones were drawn by, where they were.
+    """
+    Task.objects.select_for_update().get(pk=task.pk)  # one revision after the other
+    for split, rows in ((TaskRow.Split.FEW_SHOT, few_shot), (TaskRow.Split.TEST, test)):
+        _save_split(task, split, rows)
+    return _save_revision(task, few_shot, test, seed)
+
+
+def _save_revision(
+    task: Task, few_shot: Sequence[dict[str, str]], test: Sequence[dict[str, str]], seed: int | None
+) -> TaskRevision | None:
     rows = [[{"input": row["input"], "output": row["output"]} for row in given] for given in (few_shot, test)]
     if not any(rows):
-        return
+        return None
     said = json.dumps([task.metric, *rows], sort_keys=True, separators=(",", ":"))
     sha256 = hashlib.sha256(said.encode()).hexdigest()
     newest = task.revisions.order_by("-number").first()
     if newest is not None and newest.sha256 == sha256:
-        return
-    TaskRevision.objects.create(
+        return None
+    return TaskRevision.objects.create(
         task=task,
         number=newest.number + 1 if newest else 1,
         sha256=sha256,
         metric=task.metric,
         few_shot=rows[0],
         test=rows[1],
+        seed=seed,
     )
 
 
-def _save_rows(task: Task, split: TaskRow.Split, rows: Sequence[dict[str, str]]) -> None:
+def _save_split(task: Task, split: TaskRow.Split, rows: Sequence[dict[str, str]]) -> None:
     wanted = [(row["input"], row["output"]) for row in rows]
     present = task.rows.filter(split=split).order_by("position")
     if list(present.values_list("input", "output")) == wanted:

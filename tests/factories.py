@@ -10,7 +10,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from registry import storage
+from registry import storage, task_sets
 from registry.accounts import create_account
 from registry.models import (
     Adapter,
@@ -21,7 +21,6 @@ from registry.models import (
     Revision,
     RevisionFile,
     Task,
-    TaskRow,
     Token,
     User,
 )
@@ -75,17 +74,11 @@ def make_base_model(name: str = "demo/tiny-t5", **fields: Any) -> BaseModel:
 def make_task(slug: str = "", *, rows: int = 0, test_rows: int = 0, **fields: Any) -> Task:
     slug = slug or f"task-{next(_numbers)}"
     task = Task.objects.create(slug=slug, **{"title": slug.replace("-", " ").capitalize(), **fields})
-    TaskRow.objects.bulk_create(
-        TaskRow(
-            task=task,
-            split=split,
-            position=position,
-            input=f"{split} question {position}",
-            output=str(position),
-        )
+    few_shot, test = (
+        [{"input": f"{split} question {position}", "output": str(position)} for position in range(count)]
         for split, count in (("few_shot", rows), ("test", test_rows))
-        for position in range(count)
     )
+    task_sets.save_rows(task, few_shot=few_shot, test=test)
     return task
 
 

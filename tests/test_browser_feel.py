@@ -104,7 +104,7 @@ def filled(_playwright_beside_django: None, transactional_db: None, rung: list[A
     failed = claim(make_composition(owner=ada, base_model=base_model, title="Failed"))
     jobs.fail(failed, "Example 3 is longer than the base model reads. Shorten it or leave it out.")
     waiting = make_composition(owner=ada, base_model=base_model, title="Waiting")
-    moderation.report_adapter(modules[1], reporter=ada, address="", reason="other", text="Look at its card.")
+    moderation.report(modules[1], reporter=ada, address="", reason="other", text="Look at its card.")
     moderation.quarantine(modules[2], moderator=ada, reason="Its licence is not that of its data.")
     head = modules[0].head
     assert head is not None

@@ -71,7 +71,7 @@ def test_no_text_of_a_stranger_runs_or_asks_another_host(live_server: Any, page:
     Adapter.objects.update(task=task, base_model_label=BREAK_OUT)
     BaseModel.objects.filter(pk=base.pk).update(architecture=BREAK_OUT[:100], license=BREAK_OUT[:100])
     lab = organisations.create_organisation(founder=ada, name="lab", full_name=BREAK_OUT[:200])
-    moderation.report_adapter(adapter, reporter=None, address="x", reason="other", text=BREAK_OUT)
+    moderation.report(adapter, reporter=None, address="x", reason="other", text=BREAK_OUT)
     staff = make_user("sam", is_staff=True, is_superuser=True)
     client = Client()
     client.force_login(staff, backend="django.contrib.auth.backends.ModelBackend")

@@ -179,6 +179,12 @@ ROUTES: dict[str, Route] = {
     "<str:namespace>/follow": page("/lab/follow", POST=ACCOUNT),
     "tasks": page("/tasks", GET=PUBLIC),
     "tasks/<slug:slug>": page("/tasks/open", GET=PUBLIC),
+    "tasks/new": page("/tasks/new", GET=ACCOUNT, POST=ACCOUNT),
+    "tasks/<slug:slug>/edit": page("/tasks/open/edit", GET=MODERATE, POST=MODERATE),  # the site's own
+    "tasks/<slug:slug>/rows": page("/tasks/open/rows", GET=MODERATE, POST=MODERATE),
+    "tasks/<slug:slug>/delete": page("/tasks/open/delete", POST=MODERATE),
+    "tasks/<slug:slug>/report": page("/tasks/open/report", GET=PUBLIC, POST=PUBLIC),
+    "tasks/<slug:slug>/moderate": page("/tasks/open/moderate", POST=MODERATE),
     "tasks/<slug:slug>/embed": page("/tasks/open/embed", GET=PUBLIC),
     "tasks/<slug:slug>/leaderboard.csv": page("/tasks/open/leaderboard.csv", GET=PUBLIC),
     "<str:namespace>": page("/lab", GET=PUBLIC),
@@ -290,8 +296,9 @@ ROUTES: dict[str, Route] = {
     r"api/v1/^base-models/(?P<name>[^/]+(?:/[^/]+)?)/files/(?P<path>.+)$": api(
         "base-models/demo/tiny-t5/files/x", GET=NOTHING
     ),
-    "api/v1/tasks/": api("tasks/", GET=PUBLIC),
-    "api/v1/tasks/<slug:slug>/": api("tasks/open/", GET=PUBLIC),
+    "api/v1/tasks/": api("tasks/", GET=PUBLIC, POST=ACCOUNT),
+    "api/v1/tasks/<slug:slug>/": api("tasks/labs/", {"title": "x"}, GET=PUBLIC, PATCH=ADMIN, DELETE=ADMIN),
+    "api/v1/tasks/<slug:slug>/revisions/": api("tasks/labs/revisions/", POST=ADMIN),
     "api/v1/tasks/<str:slug>/leaderboard/": api("tasks/open/leaderboard/", GET=PUBLIC),
     "api/v1/whoami/": api("whoami/", GET=ANY_TOKEN),
     "api/v1/organizations/": api("organizations/", {"name": "new-lab"}, GET=ACCOUNT, POST=ACCOUNT),
@@ -505,6 +512,7 @@ def world(db: None) -> World:
     Invitation.objects.create(namespace=lab, user=people["guest"], role="read")
     base_model = make_base_model()
     make_task("open", rows=2, test_rows=2, is_held_out=True)
+    make_task("labs", rows=2, test_rows=2, is_held_out=True, owner=lab)
     adapter = make_adapter("target", namespace=lab, base_model=base_model)
     other = make_adapter("other", namespace=lab, base_model=base_model)
     will = people["will"]

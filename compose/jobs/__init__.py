@@ -24,7 +24,7 @@ from compose.jobs.asking import (
     estimate,
     refused,
     request_composition,
-    task_rows,
+    require_lengths,
     usual_budget,
 )
 from compose.jobs.forgetting import forget_texts, forget_texts_of
@@ -90,6 +90,7 @@ __all__ = [
     "release",
     "release_all",
     "request_composition",
+    "require_lengths",
     "require_owner",
     "ring",
     "ring_next",
@@ -100,7 +101,6 @@ __all__ = [
     "share",
     "stop",
     "sweep",
-    "task_rows",
     "tell_owners",
     "unshare",
     "usual_budget",

@@ -18,11 +18,11 @@ from compose import daily_limit
 from compose import examples as reading
 from compose.engine.types import FLOAT_TYPES, LARGEST_EXPORT_RANK, Example, ExportForm
 from compose.engine.wording import first_of
-from compose.errors import BadSetting, FewShotProblem
+from compose.errors import BadSetting, FewShotProblem, TaskInQuarantine
 from compose.jobs import log, queue, telling
 from compose.models import Candidate, Composition
 from compose.token_counts import count_tokens
-from registry.models import BaseModel, Revision, Task, TaskRow, User
+from registry.models import BaseModel, Revision, Task, TaskRevision, User
 from registry.rights import require_whole_account, require_writing_token
 from web.database import after_commit
 from web.errors import DomainError
@@ -85,6 +85,8 @@ class CompositionRequest:
                 "time_limit_s",
                 f"The time limit is from {SHORTEST_TIME_LIMIT_S} to {LONGEST_TIME_LIMIT_S:,} seconds, or 0 for none.",
             )
+        if self.task is not None and self.task.is_quarantined:
+            raise TaskInQuarantine(self.task.title)
         if self.notice_origin:
             telling.check_can_mail(self.owner)
 
@@ -100,6 +102,7 @@ class Plan:
     candidates: list[choosing.Choice]
     candidates_note: str
     warnings: list[str] = field(default_factory=list)
+    task_revision: TaskRevision | None = None  # whose hidden rows `test_examples` are
 
 
 def request_composition(request: CompositionRequest) -> Composition:
@@ -114,6 +117,7 @@ def request_composition(request: CompositionRequest) -> Composition:
             owner=request.owner,
             title=request.title.strip() or _title(request, plan),
             task=request.task,
+            task_revision=plan.task_revision,
             base_model=request.base_model,
             base_commit=request.base_model.commit,
             method=request.method,
@@ -247,10 +251,11 @@ def estimate(base_model: BaseModel, method: str, budget: int) -> dict[str, Any]:
 
 def _plan(request: CompositionRequest) -> Plan:
     base_model, owner, method = request.base_model, request.owner, request.method
-    few_shot, test, is_hidden, note = _rows(request)
-    _require_lengths(base_model, request.examples or few_shot, field="examples")
+    revision = request.task.revisions.order_by("-number").first() if request.task is not None else None
+    few_shot, test, is_hidden, note = _rows(request, revision)
+    require_lengths(base_model, request.examples or few_shot, field="examples")
     if not is_hidden:
-        _require_lengths(base_model, request.test_examples, field="test_examples")
+        require_lengths(base_model, request.test_examples, field="test_examples")
     if request.candidates is None:
         chosen, candidates_note = choosing.choose_with_note(
             base_model,
@@ -271,10 +276,19 @@ def _plan(request: CompositionRequest) -> Plan:
             f"{first_of(private, most=3)} {'is' if len(private) == 1 else 'are'} private: what is composed of "
             f"{'it' if len(private) == 1 else 'them'} cannot be published for everybody."
         )
-    return Plan(few_shot, test, is_hidden, note, chosen, candidates_note, warnings)
+    return Plan(
+        few_shot,
+        test,
+        is_hidden,
+        note,
+        chosen,
+        candidates_note,
+        warnings,
+        task_revision=revision if is_hidden else None,
+    )
 
 
-def _require_lengths(base_model: BaseModel, rows: Sequence[Example], *, field: str) -> None:
+def require_lengths(base_model: BaseModel, rows: Sequence[Example], *, field: str) -> None:
     """Raises FewShotProblem for what the engine would refuse, as far as the base model's tokenizer is at hand."""
     counts = count_tokens(base_model, rows)
     if counts is not None and counts.too_long:
@@ -288,11 +302,16 @@ def _require_lengths(base_model: BaseModel, rows: Sequence[Example], *, field: s
         )
 
 
-def _rows(request: CompositionRequest) -> tuple[list[Example], list[Example], bool, str]:
-    """Few-shot rows, test rows, whether those are a task's hidden ones, and where they come from in words."""
+def _rows(
+    request: CompositionRequest, revision: TaskRevision | None
+) -> tuple[list[Example], list[Example], bool, str]:
+    """Few-shot rows, test rows, whether those are a task's hidden ones, and where they come from in words.
+
+    `revision` is the task's newest: its own rows, which stay as they are, and not those the task has a moment later.
+    """
     task, examples, test_examples = request.task, request.examples, request.test_examples
     if not examples and task is not None:
-        examples = task_rows(task, TaskRow.Split.FEW_SHOT)
+        examples = reading.from_json(revision.few_shot) if revision else []
         if not examples:
             raise FewShotProblem(f"The task {task.slug} has no few-shot rows of its own. Give some examples.")
     reading.check_examples(examples)
@@ -300,8 +319,8 @@ def _rows(request: CompositionRequest) -> tuple[list[Example], list[Example], bo
         reading.check_examples(test_examples, field="test_examples")
         note = f"Scored on your {plural(len(test_examples), 'test row,test rows')}."
         return list(examples), list(test_examples), False, note
-    hidden = task_rows(task, TaskRow.Split.TEST) if task is not None else []
-    # Some are shown with every result, and whoever searches on those has seen them.
+    hidden = reading.from_json(revision.test) if revision else []
+    # Whoever searches on some of them has seen them.
     shown = {example.input.strip() for example in examples}
     unseen = [row for row in hidden if row.input.strip() not in shown]
     if unseen:
@@ -315,11 +334,6 @@ def _rows(request: CompositionRequest) -> tuple[list[Example], list[Example], bo
         return list(examples), unseen, True, note
     few_shot, held_out, note = reading.split(examples, request.seed)
     return few_shot, held_out, False, note
-
-
-def task_rows(task: Task, split: str) -> list[Example]:
-    rows = TaskRow.objects.filter(task=task, split=split).order_by("position")
-    return [Example(row.input, row.output) for row in rows]
 
 
 def _title(request: CompositionRequest, plan: Plan) -> str:

@@ -14,11 +14,11 @@ from compose.engine import types
 from compose.errors import LeaseLost
 from compose.jobs import lease, log, queue
 from compose.models import Candidate, Composition, Score, Trial
-from registry.models import Blob, TaskRow
+from registry.models import Blob
 from web.database import after_commit
 from web.templatetags.formatting import plural
 
-SHOWN_HIDDEN_ROWS = 20  # always the first, so that a task's other test rows stay hidden
+SHOWN_HIDDEN_ROWS = 20  # of the site's own tasks; always the first, so that the others stay hidden
 Status = Composition.Status
 Wish = Composition.Wish
 
@@ -123,9 +123,7 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
     """Write everything a composition found, at once and only if this attempt still holds it. Raises LeaseLost."""
     predictions = result.predictions
     if composition.has_hidden_test:
-        rows = TaskRow.objects.filter(task=composition.task_id, split=TaskRow.Split.TEST).order_by("position")
-        # By what they ask, not by their place: where some are left out of the score, others would move up.
-        shown = set(rows.values_list("input", flat=True)[:SHOWN_HIDDEN_ROWS])
+        shown = _shown_hidden_rows(composition)
         predictions = [prediction for prediction in predictions if prediction.input in shown]
     record_trials(composition, result.trials)
     won = lease.held(composition).update(
@@ -188,6 +186,17 @@ def release_all(worker: str) -> int:
     for composition in Composition.objects.filter(worker=worker[:200], status=Status.RUNNING):
         released += release(composition)
     return released
+
+
+def _shown_hidden_rows(composition: Composition) -> set[str]:
+    """Inputs of the hidden rows that the owner sees with the answers: a few of a site's own task, none of a person's.
+
+    By what they ask, not by their place: where some are left out of the score, others would move up.
+    """
+    task, revision = composition.task, composition.task_revision
+    if task is None or revision is None or not task.shows_first_hidden_rows:
+        return set()
+    return {row["input"] for row in revision.test[:SHOWN_HIDDEN_ROWS]}
 
 
 def _result_block(result: types.Result) -> dict[str, Any]:

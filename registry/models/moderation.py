@@ -1,4 +1,4 @@
-"""Complaints about adapters, and the book of what the people who run the site have done."""
+"""Complaints about adapters and tasks, and the book of what the people who run the site have done."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from django.db import models
 
 from registry.models.accounts import User
 from registry.models.adapters import Adapter
+from registry.models.tasks import Task
 
 
 class Report(models.Model):
-    """Somebody says that an adapter should not be here. It waits in the queue until a moderator has looked at it."""
+    """Somebody says that an adapter or a task should not be here. It waits in the queue until a moderator has looked at it."""
 
     class Reason(models.TextChoices):
         HARMFUL = "harmful", "It is harmful or made to deceive"
@@ -26,7 +27,10 @@ class Report(models.Model):
         QUARANTINED = "quarantined", "quarantined"
         DISMISSED = "dismissed", "dismissed"
 
-    adapter = models.ForeignKey(Adapter, on_delete=models.CASCADE, related_name="reports")
+    adapter = models.ForeignKey(
+        Adapter, null=True, blank=True, on_delete=models.CASCADE, related_name="reports"
+    )
+    task = models.ForeignKey(Task, null=True, blank=True, on_delete=models.CASCADE, related_name="reports")
     reason = models.CharField(max_length=16, choices=Reason.choices)
     text = models.CharField(max_length=2000, blank=True)
     reporter = models.ForeignKey(
@@ -40,9 +44,16 @@ class Report(models.Model):
     class Meta:
         ordering: ClassVar = ["-created_at", "-id"]
         indexes: ClassVar = [models.Index(fields=["outcome", "-created_at"], name="report_queue")]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=models.Q(adapter=None, task__isnull=False)
+                | models.Q(adapter__isnull=False, task=None),
+                name="report_is_about_one_thing",
+            )
+        ]
 
     def __str__(self) -> str:
-        return f"{self.adapter}: {self.get_reason_display()}"
+        return f"{self.adapter or self.task}: {self.get_reason_display()}"
 
 
 class WrittenForGood(TypeError):

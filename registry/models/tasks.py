@@ -8,7 +8,7 @@ from django.db import models
 from django.urls import reverse
 from django.utils import timezone
 
-from registry.models.accounts import Namespace
+from registry.models.accounts import Namespace, User
 
 # Metrics of which less is better; all others are shares of what is right.
 LOWER_IS_BETTER = frozenset({"loss", "perplexity", "word_error_rate", "edit_distance"})
@@ -16,7 +16,8 @@ LOWER_IS_BETTER = frozenset({"loss", "perplexity", "word_error_rate", "edit_dist
 
 class TaskQuerySet(models.QuerySet["Task"]):
     def held_out(self) -> TaskQuerySet:
-        return self.filter(is_held_out=True)
+        """Tasks that can be composed for."""
+        return self.filter(is_held_out=True, quarantined_at=None)
 
 
 class Task(models.Model):
@@ -41,7 +42,14 @@ class Task(models.Model):
     is_held_out = models.BooleanField(
         default=False, help_text="No module was trained on it; it has example and test rows."
     )
+    created_by = models.ForeignKey(
+        User, null=True, blank=True, on_delete=models.SET_NULL, related_name="tasks_made"
+    )
+    source = models.CharField(max_length=300, blank=True, help_text="Where its rows are from.")
+    license = models.CharField(max_length=100, blank=True, help_text="Of its rows.")
     created_at = models.DateTimeField(auto_now_add=True)
+    quarantined_at = models.DateTimeField(null=True, blank=True)
+    quarantine_reason = models.CharField(max_length=500, blank=True, help_text="For its makers to read.")
 
     objects = TaskQuerySet.as_manager()
 
@@ -53,6 +61,15 @@ class Task(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("task", args=[self.slug])
+
+    @property
+    def is_quarantined(self) -> bool:
+        return self.quarantined_at is not None
+
+    @property
+    def shows_first_hidden_rows(self) -> bool:
+        """Whether a result shows some of the hidden rows: those of the site's own tasks; of a person's task none."""
+        return self.owner_id is None
 
     @property
     def higher_is_better(self) -> bool:
@@ -95,6 +112,9 @@ class TaskRevision(models.Model):
     metric = models.CharField(max_length=40)
     few_shot = models.JSONField(help_text='[{"input", "output"}]')
     test = models.JSONField(help_text="The hidden rows: only our own scoring reads them.")
+    seed = models.PositiveIntegerField(
+        null=True, help_text="By which the hidden rows were drawn, where they were."
+    )
     created_at = models.DateTimeField(default=timezone.now)
 
     class Meta:

@@ -11,7 +11,7 @@ from registry.search.finding import (
     modules_by_base,
 )
 from registry.search.query import SORTS, AdapterQuery, BadParameter, yes_or_no
-from registry.search.related import composes_with, revisions_with, tasks_shown_to
+from registry.search.related import composes_with, revisions_with, tasks_shown_to, visible_task
 
 __all__ = [
     "SORTS",
@@ -28,5 +28,6 @@ __all__ = [
     "modules_by_base",
     "revisions_with",
     "tasks_shown_to",
+    "visible_task",
     "yes_or_no",
 ]

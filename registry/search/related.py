@@ -7,8 +7,9 @@ import re
 from django.db.models import OuterRef, Q, QuerySet, Subquery
 
 from registry.models import Adapter, Revision, RevisionFile, Task
-from registry.rights import Person
+from registry.rights import Person, may_moderate, namespaces_of
 from registry.search.query import BadParameter
+from web.errors import NotFound
 
 
 def composes_with(adapter: Adapter, *, person: Person) -> QuerySet[Adapter]:
@@ -37,7 +38,24 @@ def revisions_with(sha256: str, *, person: Person) -> QuerySet[Revision]:
     )
 
 
+def visible_task(person: Person, slug: str) -> Task:
+    """The task with this slug if this person may see it; a moderator also what is in quarantine. Raises NotFound."""
+    rows = tasks_shown_to(person)
+    if may_moderate(person):
+        rows = Task.objects.filter(
+            Q(pk__in=rows.values("pk")) | Q(is_held_out=True, quarantined_at__isnull=False)
+        )
+    found = rows.select_related("base_model", "owner", "created_by").filter(slug=slug).first()
+    if found is None:
+        raise NotFound(f"There is no task {slug[:100]!r} here.")
+    return found
+
+
 def tasks_shown_to(person: Person) -> QuerySet[Task]:
-    """Tasks with rows, tasks of nobody in particular, and those of some adapter that this person may see."""
+    """Tasks with rows, tasks of nobody in particular, and those of some adapter that this person may see.
+
+    What is in quarantine is shown to members of the namespace it belongs to alone.
+    """
     visible = Adapter.objects.visible_to(person).filter(task__isnull=False).order_by().values("task_id")
-    return Task.objects.filter(Q(is_held_out=True) | Q(owner=None) | Q(pk__in=visible))
+    found = Task.objects.filter(Q(is_held_out=True) | Q(owner=None) | Q(pk__in=visible))
+    return found.filter(Q(quarantined_at=None) | Q(owner__in=namespaces_of(person)))

@@ -20,7 +20,6 @@ from compose.errors import (
 )
 from compose.models import Candidate, Composition, Score, Trial
 from registry import storage
-from registry.models import TaskRow
 from tests.compose.factories import (
     finish,
     make_composition,
@@ -29,7 +28,7 @@ from tests.compose.factories import (
     make_result,
     make_trials,
 )
-from tests.factories import make_adapter, make_base_model, make_task, make_user
+from tests.factories import make_adapter, make_base_model, make_task, make_user, namespace_of
 from web.errors import Forbidden
 
 pytestmark = pytest.mark.django_db
@@ -284,9 +283,17 @@ def test_predictions_on_hidden_rows_show_only_the_first_ones():
     assert [row["input"] for row in kept] == [row.input for row in rows[:20]]
 
 
+def test_of_a_task_that_a_person_made_no_hidden_row_is_kept_with_the_answers():
+    task = make_task(rows=5, test_rows=30, owner=namespace_of(make_user()))
+    claimed = claim(make_composition(task=task, examples=[]))
+    rows = reading.from_json(claimed.test_examples)
+    jobs.finish(claimed, make_result(predictions=predicted(rows)), **store_outputs())
+    assert Composition.objects.get(pk=claimed.pk).predictions == []
+
+
 def test_hidden_rows_among_the_examples_are_not_scored_and_bring_no_others_to_light():
     task = make_task(rows=5, test_rows=30)
-    shown = jobs.task_rows(task, TaskRow.Split.TEST)[:8]
+    shown = reading.from_json(task.revisions.get().test)[:8]
     composition = make_composition(task=task, examples=shown)
     assert composition.has_hidden_test
     assert composition.split_note == (

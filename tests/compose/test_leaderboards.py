@@ -20,7 +20,7 @@ from registry import reported_scores, task_sets
 from registry.models import Adapter, AdapterScore, Task, TaskRevision
 from registry.search import AdapterQuery, find
 from tests.compose.factories import finish, make_composition, make_modules
-from tests.factories import make_adapter, make_base_model, make_task, make_user
+from tests.factories import make_adapter, make_base_model, make_task, make_user, namespace_of
 from web.errors import NotFound
 
 pytestmark = pytest.mark.django_db
@@ -58,6 +58,28 @@ def test_other_rows_make_another_revision_whose_board_begins_empty():
     assert before.entries[0].value == 0.6
     with pytest.raises(NotFound):
         leaderboards.board(task, owner, revision="7")
+
+
+def test_a_score_belongs_to_the_revision_it_is_on_and_not_to_the_one_of_that_moment():
+    task, owner = make_board_task(), make_user()
+    asked = make_composition(task=task, owner=owner)
+    make_board_task(test=ROWS[::-1])
+    scored_value = [types.Score("lorahub", "exact_match", 0.9, 0.5, 1.0, 20, "held_out")]
+    finish(asked, scores=scored_value)
+    assert asked.task_revision is not None
+    assert asked.task_revision.number == 1
+    assert leaderboards.board(task, owner).entries == []
+    assert [entry.value for entry in leaderboards.board(task, owner, revision="1").entries] == [0.9]
+    assert leaderboards.with_best(Task.objects.all(), owner).get().best_value is None
+
+
+def test_who_made_a_task_is_named_on_its_board_as_the_one_who_knows_the_rows():
+    owner = make_user()
+    task = make_board_task(owner=namespace_of(owner))
+    Task.objects.update(created_by=owner)
+    scored(task, 0.6, owner=owner)
+    entry = leaderboards.board(Task.objects.get(), owner).entries[0]
+    assert entry.note.endswith("by the maker of the task, who knows its hidden rows")
 
 
 def test_a_revision_is_written_once():

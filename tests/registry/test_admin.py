@@ -201,7 +201,7 @@ def test_the_first_page_says_what_somebody_may_want_to_look_at(staff):
     moderator = make_user(is_staff=True)
     shown, hidden = make_adapter("shown"), make_adapter("hidden")
     moderation.quarantine(hidden, moderator=moderator, reason="It is spam.")
-    moderation.report_adapter(
+    moderation.report(
         shown, reporter=make_user(), address="192.0.2.1", reason=Report.Reason.SPAM, text="Look."
     )
     page = staff.get(reverse("admin:index")).content.decode()

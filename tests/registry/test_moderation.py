@@ -41,7 +41,7 @@ def client_of(user: User) -> Client:
 
 
 def report(module: Adapter, **said: Any) -> Report:
-    return moderation.report_adapter(
+    return moderation.report(
         module, **{"reporter": None, "address": "10.0.0.1", "reason": "spam", "text": "", **said}
     )
 

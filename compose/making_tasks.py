@@ -1,0 +1,245 @@
+"""Tasks that people make: rows in, some of them for everybody to see, the others hidden for scoring."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+
+from compose import examples as reading
+from compose.engine.types import Example
+from compose.errors import BadSetting, FewShotProblem
+from compose.jobs import DEFAULT_SEED, MAX_SEED, require_lengths
+from compose.models import Composition
+from registry import audit, quotas, task_sets
+from registry.details import BadDetail, check_text
+from registry.models import Adapter, AdapterScore, BaseModel, Namespace, Task, TaskRevision, User
+from registry.rights import may_moderate, require_change_task, require_write
+from web.errors import Conflict
+from web.templatetags.formatting import plural
+
+logger = logging.getLogger(__name__)
+
+LIMITS = {"title": 200, "description": 2000, "source": 300, "license": 100}
+SHOWN_SHARE, MOST_SHOWN_UNASKED = 3, 20  # a third of the rows, at most twenty
+
+
+class NothingNew(Conflict):
+    code = "same_rows"
+
+
+class TaskInUse(Conflict):
+    code = "task_in_use"
+
+
+@dataclass(frozen=True)
+class Division:
+    """What rows come to as a task, before anything is saved."""
+
+    shown: list[Example]
+    hidden: list[Example]
+    seed: int
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def sha256(self) -> str:
+        """Of the rows on either side: what was looked at is what is stored."""
+        sides = [reading.as_json(self.shown), reading.as_json(self.hidden)]
+        return hashlib.sha256(json.dumps(sides, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def note(self) -> str:
+        return (
+            f"Of {len(self.shown) + len(self.hidden):,} rows everybody sees {len(self.shown):,}, drawn by seed "
+            f"{self.seed}; {len(self.hidden):,} stay hidden and score what is composed."
+        )
+
+
+def divide(
+    rows: Sequence[Example],
+    *,
+    shown: int | None = None,
+    seed: int = DEFAULT_SEED,
+    base_model: BaseModel | None = None,
+    task: Task | None = None,
+) -> Division:
+    """Which of the rows everybody sees and which stay hidden. Raises FewShotProblem and BadSetting.
+
+    `shown` None: a third, at most MOST_SHOWN_UNASKED. With `task`, what an earlier revision showed is shown again.
+    `base_model` is one that has to be able to read every row.
+    """
+    reading.check_examples(rows, field="rows")
+    _check_size(rows)
+    if base_model is not None:
+        require_lengths(base_model, rows, field="rows")
+    wanted = min(MOST_SHOWN_UNASKED, len(rows) // SHOWN_SHARE) if shown is None else shown
+    if not settings.MIN_FEW_SHOT_EXAMPLES <= wanted <= settings.MAX_FEW_SHOT_EXAMPLES:
+        raise BadSetting(
+            "shown",
+            f"Everybody sees from {settings.MIN_FEW_SHOT_EXAMPLES} to {settings.MAX_FEW_SHOT_EXAMPLES} of the rows, "
+            f"not {wanted:,}.",
+        )
+    if not 0 <= seed <= MAX_SEED:
+        raise BadSetting("seed", f"The seed is a whole number from 0 to {MAX_SEED:,}.")
+    open_rows, hidden = reading.divide(rows, shown=wanted, seed=seed, seen=_seen(task))
+    _check_sides(open_rows, hidden)
+    return Division(open_rows, hidden, seed, reading.warnings(rows))
+
+
+def _check_size(rows: Sequence[Example]) -> None:
+    size = sum(len(text.encode()) for row in rows for text in (row.input, row.output))
+    if size > settings.MAX_TASK_BYTES:
+        raise FewShotProblem(
+            f"The rows have {size:,} bytes; a task holds at most {settings.MAX_TASK_BYTES:,}. Leave some rows out.",
+            field="rows",
+        )
+    inputs = len({row.input.strip() for row in rows})
+    if inputs < reading.MIN_ROWS_TO_SPLIT:
+        raise FewShotProblem(
+            f"A task needs at least {reading.MIN_ROWS_TO_SPLIT} rows with different inputs, so that some can stay "
+            f"hidden; you gave {inputs}.",
+            field="rows",
+        )
+
+
+def _check_sides(shown: Sequence[Example], hidden: Sequence[Example]) -> None:
+    most, least = settings.MAX_FEW_SHOT_EXAMPLES, settings.MIN_TASK_HIDDEN_ROWS
+    if len(shown) > most:
+        raise FewShotProblem(
+            f"{len(shown):,} rows would be shown, since they have an input in common or were shown before; at most "
+            f"{most} can be. Leave some of them out.",
+            field="rows",
+        )
+    if len(hidden) < least:
+        raise FewShotProblem(
+            f"{plural(len(hidden), 'row,rows')} would stay hidden; a score needs at least {least}. Show fewer rows, or "
+            "give more that were not shown before.",
+            field="rows",
+        )
+
+
+def _seen(task: Task | None) -> set[str]:
+    """Inputs that some revision of the task shows or has shown."""
+    if task is None:
+        return set()
+    shown = TaskRevision.objects.filter(task=task).values_list("few_shot", flat=True)
+    return {row["input"] for rows in shown for row in rows}
+
+
+def create_task(
+    *,
+    actor: User,
+    namespace: Namespace,
+    title: str,
+    rows: Division,
+    description: str = "",
+    source: str = "",
+    license: str = "",
+    base_model: BaseModel | None = None,
+) -> Task:
+    """A public task of `namespace` with its first revision. Raises Forbidden, BadDetail, QuotaReached and the like."""
+    require_write(actor, namespace)
+    said = check_said({"title": title, "description": description, "source": source, "license": license})
+    with transaction.atomic():
+        Namespace.objects.select_for_update().get(
+            pk=namespace.pk
+        )  # two at once would both fit into the last place
+        quotas.require_room_for_a_task(namespace)
+        task = task_sets.add_task(
+            **said, base_model=base_model, owner=namespace, created_by=actor, is_held_out=True
+        )
+        _save(task, rows)
+    logger.info("%s made the task %s", actor, task.slug)
+    return task
+
+
+def change_task(task: Task, *, actor: User, **said: Any) -> Task:
+    """Change what is said about a task: title, description, source, license, base_model. Its rows and slug stay.
+
+    Raises Forbidden, BadDetail.
+    """
+    require_change_task(actor, task)
+    base_model = said.pop("base_model", task.base_model)
+    for name, value in check_said(said).items():
+        setattr(task, name, value)
+    task.base_model = base_model
+    with transaction.atomic():
+        task.save(update_fields=[*said, "base_model"])
+        _record(task, actor, "change task")
+    return task
+
+
+def new_rows(task: Task, *, actor: User, rows: Division) -> TaskRevision:
+    """The task's next revision, with a leaderboard of its own; scores on the rows before stay with those.
+
+    Raises Forbidden, NothingNew, TooManyTaskRevisions.
+    """
+    require_takes_rows(task, actor)
+    with transaction.atomic():
+        if task.owner is not None:
+            Namespace.objects.select_for_update().get(pk=task.owner.pk)
+            quotas.require_task_rows_today(task.owner)
+        revision = _save(task, rows)
+        if revision is None:
+            raise NothingNew(f"{task.title} has these very rows already.")
+        _record(task, actor, "new rows of a task")
+    logger.info("%s gave the task %s revision %d", actor, task.slug, revision.number)
+    return revision
+
+
+def require_takes_rows(task: Task, actor: User) -> None:
+    """Raises Forbidden if the actor may not change this task, Conflict if it is none to compose for."""
+    require_change_task(actor, task)
+    if not task.is_held_out:
+        raise Conflict(f"{task.title} is what modules were trained on. Make a new task of these rows.")
+
+
+def delete_task(task: Task, *, actor: User) -> None:
+    """Delete a task that nobody has used. Raises Forbidden, TaskInUse."""
+    require_change_task(actor, task)
+    with transaction.atomic():
+        if _is_used(Task.objects.select_for_update().get(pk=task.pk)):
+            raise TaskInUse(
+                f"{task.title} is in use: somebody composed for it, or a module names it. It stays, so that their "
+                "scores keep their meaning. If it should not be here, report it."
+            )
+        _record(task, actor, "delete task")
+        name = task.slug
+        task.delete()
+    logger.info("%s deleted the task %s", actor, name)
+
+
+def check_said(said: dict[str, Any]) -> dict[str, str]:
+    """What is said about a task, as it is kept. Raises BadDetail."""
+    checked = {name: check_text(name, value, limit=LIMITS[name]) for name, value in said.items()}
+    if "title" in checked:
+        checked["title"] = " ".join(checked["title"].split())
+        if not checked["title"]:
+            raise BadDetail("title", "Give the task a name.")
+    return checked
+
+
+def _save(task: Task, rows: Division) -> TaskRevision | None:
+    return task_sets.save_rows(
+        task, few_shot=reading.as_json(rows.shown), test=reading.as_json(rows.hidden), seed=rows.seed
+    )
+
+
+def _is_used(task: Task) -> bool:
+    return (
+        Composition.objects.filter(task=task).exists()
+        or Adapter.objects.filter(task=task).exists()
+        or AdapterScore.objects.filter(task=task).exists()
+    )
+
+
+def _record(task: Task, actor: User, action: str) -> None:
+    """Into the book, where somebody used their power over what is not theirs."""
+    if may_moderate(actor) and task.created_by_id != actor.pk:
+        audit.record(actor=actor, action=action, subject=task)
