@@ -12,7 +12,6 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST
 
-from compose import examples as reading
 from compose import making_tasks
 from compose.making_tasks import Division
 from compose.task_forms import NewTaskForm, RowFields, TaskForm
@@ -156,7 +155,6 @@ def _about_rows(form: RowFields, division: Division | None) -> dict[str, Any]:
         "form_token": secrets.token_hex(16),  # a double click sends the same one: idempotency.once
         "division": division,
         "limits": settings,
-        "fewest_rows": reading.MIN_ROWS_TO_SPLIT,
     }
 
 

@@ -100,9 +100,9 @@ def _check_size(rows: Sequence[Example]) -> None:
             field="rows",
         )
     inputs = len({row.input.strip() for row in rows})
-    if inputs < reading.MIN_ROWS_TO_SPLIT:
+    if inputs < settings.MIN_TASK_ROWS:
         raise FewShotProblem(
-            f"A task needs at least {reading.MIN_ROWS_TO_SPLIT} rows with different inputs, so that some can stay "
+            f"A task needs at least {settings.MIN_TASK_ROWS} rows with different inputs, so that some can stay "
             f"hidden; you gave {inputs}.",
             field="rows",
         )
