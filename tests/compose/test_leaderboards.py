@@ -3,10 +3,12 @@ from __future__ import annotations
 import csv
 import io
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test import Client
@@ -71,6 +73,23 @@ def test_a_score_belongs_to_the_revision_it_is_on_and_not_to_the_one_of_that_mom
     assert leaderboards.board(task, owner).entries == []
     assert [entry.value for entry in leaderboards.board(task, owner, revision="1").entries] == [0.9]
     assert leaderboards.with_best(Task.objects.all(), owner).get().best_value is None
+
+
+def test_compositions_of_before_belong_to_the_revision_of_their_time():
+    task, owner = make_board_task(), make_user()
+    composition = make_composition(task=task, owner=owner)
+    make_board_task(test=ROWS[::-1])
+    first, second = task.revisions.order_by("number")
+    forwards = import_module("compose.migrations.0010_task_revision_by_time").forwards
+    for moment, wanted in (
+        (first.created_at - timedelta(days=1), first),
+        (first.created_at, first),
+        (second.created_at - timedelta(microseconds=1), first),
+        (second.created_at + timedelta(days=1), second),
+    ):
+        Composition.objects.update(created_at=moment, task_revision=None)
+        forwards(apps, None)
+        assert Composition.objects.get(pk=composition.pk).task_revision == wanted
 
 
 def test_who_made_a_task_is_named_on_its_board_as_the_one_who_knows_the_rows():

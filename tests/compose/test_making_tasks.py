@@ -483,7 +483,8 @@ def test_no_address_gives_a_hidden_row_away_to_anybody(ada, tmp_path):
     for person in (None, ada, bob, root):
         browser = client_of(person) if person else Client(raise_request_exception=False)
         for url in urls:
-            answer = browser.get(url, headers=token_of(person) if person and "/api/" in url else None)
+            headers = token_of(person) if person and "/api/" in url else None
+            answer: Any = browser.get(url, headers=headers)
             body = b"".join(answer.streaming_content) if answer.streaming else answer.content
             text = body.decode(errors="replace")
             given_away = [word for word in words if re.search(rf"{re.escape(word)}(?!\d)", text)]
