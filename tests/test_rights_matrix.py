@@ -45,6 +45,7 @@ MOVE = "whoever may write to its whole namespace"
 LIKE = "any account that sees the adapter"
 MEMBER = "members of the organisation"
 ADMIN = "admins of the organisation"
+TASK = "admins of the organisation that the task belongs to, and moderators"
 STAFF = "staff"
 MODERATE = "staff, and a page of ours"
 MODERATE_IT = "staff, about an adapter that is not private"
@@ -180,9 +181,9 @@ ROUTES: dict[str, Route] = {
     "tasks": page("/tasks", GET=PUBLIC),
     "tasks/<slug:slug>": page("/tasks/open", GET=PUBLIC),
     "tasks/new": page("/tasks/new", GET=ACCOUNT, POST=ACCOUNT),
-    "tasks/<slug:slug>/edit": page("/tasks/open/edit", GET=MODERATE, POST=MODERATE),  # the site's own
-    "tasks/<slug:slug>/rows": page("/tasks/open/rows", GET=MODERATE, POST=MODERATE),
-    "tasks/<slug:slug>/delete": page("/tasks/open/delete", POST=MODERATE),
+    "tasks/<slug:slug>/edit": page("/tasks/labs/edit", GET=TASK, POST=TASK),
+    "tasks/<slug:slug>/rows": page("/tasks/labs/rows", GET=TASK, POST=TASK),
+    "tasks/<slug:slug>/delete": page("/tasks/labs/delete", POST=TASK),
     "tasks/<slug:slug>/report": page("/tasks/open/report", GET=PUBLIC, POST=PUBLIC),
     "tasks/<slug:slug>/moderate": page("/tasks/open/moderate", POST=MODERATE),
     "tasks/<slug:slug>/embed": page("/tasks/open/embed", GET=PUBLIC),
@@ -297,8 +298,8 @@ ROUTES: dict[str, Route] = {
         "base-models/demo/tiny-t5/files/x", GET=NOTHING
     ),
     "api/v1/tasks/": api("tasks/", GET=PUBLIC, POST=ACCOUNT),
-    "api/v1/tasks/<slug:slug>/": api("tasks/labs/", {"title": "x"}, GET=PUBLIC, PATCH=ADMIN, DELETE=ADMIN),
-    "api/v1/tasks/<slug:slug>/revisions/": api("tasks/labs/revisions/", POST=ADMIN),
+    "api/v1/tasks/<slug:slug>/": api("tasks/labs/", {"title": "x"}, GET=PUBLIC, PATCH=TASK, DELETE=TASK),
+    "api/v1/tasks/<slug:slug>/revisions/": api("tasks/labs/revisions/", POST=TASK),
     "api/v1/tasks/<str:slug>/leaderboard/": api("tasks/open/leaderboard/", GET=PUBLIC),
     "api/v1/whoami/": api("whoami/", GET=ANY_TOKEN),
     "api/v1/organizations/": api("organizations/", {"name": "new-lab"}, GET=ACCOUNT, POST=ACCOUNT),
@@ -579,13 +580,17 @@ def expected(route: Route, method: str, visitor: Visitor, state: str) -> str:
         return "404" if need == MODERATE_IT and state in {"private", "deleted"} else "ok"
     if need == OWN:
         return _of_a_job(door, seen, is_writing)
-    if need in {MEMBER, ADMIN}:
+    if need in {MEMBER, ADMIN, TASK}:
         if not seen.is_signed_in:
             return refused
         if seen.is_limited or (door == "api" and is_writing and not seen.may_write_at_all):
             return "403"
-        may = seen.role == "admin" if need == ADMIN else bool(seen.role)
-        return "ok" if may else "403"
+        may = {
+            MEMBER: bool(seen.role),
+            ADMIN: seen.role == "admin",
+            TASK: seen.role == "admin" or seen.is_staff,
+        }
+        return "ok" if may[need] else "403"
     if need in {ACCOUNT, ANY_TOKEN, ACCOUNT_NOTHING}:
         if not seen.is_signed_in:
             return refused
