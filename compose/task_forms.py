@@ -78,10 +78,18 @@ class RowFields(forms.Form):
     """The rows of a task, pasted and as a file, both added together, and how they are divided."""
 
     rows = forms.CharField(
-        label="Rows",
+        label="Typed or pasted",
         required=False,
         strip=False,
-        widget=forms.Textarea(attrs={"rows": 10, "class": "mono", "spellcheck": "false", "wrap": "off"}),
+        widget=forms.Textarea(
+            attrs={
+                "rows": 10,
+                "class": "mono",
+                "spellcheck": "false",
+                "wrap": "off",
+                "placeholder": '{"input": "the red book", "output": "[red]"}',
+            }
+        ),
     )
     file = forms.FileField(
         label="or a file of them",

@@ -41,11 +41,14 @@ def tasks(request: HttpRequest) -> HttpResponse:
     if kind not in KINDS or (kind == "yours" and not request.user.is_authenticated):
         kind = ""
     text = request.GET.get("q", "").strip()[:100]
+    by = request.GET.get("by", "")[:100].replace("\x00", "")
     found = tasks_shown_to(request.user).select_related("base_model", "owner")
     for word in text.split():
         found = found.filter(
             Q(title__icontains=word) | Q(slug__icontains=word) | Q(description__icontains=word)
         )
+    if by:
+        found = found.filter(owner__name__iexact=by)
     if kind == "trained":
         alive = Q(adapters__in=Adapter.objects.visible_to(request.user))
         found = found.filter(is_held_out=False, quarantined_at=None)
@@ -57,7 +60,7 @@ def tasks(request: HttpRequest) -> HttpResponse:
         found = leaderboards.with_best(found.filter(is_held_out=True, quarantined_at=None), request.user)
     page = paginate(found, order=("slug",), cursor=request.GET.get("cursor"), size=PAGE)
     kept = {"kind": kind} if kind else {}
-    kept |= {"q": text} if text else {}
+    kept |= {name: value for name, value in (("by", by), ("q", text)) if value}
     return render(
         request,
         "tasks/tasks.html",
@@ -66,6 +69,7 @@ def tasks(request: HttpRequest) -> HttpResponse:
             "next_url": f"?{urlencode(kept | {'cursor': page.next_cursor})}" if page.next_cursor else "",
             "kind": kind,
             "q": text,
+            "by": by,
             "section": "tasks",
         },
     )

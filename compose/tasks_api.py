@@ -113,7 +113,7 @@ class TaskList(generics.ListAPIView[Task]):
     queryset = Task.objects.none()
 
     def get_queryset(self) -> QuerySet[Task]:
-        asked = only(self.request, "q", "held_out", "base", "cursor", "limit")
+        asked = only(self.request, "q", "held_out", "base", "owner", "cursor", "limit")
         rows = _tasks(self.request.user)
         if asked.get("q"):
             rows = rows.filter(Q(title__icontains=asked["q"]) | Q(slug__icontains=asked["q"]))
@@ -122,6 +122,8 @@ class TaskList(generics.ListAPIView[Task]):
             rows = rows.filter(is_held_out=held_out)
         if asked.get("base"):
             rows = rows.filter(base_model__name__iexact=asked["base"])
+        if asked.get("owner"):
+            rows = rows.filter(owner__name__iexact=asked["owner"])
         return rows
 
     @extend_schema(
@@ -130,6 +132,7 @@ class TaskList(generics.ListAPIView[Task]):
             OpenApiParameter("q", str, description="Part of its title or slug."),
             OpenApiParameter("held_out", str, enum=["yes", "no"]),
             OpenApiParameter("base", str, description="Base model."),
+            OpenApiParameter("owner", str, description="Person or organisation whose tasks they are."),
         ],
         responses={200: TaskSerializer(many=True), **refusals(400, 401)},
     )

@@ -137,6 +137,7 @@ def namespace(request: HttpRequest, namespace: str) -> HttpResponse:
     context = {
         "owner": owner,
         "sums": sums,
+        "task_count": search.tasks_shown_to(request.user).filter(owner=owner, is_held_out=True).count(),
         "members": User.objects.filter(memberships__namespace=owner).order_by("username")[:50]
         if owner.kind == Namespace.Kind.ORGANISATION
         else [],

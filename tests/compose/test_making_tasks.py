@@ -224,6 +224,16 @@ def test_a_name_that_is_taken_gets_a_number_and_is_said_before(ada, task):
     assert made_by(ada, title="New").slug == "new-task"
 
 
+def test_the_tasks_of_a_person_are_found_from_their_page_and_by_the_api(ada, task):
+    made_by(make_user("bob"), title="Of Bob")
+    assert '<a class="link" href="/tasks?by=ada">1 task</a>' in text_of(Client().get("/ada"))
+    page = text_of(Client().get("/tasks?by=Ada"))
+    assert task.title in page
+    assert "Of Bob" not in page
+    found = Client().get("/api/v1/tasks/?owner=ada").json()["results"]
+    assert [each["slug"] for each in found] == [task.slug]
+
+
 # --- By script ---------------------------------------------------------------------------------------------------
 
 
