@@ -16,7 +16,7 @@ from django.utils import timezone
 from registry import audit
 from registry.accounts import NameTaken
 from registry.details import BadDetail, check_text
-from registry.models import Adapter, Invitation, Membership, Namespace, Token, User
+from registry.models import Adapter, Invitation, Membership, Namespace, Task, Token, User
 from registry.names import check_namespace_name
 from registry.rights import require_admin, require_whole_account, require_writing_token
 from web.errors import Conflict, DomainError, NotFound
@@ -117,9 +117,10 @@ def rename(organisation: Namespace, *, actor: User, full_name: str) -> Namespace
 
 
 def delete_organisation(organisation: Namespace, *, actor: User) -> None:
-    """Delete it with all its adapters. Tombstones stay, so lineage holds and no name is handed out again.
+    """Delete it with all its adapters. Tombstones stay, so lineage holds and no name is handed out again; its tasks
+    stay too, for the scores of others on them.
 
-    Raises Forbidden, Conflict while an adapter of it is in quarantine.
+    Raises Forbidden, Conflict while an adapter or a task of it is in quarantine.
     """
     require_admin(actor, organisation)
     with _held(organisation):
@@ -127,6 +128,8 @@ def delete_organisation(organisation: Namespace, *, actor: User) -> None:
             raise Conflict(
                 "An adapter of it is in quarantine, and what is to be looked into does not vanish."
             )
+        if Task.objects.filter(owner=organisation).exclude(quarantined_at=None).exists():
+            raise Conflict("A task of it is in quarantine, and what is to be looked into does not vanish.")
         now = timezone.now()
         adapters = Adapter.objects.alive().filter(namespace=organisation).update(deleted_at=now)
         members = list(

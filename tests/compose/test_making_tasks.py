@@ -18,7 +18,7 @@ from compose.errors import FewShotProblem, TaskInQuarantine
 from compose.forms import ComposeForm, as_lines
 from compose.making_tasks import TaskInUse
 from compose.models import Composition
-from registry import moderation, quotas, storage
+from registry import moderation, organisations, quotas, storage
 from registry.models import Adapter, AuditEntry, Report, Task, TaskRevision, TaskRow, User
 from tests.compose.factories import finish, make_composition, make_modules
 from tests.factories import (
@@ -425,6 +425,19 @@ def test_a_task_is_reported_and_put_into_quarantine_where_its_members_alone_see_
         make_composition(task=Task.objects.get(), owner=ada)
     moderator.post(f"{url}/moderate", {"action": "release"})
     assert Client().get(url).status_code == 200
+
+
+def test_the_tasks_of_a_deleted_organisation_stay_and_one_in_quarantine_keeps_it(ada):
+    lab = make_organisation("lab", members={ada: "admin"})
+    task = made_by(ada, namespace=lab)
+    moderation.quarantine(task, moderator=None, reason="x")
+    with pytest.raises(Conflict):
+        organisations.delete_organisation(lab, actor=ada)
+    moderation.release(task, moderator=None)
+    organisations.delete_organisation(lab, actor=ada)
+    assert "By lab, which is gone" in text_of(Client().get(task.get_absolute_url()))
+    with pytest.raises(Forbidden):
+        making_tasks.change_task(Task.objects.get(), actor=ada, description="x")
 
 
 def test_a_report_is_about_one_thing(ada, task):
