@@ -364,7 +364,10 @@ SOCIALACCOUNT_PROVIDERS = (
 )
 SOCIALACCOUNT_AUTO_SIGNUP = False  # a new person chooses the name that they will publish under
 SOCIALACCOUNT_EMAIL_AUTHENTICATION = False  # an address that some server claims opens no account that is here
+SOCIALACCOUNT_ADAPTER = "registry.accounts.OtherServerAdapter"
 SIGN_UP_OPEN = env.bool("SIGN_UP_OPEN", True)
+# Whether whoever that server knows may make an account here; where only they may, SIGN_UP_OPEN is false and this is true.
+OIDC_SIGN_UP_OPEN = env.bool("OIDC_SIGN_UP_OPEN", SIGN_UP_OPEN)
 ACCOUNT_USERNAME_MIN_LENGTH = 2
 EMAIL_HOST = env.str("EMAIL_HOST", "")
 EMAIL_PORT = env.int("EMAIL_PORT", 587)

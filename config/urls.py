@@ -1,10 +1,17 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from registry.views import settings
+from registry.views import settings, sign_in
 
 urlpatterns = [
-    path("accounts/email/", settings.email_addresses, name="account_email"),  # before allauth's own
+    # Before allauth's own, under their names.
+    path("accounts/email/", settings.email_addresses, name="account_email"),
+    path("accounts/oidc/<str:provider_id>/login/", sign_in.login_elsewhere, name="openid_connect_login"),
+    path(
+        "accounts/oidc/<str:provider_id>/login/callback/",
+        sign_in.back_from_elsewhere,
+        name="openid_connect_callback",
+    ),
     path("accounts/", include("allauth.urls")),
     path("admin/", admin.site.urls),
     path("api/", include("web.urls")),

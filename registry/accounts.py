@@ -8,6 +8,8 @@ from typing import Any
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.account.models import EmailAddress
 from allauth.core import context
+from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
+from allauth.socialaccount.models import SocialLogin
 from django import forms
 from django.conf import settings
 from django.db import transaction
@@ -17,7 +19,7 @@ from django.utils import timezone
 
 from registry import audit
 from registry.models import Membership, Namespace, Token, User
-from registry.names import InvalidName, check_namespace_name
+from registry.names import InvalidName, check_namespace_name, name_like
 from registry.rights import require_moderator
 from web.addresses import client_address
 from web.errors import Conflict
@@ -129,8 +131,11 @@ class AccountAdapter(DefaultAccountAdapter):
         return f"{key}:{known}" if is_known else key
 
     def is_reauthentication_required(self, *, app: str, **kwargs: Any) -> bool:
-        """Also of addresses and passwords; not of those who have nothing to show, since another server signs them in."""
-        if app == "allauth.account" and not self.get_reauthentication_methods(context.request.user):
+        """Also of addresses and passwords; not of those who have nothing to show, since another server signs them in.
+
+        Else they could add neither a second factor nor a password: allauth refuses what it cannot ask about.
+        """
+        if not self.get_reauthentication_methods(context.request.user):
             return False
         return bool(super().is_reauthentication_required(app=app, **kwargs))
 
@@ -140,14 +145,36 @@ class AccountAdapter(DefaultAccountAdapter):
             check_namespace_name(username)
         except InvalidName as error:
             raise forms.ValidationError(error.message) from error
-        username = super().clean_username(username, shallow=shallow)
         if not shallow and Namespace.objects.filter(name__iexact=username).exists():
             raise forms.ValidationError(NameTaken(username).message)
-        return username
+        return str(super().clean_username(username, shallow=shallow))
 
     def save_user(self, request: HttpRequest, user: User, form: Any, commit: bool = True) -> User:
         with transaction.atomic():
             user = super().save_user(request, user, form, commit=commit)
             if commit:
                 open_namespace(user)
+        return user
+
+
+class OtherServerAdapter(DefaultSocialAccountAdapter):
+    """allauth's hooks for who comes from another server (OIDC_ISSUER)."""
+
+    def is_open_for_signup(self, request: HttpRequest, sociallogin: SocialLogin) -> bool:
+        return bool(settings.OIDC_SIGN_UP_OPEN)
+
+    def get_signup_form_initial_data(self, sociallogin: SocialLogin) -> dict[str, str]:
+        """What stands in the form at first: a name made of the one there, if nobody has it here."""
+        given: dict[str, str] = super().get_signup_form_initial_data(sociallogin)
+        name = name_like(given["username"] or given["email"])
+        is_free = not Namespace.objects.filter(name__iexact=name).exists()
+        return {**given, "username": name if is_free else ""}
+
+    def save_user(self, request: HttpRequest, sociallogin: SocialLogin, form: Any = None) -> User:
+        """With the address that was left in the form, which nobody else has; one that was taken out is not kept."""
+        chosen = (form.cleaned_data.get("email") or "").lower() if form else ""
+        sociallogin.email_addresses = [
+            address for address in sociallogin.email_addresses if address.email.lower() == chosen
+        ]
+        user: User = super().save_user(request, sociallogin, form)
         return user

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from web.errors import DomainError
 
@@ -41,6 +42,18 @@ def check_adapter_name(name: str) -> None:
     _check(name, field="name")
     if name.lower() in RESERVED_ADAPTERS:
         raise InvalidName(name, "it is part of other addresses here. Choose another.")
+
+
+def name_like(text: str) -> str:
+    """A name for a person that looks like what they are called elsewhere (`Ödd Person@corp.example` -> `Odd-Person`), or ""."""
+    letters = unicodedata.normalize("NFKD", text.partition("@")[0]).encode("ascii", "ignore").decode()
+    words = re.findall(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*", letters)
+    name = "-".join(words)[:MAX_NAME_LENGTH].rstrip("-.")
+    try:
+        check_namespace_name(name)
+    except InvalidName:
+        return ""
+    return name
 
 
 def _check(name: str, *, field: str) -> None:

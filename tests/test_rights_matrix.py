@@ -160,6 +160,10 @@ ROUTES: dict[str, Route] = {
     "accounts/social/connections/": page("/accounts/social/connections/", GET=PUBLIC),
     "accounts/social/login/cancelled/": page("/accounts/social/login/cancelled/", GET=PUBLIC),
     "accounts/social/login/error/": page("/accounts/social/login/error/", GET=PUBLIC),
+    "accounts/oidc/<str:provider_id>/login/": page("/accounts/oidc/oidc/login/", GET=NOTHING),
+    "accounts/oidc/<str:provider_id>/login/callback/": page(
+        "/accounts/oidc/oidc/login/callback/", GET=NOTHING
+    ),
     "accounts/oidc/^(?P<provider_id>[^/]+)/login/": page("/accounts/oidc/oidc/login/", GET=NOTHING),
     "accounts/oidc/^(?P<provider_id>[^/]+)/login/callback/": page(
         "/accounts/oidc/oidc/login/callback/", GET=NOTHING

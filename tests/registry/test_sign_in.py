@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from gettext import GNUTranslations
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from html import unescape
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import allauth
+import httpx2
 import pytest
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
@@ -22,8 +22,10 @@ from django.core.management import call_command
 from django.test import Client
 
 from registry.models import Namespace, User
+from registry.names import name_like
 from registry.rights import may_write
 from tests.factories import make_user
+from tests.oidc_provider import Provider, oidc_provider
 
 pytestmark = pytest.mark.django_db
 
@@ -258,68 +260,30 @@ def test_a_person_ends_their_other_sessions():
 # --- Another server's accounts -----------------------------------------------------------------------------------
 
 
-class Issuer(BaseHTTPRequestHandler):
-    """As much of an OpenID Connect server as a sign-in needs; `nonce` and keys are not used with userinfo."""
-
-    address = ""
-
-    def do_GET(self) -> None:
-        if self.path.endswith("/.well-known/openid-configuration"):
-            self.answer({
-                "issuer": self.address,
-                "authorization_endpoint": f"{self.address}/authorize",
-                "token_endpoint": f"{self.address}/token",
-                "userinfo_endpoint": f"{self.address}/userinfo",
-            })  # fmt: skip
-        else:
-            self.answer({"sub": "42", "email": "grace@example.org", "preferred_username": "grace"})
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.answer({"access_token": "x", "token_type": "Bearer", "expires_in": 60})
-
-    def answer(self, content: dict[str, Any]) -> None:
-        body = json.dumps(content).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture
-def issuer(settings: Any) -> Iterator[str]:
+def provider(settings: Any) -> Iterator[Provider]:
     """An OpenID Connect server on this machine that the site trusts."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Issuer)
-    Issuer.address = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    app = {
-        "provider_id": "oidc",
-        "name": "Example Works",
-        "client_id": "us",
-        "secret": "s",
-        "settings": {"server_url": Issuer.address},
-    }
-    settings.SOCIALACCOUNT_PROVIDERS = {"openid_connect": {"OAUTH_PKCE_ENABLED": True, "APPS": [app]}}
-    yield Issuer.address
-    server.shutdown()
-    server.server_close()
+    with oidc_provider() as provider:
+        provider.people["42"] = {"email": "grace@example.org", "preferred_username": "grace"}
+        settings.SOCIALACCOUNT_PROVIDERS = provider.settings()
+        yield provider
 
 
-def test_somebody_from_another_server_chooses_a_name_once_and_is_known_then(issuer):
+def come_from(provider: Provider, client: Client) -> Any:
+    """Sign in there as "42", and come back with what the server said; the site's answer to that."""
+    page = client.post("/accounts/oidc/oidc/login/?process=login").content.decode()
+    [address] = re.findall(r'content="0; url=([^"]+)"', page)
+    assert address.startswith(f"{provider.address}/authorize")
+    back = httpx2.post(unescape(address), data={"sub": "42"}).headers["Location"]
+    return client.get(urlsplit(back).path, parse_qs(urlsplit(back).query))
+
+
+def test_somebody_from_another_server_chooses_a_name_once_and_is_known_then(provider):
     make_user("grace-taken")
     for attempt in range(2):
         client = Client()
         assert "Example Works" in client.get("/accounts/login/").content.decode()
-        away = client.post("/accounts/oidc/oidc/login/?process=login")
-        asked = urlsplit(away["Location"])
-        assert away["Location"].startswith(f"{issuer}/authorize")
-        query = parse_qs(asked.query)
-        assert query["code_challenge_method"] == ["S256"]
-        back = client.get("/accounts/oidc/oidc/login/callback/", {"code": "c", "state": query["state"][0]})
+        back = come_from(provider, client)
         if attempt == 0:
             assert back["Location"] == "/accounts/3rdparty/signup/"
             for taken in ("grace-taken", "settings", "a b"):
@@ -331,12 +295,34 @@ def test_somebody_from_another_server_chooses_a_name_once_and_is_known_then(issu
     assert Namespace.objects.filter(name="grace").exists()
 
 
-def test_an_address_that_another_server_claims_opens_no_account_here(issuer):
+def test_an_address_that_another_server_claims_opens_no_account_here(provider):
     make_user("ada", email="grace@example.org")
     client = Client()
-    query = parse_qs(urlsplit(client.post("/accounts/oidc/oidc/login/?process=login")["Location"]).query)
-    client.get("/accounts/oidc/oidc/login/callback/", {"code": "c", "state": query["state"][0]})
+    come_from(provider, client)
     assert not is_in(client)
+
+
+def test_what_another_server_says_that_is_no_name_of_a_person_is_no_error_of_ours(provider, monkeypatch):
+    monkeypatch.setattr(Provider, "claims", lambda self, sub: {"email": "grace@example.org"})
+    client = Client()
+    back = come_from(provider, client)
+    assert back.status_code == 401
+    assert "did not say who you are" in back.content.decode()
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "here"),
+    [
+        ("grace", "grace"),
+        ("Ödd Person@works.example", "Odd-Person"),
+        ("a..b--c.", "a-b-c"),
+        ("settings", ""),
+        ("李", ""),
+        ("x.git", ""),
+    ],
+)
+def test_a_name_from_elsewhere_becomes_one_that_may_be_had_here(elsewhere, here):
+    assert name_like(elsewhere) == here
 
 
 def test_without_a_server_in_the_environment_nothing_of_it_is_there():

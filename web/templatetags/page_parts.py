@@ -32,6 +32,12 @@ def sends_mail() -> bool:
 
 
 @register.simple_tag
+def knows_other_server() -> bool:
+    """Whether another server signs people in here as well."""
+    return bool(settings.SOCIALACCOUNT_PROVIDERS)
+
+
+@register.simple_tag
 def mark(size: int = 22) -> SafeString:
     """Our mark as an inline picture."""
     squares = "".join(
