@@ -13,6 +13,7 @@ from rest_framework.views import APIView
 from registry import organisations, rights
 from registry.api_parts import only, person_of
 from registry.authentication import SignedIn
+from registry.invitation_mail import tell_invited
 from registry.models import Membership, Namespace
 from registry.serializers import StrictSerializer
 from web.api_schema import refusals
@@ -127,9 +128,11 @@ class MemberList(APIView):
         responses={201: OrganisationDetailSerializer, **refusals(400, 401, 403, 404, 409, 415)},
     )
     def post(self, request: Request, name: str) -> Response:
-        """Ask somebody to join. They belong to it once they accept."""
+        """Ask somebody to join; a mail tells them. They belong to it once they accept."""
         organisation = _organisation(request, name)
-        organisations.invite(organisation, actor=person_of(request), **_read(InviteSerializer, request))
+        given = _read(InviteSerializer, request)
+        invitation = organisations.invite(organisation, actor=person_of(request), **given)
+        tell_invited(invitation, origin=request.build_absolute_uri("/").rstrip("/"))
         return _detail(request, organisation, status=201)
 
 

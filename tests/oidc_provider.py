@@ -102,7 +102,7 @@ def oidc_provider(port: int = 0) -> Iterator[Provider]:
 class _Handler(BaseHTTPRequestHandler):
     @property
     def provider(self) -> Provider:
-        return self.server.provider  # type: ignore[attr-defined,no-any-return]
+        return self.server.provider  # type: ignore[attr-defined]
 
     def do_GET(self) -> None:
         address = urlsplit(self.path)

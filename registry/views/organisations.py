@@ -12,6 +12,7 @@ from django.views.decorators.http import require_POST
 
 from registry import organisations, rights
 from registry.forms import InviteForm, OrganisationForm, OrganisationSettingsForm
+from registry.invitation_mail import tell_invited
 from registry.models import Membership, Namespace
 from registry.views.people import signed_in
 from web.errors import DomainError
@@ -101,7 +102,13 @@ def organisation_invite(request: HttpRequest, namespace: str) -> HttpResponse:
         except DomainError as error:
             form.add_error(next((key for key in error.fields if key in form.fields), None), error.message)
         else:
-            messages.success(request, f"{invitation.user} is asked to join, and sees it under Settings.")
+            is_sent = tell_invited(invitation, origin=request.build_absolute_uri("/").rstrip("/"))
+            how = (
+                "They get a mail."
+                if is_sent
+                else "No mail goes to them: tell them that it is under Settings, Organisations."
+            )
+            messages.success(request, f"{invitation.user} is asked to join. {how}")
             return redirect("organisation_settings", namespace=organisation.name)
     return _settings_page(request, organisation, invite=form)
 
