@@ -484,7 +484,8 @@ def start_site(family: Family, env: dict[str, str], port: int, data: Path) -> No
     family.add(Child("web process", gunicorn(port), light, logs / "web.log"))
     compositions = [*celery, "-c", "1", "-Q", "compositions", "-n", "compositions@%h"]
     family.add(Child("worker", compositions, heavy, logs / "worker.log", signal.SIGKILL))
-    chores = [*celery, "-c", "2", "-Q", "default", "-n", "chores@%h"]
+    # One thread for imports, one for webhooks, and one that is free for the sweeps.
+    chores = [*celery, "-c", "3", "-Q", "default", "-n", "chores@%h"]
     family.add(Child("chores worker", chores, light, logs / "chores.log", signal.SIGKILL))
     beat = [str(PYTHON), "-m", "celery", "-A", "config", "beat", "-l", "INFO", "--pidfile="]
     family.add(Child("clock", beat, light, logs / "clock.log"))

@@ -13,6 +13,8 @@ from fnmatch import fnmatchcase
 from hashlib import sha256
 
 from django.conf import settings
+from django.db.models import QuerySet
+from django.db.models.functions import Lower
 
 from registry import filenames, publishing, sent, storage
 from registry.models import Adapter, Blob, Namespace, Origin, User
@@ -79,9 +81,10 @@ def import_adapter(
     """
     endpoint = listed_endpoint(endpoint)
     with OtherHub(endpoint, token) as hub:
-        source, commit = hub.commit_of(source, revision)
-        name = name or source.rpartition("/")[2]
-        present = _present(namespace, name, endpoint, source, commit)
+        asked, (source, commit) = source, hub.commit_of(source, revision)
+        ids = {asked.lower(), source.lower()}  # two, if it was renamed there
+        name = name or _name_here(namespace, endpoint, asked, source)
+        present = _present(namespace, name, endpoint, ids, source, commit)
         if present is not None:
             return Imported(present, commit, 0, is_new=False)
         wanted = _wanted(source, hub.files_of(source, commit))
@@ -143,7 +146,8 @@ def check_sources(sources: Iterable[str]) -> list[str]:
         author, _, own = source.partition("/")
         if is_pattern(author) or not own:
             raise ImportFailed(
-                f"{source[:100]!r} names nobody: write the author in full, such as lorahub/flan_t5_large-*."
+                f"{source[:100]!r} names nobody: write the author in full, such as lorahub/flan_t5_large-*.",
+                fields={"sources": ["Names nobody."]},
             )
         check_name(author)
     return checked
@@ -158,12 +162,31 @@ def _matching(hub: OtherHub, pattern: str) -> list[str]:
     return found
 
 
-def _present(namespace: Namespace, name: str, endpoint: str, source: str, commit: str) -> Adapter | None:
+def _name_here(namespace: Namespace, endpoint: str, asked: str, source: str) -> str:
+    """As it is called there now; or as it was called, if it came here under that name before it was renamed there."""
+    before, now = asked.rpartition("/")[2], source.rpartition("/")[2]
+    if before.lower() == now.lower() or not _origins(namespace, before, endpoint, {asked.lower()}).exists():
+        return now
+    return before
+
+
+def _origins(namespace: Namespace, name: str, endpoint: str, ids: set[str]) -> QuerySet[Origin]:
+    """Whence the versions of an adapter here came, as far as that was one of these repositories."""
+    rows = Origin.objects.filter(
+        revision__adapter__in=Adapter.objects.alive().filter(namespace=namespace, name__iexact=name),
+        endpoint=endpoint,
+    )
+    return rows.annotate(lower=Lower("source")).filter(lower__in=ids)
+
+
+def _present(
+    namespace: Namespace, name: str, endpoint: str, ids: set[str], source: str, commit: str
+) -> Adapter | None:
     """The adapter of this name if it has this very commit. Raises NotFromThere if it is something else."""
     known = Adapter.objects.alive().filter(namespace=namespace, name__iexact=name).first()
     if known is None:
         return None
-    from_there = Origin.objects.filter(revision__adapter=known, endpoint=endpoint, source__iexact=source)
+    from_there = _origins(namespace, name, endpoint, ids)
     if not from_there.exists():
         raise NotFromThere(known, source, endpoint)
     return known if from_there.filter(commit=commit).exists() else None

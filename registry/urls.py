@@ -35,6 +35,7 @@ urlpatterns = [
     path("settings/webhooks", webhooks.webhooks, name="webhooks"),
     path("settings/webhooks/<int:webhook_id>/remove", webhooks.webhook_remove, name="webhook_remove"),
     path("settings/webhooks/<int:webhook_id>/on", webhooks.webhook_switch_on, name="webhook_switch_on"),
+    path("settings/webhooks/<int:webhook_id>/test", webhooks.webhook_test, name="webhook_test"),
     path("settings/deliveries/<int:delivery_id>/replay", webhooks.delivery_replay, name="delivery_replay"),
     path("settings/organizations", organisations.my_organisations, name="my_organisations"),
     path(

@@ -12,6 +12,7 @@ import hmac
 import json
 import logging
 import secrets
+import threading
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
@@ -47,6 +48,8 @@ KEPT = timedelta(days=30)
 KEPT_SECRET_S = 100 * 365 * 86400  # for as long as the webhook is there
 SENT_AT_ONCE = 50
 
+_delivering = threading.Lock()
+
 
 class BadWebhook(DomainError):
     code = "bad_webhook"
@@ -60,6 +63,13 @@ class TooManyWebhooks(Conflict):
 
     def __init__(self) -> None:
         super().__init__(f"You have {MOST} webhooks, which is the most. Remove one first.")
+
+
+class SwitchedOff(Conflict):
+    code = "switched_off"
+
+    def __init__(self) -> None:
+        super().__init__("This webhook is switched off, so nothing is sent. Switch it on first.")
 
 
 # --- Having them ---------------------------------------------------------------------------------------------
@@ -114,13 +124,25 @@ def switch_on(*, user: User, pk: int) -> None:
 
 
 def replay(*, user: User, pk: int) -> Delivery:
-    """Send a delivery once more, with the same payload. Raises NotFound."""
-    found = Delivery.objects.filter(webhook__user=user, pk=pk).first()
+    """Send a delivery once more, with the same payload. Raises NotFound, SwitchedOff."""
+    found = Delivery.objects.filter(webhook__user=user, pk=pk).select_related("webhook").first()
     if found is None:
         raise NotFound("There is no such delivery of yours.")
+    if not found.webhook.is_active:
+        raise SwitchedOff
     return Delivery.objects.create(
         webhook_id=found.webhook_id, event=found.event, key=found.key, payload=found.payload, replay_of=found
     )
+
+
+def send_test(*, user: User, pk: int) -> None:
+    """Write down a `ping`, so that somebody can try their server. Raises NotFound, SwitchedOff."""
+    hook = Webhook.objects.filter(user=user, pk=pk).first()
+    if hook is None:
+        raise NotFound("There is no such webhook of yours.")
+    if not hook.is_active:
+        raise SwitchedOff
+    enqueue(hook, event="ping", key=f"ping {secrets.token_hex(4)}", data={"events": hook.events})
 
 
 def _purpose(webhook: Webhook) -> str:
@@ -181,15 +203,38 @@ def announce_versions() -> int:
 
 
 def deliver_due() -> int:
-    """Send what is waiting and due, once each; how many were tried. Harmless if two do it at once."""
-    due = Delivery.objects.filter(
-        status=Delivery.Status.WAITING, next_try_at__lte=timezone.now(), webhook__is_active=True
-    ).order_by("next_try_at", "pk")
+    """Send what is waiting and due, once each; how many were tried. At once 0 if this process is at it already.
+
+    A server that did not take a message gets no other one in this round, and a process does one round at a time: servers
+    that are dead or slow keep neither others' messages waiting nor the threads of the sweeps. Harmless if two processes
+    do it at once.
+    """
+    if not _delivering.acquire(blocking=False):
+        return 0
+    try:
+        return _deliver_round()
+    finally:
+        _delivering.release()
+
+
+def _deliver_round() -> int:
+    due = (
+        Delivery.objects.filter(
+            status=Delivery.Status.WAITING, next_try_at__lte=timezone.now(), webhook__is_active=True
+        )
+        .select_related("webhook")
+        .order_by("next_try_at", "pk")
+    )
     tried = 0
-    for delivery in due.select_related("webhook")[:SENT_AT_ONCE]:
+    failing: set[int] = set()
+    while tried < SENT_AT_ONCE:
+        delivery = due.exclude(webhook__in=failing).first()
+        if delivery is None:
+            break
         if _claim(delivery):
-            _send(delivery)
             tried += 1
+            if not _send(delivery):
+                failing.add(delivery.webhook_id)
     return tried
 
 
@@ -209,11 +254,12 @@ def _claim(delivery: Delivery) -> bool:
     )
 
 
-def _send(delivery: Delivery) -> None:
+def _send(delivery: Delivery) -> bool:
+    """Whether it was taken."""
     secret = sealing.unseal(delivery.webhook.secret, purpose=_purpose(delivery.webhook), kept_s=KEPT_SECRET_S)
     if not secret:
         _note(delivery, None, "Its secret cannot be opened any more; make a new webhook.", is_final=True)
-        return
+        return False
     body = json.dumps(delivery.payload, separators=(",", ":"), ensure_ascii=False).encode()
     timestamp = str(int(timezone.now().timestamp()))
     headers = {
@@ -236,11 +282,27 @@ def _send(delivery: Delivery) -> None:
         ):
             status = answer.status_code
     except NotPublic:
-        _note(delivery, None, "Its address is not one of the open internet, where alone we send.")
+        _note(
+            delivery,
+            None,
+            "Its name cannot be looked up, or does not lead to the open internet, where alone we send.",
+        )
+    except httpx2.TimeoutException:
+        _note(delivery, None, f"It did not answer within {TIMEOUT_S} seconds.")
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         _note(delivery, None, f"It could not be reached ({type(error).__name__}).")
     else:
-        _note(delivery, status, "" if 200 <= status < 300 else f"It answered {status}.")
+        _note(delivery, status, _problem_of(status))
+        return not _problem_of(status)
+    return False
+
+
+def _problem_of(status: int) -> str:
+    if 200 <= status < 300:
+        return ""
+    if 300 <= status < 400:
+        return f"It answered {status}, and we follow no redirects: give the address that it leads to."
+    return f"It answered {status}."
 
 
 def signature(secret: str, timestamp: str, body: bytes) -> str:

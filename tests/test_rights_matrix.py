@@ -224,6 +224,7 @@ ROUTES: dict[str, Route] = {
     "settings/following": page("/settings/following", GET=ACCOUNT),
     "settings/webhooks": page("/settings/webhooks", GET=ACCOUNT, POST=ACCOUNT),
     "settings/webhooks/<int:webhook_id>/on": page("/settings/webhooks/0/on", POST=ACCOUNT_NOTHING),
+    "settings/webhooks/<int:webhook_id>/test": page("/settings/webhooks/0/test", POST=ACCOUNT_NOTHING),
     "settings/webhooks/<int:webhook_id>/remove": page("/settings/webhooks/0/remove", POST=ACCOUNT_NOTHING),
     "settings/deliveries/<int:delivery_id>/replay": page(
         "/settings/deliveries/0/replay", POST=ACCOUNT_NOTHING

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from allauth.account.models import EmailAddress
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from registry import likes
@@ -38,21 +39,27 @@ def whoami(request: HttpRequest, caller: Caller) -> JsonResponse:
         for membership in memberships
         if membership.namespace.kind == Namespace.Kind.ORGANISATION
     ]
+    mine = [row.namespace for row in memberships if row.namespace.name == person.username]
     token = {"displayName": caller.token.name, "role": caller.token.scope}
     return JsonResponse(
         {
             "type": "user",
             "id": str(person.pk),
             "name": person.username,
-            "fullname": person.get_full_name() or person.username,
+            "fullname": next((own.full_name for own in mine if own.full_name), person.username),
             "email": person.email,
-            "emailVerified": True,
+            "emailVerified": _is_confirmed(person),
             "orgs": organisations,
             "isPro": False,
             "avatarUrl": "",
             "auth": {"type": "access_token", "accessToken": token},
         }
     )
+
+
+def _is_confirmed(person: User) -> bool:
+    addresses = EmailAddress.objects.filter(user=person, email__iexact=person.email, verified=True)
+    return bool(person.email) and addresses.exists()
 
 
 @door("GET")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -10,7 +11,8 @@ from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils.feedgenerator import Atom1Feed
-from django.views.decorators.http import require_safe
+from django.utils.html import escape
+from django.views.decorators.http import conditional_page, require_safe
 
 from registry import following, search
 from registry.models import Adapter, Namespace, Revision
@@ -21,9 +23,12 @@ from registry.views.people import signed_in
 from web.errors import NotFound
 
 ENTRIES = 30
+# What XML 1.0 cannot hold in any spelling: one of them, and no reader takes the feed.
+_NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @require_safe
+@conditional_page
 def modules_feed(request: HttpRequest) -> HttpResponse:
     """The newest adapters of a search, by the parameters of the list."""
     asked = AdapterQuery.parse(request.GET)
@@ -41,6 +46,7 @@ def modules_feed(request: HttpRequest) -> HttpResponse:
 
 
 @require_safe
+@conditional_page
 def namespace_feed(request: HttpRequest, namespace: str) -> HttpResponse:
     owner = Namespace.objects.filter(name__iexact=namespace, deleted_at=None).first()
     if owner is None:
@@ -55,6 +61,7 @@ def namespace_feed(request: HttpRequest, namespace: str) -> HttpResponse:
 
 
 @require_safe
+@conditional_page
 @leads_on
 def adapter_feed(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
     shown = visible_adapter(AnonymousUser(), namespace, name)
@@ -72,24 +79,24 @@ def followed(request: HttpRequest) -> HttpResponse:
 
 def _feed(request: HttpRequest, title: str, path: str, versions: Iterable[Revision]) -> HttpResponse:
     feed = Atom1Feed(
-        title=f"{title} · LoRA Commons",
+        title=_for_xml(f"{title} · LoRA Commons"),
         link=request.build_absolute_uri(path),
-        description=title,
+        description=_for_xml(title),
         feed_url=request.build_absolute_uri(),
     )
     for version in versions:
         adapter = version.adapter
         address = request.build_absolute_uri(f"{adapter.get_absolute_url()}/revisions/{version.commit}")
         feed.add_item(
-            title=f"{adapter.full_name}: {version.message}",
+            title=_for_xml(f"{adapter.full_name}: {version.message}"),
             link=address,
             unique_id=address,
-            description=adapter.description,
+            description=escape(_for_xml(adapter.description)),  # Atom1Feed says that it is HTML
             author_name=adapter.namespace.name,
             pubdate=version.created_at,
             updateddate=version.created_at,
             categories=[
-                text
+                _for_xml(text)
                 for text in (
                     adapter.task.title if adapter.task else "",
                     adapter.base_model.name if adapter.base_model else "",
@@ -98,3 +105,7 @@ def _feed(request: HttpRequest, title: str, path: str, versions: Iterable[Revisi
             ],
         )
     return HttpResponse(feed.writeString("utf-8"), content_type="application/atom+xml; charset=utf-8")
+
+
+def _for_xml(text: str) -> str:
+    return _NOT_IN_XML.sub("\ufffd", text)

@@ -28,6 +28,8 @@ PAGE = 30
 SHOWN_ITEMS = 200
 _NEWEST = ("-created_at", "-id")
 _RECENT = 5
+# What a link to the form may fill in, such as “Import again”: all but the token.
+_ASKED = ("sources", "endpoint", "namespace", "name", "revision", "visibility")
 _STAGES = {
     "": "Waiting for a worker",
     "repository": "Making the repository",
@@ -45,7 +47,7 @@ _STAGES = {
 def import_new(request: HttpRequest) -> HttpResponse:
     """The form; what it asks for becomes a job."""
     user = signed_in(request)
-    asked = {name: request.GET[name] for name in ("sources", "endpoint", "namespace") if name in request.GET}
+    asked = {name: request.GET[name] for name in _ASKED if name in request.GET}
     form = ImportForm(request.POST or None, user=user, initial=asked)
     if request.method == "POST" and form.is_valid():
         wanted = dict(form.cleaned_data)

@@ -10,15 +10,14 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
-from registry import accounts, sealing, tokens
+from registry import accounts, tokens
 from registry.forms import ProfileForm, TokenForm
 from registry.models import Namespace
+from registry.views import secrets_shown
 from registry.views.people import signed_in
 from web.errors import DomainError
 
-# Where a new secret lies, sealed, in the session between the form and the page that shows it.
 SHOWN_ONCE = "shown_once"
-SECRET_KEPT_S = 3600
 
 
 @login_required
@@ -58,12 +57,11 @@ def access_tokens(request: HttpRequest) -> HttpResponse:
             form.add_error(next((key for key in error.fields if key in form.fields), None), error.message)
         else:
             # To another page, so that loading it again makes no second token.
-            request.session[SHOWN_ONCE] = sealing.seal(secret, purpose=SHOWN_ONCE)
+            secrets_shown.keep(request, secret, purpose=SHOWN_ONCE)
             return redirect("tokens")
-    sealed = request.session.pop(SHOWN_ONCE, "") if request.method == "GET" else ""
     context = {
         "form": form,
-        "secret": sealing.unseal(sealed, purpose=SHOWN_ONCE, kept_s=SECRET_KEPT_S) if sealed else "",
+        "secret": secrets_shown.take(request, purpose=SHOWN_ONCE) if request.method == "GET" else "",
         "tokens": tokens.tokens_of(user)[:200],
         "limits": tokens.possible_limits(user),
         "site": request.build_absolute_uri("/").rstrip("/"),

@@ -31,6 +31,22 @@ def test_feeds_tell_of_public_versions_and_of_nothing_private():
     assert titles("/modules/feed.atom?language=fr") == []
 
 
+def test_a_description_is_text_in_every_reader_and_what_has_not_changed_is_not_sent_again():
+    make_adapter("seen", owner=make_user("ada"), facts={"rank": 4}, description="a < b & <b>c</b>")
+    answer = Client().get("/ada/feed.atom")
+    summary = ElementTree.fromstring(answer.content).find(f"{ATOM}entry/{ATOM}summary")
+    assert (summary.get("type"), summary.text) == ("html", "a &lt; b &amp; &lt;b&gt;c&lt;/b&gt;")
+    again = Client().get("/ada/feed.atom", headers={"If-None-Match": answer["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+def test_no_character_breaks_a_feed_for_its_readers():
+    seen = make_adapter("seen", owner=make_user("ada"), facts={"rank": 4}, description="a\ufffeb\x01c")
+    seen.revisions.update(message="one\uffff\U0001f600")
+    assert titles("/ada/feed.atom") == ["ada/seen: one\ufffd\U0001f600"]
+    assert titles("/modules/feed.atom?q=a%EF%BF%BE") == []
+
+
 def test_two_searches_have_feeds_of_their_own():
     ids = set()
     for query in ("?language=de", "?language=fr", ""):

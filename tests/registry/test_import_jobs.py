@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,51 @@ def test_asked_for_again_nothing_is_fetched_and_a_new_commit_becomes_a_new_versi
     adapter = Adapter.objects.get(name="module-0")
     assert adapter.revisions.count() == 2
     assert Origin.objects.filter(revision__adapter=adapter).count() == 2
+
+
+def test_what_was_renamed_there_goes_on_here_under_the_name_it_came_with(
+    hub: FakeHub, bob: User, rung: list[Ring], tmp_path: Path
+):
+    ask(bob, "lab/module-0")
+    hub_work.run_all("w")
+    del hub.repositories["lab/module-0"]
+    hub.repositories["lab/renamed"] = adapter_files(tmp_path, 8)
+
+    def lead_on(path: str, headers: Any) -> Any:
+        return hub.answer(path.replace("lab/module-0", "lab/renamed"), headers)
+
+    hub.before = lead_on
+    for _ in range(2):
+        ask(bob, "lab/module-0")
+        hub_work.run_all("w")
+    assert [import_jobs.counts(job)["present"] for job in ImportJob.objects.order_by("created_at")] == [
+        0,
+        0,
+        1,
+    ]
+    adapter = Adapter.objects.get()
+    assert (adapter.name, adapter.revisions.count()) == ("module-0", 2)
+    assert Origin.objects.get(revision=adapter.head).source == "lab/renamed"
+    ask(bob, "lab/renamed")  # somebody who asks for it by its new name means that name
+    hub_work.run_all("w")
+    assert set(Adapter.objects.values_list("name", flat=True)) == {"module-0", "renamed"}
+
+
+def test_import_again_fills_the_form_as_it_was(hub: FakeHub, bob: User, rung: list[Ring]):
+    ask(bob, "lab/module-0", name="mine", revision="main", visibility="private")
+    hub_work.run_all("w")
+    client = signed_in(bob)
+    page = client.get(ImportJob.objects.get().get_absolute_url()).content.decode()
+    [address] = re.findall(r'href="([^"]+)">Import again', page)
+    form = client.get(unescape(address)).context["form"]
+    said = {
+        "sources": "lab/module-0",
+        "name": "mine",
+        "revision": "main",
+        "visibility": "private",
+        "namespace": "bob",
+    }
+    assert {name: form[name].value() for name in said} == said
 
 
 def test_what_is_no_adapter_is_told_beside_the_others(hub: FakeHub, bob: User, rung: list[Ring]):

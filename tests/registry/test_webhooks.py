@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -116,6 +117,71 @@ def test_a_webhook_that_fails_for_long_is_switched_off_and_on_again_by_its_owner
     assert Webhook.objects.get().is_active
 
 
+def test_a_server_that_is_slow_or_dead_keeps_nobody_elses_messages_waiting(receiver: Receiver, monkeypatch):
+    dead, _ = webhooks.create(user=make_user("ada"), url=f"{receiver.address}/dead", events=EVERYTHING)
+    alive, _ = webhooks.create(user=make_user("bob"), url=f"{receiver.address}/alive", events=EVERYTHING)
+    Webhook.objects.filter(pk=dead.pk).update(url="https://localhost/dead")
+    for number in range(webhooks.SENT_AT_ONCE + 5):
+        webhooks.enqueue(dead, event="module.used", key=str(number), data={})
+    webhooks.enqueue(alive, event="module.used", key="one", data={})
+    assert webhooks.deliver_due() == 2
+    assert Delivery.objects.filter(webhook=dead, attempts=1).count() == 1
+    assert Delivery.objects.get(webhook=alive).status == "delivered"
+
+
+def test_a_process_sends_one_round_at_a_time(receiver: Receiver, monkeypatch: pytest.MonkeyPatch):
+    hook, _ = webhooks.create(user=make_user("ada"), url=receiver.address, events=EVERYTHING)
+    webhooks.enqueue(hook, event="module.used", key="one", data={})
+    within: list[int] = []
+    send = webhooks._send
+    monkeypatch.setattr(webhooks, "_send", lambda row: within.append(webhooks.deliver_due()) or send(row))
+    assert webhooks.deliver_due() == 1
+    assert within == [0]
+
+
+@pytest.mark.parametrize(
+    ("status", "problem"),
+    [(302, "It answered 302, and we follow no redirects"), (500, "It answered 500."), (204, "")],
+)
+def test_how_it_went_is_said_so_that_its_owner_knows_what_to_do(
+    receiver: Receiver, status: int, problem: str
+):
+    hook, _ = webhooks.create(user=make_user("ada"), url=receiver.address, events=EVERYTHING)
+    receiver.status = status
+    webhooks.enqueue(hook, event="module.used", key="one", data={})
+    webhooks.deliver_due()
+    assert Delivery.objects.get().problem.startswith(problem)
+    assert bool(problem) == bool(Delivery.objects.get().problem)
+
+
+def test_a_server_that_does_not_answer_in_time_is_said_to_be_slow(receiver: Receiver, monkeypatch):
+    hook, _ = webhooks.create(user=make_user("ada"), url=receiver.address, events=EVERYTHING)
+    monkeypatch.setattr(webhooks, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(_Handler, "do_POST", lambda self: time.sleep(1))
+    webhooks.enqueue(hook, event="module.used", key="one", data={})
+    webhooks.deliver_due()
+    assert Delivery.objects.get().problem == "It did not answer within 0.2 seconds."
+
+
+def test_a_ping_is_sent_when_its_owner_asks_and_nothing_while_it_is_switched_off(
+    receiver: Receiver, client: Client
+):
+    ada = make_user("ada")
+    hook, _ = webhooks.create(user=ada, url=receiver.address, events=["module.used"])
+    client.force_login(make_user())
+    assert client.post(f"/settings/webhooks/{hook.pk}/test").status_code == 404
+    client.force_login(ada)
+    assert client.post(f"/settings/webhooks/{hook.pk}/test").status_code == 302
+    webhooks.deliver_due()
+    assert [json.loads(body)["event"] for _, body in receiver.received] == ["ping"]
+    Webhook.objects.update(is_active=False)
+    for address in (f"webhooks/{hook.pk}/test", f"deliveries/{Delivery.objects.get().pk}/replay"):
+        refused = client.post(f"/settings/{address}")
+        assert refused.status_code == 409
+        assert "Switch it on first" in refused.content.decode()
+    assert Delivery.objects.count() == 1
+
+
 def test_a_delivery_is_sent_again_when_its_owner_asks_and_only_then(receiver: Receiver, client: Client):
     ada = make_user("ada")
     hook, _ = webhooks.create(user=ada, url=receiver.address, events=EVERYTHING)
@@ -164,7 +230,9 @@ def test_our_own_network_is_not_called_unless_the_site_says_so():
 
 def test_the_secret_is_shown_once_and_lies_sealed(client: Client):
     client.force_login(make_user())
-    page = client.post("/settings/webhooks", {"url": "https://example.org/hook", "events": EVERYTHING})
+    said = {"url": "https://example.org/hook", "events": EVERYTHING}
+    page = client.post("/settings/webhooks", said, follow=True)
+    assert page.redirect_chain == [("/settings/webhooks", 302)], "loading it again makes no second one"
     assert "whsec_" in page.content.decode()
     assert "whsec_" not in client.get("/settings/webhooks").content.decode()
     assert "whsec_" not in Webhook.objects.get().secret

@@ -7,10 +7,11 @@ import urllib.request
 from typing import Any
 
 import pytest
+from allauth.account.models import EmailAddress
 from django.test import Client
 
 from registry.hub.repositories import git_sha1
-from registry.models import Adapter, BaseModel, BaseModelFile, Download, Ref, Revision
+from registry.models import Adapter, BaseModel, BaseModelFile, Download, Namespace, Ref, Revision
 from registry.storage import store_stream
 from tests.factories import make_adapter, make_base_model, make_revision, make_token, make_user, namespace_of
 
@@ -38,6 +39,16 @@ def get(path: str, *, token: str = "", method: str = "get", **options: Any) -> A
 def head_commit(adapter: Adapter) -> str:
     assert adapter.head is not None
     return adapter.head.commit
+
+
+def test_who_the_caller_is_is_told_as_their_page_shows_it_and_their_address_as_it_was_confirmed():
+    ada = make_user("ada", email="ada@example.org")
+    Namespace.objects.filter(name="ada").update(full_name="Ada Lovelace")
+    token = make_token(ada)
+    said = get("/api/whoami-v2", token=token).json()
+    assert (said["name"], said["fullname"], said["emailVerified"]) == ("ada", "Ada Lovelace", False)
+    EmailAddress.objects.create(user=ada, email="ada@example.org", verified=True, primary=True)
+    assert get("/api/whoami-v2", token=token).json()["emailVerified"] is True
 
 
 def test_head_says_what_the_cache_has_to_know(adapter: Adapter):
