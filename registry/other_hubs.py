@@ -186,8 +186,10 @@ class OtherHub:
             return float(given) if given.isascii() and given.isdigit() else 1.0
         if status == 401 and "invalid" in response.headers.get("x-error-message", "").lower():
             raise ImportFailed(f"{self.endpoint} does not accept this token.")
+        if status == 404 and response.headers.get("x-error-code") == "RevisionNotFound":
+            raise ImportFailed(f"{source} has no such branch, tag or commit.")
         if status in (401, 403, 404):
-            raise ImportFailed(f"{source} is not there, not at this revision, or not open to you.")
+            raise ImportFailed(f"{source} is not there, or not open to you.")
         raise ImportFailed(f"{self.endpoint} refuses to give {source} (status {status}).")
 
     def _wait(self, wait_s: float, attempt: int, source: str) -> None:

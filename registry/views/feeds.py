@@ -35,7 +35,9 @@ def modules_feed(request: HttpRequest) -> HttpResponse:
     query = replace(asked, sort="new", cursor="", limit=ENTRIES)
     found = search.find(query, person=None)
     words = ", ".join(
-        query.as_url_params()[name] for name in query.as_url_params() if name not in {"sort", "limit"}
+        value if name == "q" else f"{name.replace('_', ' ')} {value}"
+        for name, value in query.as_url_params().items()
+        if name not in {"sort", "limit"}
     )
     heads = [adapter.head for adapter in found.items if adapter.head is not None]
     for head, adapter in zip(heads, [item for item in found.items if item.head is not None], strict=True):

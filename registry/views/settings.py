@@ -41,6 +41,12 @@ def email_addresses(request: HttpRequest) -> HttpResponse:
     """allauth's page of them, which asks for the password before it changes any."""
     accounts.addresses_of(signed_in(request))
     answer: HttpResponse = allauth_email(request)
+    if "action_send" in request.POST and not len(messages.get_messages(request)):
+        # allauth sends one in three minutes, and says nothing about those that it does not send.
+        messages.info(
+            request,
+            "A link went to this address a moment ago. Look into the spam folder, or wait three minutes.",
+        )
     return answer
 
 

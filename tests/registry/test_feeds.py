@@ -54,6 +54,8 @@ def test_two_searches_have_feeds_of_their_own():
         assert feed.find(f"{ATOM}link[@rel='alternate']").get("href") == f"http://testserver/modules{query}"
         ids.add(feed.findtext(f"{ATOM}id"))
     assert len(ids) == 3
+    feed = ElementTree.fromstring(Client().get("/modules/feed.atom?q=colour&rank=8").content)
+    assert feed.findtext(f"{ATOM}title") == "New LoRA modules: colour, rank 8 · LoRA Commons"
 
 
 def test_what_is_gone_is_no_longer_shown_as_followed(client: Client):

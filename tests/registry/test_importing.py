@@ -66,7 +66,7 @@ def test_what_the_importer_may_not_read_there_is_not_there(hub: str, ada: User):
     for options in ({"source": "ada/colour"}, {"source": "ada/none"}, {"source": "no name"}):
         with pytest.raises(ImportFailed):
             take(make_user(), **options)
-    with pytest.raises(ImportFailed, match="not at this revision"):
+    with pytest.raises(ImportFailed, match="ada/colour has no such branch, tag or commit"):
         take(ada, revision="v9", token=make_token(ada), name="other")
     assert Adapter.objects.count() == 1
 

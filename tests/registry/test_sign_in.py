@@ -177,6 +177,16 @@ def test_an_address_is_changed_after_the_password_and_the_old_one_signs_nobody_i
     assert is_in(other)
 
 
+def test_who_asks_for_the_link_again_too_soon_is_told_so(client, mailoutbox, settings):
+    settings.ACCOUNT_EMAIL_VERIFICATION = "optional"
+    settings.EMAIL_HOST = "mail.example.org"
+    fields = {"username": "ada", "email": "ada@example.org", "password1": PASSWORD, "password2": PASSWORD}
+    client.post("/accounts/signup/", fields, follow=True)
+    answer = client.post("/accounts/email/", {"action_send": "", "email": "ada@example.org"}, follow=True)
+    assert "A link went to this address a moment ago." in answer.content.decode()
+    assert len(mailoutbox) == 1
+
+
 def test_who_has_no_password_is_asked_for_none(client):
     client.force_login(make_user("ada", password=None), backend="django.contrib.auth.backends.ModelBackend")
     answer = client.post("/accounts/email/", {"action_add": "", "email": "ada@example.org"})
