@@ -134,7 +134,12 @@ def test_a_process_sends_one_round_at_a_time(receiver: Receiver, monkeypatch: py
     webhooks.enqueue(hook, event="module.used", key="one", data={})
     within: list[int] = []
     send = webhooks._send
-    monkeypatch.setattr(webhooks, "_send", lambda row: within.append(webhooks.deliver_due()) or send(row))
+
+    def send_while_another_begins(delivery: Delivery) -> bool:
+        within.append(webhooks.deliver_due())
+        return send(delivery)
+
+    monkeypatch.setattr(webhooks, "_send", send_while_another_begins)
     assert webhooks.deliver_due() == 1
     assert within == [0]
 
