@@ -109,6 +109,9 @@ def test_a_site_may_close_its_sign_up(settings):
     settings.SIGN_UP_OPEN = False
     Client().post("/accounts/signup/", {"username": "eve", "password1": PASSWORD, "password2": PASSWORD})
     assert not User.objects.filter(username="eve").exists()
+    page = Client().get("/accounts/login/").content.decode()
+    assert "Create an account" not in page
+    assert "The people who run this site decide who has an account." in page
 
 
 # --- A second factor and sessions --------------------------------------------------------------------------------

@@ -32,6 +32,12 @@ def sends_mail() -> bool:
 
 
 @register.simple_tag
+def takes_sign_ups() -> bool:
+    """Whether anybody may make an account by the sign-up page."""
+    return bool(settings.SIGN_UP_OPEN)
+
+
+@register.simple_tag
 def knows_other_server() -> bool:
     """Whether another server signs people in here as well."""
     return bool(settings.SOCIALACCOUNT_PROVIDERS)
