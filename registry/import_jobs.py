@@ -13,7 +13,7 @@ from registry.details import check_text, check_visibility
 from registry.importing import Progress
 from registry.models import Adapter, ImportItem, ImportJob, JobStatus, Namespace, User
 from registry.names import check_adapter_name
-from registry.other_hubs import listed_endpoint
+from registry.other_hubs import HubSilent, OtherHub, listed_endpoint
 from web.errors import DomainError
 
 PROGRESS_EVERY_S = 0.5
@@ -141,6 +141,8 @@ def _import(job: ImportJob, item: ImportItem) -> None:
         raise
     except DomainError as error:
         _close(item, Status.FAILED, error=_in_one_text(error))
+        if isinstance(error, HubSilent):
+            _leave_the_rest(job)
     except hub_jobs.Draining:
         ImportItem.objects.filter(pk=item.pk).update(status=Status.WAITING, attempts=F("attempts") - 1)
         raise
@@ -153,6 +155,15 @@ def _import(job: ImportJob, item: ImportItem) -> None:
             fetched_bytes=done.fetched_bytes,
             bytes_done=F("bytes_total"),
         )
+
+
+def _leave_the_rest(job: ImportJob) -> None:
+    """Where the other Hub is away, a thousand repositories are not waited for one by one."""
+    with OtherHub(job.endpoint) as hub:
+        if hub.answers():
+            return
+    rest = job.items.filter(status__in=_OPEN)
+    rest.update(status=Status.FAILED, error=f"{job.endpoint} did not answer, so this was not tried.")
 
 
 class _Reporter:

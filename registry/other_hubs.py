@@ -44,6 +44,10 @@ class ImportFailed(DomainError):
     code = "import_failed"
 
 
+class HubSilent(ImportFailed):
+    """It did not answer, however often it was asked."""
+
+
 @dataclass(frozen=True)
 class SourceFile:
     """A file there. `sha256` is known for what Git LFS holds, `git_sha1` (git's blob id) for everything else."""
@@ -72,6 +76,14 @@ class OtherHub:
 
     def __exit__(self, *_: object) -> None:
         self.client.close()
+
+    def answers(self) -> bool:
+        """Whether it is there at all, asked once: what it did not give may have been one file."""
+        try:
+            with self.client.get(f"{self.endpoint}/api/models", {"limit": "1"}) as response:
+                return response.status_code < 500
+        except (httpx2.HTTPError, NotPublic):
+            return False
 
     def models_of(self, author: str) -> list[str]:
         """The ids of everything that an author shows us. Raises ImportFailed, also if that is more than we read."""
@@ -201,8 +213,8 @@ class OtherHub:
             )
         self.sleep(wait_s)
 
-    def _unreachable(self, source: str) -> ImportFailed:
-        return ImportFailed(f"{source} could not be fetched from {self.endpoint}. Try again later.")
+    def _unreachable(self, source: str) -> HubSilent:
+        return HubSilent(f"{source} could not be fetched from {self.endpoint}. Try again later.")
 
     def _nonsense(self, source: str) -> ImportFailed:
         return ImportFailed(f"What {self.endpoint} says about {source} cannot be read.")

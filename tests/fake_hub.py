@@ -56,8 +56,9 @@ class FakeHub:
         parts = urlsplit(path)
         steps = [unquote(step) for step in parts.path.strip("/").split("/")]
         if parts.path == "/api/models":
-            author = parse_qs(parts.query)["author"][0]
-            return as_json([{"id": name} for name in self.repositories if name.startswith(f"{author}/")])
+            author = parse_qs(parts.query).get("author", [""])[0]
+            begin = f"{author}/" if author else ""
+            return as_json([{"id": name} for name in self.repositories if name.startswith(begin)])
         if steps[:2] == ["api", "models"]:
             name = "/".join(steps[2:4])
             if name not in self.repositories:

@@ -378,6 +378,25 @@ def test_a_hub_that_talks_nonsense_ends_the_import_with_a_sentence(
     assert why in job.error
 
 
+@pytest.mark.parametrize("is_away", [True, False])
+def test_when_the_hub_is_away_the_rest_is_not_waited_for_one_by_one(
+    hub: FakeHub, bob: User, rung: list[Ring], monkeypatch: pytest.MonkeyPatch, is_away: bool
+):
+    monkeypatch.setattr("registry.other_hubs.ATTEMPTS", 1)
+    ask(bob, "lab/module-*")
+    hub_work.run_step("w")  # finds out what is meant
+    hub_work.run_step("w")
+    asked = len(hub.requests)
+    hub.before = lambda path, headers: (503, {}, b"") if is_away or "module-1" in path else None
+    hub_work.run_all("w")
+    job = ImportJob.objects.get()
+    errors = dict(job.items.values_list("source", "error"))
+    assert (job.status, errors["lab/module-0"]) == ("succeeded", "")
+    assert "could not be fetched" in errors["lab/module-1"]
+    assert ("was not tried" in errors["lab/module-2"]) == is_away
+    assert not is_away or len(hub.requests) == asked + 2  # for module-1, and whether it is there
+
+
 def test_other_bytes_than_the_hub_said_are_not_taken(
     hub: FakeHub, bob: User, rung: list[Ring], data_dir: Path
 ):
