@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from config import settings
-from web.server import BUSY
+from gunicorn.glogging import Logger
+
+if __name__ == "__config__":  # gunicorn reads this file at its start and at each SIGHUP
+    # The processes forked from now on find here what was imported: after SIGHUP that shall be new code and settings too.
+    for _name in [name for name in sys.modules if name.partition(".")[0] in {"config", "web"}]:
+        del sys.modules[_name]
+
+from config import settings  # noqa: E402
+from web.logs import FORMATTERS, AnswerFilter  # noqa: E402
+from web.server import BUSY  # noqa: E402
 
 worker_class = "web.server.PatientWorker"  # gunicorn's gthread, but slow clients hold no threads
 workers = 2
@@ -24,11 +33,23 @@ graceful_timeout = 30
 keepalive = 5
 control_socket_disable = True
 accesslog = "-"
-access_log_format = (
-    '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(B)s %(M)sms %({x-request-id}o)s'  # no query: it may hold words
-)
+access_log_format = '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(B)s %(M)sms'  # no query: it may hold words
 # Its heartbeat files belong in memory, where a busy disk cannot make a worker look dead.
 worker_tmp_dir = next((place for place in ("/dev/shm",) if Path(place).is_dir()), None)  # noqa: S108 - not a file name
+
+
+class SiteLogger(Logger):
+    """gunicorn's lines, as `LOG_FORMAT` has all others, and without secrets like them."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        answer = AnswerFilter(behind_proxy=settings.HTTPS)
+        for handler in [*self.error_log.handlers, *self.access_log.handlers]:
+            handler.setFormatter(FORMATTERS[settings.LOG_FORMAT]())
+            handler.addFilter(answer)
+
+
+logger_class = SiteLogger
 
 
 def on_starting(server: Any) -> None:

@@ -200,6 +200,8 @@ CELERY_BEAT_SCHEDULE = {
 STATIC_URL = "/static/"
 STATIC_ROOT = env.str("STATIC_ROOT", str(DATA_DIR / "static"))
 STATICFILES_DIRS = [ROOT / "static"]
+# By the hash in its name; left to itself, WhiteNoise asks for files that never were, and the log would name them missing.
+WHITENOISE_IMMUTABLE_FILE_TEST = r"\.[0-9a-f]{12}\.\w+$"
 S3_BUCKET = env.str("S3_BUCKET", "")
 _BLOBS_ON_S3 = {
     "BACKEND": "storages.backends.s3.S3Storage",
@@ -450,19 +452,22 @@ if METRICS_DIR:
     Path(METRICS_DIR).mkdir(parents=True, exist_ok=True)
 
 
+_BY_THE_CLOCK = tuple(str(entry["task"]) for entry in CELERY_BEAT_SCHEDULE.values())
+
+
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
-    """All but the coming and going of a sweep, every five seconds."""
-    return record.levelno > logging.INFO or "sweep" not in record.getMessage() or "celery" not in record.name
+    """All but the coming and going of what the clock rings for, some of it every five seconds."""
+    if record.levelno > logging.INFO or not record.name.startswith("celery"):
+        return True
+    message = record.getMessage()
+    return not any(task in message for task in _BY_THE_CLOCK)
 
 
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "line": {
-            "()": "web.logs.LineFormatter",
-            "format": "%(asctime)s %(levelname)s %(name)s [%(request)s %(composition)s] %(message)s",
-        },
+        "line": {"()": "web.logs.LineFormatter"},
         "json": {"()": "web.logs.ObjectFormatter"},
     },
     "filters": {

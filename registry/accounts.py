@@ -39,12 +39,17 @@ class NameTaken(Conflict):
         )
 
 
+def check_user_name(name: str) -> None:
+    """Raises InvalidName or NameTaken if no account may have this name: it is its namespace's too."""
+    check_namespace_name(name)
+    if Namespace.objects.filter(name__iexact=name).exists():
+        raise NameTaken(name)
+
+
 @transaction.atomic
 def open_namespace(user: User) -> Namespace:
     """The namespace of a new account. Raises NameTaken or InvalidName."""
-    check_namespace_name(user.username)
-    if Namespace.objects.filter(name__iexact=user.username).exists():
-        raise NameTaken(user.username)
+    check_user_name(user.username)
     namespace = Namespace.objects.create(name=user.username, kind=Namespace.Kind.USER)
     Membership.objects.create(namespace=namespace, user=user, role=Membership.Role.ADMIN)
     return namespace

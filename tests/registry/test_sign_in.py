@@ -18,7 +18,7 @@ from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.mfa.totp.internal import auth as totp
 from django.conf import settings as settings_of_site
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.test import Client
 
 from registry.models import Namespace, User
@@ -349,3 +349,22 @@ def test_an_account_made_by_command_may_publish_in_its_own_name(monkeypatch):
     monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", PASSWORD)
     call_command("createsuperuser", "--noinput", username="root", email="", verbosity=0)
     assert may_write(User.objects.get(username="root"), Namespace.objects.get(name="root"))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("admin", "it is an address of this site"), ("Ann B", "valid username"), ("lab", "is taken")],
+)
+def test_a_command_makes_no_account_under_a_name_that_nobody_may_have(monkeypatch, name, words):
+    monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", PASSWORD)
+    Namespace.objects.create(name="Lab", kind=Namespace.Kind.ORGANISATION)
+    with pytest.raises(CommandError, match=words):
+        call_command("createsuperuser", "--noinput", username=name, email="", verbosity=0)
+    assert not User.objects.filter(username=name).exists()
+
+
+def test_an_account_of_before_without_a_name_of_its_own_does_not_stop_the_next_one(monkeypatch):
+    monkeypatch.setenv("DJANGO_SUPERUSER_PASSWORD", PASSWORD)
+    User.objects.create_superuser("admin")
+    call_command("createsuperuser", "--noinput", username="root", email="", verbosity=0)
+    assert Namespace.objects.filter(name="root").exists()

@@ -49,3 +49,14 @@ def test_collected_files_have_their_hash_in_their_name(uncollected):
     assert name != "/static/css/base.css"
     assert (uncollected / name.removeprefix("/static/")).exists()
     assert staticfiles_storage.url("css/none.css") == "/static/css/none.css"
+
+
+@pytest.mark.django_db
+def test_collected_files_are_kept_for_ever_and_none_is_said_to_be_missing(uncollected, caplog):
+    """Also where a name looks as if it had a hash in it, as `font-awesome-4.0.3.css` does."""
+    call_command("collectstatic", verbosity=0, interactive=False)
+    kept = Client().get(staticfiles_storage.url("css/base.css"))["Cache-Control"]
+    looked_at_again = Client().get("/static/rest_framework/css/font-awesome-4.0.3.css")["Cache-Control"]
+    assert "immutable" in kept
+    assert "immutable" not in looked_at_again
+    assert "was not collected" not in caplog.text
