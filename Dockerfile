@@ -27,4 +27,4 @@ RUN LORA_DATA_DIR=/tmp/build SECRET_KEY=only-for-collecting-static-files-xxxxxxx
 ENV LORA_DATA_DIR=/data
 VOLUME /data
 EXPOSE 8000
-CMD ["gunicorn", "config.wsgi", "--bind", "0.0.0.0:8000"]
+CMD ["gunicorn", "config.wsgi", "-c", "config/gunicorn.py", "--bind", "0.0.0.0:8000"]

@@ -24,10 +24,10 @@ def test_every_variable_that_the_settings_read_is_documented_and_no_other():
     assert documented == read
 
 
-def settings_with(tmp_path, **variables: str) -> subprocess.CompletedProcess[str]:
-    show = (
-        "from django.conf import settings as s; print(s.DATABASES['default']['OPTIONS'], s.STORAGES['blobs'])"
-    )
+SHOWN = "from django.conf import settings as s; print(s.DATABASES['default']['OPTIONS'], s.STORAGES['blobs'])"
+
+
+def settings_with(tmp_path, show: str = SHOWN, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", show],
         cwd=ROOT,
@@ -76,3 +76,28 @@ def test_a_variable_that_is_set_to_nothing_is_one_that_is_not_set(tmp_path):
     done = settings_with(tmp_path, **dict.fromkeys(nothing, ""))
     assert done.returncode == 0, done.stderr
     assert "IMMEDIATE" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "port", "starttls", "tls"),
+    [
+        ({}, 587, True, False),
+        ({"EMAIL_USE_SSL": "true", "EMAIL_PORT": "465"}, 465, False, True),
+        ({"EMAIL_USE_TLS": "false", "EMAIL_PORT": "25"}, 25, False, False),
+    ],
+)
+def test_a_mail_server_is_spoken_to_as_it_speaks(tmp_path, given, port, starttls, tls):
+    show = "from django.core.mail import get_connection as c; m = c(); print(m.port, m.use_tls, m.use_ssl)"
+    done = settings_with(tmp_path, show, EMAIL_HOST="mail.example", **given)
+    assert done.stdout.split() == [str(port), str(starttls), str(tls)], done.stderr
+
+
+def test_what_the_key_of_before_signed_and_sealed_still_holds(tmp_path):
+    old, new = "o" * 60, "n" * 60
+    imports = "from django.core import signing; from registry.sealing import seal, unseal;"
+    make = f"{imports} print(signing.dumps('ticket'), seal('hf_token', purpose='test'))"
+    signed, sealed = settings_with(tmp_path, make, SECRET_KEY=old).stdout.split()
+    read = f"{imports} print(unseal({sealed!r}, purpose='test', kept_s=600), signing.loads({signed!r}))"
+    assert "BadSignature" in settings_with(tmp_path, read, SECRET_KEY=new).stderr
+    done = settings_with(tmp_path, read, SECRET_KEY=new, SECRET_KEY_FALLBACKS=f"{'x' * 60},{old}")
+    assert done.stdout.split() == ["hf_token", "ticket"], done.stderr

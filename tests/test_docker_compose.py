@@ -25,7 +25,7 @@ from tests.environment import missing
 
 SERVICE_KEYS = {
     *("build", "image", "restart", "init", "volumes", "environment", "depends_on", "command", "ports"),
-    *("healthcheck", "stop_grace_period", "deploy", "configs"),
+    *("healthcheck", "stop_grace_period", "deploy", "configs", "env_file", "logging"),
 }
 OURS = ["setup", "web", "worker", "chores", "beat"]
 
@@ -95,6 +95,21 @@ def test_everything_we_pass_on_is_something_the_settings_read(compose):
             assert f'"{variable}"' in settings, variable
 
 
+def test_the_file_with_the_secrets_goes_neither_into_the_repository_nor_into_the_image():
+    for name in (".gitignore", ".dockerignore"):
+        assert ".env" in (ROOT / name).read_text().split(), name
+
+
+def test_every_other_variable_in_the_environment_file_reaches_our_containers(compose):
+    for name in OURS:
+        assert compose["services"][name]["env_file"] == [{"path": ".env", "required": False}], name
+
+
+def test_no_log_grows_for_ever(compose):
+    for name, service in compose["services"].items():
+        assert service["logging"]["options"] == {"max-size": "20m", "max-file": "5"}, name
+
+
 def test_a_worker_has_a_gpu_and_the_override_takes_it_away(compose):
     (device,) = compose["services"]["worker"]["deploy"]["resources"]["reservations"]["devices"]
     assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
@@ -108,6 +123,11 @@ def test_the_image_runs_as_nobody_special_and_copies_only_what_exists():
         if line.startswith("COPY "):
             *sources, _ = [word for word in line.split()[1:] if not word.startswith("--")]
             assert all((ROOT / source).exists() for source in sources)
+
+
+def test_the_image_by_itself_is_the_web_process_as_the_file_starts_it(compose):
+    (command,) = re.findall(r"^CMD (\[.+\])$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert json.loads(command) == compose["services"]["web"]["command"]
 
 
 def test_docker_compose_itself_accepts_the_file(tmp_path):
