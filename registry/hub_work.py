@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
-from registry import hub_jobs, import_jobs, push_jobs
+from registry import hub_jobs, import_jobs, long_work, push_jobs, weight_statistics
 from registry.models import HubJob, ImportJob
-
-_busy = threading.Lock()
 
 
 def run_all(worker: str) -> int:
-    """Do steps until no job waits; how many. At once 0 if this process is at it already."""
-    if not _busy.acquire(blocking=False):
-        return 0
-    try:
+    """Do steps until no job waits; how many. At once 0 if this process is at something long already."""
+    with long_work.alone() as may_work:
         steps = 0
-        while not hub_jobs.is_draining() and run_step(worker):
+        while may_work and not hub_jobs.is_draining() and run_step(worker):
             steps += 1
+            if not hub_jobs.is_draining():
+                weight_statistics.compute_recent()  # whose turn would not come while jobs wait
         return steps
-    finally:
-        _busy.release()
 
 
 def run_step(worker: str) -> bool:

@@ -9,7 +9,7 @@ from celery import shared_task
 from celery.app.task import Task
 from celery.signals import worker_shutting_down
 
-from registry import hub_jobs, hub_work, idempotency, sweeping, webhooks, weight_statistics
+from registry import hub_jobs, hub_work, idempotency, long_work, sweeping, webhooks, weight_statistics
 from registry.search import upkeep
 
 
@@ -21,7 +21,9 @@ def sweep_storage() -> None:
     idempotency.sweep_answers()
     upkeep.read_cards()
     upkeep.write_postings()
-    weight_statistics.compute_missing()
+    with long_work.alone() as may_work:
+        if may_work:
+            weight_statistics.compute_missing()
     webhooks.forget_old()
     hub_jobs.forget_old()
 
@@ -29,7 +31,9 @@ def sweep_storage() -> None:
 @shared_task
 def draw_weights() -> None:
     """Soon after publishing: norms and singular values of the new weights."""
-    weight_statistics.compute_missing(since=timedelta(days=1))
+    with long_work.alone() as may_work:
+        if may_work:
+            weight_statistics.compute_recent()
 
 
 @shared_task

@@ -63,6 +63,11 @@ def compute_missing(limit: int = AT_ONCE, *, since: timedelta | None = None) -> 
     return len(revisions)
 
 
+def compute_recent() -> int:
+    """Of what was published within a day: the rest is looked at where somebody asks for everything."""
+    return compute_missing(since=timedelta(days=1))
+
+
 def compute(revision: Revision) -> WeightStatistics:
     """Compute and keep the statistics of a revision, or the sentence why there are none."""
     matrices: list[Matrix] = []

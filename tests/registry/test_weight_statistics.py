@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from django.test import Client
 
-from registry import weight_pictures, weight_statistics
+from registry import hub_work, long_work, tasks, weight_pictures, weight_statistics
 from registry.models import WeightStatistics
 from registry.safetensors_header import TensorInfo
 from tests.factories import make_adapter, make_base_model, make_user, publish_fake
@@ -33,6 +33,23 @@ def test_published_weights_get_a_norm_and_a_spectrum_for_every_matrix(tmp_path: 
         assert matrix["norm"] == pytest.approx(np.linalg.norm(matrix["singular_values"]), rel=1e-3)
     page = Client().get("/" + adapter.full_name).content.decode()
     assert "Singular values, as shares of the largest" in page
+
+
+def test_pictures_and_imports_leave_the_other_threads_of_their_worker_to_what_is_urgent(monkeypatch):
+    """Either would take all of them: the clock rings for pictures every 20 seconds, and drawing may take minutes."""
+    adapter = make_adapter("empty", facts={"rank": 4})
+    steps: list[str] = []
+    monkeypatch.setattr(hub_work, "run_step", lambda worker: steps.append(worker) or len(steps) < 2)
+    with long_work.alone() as may_work:
+        assert may_work
+        tasks.draw_weights()
+        tasks.sweep_storage()
+        assert hub_work.run_all("w") == 0
+    assert not steps
+    assert not WeightStatistics.objects.exists()
+
+    assert hub_work.run_all("w") == 1
+    assert WeightStatistics.objects.get().revision == adapter.head, "drawn between two steps of an import"
 
 
 def test_twice_the_alpha_is_twice_the_change(tmp_path: Path):
