@@ -44,6 +44,8 @@ PYTHONS = ((3, 11), (3, 12))
 STOP_TIME_S = 8.0
 READY_TIME_S = 120.0
 MAX_LOG_BYTES = 10 * 1024**2
+# What a disk or its rights say no to; anything else would be a mistake of ours.
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
 PR_SET_PDEATHSIG = 1
 
 
@@ -231,8 +233,7 @@ class Family:
     children: list[Child] = field(default_factory=list)
 
     def add(self, child: Child) -> Child:
-        if child.log.exists() and child.log.stat().st_size > MAX_LOG_BYTES:
-            child.log.replace(child.log.with_suffix(".log.1"))
+        keep_small(child.log)
         self.children.append(child)
         self._start(child)
         return child
@@ -241,13 +242,15 @@ class Family:
         child.start()
         pids = {each.name: each.process.pid for each in self.children if each.process}
         new = self.pids_file.with_suffix(".new")  # nobody shall read half of it
-        new.write_text(json.dumps(pids))
-        new.replace(self.pids_file)
+        with suppress(OSError):  # a full disk stops no site that runs
+            new.write_text(json.dumps(pids))
+            new.replace(self.pids_file)
 
     def tend(self) -> None:
         """Start again what has died, later each time it dies young."""
         now = time.monotonic()
         for child in self.children:
+            keep_small(child.log)
             if child.is_running or child.process is None:
                 continue
             if not child.restart_at:
@@ -276,6 +279,14 @@ class Family:
             if child.process is not None:
                 child.process.wait()
         self.pids_file.unlink(missing_ok=True)
+
+
+def keep_small(log: Path) -> None:
+    """Put a log that has grown aside, over the one put aside before. Whoever writes it goes on at its new beginning."""
+    with suppress(OSError):
+        if log.stat().st_size > MAX_LOG_BYTES:
+            shutil.copyfile(log, log.with_suffix(".log.1"))
+            os.truncate(log, 0)
 
 
 def describe_end(code: int | None) -> str:
@@ -326,6 +337,13 @@ def check_port(port: int) -> None:
             raise Refusal(f"Port {port} {reason}. Choose another with --port.") from None
 
 
+def port_number(text: str) -> int:
+    """What `--port` takes. Raises ArgumentTypeError."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; ports are numbers from 0 to 65535")
+    return int(text)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -337,7 +355,20 @@ def free_port() -> int:
 
 def up(*, port: int, data: Path) -> None:
     """Install, prepare the data, start everything, show the way in, and tend it until told to stop."""
-    data.mkdir(parents=True, exist_ok=True, mode=0o700)  # private modules and the login lie in it
+    try:
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)  # private modules and the login lie in it
+        _run_site(port, data)
+    except OSError as error:
+        if error.errno not in NO_PLACE:
+            raise
+        place = error.filename or data
+        raise Refusal(
+            f"{place} cannot be written ({error.strerror}). Make room or give yourself the right to write there, "
+            "or choose another folder with --data."
+        ) from None
+
+
+def _run_site(port: int, data: Path) -> None:
     with only_one(data):
         port = port or free_port()
         check_port(port)
@@ -648,7 +679,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run, test and check LoRA Commons on this machine.")
     commands = parser.add_subparsers(dest="command", required=True)
     up_parser = commands.add_parser("up", help="start the whole site")
-    up_parser.add_argument("--port", type=int, default=8000, help="default 8000; 0 takes a free one")
+    up_parser.add_argument("--port", type=port_number, default=8000, help="default 8000; 0 takes a free one")
     up_parser.add_argument(
         "--data", type=Path, default=ROOT / "var", help="where everything is kept; default var/"
     )

@@ -132,7 +132,14 @@ def warm_bases() -> list[str]:
 
 def import_engine() -> None:
     """Load torch and the other libraries of the engine, so that the next composition finds them there."""
+    from huggingface_hub.utils import disable_progress_bars
+    from transformers.utils.logging import disable_progress_bar
+
     from compose.engine import run as _engine  # noqa: F401
+
+    # Nobody watches them here: each step of a bar would be a warning in the log.
+    disable_progress_bars()
+    disable_progress_bar()
 
 
 def drain(worker: str) -> None:

@@ -20,9 +20,9 @@ if __name__ == "__config__":  # gunicorn reads this file at its start and at eac
     for _name in [name for name in sys.modules if name.partition(".")[0] in {"config", "web"}]:
         del sys.modules[_name]
 
-from config import settings  # noqa: E402
-from web.logs import FORMATTERS, AnswerFilter  # noqa: E402
-from web.server import BUSY  # noqa: E402
+from config import settings
+from web.logs import FORMATTERS, AnswerFilter
+from web.server import BUSY
 
 worker_class = "web.server.PatientWorker"  # gunicorn's gthread, but slow clients hold no threads
 workers = 2

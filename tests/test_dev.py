@@ -110,6 +110,45 @@ def test_a_taken_port_is_refused_with_a_sentence(tmp_path: Path):
     assert done.stderr.strip() == expected
 
 
+@pytest.mark.parametrize("port", ["65536", "-1", "80x"])
+def test_a_port_that_is_none_is_refused_with_a_sentence(tmp_path: Path, port: str):
+    done = run_up(f"--port={port}", "--data", str(tmp_path / "data"))
+    assert done.returncode == 2
+    assert f"{port!r} is no port; ports are numbers from 0 to 65535" in done.stderr
+
+
+def test_a_data_folder_that_cannot_be_one_is_refused_with_a_sentence(tmp_path: Path):
+    (tmp_path / "file").touch()
+    for data, reason in (("file", "File exists"), ("file/data", "Not a directory")):
+        done = run_up("--port", "0", "--data", str(tmp_path / data))
+        assert done.returncode == 1
+        assert done.stderr.strip() == (
+            f"{tmp_path / data} cannot be written ({reason}). Make room or give yourself the right to write there, "
+            "or choose another folder with --data."
+        )
+
+
+def test_a_log_that_has_grown_is_put_aside_while_its_writer_goes_on(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(dev, "MAX_LOG_BYTES", 1000)
+    log = tmp_path / "web.log"
+    command = [sys.executable, "-uc", "while input(): print('x' * 1500)"]
+    with log.open("ab") as file:
+        writer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=file, text=True)
+    assert writer.stdin is not None
+    for _ in range(3):
+        writer.stdin.write("more\n")
+        writer.stdin.flush()
+        wait_for(lambda: log.stat().st_size == 1501, seconds=20, what="A line")
+        dev.keep_small(log)
+    writer.kill()
+    writer.wait()
+    assert log.read_bytes() == b""
+    assert log.with_suffix(".log.1").read_bytes() == b"x" * 1500 + b"\n"
+    log.write_bytes(b"short")
+    dev.keep_small(log)
+    assert log.read_bytes() == b"short"
+
+
 @pytest.mark.site
 def test_the_secrets_of_a_site_are_its_owners_alone(running_site: Site):
     for name in ("demo-account.json", "secret-key", "valkey/valkey.conf", "valkey/password"):
