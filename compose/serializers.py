@@ -107,7 +107,7 @@ class CompositionRequestSerializer(StrictSerializer):
         default=None,
         help_text="Trials. If left out: "
         + ", ".join(f"{usual} for {name}" for name, usual in jobs.USUAL_BUDGETS.items())
-        + ".",
+        + "; `auto` takes as many as its modules need, and may take all of a larger number.",
     )
     seed = serializers.IntegerField(default=jobs.DEFAULT_SEED)
     time_limit_s = serializers.IntegerField(

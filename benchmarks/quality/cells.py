@@ -67,8 +67,8 @@ def _settings(group: str) -> dict[str, object]:
             "kept": auto.MOST_KEPT,
             "enough": auto.ENOUGH,
             "dampings": auto.DAMPINGS,
-            "legs": (auto.LEGS, auto.LEG_ROUNDS),
-            "budget": method_named("auto").usual_budget,
+            "legs": (auto.LEGS, auto.LEG_ROUNDS, auto.FEWER_ROUNDS),
+            "budget": (auto.FEWEST, auto.FOR_EACH_SQUARE, auto.USUAL_BUDGET),
         }
     return {}
 

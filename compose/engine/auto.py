@@ -16,7 +16,11 @@ MOST_KEPT = 32
 # Sum of the weights of the uniform mixes that are tried as a start.
 STARTS = (0.7, 1.4)
 # From so many starts the search goes this many rounds, as far as two thirds of the budget reach; then on from the best.
-LEGS, LEG_ROUNDS = 3, 4
+# Where they do not reach for two starts, each gets a round less.
+LEGS, LEG_ROUNDS, FEWER_ROUNDS = 3, 4, 3
+# What a search may take at most, unless it is given more than the last of these: from 300 trials with 20 modules or fewer to
+# 600 with 29, for each square of their number so many. A round costs a trial for each module, and more modules need more rounds.
+FEWEST, FOR_EACH_SQUARE, USUAL_BUDGET = 300, 0.75, 600
 # How far a weight is raised to see what it does.
 STEP = 0.005
 # What a unit of absolute weight and half a unit of squared weight cost, in nats; see docs/decisions/0007.
@@ -26,6 +30,11 @@ L2_PENALTY = 0.06
 DAMPINGS = tuple(10.0**exponent for exponent in (-2.0, -1.2, -0.4, 0.4, 1.2, 2.0))
 # After two rounds in a row that lower the objective by less than this share of it, the search is over.
 ENOUGH = 1e-2
+
+
+def enough_trials(modules: int) -> int:
+    """What a search over so many modules may take at most, if it is not given more than is usual."""
+    return min(max(FEWEST, int(FOR_EACH_SQUARE * modules**2)), USUAL_BUDGET)
 
 
 class _Place(NamedTuple):
@@ -57,13 +66,14 @@ class AutoSearch:
         self._units = np.array(units or [1.0] * self._modules)  # (n,) 0: takes no part
         self._by_loss = sorted(np.flatnonzero(self._units).tolist(), key=lambda index: audition[index])
         self._bar = min(base_loss, *(audition[index] for index in self._by_loss))
-        self._left = budget
+        self._left = min(budget, enough_trials(len(self._by_loss))) if budget <= USUAL_BUDGET else budget
         self.kept = self._by_loss
         self._centre = np.zeros(self._modules)
         self._lowest = np.inf
         self._caution = 1.0  # scales the dampings
         self._small = 0  # rounds in a row that gained little
         self._rounds = 0  # of this leg
+        self._leg_rounds = LEG_ROUNDS
         self._waiting: list[_Place] = []  # starts still to be tried
         self._reached: list[_Place] = []  # where the legs before this one ended
         self._tangent: Tangent | None = None
@@ -98,7 +108,8 @@ class AutoSearch:
             self._keep_what_moves(responses)
             self._stage = "starts"
         elif self._stage == "starts":
-            ranked = objectives.argsort(kind="stable")[: self._legs()]
+            legs, self._leg_rounds = self._legs()
+            ranked = objectives.argsort(kind="stable")[:legs]
             self._waiting = [_Place(self._points[index], objectives[index]) for index in ranked]
             self._leave()
         elif self._stage == "probes":
@@ -178,10 +189,15 @@ class AutoSearch:
         points[:, self.kept] += steps
         return points
 
-    def _legs(self) -> int:
-        """From how many places to start."""
+    def _legs(self) -> tuple[int, int]:
+        """From how many places to start, and how many rounds to go from each."""
         round_costs = 1 + len(self.kept) + len(DAMPINGS)
-        return min(LEGS, max(1, int(self._left * 2 / 3) // (LEG_ROUNDS * round_costs)))
+        rounds = int(self._left * 2 / 3) // round_costs  # of all starts
+        if rounds >= 2 * LEG_ROUNDS:
+            return min(LEGS, rounds // LEG_ROUNDS), LEG_ROUNDS
+        if rounds >= 2 * FEWER_ROUNDS:
+            return 2, FEWER_ROUNDS
+        return 1, LEG_ROUNDS
 
     def _judge(self, best: int, objective: float) -> None:
         """Take the best step if it leads down, else ask for more cautious ones; stop where little is to be had."""
@@ -192,7 +208,7 @@ class AutoSearch:
             self._go_to(_Place(self._points[best], objective))
         else:
             self._caution *= 1000.0
-        if self._small >= 2 or (self._is_trying and self._rounds >= LEG_ROUNDS):
+        if self._small >= 2 or (self._is_trying and self._rounds >= self._leg_rounds):
             self._leave()
 
     @property

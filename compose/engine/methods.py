@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from compose.engine.auto import AutoSearch
+from compose.engine.auto import USUAL_BUDGET, AutoSearch
 from compose.engine.errors import BadInput
 from compose.engine.gradient import GradientSearch
 from compose.engine.mixing import EXACT, PAPER
@@ -89,7 +89,7 @@ class Auto:
 
     name = "auto"
     mix = EXACT
-    usual_budget = 600
+    usual_budget = USUAL_BUDGET
 
     def start(self, problem: Problem) -> Search:
         return AutoSearch(

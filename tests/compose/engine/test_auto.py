@@ -12,7 +12,7 @@ from peft import PeftModel
 from scipy.optimize import minimize
 
 from compose.engine import run
-from compose.engine.auto import MOST_KEPT, AutoSearch
+from compose.engine.auto import MOST_KEPT, AutoSearch, enough_trials
 from compose.engine.responses import Responses
 from compose.engine.scoring import tokenise
 from compose.engine.types import Trial
@@ -130,6 +130,41 @@ def test_with_a_small_budget_it_starts_from_one_place_and_has_rounds_left():
     search = problem.search(budget=100)
     trials = play(search, problem)
     assert search.best(trials).loss < 0.2
+
+
+class Endless(Bending):
+    """Every trial is better than all before it, so that nothing but the number of trials ends a search."""
+
+    def __init__(self, *, modules: int) -> None:
+        super().__init__(modules=modules)
+        self.gain = 1.0
+
+    def responses(self, vectors: Sequence[tuple[float, ...]]) -> Responses:
+        found = super().responses(vectors)
+        self.gain *= 1.2
+        return Responses(found.log_probs + self.gain, found.examples)
+
+
+@pytest.mark.parametrize(
+    ("modules", "budget", "most"), [(20, 600, 300), (27, 600, 546), (8, 199, 199), (20, 601, 601)]
+)
+def test_it_takes_as_many_trials_as_modules_need_unless_it_is_given_more_than_usual(
+    modules: int, budget: int, most: int
+):
+    problem = Endless(modules=modules)
+    search = problem.search(budget=budget)
+    assert len(play(search, problem)) == most == (enough_trials(modules) if budget == 600 else budget)
+
+
+def test_where_the_budget_is_too_small_for_two_whole_starts_each_goes_a_round_less():
+    problem = Endless(modules=20)
+    search = problem.search(budget=300)
+    rounds = 1 + 20 + 6
+    trials = play(search, problem)
+    starts = sorted(trials[:4], key=lambda trial: trial.objective)
+    probed = [trials[4 + number * rounds].mixing_weights for number in range(4)]
+    assert probed[0] == starts[0].mixing_weights
+    assert probed[3] == starts[1].mixing_weights
 
 
 @pytest.mark.parametrize("budget", [1, 2, 3, 4, 6, 7, 20, 100])
