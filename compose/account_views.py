@@ -84,7 +84,7 @@ def _happens(held: leaving.Held) -> list[tuple[str, str]]:
         ("Signing in", f"Ended or removed: {ended}. Nothing signs you in any more."),
         (
             "What stays",
-            "Without your name: versions that you published in organisations, scores that you reported, and reports "
+            "Tasks that you made and somebody uses. Without your name: versions that you published in organisations, scores that you reported, and reports "
             "about modules.",
         ),
     ]

@@ -121,8 +121,8 @@ def _remove_files(namespace: Namespace) -> None:
 
 
 def _remove_tasks(namespace: Namespace) -> None:
-    """Remove tasks that only a closed namespace's uploads named, in its own words: no module, score or composition has them."""
-    tasks = Task.objects.filter(owner=namespace, is_held_out=False)
+    """Remove a closed namespace's tasks that nobody uses; the others stay, so that scores keep their meaning."""
+    tasks = Task.objects.filter(owner=namespace, quarantined_at=None)
     tasks = tasks.exclude(pk__in=Adapter.objects.alive().filter(task__isnull=False).values("task"))
     tasks = tasks.exclude(pk__in=Composition.objects.filter(task__isnull=False).values("task"))
     tasks.exclude(pk__in=AdapterScore.objects.values("task")).delete()

@@ -30,6 +30,7 @@ from registry.models import (
     Report,
     Revision,
     SavedSearch,
+    Task,
     Token,
     User,
     Webhook,
@@ -94,6 +95,10 @@ def sections(person: User) -> dict[str, Rows]:
             "name", "kind", "visibility", "description", "license", "language", "tags", "dataset",
             "dataset_revision", "training", "leakage", "prompt_template", "downloads", "likes", "created_at",
             "updated_at", base=F("base_model_label"),
+        ),
+        "tasks_by_you": _of(
+            Task.objects.filter(created_by=person),
+            "slug", "title", "description", "metric", "tags", "source", "license", "created_at",
         ),
         "versions_by_you": _of(
             Revision.objects.filter(author=person, adapter__in=seen),

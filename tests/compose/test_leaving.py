@@ -47,6 +47,7 @@ from registry.models import (
     Revision,
     SavedSearch,
     SentBlob,
+    TaskRow,
     Token,
     User,
     Webhook,
@@ -380,6 +381,18 @@ def test_a_task_that_somebody_else_trained_for_stays(ada: User):
     assert Client().get("/tasks/shared").status_code == 200
 
 
+def test_a_task_that_they_made_goes_with_its_rows_unless_somebody_composed_for_it(ada: User):
+    base_model = make_base_model()
+    made = {"rows": 5, "test_rows": 20, "is_held_out": True, "owner": namespace_of(ada), "created_by": ada}
+    unused, used = (make_task(name, base_model=base_model, **made) for name in ("unused", "used"))
+    make_composition(owner=make_user("bob"), base_model=base_model, task=used, examples=())
+    leaving.delete_account(ada, actor=ada)
+    assert Client().get(unused.get_absolute_url()).status_code == 404
+    assert not TaskRow.objects.filter(task__slug="unused").exists()
+    page = Client().get(used.get_absolute_url()).content.decode()
+    assert "By ada, which is gone" in page
+
+
 # --- Nothing is left over ----------------------------------------------------------------------------------------
 
 
@@ -399,7 +412,7 @@ def fill(ada: User) -> None:
     mine = make_adapter(
         "mine", owner=ada, base_model=base_model, created_by=ada, description=NEEDLE, dataset=NEEDLE,
         training=NEEDLE, leakage=NEEDLE, prompt_template=NEEDLE, base_model_label=NEEDLE, tags=[NEEDLE],
-        task=make_task(f"{NEEDLE}-task", owner=namespace_of(ada)),
+        task=make_task(f"{NEEDLE}-task", owner=namespace_of(ada), created_by=ada),
     )  # fmt: skip
     assert mine.head is not None
     Revision.objects.filter(pk=mine.head.pk).update(author=ada, message=NEEDLE, description=NEEDLE)
@@ -504,6 +517,7 @@ IN_THE_FILE = {
     "registry.Invitation.user": "invitations",
     "registry.Token.user": "tokens",
     "registry.Revision.author": "versions_by_you",
+    "registry.Task.created_by": "tasks_by_you",
     "registry.Like.user": "likes",
     "registry.SavedSearch.user": "saved_searches",
     "registry.AdapterScore.reported_by": "scores_by_you",
