@@ -11,7 +11,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.contrib.auth.views import redirect_to_login
-from django.db.models import Count, Q
+from django.db.models import Case, Count, Q, Value, When
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -144,8 +144,11 @@ def _render_form(
     models = list(base_models())
     chosen = form["base_model"].value() or (models[0].name if models else "")
     base_model = next((model for model in models if model.name == str(chosen)), models[0] if models else None)
-    to_try = Task.objects.held_out().select_related("base_model").order_by("slug")
-    chosen_task = to_try.filter(slug=str(form["task"].value() or "").replace("\x00", "")).first()
+    asked_for = str(form["task"].value() or "").replace("\x00", "")
+    is_chosen = Case(When(slug=asked_for, then=Value(0)), default=Value(1))
+    to_try = list(
+        Task.objects.held_out().select_related("base_model").order_by(is_chosen, "slug")[: TASKS_SHOWN + 1]
+    )
     return render(
         request,
         "compose/compose_form.html",
@@ -164,8 +167,8 @@ def _render_form(
             ),
             "can_mail": request.user.is_authenticated and jobs.can_mail(request.user),
             "tasks": to_try[:TASKS_SHOWN],
-            "task_count": to_try.count(),
-            "chosen_task": chosen_task,
+            "has_more_tasks": len(to_try) > TASKS_SHOWN,
+            "chosen_task": next((task for task in to_try[:1] if task.slug == asked_for), None),
             "limits": settings,
             "usual_budgets": [
                 (Composition.Method(name).label, usual) for name, usual in jobs.USUAL_BUDGETS.items()
