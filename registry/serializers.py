@@ -349,9 +349,7 @@ class TaskSerializer(serializers.ModelSerializer[Task]):
         source="base_model.name", read_only=True, allow_null=True, default=None
     )
     held_out = serializers.BooleanField(source="is_held_out", read_only=True)
-    owner = serializers.CharField(
-        source="owner.name", read_only=True, allow_null=True, default=None, help_text="null: the site's own."
-    )
+    owner = serializers.SerializerMethodField(help_text="null: the site's own, or of somebody who is gone.")
     revision = serializers.SerializerMethodField(help_text="The newest; null for a task without rows.")
     seed = serializers.SerializerMethodField(
         help_text="That drew the hidden rows, where they were drawn here."
@@ -367,6 +365,9 @@ class TaskSerializer(serializers.ModelSerializer[Task]):
             "slug", "title", "description", "metric", "tags", "base_model", "owner", "source", "license", "held_out",
             "revision", "seed", "examples", "test_rows", "created_at", "url",
         ]  # fmt: skip
+
+    def get_owner(self, task: Task) -> str | None:
+        return task.owner.name if task.owner is not None and task.owner.deleted_at is None else None
 
     def get_revision(self, task: Task) -> int | None:
         return getattr(task, "revision", None)

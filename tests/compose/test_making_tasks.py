@@ -11,7 +11,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from compose import examples as reading
-from compose import leaderboards, making_tasks, publishing
+from compose import leaderboards, leaving, making_tasks, publishing
 from compose.engine import types
 from compose.engine.types import Example
 from compose.errors import FewShotProblem, TaskInQuarantine
@@ -435,9 +435,20 @@ def test_the_tasks_of_a_deleted_organisation_stay_and_one_in_quarantine_keeps_it
         organisations.delete_organisation(lab, actor=ada)
     moderation.release(task, moderator=None)
     organisations.delete_organisation(lab, actor=ada)
-    assert "By lab, which is gone" in text_of(Client().get(task.get_absolute_url()))
+    assert "By an organisation that is gone" in text_of(Client().get(task.get_absolute_url()))
     with pytest.raises(Forbidden):
         making_tasks.change_task(Task.objects.get(), actor=ada, description="x")
+
+
+def test_of_the_tasks_of_a_deleted_account_the_unused_go_and_the_used_stay_without_a_name(ada):
+    used, unused = made_by(ada, title="Used"), made_by(ada, title="Unused")
+    make_composition(task=used)
+    leaving.delete_account(ada, actor=ada)
+    assert Client().get(unused.get_absolute_url()).status_code == 404
+    page = text_of(Client().get(used.get_absolute_url()))
+    assert "By somebody who is gone" in page
+    assert "ada" not in text_of(Client().get("/tasks?q=used"))
+    assert Client().get("/api/v1/tasks/used/").json()["owner"] is None
 
 
 def test_a_report_is_about_one_thing(ada, task):
