@@ -13,6 +13,7 @@ import argparse
 import logging
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -64,6 +65,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--database", default="", help="of an empty Postgres database; SQLite without")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what it started ends with it
     with tempfile.TemporaryDirectory(prefix="lora-chaos-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         database = given.database or f"sqlite:///{folder / 'chaos.sqlite3'}"

@@ -22,7 +22,7 @@ class Command(createsuperuser.Command):
 
     def _validate_username(self, username: str, verbose_field_name: str, database: str) -> str | None:
         """Asked before anything is saved, on the command line and at the prompt."""
-        refused: str | None = super()._validate_username(username, verbose_field_name, database)
+        refused: str | None = super()._validate_username(username, verbose_field_name, database)  # type: ignore[misc]
         if refused is None:
             try:
                 check_user_name(username)
