@@ -385,7 +385,9 @@ def beside_slow_readers(
     threads = [threading.Thread(target=dawdle, args=(number,), daemon=True) for number in range(readers)]
     for thread in threads:
         thread.start()
-    time.sleep(2)
+    end = time.monotonic() + 60  # those who find no thread never begin
+    while sum(begun) < readers and time.monotonic() < end:
+        time.sleep(0.2)
     beside = crowd(port, clients, seconds, mix)
     told = {"slow_readers": readers, "have_begun": sum(begun), "were_cut": sum(cut)}
     over.set()
