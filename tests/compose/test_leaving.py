@@ -383,7 +383,13 @@ def test_a_task_that_somebody_else_trained_for_stays(ada: User):
 
 def test_a_task_that_they_made_goes_with_its_rows_unless_somebody_composed_for_it(ada: User):
     base_model = make_base_model()
-    made = {"rows": 5, "test_rows": 20, "is_held_out": True, "owner": namespace_of(ada), "created_by": ada}
+    made: dict[str, Any] = {
+        "rows": 5,
+        "test_rows": 20,
+        "is_held_out": True,
+        "owner": namespace_of(ada),
+        "created_by": ada,
+    }
     unused, used = (make_task(name, base_model=base_model, **made) for name in ("unused", "used"))
     make_composition(owner=make_user("bob"), base_model=base_model, task=used, examples=())
     leaving.delete_account(ada, actor=ada)
