@@ -81,7 +81,7 @@ def test_compositions_of_before_belong_to_the_revision_of_their_time():
     composition = make_composition(task=task, owner=owner)
     make_board_task(test=ROWS[::-1])
     first, second = task.revisions.order_by("number")
-    forwards = import_module("compose.migrations.0010_task_revision_by_time").forwards
+    forwards = import_module("compose.migrations.0011_task_revision_by_time").forwards
     for moment, wanted in (
         (first.created_at - timedelta(days=1), first),
         (first.created_at, first),

@@ -6,6 +6,7 @@ import urllib.request
 import zipfile
 
 import pytest
+from django.http import FileResponse
 from django.test import Client
 
 from registry import downloads, storage
@@ -49,6 +50,7 @@ def test_a_range_is_answered_with_206_and_its_bytes(adapter, header, start, stop
 def test_a_range_can_be_sent_by_the_kernel_from_its_place(adapter, rf):
     blob = downloads.file_called(adapter.head, "adapter_model.safetensors").blob
     answer = downloads.file_response(rf.get("/", headers={"Range": "bytes=100-109"}), blob, "m")
+    assert isinstance(answer, FileResponse)
     assert os.lseek(answer.file_to_stream.fileno(), 0, os.SEEK_CUR) == 100
     answer.close()
 

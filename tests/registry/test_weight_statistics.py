@@ -39,7 +39,12 @@ def test_pictures_and_imports_leave_the_other_threads_of_their_worker_to_what_is
     """Either would take all of them: the clock rings for pictures every 20 seconds, and drawing may take minutes."""
     adapter = make_adapter("empty", facts={"rank": 4})
     steps: list[str] = []
-    monkeypatch.setattr(hub_work, "run_step", lambda worker: steps.append(worker) or len(steps) < 2)
+
+    def run_step(worker: str) -> bool:
+        steps.append(worker)
+        return len(steps) < 2
+
+    monkeypatch.setattr(hub_work, "run_step", run_step)
     with long_work.alone() as may_work:
         assert may_work
         tasks.draw_weights()
