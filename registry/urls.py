@@ -1,5 +1,8 @@
+from django.contrib.sitemaps.views import index, sitemap
 from django.urls import path
+from django.views.decorators.http import require_safe
 
+from registry.sitemaps import SITEMAPS
 from registry.views import (
     adapters,
     base_models,
@@ -17,6 +20,13 @@ from registry.views import (
 _ADAPTER = "<str:namespace>/<str:name>"
 
 urlpatterns = [
+    path(
+        "sitemap.xml",
+        require_safe(index),
+        {"sitemaps": SITEMAPS, "sitemap_url_name": "sitemap_part"},
+        name="sitemap",
+    ),
+    path("sitemap-<slug:section>.xml", require_safe(sitemap), {"sitemaps": SITEMAPS}, name="sitemap_part"),
     path("modules", browsing.modules, name="modules"),
     path("modules/feed.atom", feeds.modules_feed, name="modules_feed"),
     path("settings/following", feeds.followed, name="following"),

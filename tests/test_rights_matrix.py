@@ -93,6 +93,8 @@ ROUTES: dict[str, Route] = {
     "docs": page("/docs", GET=PUBLIC),
     "docs/<slug:page>": page("/docs/api", GET=PUBLIC),
     "robots.txt": page("/robots.txt", GET=PUBLIC),
+    "sitemap.xml": page("/sitemap.xml", GET=PUBLIC),
+    "sitemap-<slug:section>.xml": page("/sitemap-modules.xml", GET=PUBLIC),
     "favicon.ico": page("/favicon.ico", GET=PUBLIC),
     "api/schema/": Route("api", "/api/schema/", {"GET": PUBLIC}),
     "api/docs/": page("/api/docs/", GET=PUBLIC),

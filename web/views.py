@@ -85,7 +85,8 @@ def _rate_in_words(rate: str) -> str:
 def robots(request: HttpRequest) -> HttpResponse:
     """Crawlers may read pages; downloads, forms and the API are not for them."""
     closed = ["/api/", "/accounts/", "/admin/", "/settings", "/upload", "/compose", "/*/download/"]
-    lines = ["User-agent: *", *(f"Disallow: {path}" for path in closed), ""]
+    sitemap = f"Sitemap: {request.build_absolute_uri(reverse('sitemap'))}"
+    lines = ["User-agent: *", *(f"Disallow: {path}" for path in closed), "", sitemap, ""]
     return HttpResponse("\n".join(lines), content_type="text/plain; charset=utf-8")
 
 

@@ -134,6 +134,22 @@ def test_crawlers_are_told_what_is_not_for_them(client: Client):
     assert "Disallow: /api/" in text(client.get("/robots.txt"))
 
 
+def test_crawlers_find_what_everybody_may_see_and_nothing_else(client: Client, module: Adapter):
+    make_adapter("hidden", owner=make_user("bob"), visibility="private")
+    told = text(client.get("/robots.txt"))
+    assert "Sitemap: http://testserver/sitemap.xml" in told
+    parts = re.findall(r"<loc>http://testserver(/[^<]+)</loc>", text(client.get("/sitemap.xml")))
+    assert {"/sitemap-pages.xml", "/sitemap-modules.xml", "/sitemap-people.xml"} <= set(parts)
+    found = "".join(text(client.get(part)) for part in parts)
+    assert f"<loc>http://testserver{module.get_absolute_url()}</loc>" in found
+    assert f"<loc>http://testserver/{module.namespace.name}</loc>" in found
+    assert "<loc>http://testserver/modules</loc>" in found
+    assert "bob" not in found
+    for address in re.findall(r"<loc>http://testserver(/[^<]*)</loc>", found):
+        assert client.get(address).status_code == 200
+    assert client.get("/sitemap-nothing.xml").status_code == 404
+
+
 def test_the_stylesheets_load_nothing_from_elsewhere():
     for name in ("css/base.css", "css/docs.css", "css/registry/upload.css", "css/registry/adapter.css"):
         found = finders.find(name)

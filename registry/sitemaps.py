@@ -1,0 +1,67 @@
+"""What crawlers are told there is: the pages that everybody may see, a thousand to a file."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from django.contrib.sitemaps import Sitemap
+from django.db.models import QuerySet
+from django.urls import reverse
+
+from registry.models import Adapter, BaseModel, Namespace, Task
+
+EACH = 1000
+
+
+class Pages(Sitemap):
+    """The ways in."""
+
+    def items(self) -> list[str]:
+        return ["home", "modules", "tasks", "base_models", "status", "docs"]
+
+    def location(self, item: str) -> str:
+        return reverse(item)
+
+
+class Modules(Sitemap):
+    limit = EACH
+
+    def items(self) -> QuerySet[Adapter]:
+        shown = Adapter.objects.visible_to(None).select_related("namespace").order_by("pk")
+        return shown.only("name", "updated_at", "namespace__name")
+
+    def lastmod(self, item: Adapter) -> datetime:
+        return item.updated_at
+
+
+class Tasks(Sitemap):
+    limit = EACH
+
+    def items(self) -> QuerySet[Task]:
+        return Task.objects.filter(quarantined_at=None).only("slug").order_by("pk")
+
+
+class BaseModels(Sitemap):
+    limit = EACH
+
+    def items(self) -> QuerySet[BaseModel]:
+        return BaseModel.objects.only("name").order_by("pk")
+
+
+class People(Sitemap):
+    """Whoever has something that everybody may see; what others call themselves is nobody's business."""
+
+    limit = EACH
+
+    def items(self) -> QuerySet[Namespace]:
+        with_modules = Adapter.objects.visible_to(None).values("namespace")
+        return Namespace.objects.filter(deleted_at=None, pk__in=with_modules).only("name").order_by("pk")
+
+
+SITEMAPS: dict[str, type[Sitemap]] = {
+    "pages": Pages,
+    "modules": Modules,
+    "tasks": Tasks,
+    "base-models": BaseModels,
+    "people": People,
+}
