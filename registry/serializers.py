@@ -49,7 +49,7 @@ class AdapterSerializer(serializers.ModelSerializer[Adapter]):
 
     id = serializers.CharField(source="full_name", read_only=True, help_text="namespace/name")
     namespace = serializers.CharField(source="namespace.name", read_only=True)
-    task = TaskNameSerializer(read_only=True, allow_null=True)
+    task = TaskNameSerializer(source="shown_task", read_only=True, allow_null=True)
     base_model = serializers.CharField(
         source="base_model.name",
         read_only=True,

@@ -197,6 +197,11 @@ class Adapter(models.Model):
         return self.quarantined_at is not None
 
     @property
+    def shown_task(self) -> Task | None:
+        """Its task, unless moderators have hidden that."""
+        return None if self.task is None or self.task.is_quarantined else self.task
+
+    @property
     def is_composed(self) -> bool:
         return self.kind == self.Kind.COMPOSED
 

@@ -450,7 +450,8 @@ def _base_names(pks: Sequence[int]) -> dict[int, tuple[str, str]]:
 
 
 def _task_names(pks: Sequence[int]) -> dict[int, tuple[str, str]]:
-    rows = Task.objects.filter(pk__in=pks).order_by().values_list("pk", "slug", "title")
+    shown = Task.objects.filter(pk__in=pks, quarantined_at=None)
+    rows = shown.order_by().values_list("pk", "slug", "title")
     return {pk: (slug, title) for pk, slug, title in rows}
 
 

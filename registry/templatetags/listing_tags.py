@@ -52,9 +52,7 @@ class Row:
 @register.simple_tag
 def module_row(adapter: Adapter) -> SafeString:
     """The row of an adapter that has `composes_with`; rendered once while nothing in it changes."""
-    task, base_model, head = adapter.task, adapter.base_model, adapter.head
-    if task is not None and task.is_quarantined:
-        task = None
+    task, base_model, head = adapter.shown_task, adapter.base_model, adapter.head
     return _rendered(
         Row(
             url=adapter.get_absolute_url(),

@@ -231,7 +231,8 @@ def _title(name: str, value: str) -> str:
     """A task by its title, as people know it; anything else as it stands in the address."""
     if name not in {"task", "scored_on"}:
         return value
-    return Task.objects.filter(slug=value).values_list("title", flat=True).first() or value
+    shown = Task.objects.filter(slug=value, quarantined_at=None)
+    return shown.values_list("title", flat=True).first() or value
 
 
 def _in_words(days: str) -> str:

@@ -100,7 +100,7 @@ def _feed(request: HttpRequest, title: str, path: str, versions: Iterable[Revisi
             categories=[
                 _for_xml(text)
                 for text in (
-                    adapter.task.title if adapter.task else "",
+                    adapter.shown_task.title if adapter.shown_task else "",
                     adapter.base_model.name if adapter.base_model else "",
                 )
                 if text

@@ -410,12 +410,14 @@ def test_a_task_is_reported_and_put_into_quarantine_where_its_members_alone_see_
     assert moderator.post(f"{url}/moderate", {"action": "quarantine", "reason": ""}).status_code == 400
     assert Client().post(f"{url}/moderate", {"action": "quarantine", "reason": "x"}).status_code == 302
     assert client_of(ada).post(f"{url}/moderate", {"action": "quarantine", "reason": "x"}).status_code == 403
+    make_adapter("for-it", owner=ada, task=task)
     moderator.post(f"{url}/moderate", {"action": "quarantine", "reason": "It is an advertisement."})
     assert Report.objects.get().outcome == "quarantined"
     for address in (url, f"{url}/embed", f"{url}/leaderboard.csv", f"{url}/report", f"/api/v1{url}/",
                     f"/api/v1{url}/leaderboard/", f"/compose?task={task.slug}"):  # fmt: skip
         assert Client().get(address).status_code == 404, address
-    for address in ("/tasks", "/", "/compose", "/api/v1/tasks/", "/upload"):
+    for address in ("/tasks", "/", "/compose", "/api/v1/tasks/", "/upload", "/modules", "/ada/for-it",
+                    f"/modules?task={task.slug}", "/modules/feed.atom", "/api/v1/adapters/ada/for-it/"):  # fmt: skip
         assert task.title not in text_of(client_of(make_user()).get(address)), address
     assert "It is an advertisement." in text_of(client_of(ada).get(url))
     assert "It is an advertisement." in text_of(moderator.get(url))
