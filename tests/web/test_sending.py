@@ -127,10 +127,12 @@ class Reader:
         return piece
 
     def read_until(self, end: bytes) -> bytes:
-        pieces = [self.got]
-        while not pieces[-1].endswith(end):
+        """All that has come, once it ends like this; the end may come in several pieces."""
+        pieces, tail = [self.got], self.got
+        while not tail.endswith(end):
             pieces.append(self.socket.recv(1 << 20))
             assert pieces[-1]
+            tail = (tail + pieces[-1])[-len(end) :]
         return b"".join(pieces)
 
     def read_all(self) -> bytes:
