@@ -396,7 +396,7 @@ def test_a_task_that_they_made_goes_with_its_rows_unless_somebody_composed_for_i
     assert Client().get(unused.get_absolute_url()).status_code == 404
     assert not TaskRow.objects.filter(task__slug="unused").exists()
     page = Client().get(used.get_absolute_url()).content.decode()
-    assert "By ada, which is gone" in page
+    assert "By somebody who is gone" in page
 
 
 # --- Nothing is left over ----------------------------------------------------------------------------------------
