@@ -25,6 +25,7 @@ from compose.models import Composition
 from registry.models import Adapter, BaseModel, Namespace, Revision, Task, User
 from registry.rights import Person, writable_namespaces
 from web.errors import DomainError
+from web.refusals import show_refusal
 
 FEWEST_ROWS_SHOWN = 5
 AUTO, PICKED = "auto", "picked"
@@ -451,6 +452,4 @@ class PublishForm(forms.Form):
 
     def refuse(self, error: DomainError) -> None:
         """Put a refusal of the domain beside the input it is about."""
-        named = [name for name in error.fields if name in self.fields]
-        # The message is the whole sentence; the fields' own are short, since they were made for scripts.
-        self.add_error(named[0] if named else None, error.message)
+        show_refusal(self, error)

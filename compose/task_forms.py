@@ -19,6 +19,7 @@ from compose.making_tasks import LIMITS, Division
 from registry.forms import LicenceFields, writable_names
 from registry.models import BaseModel, Task, User
 from web.errors import DomainError
+from web.refusals import show_refusal
 
 SENTENCES_SHOWN = 12
 
@@ -71,7 +72,7 @@ class SaidFields(LicenceFields):
 
     def refuse(self, error: DomainError) -> None:
         """Put a refusal of the domain beside the input it is about."""
-        self.add_error(next((name for name in error.fields if name in self.fields), None), error.message)
+        show_refusal(self, error)
 
 
 class RowFields(forms.Form):
@@ -138,7 +139,7 @@ class RowFields(forms.Form):
         except FewShotProblem as problem:
             self._refuse_rows(problem)
         except DomainError as error:
-            self.add_error(next((name for name in error.fields if name in self.fields), None), error.message)
+            show_refusal(self, error)
         return None
 
     def _read(self) -> list[Example]:

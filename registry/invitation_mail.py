@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import smtplib
-
 from django.conf import settings
 from django.core.cache import cache
-from django.core.mail import send_mail
 from django.urls import reverse
 
 from registry.models import Invitation
-
-logger = logging.getLogger(__name__)
+from web import mail
 
 AGAIN_AFTER_S = 24 * 3600
 
@@ -24,21 +19,16 @@ def tell_invited(invitation: Invitation, *, origin: str) -> bool:
     to them.
     """
     person, name = invitation.user, invitation.namespace.name
-    if not person.email or "console" in settings.EMAIL_BACKEND:
+    if not person.email or not mail.is_sent():
         return False
     if not cache.add(f"invited:{person.pk}:{invitation.namespace_id}", 1, AGAIN_AFTER_S):
         return False
-    try:
-        send_mail(
-            f"{settings.ACCOUNT_EMAIL_SUBJECT_PREFIX}Join {name}?",
-            _text(invitation, origin),
-            None,
-            [person.email],
-        )
-    except (OSError, smtplib.SMTPException) as error:
-        logger.warning("No mail about the invitation of %s to %s: %s", person, name, error)
-        return False
-    return True
+    return mail.send(
+        f"{settings.ACCOUNT_EMAIL_SUBJECT_PREFIX}Join {name}?",
+        _text(invitation, origin),
+        to=person.email,
+        about=f"the invitation of {person} to {name}",
+    )
 
 
 def _text(invitation: Invitation, origin: str) -> str:

@@ -13,11 +13,14 @@ _busy = threading.Lock()
 
 
 @contextmanager
-def alone() -> Iterator[bool]:
-    """Whether the block may do something long: False, at once, while another thread of this process does."""
-    is_free = _busy.acquire(blocking=False)
+def alone(busy: threading.Lock = _busy) -> Iterator[bool]:
+    """Whether the block may do something long: False, at once, while another thread of this process does.
+
+    `busy`: of work that waits for none but its own kind.
+    """
+    is_free = busy.acquire(blocking=False)
     try:
         yield is_free
     finally:
         if is_free:
-            _busy.release()
+            busy.release()

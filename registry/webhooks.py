@@ -24,7 +24,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from registry import sealing
+from registry import long_work, sealing
 from registry.following import versions_of
 from registry.guarded_http import GuardedTransport, NotPublic, is_inward, origin_of
 from registry.models import Adapter, Delivery, Follow, Membership, User, Webhook
@@ -209,12 +209,8 @@ def deliver_due() -> int:
     that are dead or slow keep neither others' messages waiting nor the threads of the sweeps. Harmless if two processes
     do it at once.
     """
-    if not _delivering.acquire(blocking=False):
-        return 0
-    try:
-        return _deliver_round()
-    finally:
-        _delivering.release()
+    with long_work.alone(_delivering) as may_deliver:
+        return _deliver_round() if may_deliver else 0
 
 
 def _deliver_round() -> int:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-import smtplib
 from datetime import timedelta
 
-from django.conf import settings
-from django.core.mail import send_mail
 from django.utils import timezone
 
 from compose.errors import BadSetting
 from compose.models import Composition
 from registry.models import User
+from web import mail
 
-logger = logging.getLogger(__name__)
 AT_ONCE = 20
 GIVEN_UP_AFTER = timedelta(hours=6)
 Status = Composition.Status
@@ -27,12 +23,12 @@ SUBJECTS = {
 
 def can_mail(person: User) -> bool:
     """Whether this site sends mail and knows where to."""
-    return bool(person.email) and "console" not in settings.EMAIL_BACKEND
+    return bool(person.email) and mail.is_sent()
 
 
 def check_can_mail(person: User) -> None:
     """Raises BadSetting."""
-    if "console" in settings.EMAIL_BACKEND:
+    if not mail.is_sent():
         raise BadSetting("email_when_done", "This site sends no mail. Keep the page open, or ask the API.")
     if not person.email:
         raise BadSetting("email_when_done", "Your account has no e-mail address to send to.")
@@ -54,13 +50,11 @@ def tell_owners() -> int:
 
 def _send(composition: Composition) -> bool:
     assert composition.owner is not None  # as `tell_owners` asked
-    try:
-        send_mail(_subject(composition), _text(composition), None, [composition.owner.email])
-    except (OSError, smtplib.SMTPException) as error:
-        logger.warning("No mail about composition %s: %s", composition.pk, error)
+    about = f"composition {composition.pk}"
+    is_taken = mail.send(_subject(composition), _text(composition), to=composition.owner.email, about=about)
+    if not is_taken:
         Composition.objects.filter(pk=composition.pk).update(told_at=None)
-        return False
-    return True
+    return is_taken
 
 
 def _subject(composition: Composition) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from django import forms
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.db.models import Case, When
@@ -23,6 +22,7 @@ from registry.rights import writable_adapter, writable_namespace
 from registry.views.people import signed_in
 from web.errors import DomainError
 from web.pagination import paginate
+from web.refusals import show_refusal
 
 PAGE = 30
 SHOWN_ITEMS = 200
@@ -55,7 +55,7 @@ def import_new(request: HttpRequest) -> HttpResponse:
             namespace = writable_namespace(user, wanted.pop("namespace"))
             job = import_jobs.request_import(owner=user, namespace=namespace, **wanted)
         except DomainError as error:
-            _show_error(form, error)
+            show_refusal(form, error)
         else:
             return redirect(job)
     context = {
@@ -142,7 +142,7 @@ def push_new(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
                 owner=user, adapter=adapter, revision=adapter.head, **form.cleaned_data
             )
         except DomainError as error:
-            _show_error(form, error)
+            show_refusal(form, error)
         else:
             return redirect(job)
     context = {
@@ -195,8 +195,3 @@ def _elapsed_s(job: ImportJob | PushJob) -> float | None:
     if job.started_at is None:
         return None
     return ((job.finished_at or timezone.now()) - job.started_at).total_seconds()
-
-
-def _show_error(form: forms.Form, error: DomainError) -> None:
-    """The refusal beside the field it is about, if it is about one."""
-    form.add_error(next((name for name in error.fields if name in form.fields), None), error.message)

@@ -25,6 +25,7 @@ from registry.search import tasks_shown_to
 from registry.uploads import HashingUploadHandler, collect
 from registry.views.people import signed_in
 from web.errors import DomainError
+from web.refusals import show_refusal
 
 
 @csrf_exempt  # checked in _upload: the check reads the form, and the handler must be there before
@@ -53,7 +54,7 @@ def _upload(request: HttpRequest) -> HttpResponse:
         except InspectionRefused as error:
             problems = error.problems
         except DomainError as error:
-            _show_error(form, error)
+            show_refusal(form, error)
         else:
             messages.success(request, done)
             if _wants_json(request):
@@ -178,11 +179,6 @@ def _context(request: HttpRequest, form: UploadForm, problems: list[Problem] | N
         "kept_names": " ".join(sorted(filenames.TEXT_NAMES)),
         "max_early_bytes": early_check.MAX_HOLE_BYTES,
     }
-
-
-def _show_error(form: UploadForm, error: DomainError) -> None:
-    """The refusal beside the field it is about, if it is about one."""
-    form.add_error(next((name for name in error.fields if name in form.fields), None), error.message)
 
 
 def _wants_json(request: HttpRequest) -> bool:

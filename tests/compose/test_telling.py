@@ -8,7 +8,6 @@ import pytest
 
 from compose import jobs
 from compose.errors import BadSetting
-from compose.jobs import telling
 from tests.compose.factories import finish, make_composition
 from tests.factories import make_user
 
@@ -53,7 +52,7 @@ def test_a_mail_server_that_is_away_is_asked_again(ada, mailoutbox, monkeypatch)
         raise smtplib.SMTPServerDisconnected("gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr(telling, "send_mail", away)
+        patch.setattr("web.mail.send_mail", away)
         assert jobs.tell_owners() == 0
     assert jobs.tell_owners() == 1
     assert len(mailoutbox) == 1

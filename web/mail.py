@@ -1,0 +1,26 @@
+"""Mails of this site's own, which may fail: what they are about is done all the same."""
+
+from __future__ import annotations
+
+import logging
+import smtplib
+
+from django.conf import settings
+from django.core.mail import send_mail
+
+logger = logging.getLogger(__name__)
+
+
+def is_sent() -> bool:
+    """Whether this site has a mail server; else mails stand in the log."""
+    return "console" not in settings.EMAIL_BACKEND
+
+
+def send(subject: str, text: str, *, to: str, about: str) -> bool:
+    """Whether the mail server took it. `about` is for the log."""
+    try:
+        send_mail(subject, text, None, [to])
+    except (OSError, smtplib.SMTPException) as error:
+        logger.warning("No mail about %s: %s", about, error)
+        return False
+    return True
