@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from django.db import transaction
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 
-from compose import jobs
+from compose import jobs, making_tasks
 from compose.models import Candidate, Composition
 from compose.worker import MODULE_FILES
 from registry import leaving, quotas
-from registry.models import Adapter, AdapterScore, Namespace, Revision, RevisionFile, Task, User
+from registry.models import Adapter, Namespace, Revision, RevisionFile, Task, User
 from web.errors import DomainError
 from web.templatetags.formatting import plural
 
@@ -123,6 +123,4 @@ def _remove_files(namespace: Namespace) -> None:
 def _remove_tasks(namespace: Namespace) -> None:
     """Remove a closed namespace's tasks that nobody uses; the others stay, so that scores keep their meaning."""
     tasks = Task.objects.filter(owner=namespace, quarantined_at=None)
-    tasks = tasks.exclude(pk__in=Adapter.objects.alive().filter(task__isnull=False).values("task"))
-    tasks = tasks.exclude(pk__in=Composition.objects.filter(task__isnull=False).values("task"))
-    tasks.exclude(pk__in=AdapterScore.objects.values("task")).delete()
+    making_tasks.unused(tasks, by=Adapter.objects.alive()).delete()

@@ -11,6 +11,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Exists, OuterRef, QuerySet
 
 from compose import examples as reading
 from compose.engine.types import Example
@@ -204,7 +205,8 @@ def delete_task(task: Task, *, actor: User) -> None:
     """Delete a task that nobody has used. Raises Forbidden, TaskInUse."""
     require_change_task(actor, task)
     with transaction.atomic():
-        if _is_used(Task.objects.select_for_update().get(pk=task.pk)):
+        Task.objects.select_for_update().get(pk=task.pk)
+        if not unused(Task.objects.filter(pk=task.pk), by=Adapter.objects.all()).exists():
             raise TaskInUse(
                 f"{task.title} is in use: somebody composed for it, or a module names it. It stays, so that their "
                 "scores keep their meaning. If it should not be here, report it."
@@ -231,11 +233,12 @@ def _save(task: Task, rows: Division) -> TaskRevision | None:
     )
 
 
-def _is_used(task: Task) -> bool:
-    return (
-        Composition.objects.filter(task=task).exists()
-        or Adapter.objects.filter(task=task).exists()
-        or AdapterScore.objects.filter(task=task).exists()
+def unused(tasks: QuerySet[Task], *, by: QuerySet[Adapter]) -> QuerySet[Task]:
+    """Of these tasks those that nobody composed for, no score is of, and none of these adapters names."""
+    return tasks.exclude(
+        Exists(Composition.objects.filter(task=OuterRef("pk")))
+        | Exists(by.filter(task=OuterRef("pk")))
+        | Exists(AdapterScore.objects.filter(task=OuterRef("pk")))
     )
 
 
