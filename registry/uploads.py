@@ -61,6 +61,9 @@ class HashingUploadHandler(TemporaryFileUploadHandler):
     A finished file has `path_in_folder`, the name as it was sent, and `sha256`.
     """
 
+    # A reader that takes Django's 64 KiB has gunicorn copy all that it read ahead, up to a MiB, for each of them.
+    chunk_size = storage.CHUNK_BYTES
+
     def handle_raw_input(
         self,
         input_data: Any,

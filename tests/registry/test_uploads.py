@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
+from django.http.multipartparser import MultiPartParser
 from django.test import Client
 
 from registry.errors import InspectionRefused
-from registry.uploads import collect, without_common_folder
+from registry.uploads import HashingUploadHandler, collect, without_common_folder
 from tests.factories import make_user
 from tests.fake_adapters import files_of, make_adapter
 
@@ -53,3 +55,27 @@ def test_whatever_page_is_sent_files_refuses_early_and_in_words(
     assert answer.status_code == status
     assert "Nothing was kept" in answer.content.decode()
     assert not any(settings.UPLOAD_TMP_DIR.iterdir())
+
+
+class CountedReads(io.BytesIO):
+    reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.reads += 1
+        return super().read(size)
+
+
+def test_a_large_file_is_taken_in_large_pieces(rf):
+    """The web server copies what it has read ahead for every piece that is taken of it."""
+    size = 8 * 1024**2
+    head = b'--edge\r\nContent-Disposition: form-data; name="files"; filename="weights.bin"\r\n\r\n'
+    body = CountedReads(head + bytes(size) + b"\r\n--edge--\r\n")
+    meta = {
+        "CONTENT_TYPE": "multipart/form-data; boundary=edge",
+        "CONTENT_LENGTH": str(len(body.getvalue())),
+    }
+
+    _, files = MultiPartParser(meta, body, [HashingUploadHandler(rf.post("/"))], "utf-8").parse()
+
+    assert files["files"].size == size
+    assert body.reads < 32
