@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.quality import modules
-from compose.engine import auto, evaluation, gradient
+from compose.engine import auto, evaluation, gradient, metrics
 from compose.engine.bank import Bank, build_bank
 from compose.engine.loading import LoadedBase, LoadedModule, load_base
 from compose.engine.measuring import run_to_the_end
@@ -216,7 +216,7 @@ class _Desk:
         written = evaluation.answer(base, self.mixer, asked, max_new_tokens=limit)
         right: dict[str, int] = {question.method: 0 for question in asked}
         for question, text in zip(asked, written, strict=True):
-            right[question.method] += evaluation.matches(text, test[question.row].output)
+            right[question.method] += metrics.matches(text, test[question.row].output)
         costs = {name: cost for name, (_, cost) in self._answering.items()}
         return {
             name: Found(right=hits, n=len(test), **costs.get(name, {}))  # type: ignore[arg-type]

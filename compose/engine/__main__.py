@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from compose.engine.errors import BadInput, EngineError
+from compose.engine.metrics import EXACT_MATCH, METRICS
 from compose.engine.types import Example, ExportForm, Module, Observer, Request, Result, Trial
 
 
@@ -61,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         "--export-rank", type=int, default=0, help="cut the adapter to this rank (default: 0, as it is)"
     )
     compose.add_argument("--export-dtype", default="float32", help="float32, bfloat16 or float16")
+    compose.add_argument(
+        "--metric", default=EXACT_MATCH, help=f"of the scores: {', '.join(METRICS)} (default: {EXACT_MATCH})"
+    )
     score = commands.add_parser("score", parents=[shared], help="losses of given mixing weights")
     score.add_argument(
         "--weights", type=Path, required=True, metavar="FILE", help="JSON list of weight vectors"
@@ -99,6 +103,7 @@ def _compose(options: argparse.Namespace) -> dict[str, Any]:
         device=options.device,
         dtype=options.dtype,
         export=ExportForm(rank=options.export_rank, dtype=options.export_dtype),
+        metric=options.metric,
     )
     # Here, as torch takes seconds to import: what is refused before should not wait for it.
     from compose.engine import run

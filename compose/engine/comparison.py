@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from compose.engine import evaluation, export, options
+from compose.engine import evaluation, export, metrics, options, verdicts
 from compose.engine.bank import build_bank
 from compose.engine.methods import METHODS, Method, Vector
 from compose.engine.mixing import EXACT, Mix, Mixer
 from compose.engine.scoring import Row
 from compose.engine.searching import Found, Searches
-from compose.engine.types import Example, ExportForm, OptionScores, Prediction, Score
+from compose.engine.types import Example, OptionScores, Prediction, Request, Score
 
 # Leave-one-out runs a search for every example; beyond this many the examples are left out in fifths.
 _MOST_SINGLE_FOLDS = 10
@@ -54,7 +54,7 @@ class Comparison:
         self.contestants.append(Contestant(lorahub, weights, lorahub.usual_budget))
 
     def scores(self, test_rows: list[Row]) -> tuple[list[Score], list[Prediction], str]:
-        """Exact match of each, the answers, and a sentence about them. Raises Cancelled, OutOfMemory."""
+        """Each by the request's metric, then by exact match; the answers; a sentence. Raises Cancelled, OutOfMemory."""
         request, prepared, audition = self.searches.request, self.searches.prepared, self.searches.audition
         if request.test:
             asked = self._held_out_questions()
@@ -78,19 +78,29 @@ class Comparison:
             Prediction(example.input, example.output, output)
             for example, output in zip(examples, outputs, strict=True)
         ]
-        hits = {
-            name: [evaluation.matches(p.outputs[name], p.expected) for p in predictions]
-            for name in dict.fromkeys(question.method for question in asked)
+        expected = [prediction.expected for prediction in predictions]
+        names = list(dict.fromkeys(question.method for question in asked))
+        values: dict[str, dict[str, list[float]]] = {
+            metric: {
+                name: metrics.values_of_rows(metric, [p.outputs[name] for p in predictions], expected)
+                for name in names
+            }
+            for metric in dict.fromkeys((request.metric, metrics.EXACT_MATCH))
         }
-        scores = [evaluation.exact_match_score(name, found, split=split) for name, found in hits.items()]
+        scores = [
+            verdicts.score_of(name, metric, values[metric][name], split=split)
+            for metric in values
+            for name in names
+        ]
+        chosen = values[request.metric]
         if self._exported is not None:
-            before = [text is not None and evaluation.matches(text, p.expected)
-                      for text, p in zip(as_mixed, predictions, strict=True)]  # fmt: skip
-            self.notes.append(_cost(request.export, before, hits[request.method]))
+            before = metrics.values_of_rows(request.metric, [text or "" for text in as_mixed], expected)
+            self.notes.append(_cost(request, before, chosen[request.method]))
         if split == "held_out":
-            self.option_scores = self._by_options(hits)
+            self.option_scores = self._by_options(values[metrics.EXACT_MATCH])
         single = prepared.bank.names[audition.best()]
-        return scores, predictions, evaluation.verdict(request.method, hits, split=split, single=single)
+        said = verdicts.verdict(request.method, chosen, metric=request.metric, split=split, single=single)
+        return scores, predictions, said
 
     def _answers(
         self, asked: list[evaluation.Question], rows: list[Row]
@@ -132,7 +142,7 @@ class Comparison:
         one = {mix: tuple(float(mix == other) for other in mixes) for mix in mixes}
         return [replace(question, mix=Mix(EXACT, one[question.mix])) for question in mine]
 
-    def _by_options(self, hits: dict[str, list[bool]]) -> OptionScores | None:
+    def _by_options(self, hits: dict[str, list[float]]) -> OptionScores | None:
         """The same mixes held to the options, where the answers are a small closed set."""
         request, prepared = self.searches.request, self.searches.prepared
         found = options.closed_set(request.examples, request.test)
@@ -145,7 +155,7 @@ class Comparison:
             request.test,
             self._mixes(self._found(), self.searches.audition.best()),
             ours=request.method,
-            written=hits,
+            written={name: [bool(value) for value in own] for name, own in hits.items()},
             exported=self._exported,
             on_row=self._tell,
         )
@@ -217,13 +227,14 @@ class Comparison:
         return []
 
 
-def _cost(form: ExportForm, before: list[bool], after: list[bool]) -> str:
+def _cost(request: Request, before: list[float], after: list[float]) -> str:
     """What the mix loses by the form that was asked for."""
+    form, metric = request.export, request.metric
     how = f"cut to rank {form.rank}" if form.rank else "written"
     kind = "" if form.dtype == "float32" else f" in {form.dtype}"
     return (
-        f"The scores are those of the adapter as it is written, {how}{kind}: {sum(after)} of {len(after)} rows right; "
-        f"the mix itself gets {sum(before)}."
+        f"The scores are those of the adapter as it is written, {how}{kind}: {verdicts.in_words(metric, after)}; "
+        f"the mix itself gets {verdicts.short(metric, before)}."
     )
 
 

@@ -1,8 +1,7 @@
-"""Scoring finished mixes on rows the search never saw: greedy answers, exact match, intervals, a verdict."""
+"""Asking finished mixes about rows the search never saw: greedy answers, many rows and mixes at once."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,23 +12,12 @@ from compose.engine.loading import LoadedBase
 from compose.engine.memory import with_halving
 from compose.engine.mixing import Mix, Mixer
 from compose.engine.scoring import Row, pad, prompt_ids
-from compose.engine.types import Example, Score
+from compose.engine.types import Example
 
-EXACT_MATCH = "exact_match"
 LONGEST_ANSWER = 256  # new tokens, as in the released LoraHub code
-# Fewer rows than this cannot separate two methods at the 5 % level unless they differ nearly everywhere.
-ENOUGH_ROWS = 30
 
 _ROWS_AT_ONCE = {"cpu": 320, "cuda": 2048}
 _PROMPT_TOKENS_AT_ONCE = {"cpu": 32_768, "cuda": 524_288}
-
-LABELS = {
-    "zero_shot": "the base model alone",
-    "best_single": "the best single module",
-    "uniform": "the uniform average of the modules",
-    "in_context": "the examples put in front of the question",
-    "lorahub": "LoraHub as published",
-}
 
 
 @dataclass(frozen=True)
@@ -120,68 +108,8 @@ def _generate(base: LoadedBase, mixer: Mixer, max_new_tokens: int, rows: Sequenc
 
 
 def answer_limit(rows: Sequence[Row]) -> int:
-    """New tokens to allow: twice the longest expected answer and some, since a longer text matches none anyway."""
-    return min(LONGEST_ANSWER, 2 * max(len(row.labels) for row in rows) + 8)
+    """New tokens to allow, the same for every method: twice the longest expected answer and some.
 
-
-def matches(written: str, expected: str) -> bool:
-    """Exact match as the released LoraHub code counts it: edges stripped, lower case, full stops dropped."""
-    return _normalised(written) == _normalised(expected)
-
-
-def _normalised(text: str) -> str:
-    return text.strip().lower().replace(".", "")
-
-
-def exact_match_score(method: str, hits: Sequence[bool], *, split: str) -> Score:
-    """Share of hits with its 95 % Wilson interval."""
-    low, high = wilson_interval(sum(hits), len(hits))
-    return Score(method, EXACT_MATCH, sum(hits) / len(hits), low, high, len(hits), split)
-
-
-def wilson_interval(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson score interval of a share, by default 95 %."""
-    share = hits / n
-    centre = share + z * z / (2 * n)
-    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
-
-
-def sign_test(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Two-sided exact p-value (McNemar) that two methods are right equally often, on the rows where they differ."""
-    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
-    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
-    differing = only_first + only_second
-    tail = sum(math.comb(differing, k) for k in range(min(only_first, only_second) + 1))
-    return min(1.0, 2 * tail / 2**differing)
-
-
-def verdict(method: str, hits: dict[str, list[bool]], *, split: str, single: str = "") -> str:
-    """One plain sentence: is the method better than the strongest baseline on these rows?
-
-    Args:
-        method: the method that ran; every other key of `hits` is a baseline.
-        hits: for every method, which rows it got right.
-        single: name of the best single module, for the sentence.
+    A longer text matches none, and loses by every other metric too.
     """
-    ours = hits[method]
-    n = len(ours)
-    baseline = max((name for name in hits if name != method), key=lambda name: sum(hits[name]))
-    theirs = hits[baseline]
-    label = LABELS.get(baseline, baseline) + (f" ({single})" if baseline == "best_single" and single else "")
-    counts = f"{sum(ours)} of {n} rows right, against {sum(theirs)} for {label}"
-    where = "held-out" if split == "held_out" else "few-shot"
-    clear = sign_test(ours, theirs) < 0.05
-    if split != "held_out":
-        return (
-            f"Not scored on held-out rows: predicting each few-shot example without having seen it, {counts}. "
-            "Give test rows to know more."
-        )
-    if clear:
-        how = "Better" if sum(ours) > sum(theirs) else "Worse"
-        return f"{how}: the composed adapter gets {counts} on {where} rows."
-    if n >= ENOUGH_ROWS:
-        how = "Not clearly better" if sum(ours) > sum(theirs) else "No better"
-        return f"{how}: the composed adapter gets {counts} on {where} rows."
-    return f"Too few rows to tell: the composed adapter gets {counts} on {where} rows."
+    return min(LONGEST_ANSWER, 2 * max(len(row.labels) for row in rows) + 8)

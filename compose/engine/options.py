@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from compose.engine.evaluation import ENOUGH_ROWS, LABELS, matches, sign_test, wilson_interval
 from compose.engine.loading import LoadedBase
+from compose.engine.metrics import matches
 from compose.engine.mixing import EXACT, Mix, Mixer
 from compose.engine.scoring import Scorer, tokenise
 from compose.engine.types import Example, OptionScores, Score
+from compose.engine.verdicts import ENOUGH_ROWS, LABELS, sign_test, wilson_interval
 
 BY_LIKELIHOOD = "option_likelihood"
 MOST_OPTIONS = 20

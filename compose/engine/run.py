@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from compose.engine import export, loading, precision
+from compose.engine import export, loading, metrics, precision
 from compose.engine.comparison import Comparison
 from compose.engine.errors import BadInput
 from compose.engine.methods import Method, method_named
@@ -109,6 +109,8 @@ class _Composition:
         if request.budget < 1:
             raise BadInput(f"The budget is {request.budget} trials; give at least 1.")
         export.check_form(request.export)
+        if request.metric not in metrics.METRICS:
+            raise BadInput(metrics.unknown(request.metric))
         self.observer.checked()
         with self._stage("load", f"{len(request.modules)} modules"):
             prepared = prepare(request, self.warm, precision.wanted(request.dtype, method=method.name))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from compose.engine.errors import Cancelled
+from compose.engine.metrics import EXACT_MATCH
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,9 @@ class Trial:
 
 @dataclass(frozen=True)
 class Score:
-    """One number of the result block: a share from 0 to 1 with its 95 % Wilson interval.
+    """One number of the result block: a mean over rows, from 0 to 1, with its 95 % interval.
 
+    `metric` is one of `metrics.METRICS`, or "option_likelihood".
     `split` is "held_out" (test rows), "leave_one_out" (each example predicted by a mix found without it) or
     "few_shot" (the examples themselves, which says nothing about other rows).
     """
@@ -115,7 +117,8 @@ class Request:
 
     `budget` counts trials. `base_name` is what the exported adapter names as its base model; empty: what the
     modules name. `out` is the folder to export to; None: no export. `dtype` is the search's float type, "auto": what
-    this machine does faster, where the method bears it.
+    this machine does faster, where the method bears it. `metric` is what the result is scored by, one of
+    `metrics.METRICS`; the search knows the loss alone.
     """
 
     base: Path
@@ -130,6 +133,7 @@ class Request:
     dtype: str = "auto"
     base_name: str = ""
     export: ExportForm = ExportForm()
+    metric: str = EXACT_MATCH
 
 
 @dataclass

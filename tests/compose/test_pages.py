@@ -705,10 +705,10 @@ def test_an_unfinished_composition_has_no_recipe(as_owner: Client, queued: Compo
     [("Red.", "red", True), (" red ", "red", True), ("red car", "red", False), ("", "red", False)],
 )
 def test_the_page_and_the_engine_agree_on_what_is_right(written: str, expected: str, right: bool):
-    from compose.engine import evaluation
+    from compose.engine import metrics
 
     assert job_page.is_right(written, expected) is right
-    assert evaluation.matches(written, expected) is right
+    assert metrics.matches(written, expected) is right
 
 
 def test_an_answer_that_has_nothing_in_common_is_not_marked_all_over():

@@ -9,7 +9,8 @@ import torch
 from peft import PeftModel
 
 from compose.engine import run
-from compose.engine.evaluation import answer_limit, matches, questions
+from compose.engine.evaluation import answer_limit, questions
+from compose.engine.metrics import matches
 from compose.engine.mixing import EXACT, Mix
 from compose.engine.scoring import pad, tokenise
 from compose.engine.types import Example, ExportForm
