@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from compose import candidates, examples, jobs, naming, publishing, recipes, serializers, tryouts
+from compose import candidates, examples, job_page, jobs, naming, publishing, recipes, serializers, tryouts
 from compose.engine.types import ExportForm
 from compose.errors import BadSetting
 from compose.models import Composition, Trial
@@ -176,7 +176,7 @@ class CompositionPredictions(APIView):
         only(request)
         composition = jobs.visible_composition(request.user, id)
         jobs.require_owner(composition, request.user)
-        return Response({"results": composition.predictions})
+        return Response({"results": job_page.valued_predictions(composition)})
 
 
 class CompositionTry(APIView):
@@ -255,6 +255,7 @@ def _wanted(given: dict[str, Any], request: Request) -> jobs.CompositionRequest:
         budget=given["budget"],
         seed=given["seed"],
         time_limit_s=given["time_limit_s"],
+        metric=given["metric"],
         export=ExportForm(rank=given["export_rank"], dtype=given["export_dtype"]),
         title=given["title"],
     )

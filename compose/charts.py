@@ -7,10 +7,11 @@ while dots, lines and letters keep their size, from a phone to print, and no scr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from compose.engine.metrics import label_of
 from web.templatetags.formatting import signed
 
 MAX_OPEN_BARS = 12
@@ -41,6 +42,7 @@ class Scored(Protocol):
     """What a dot needs; compose.models.Score is one."""
 
     method: str
+    metric: str
     value: float
     low: float
     high: float
@@ -83,6 +85,7 @@ class Dot:
     x: str
     x_low: str
     x_high: str
+    exact: float | None = None  # by exact match, where the value is by another metric
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,16 @@ class Tick:
 
 @dataclass(frozen=True)
 class DotChart:
-    """`name` says in one sentence what a person who does not see the chart should know."""
+    """`name` says in one sentence what a person who does not see the chart should know; `metric` is a name for people."""
 
     dots: list[Dot]
     ticks: list[Tick]
     name: str
+    metric: str
+
+    @property
+    def has_exact(self) -> bool:
+        return any(dot.exact is not None for dot in self.dots)
 
     @property
     def ours(self) -> Dot | None:
@@ -120,19 +128,24 @@ def _score_x(value: float) -> str:
     return percent(0.02 + 0.96 * min(1.0, max(0.0, value)))
 
 
-def score_chart(scores: Iterable[Scored], *, ours: str) -> DotChart:
-    """Dots from 0 to 1, baselines in the order given, then `ours` (the method that made the adapter) as the last."""
-    given = list(scores)
+def score_chart(scores: Iterable[Scored], *, ours: str, exact: Mapping[str, float] | None = None) -> DotChart:
+    """Dots from 0 to 1, baselines in the order given, then `ours` (the method that made the adapter) as the last.
+
+    `scores` are all by one metric; `exact` says beside another one what the methods have by exact match.
+    """
+    given, beside = list(scores), exact or {}
+    metric = label_of(given[0].metric) if given else "score"
     baselines = [score for score in given if score.method != ours]
     best = max(baselines, key=lambda score: score.value, default=None)
-    dots = [_dot(score, ours=ours, best=best) for score in baselines]
-    dots += [_dot(score, ours=ours, best=best) for score in given if score.method == ours]
+    in_order = [*baselines, *(score for score in given if score.method == ours)]
+    dots = [_dot(score, ours=ours, best=best, exact=beside.get(score.method)) for score in in_order]
     ticks = [Tick(_score_x(value), f"{value:.2f}") for value in (0.0, 0.25, 0.5, 0.75, 1.0)]
     spoken = "; ".join(f"{dot.label} {dot.value:.2f} ({dot.low:.2f} to {dot.high:.2f})" for dot in dots)
-    return DotChart(dots=dots, ticks=ticks, name=f"Score of each method with its 95 % interval: {spoken}.")
+    name = f"Score of each method ({metric}) with its 95 % interval: {spoken}."
+    return DotChart(dots=dots, ticks=ticks, name=name, metric=metric)
 
 
-def _dot(score: Scored, *, ours: str, best: Scored | None) -> Dot:
+def _dot(score: Scored, *, ours: str, best: Scored | None, exact: float | None) -> Dot:
     is_ours = score.method == ours
     return Dot(
         method=score.method,
@@ -147,6 +160,7 @@ def _dot(score: Scored, *, ours: str, best: Scored | None) -> Dot:
         x=_score_x(score.value),
         x_low=_score_x(score.low),
         x_high=_score_x(score.high),
+        exact=exact,
     )
 
 

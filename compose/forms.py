@@ -19,6 +19,7 @@ from django.utils.datastructures import MultiValueDict
 
 from compose import candidates, jobs
 from compose import examples as few_shot
+from compose.engine.metrics import EXACT_MATCH, METRICS
 from compose.engine.types import FLOAT_TYPES, LARGEST_EXPORT_RANK, Example, ExportForm
 from compose.errors import CandidateProblem, FewShotProblem
 from compose.models import Composition
@@ -40,6 +41,7 @@ _DRAFT_FIELDS = (
     "budget",
     "seed",
     "time_limit",
+    "metric",
     "export_rank",
     "export_dtype",
     "email",
@@ -200,6 +202,13 @@ class ComposeForm(forms.Form):
             "max_value": "The time limit is at most 1,440 minutes, a day.",
         },
     )
+    metric = forms.ChoiceField(
+        choices=[(metric.name, metric.choice) for metric in METRICS.values()],
+        required=False,
+        initial=EXACT_MATCH,
+        label="Scored by",
+        error_messages={"invalid_choice": "There is no metric of this name. Choose one of the list."},
+    )
     export_rank = forms.IntegerField(
         min_value=0,
         max_value=LARGEST_EXPORT_RANK,
@@ -281,6 +290,7 @@ class ComposeForm(forms.Form):
             budget=cleaned["budget"],
             seed=cleaned["seed"],
             time_limit_s=60 * (cleaned["time_limit"] or 0),
+            metric=cleaned["metric"],
             export=ExportForm(
                 rank=cleaned["export_rank"] or 0, dtype=cleaned["export_dtype"] or FLOAT_TYPES[0]
             ),
@@ -370,7 +380,7 @@ class ComposeForm(forms.Form):
     def for_task(cls, task: Task, *, person: Person, **initial: Any) -> ComposeForm:
         """Filled with the few-shot rows of a task to try."""
         rows = task.rows.filter(split="few_shot").values_list("input", "output")
-        initial = {"task": task.slug, "title": task.title, **initial}
+        initial = {"task": task.slug, "title": task.title, "metric": jobs.metric_for(task), **initial}
         if task.base_model is not None:
             initial.setdefault("base_model", task.base_model.name)
         return cls(person=person, rows=list(rows), initial=initial)
@@ -402,6 +412,7 @@ class ComposeForm(forms.Form):
                 "budget": composition.budget,
                 "seed": composition.seed,
                 "time_limit": composition.time_limit_s // 60 or None,
+                "metric": composition.metric,
                 "export_rank": composition.export_rank or None,
                 "export_dtype": composition.export_dtype,
             },

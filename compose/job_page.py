@@ -15,6 +15,7 @@ from typing import Any
 from django.utils import timezone
 
 from compose import charts, jobs, naming
+from compose.engine.metrics import EXACT_MATCH, METRICS, matches
 from compose.licences import DerivedLicence, derive_licence
 from compose.models import Candidate, Composition, LogLine, Score, Trial
 from registry.rights import Person, owns
@@ -58,6 +59,7 @@ class Answer:
 
     method: str
     is_right: bool
+    value: float  # by the composition's metric
     words: list[Word]
 
 
@@ -88,9 +90,31 @@ class JobPage:
 
     @property
     def shown_scores(self) -> list[Score]:
-        """Held-out scores where there are any; else the estimate, which the page calls one."""
-        held_out = [score for score in self.scores if score.split == "held_out"]
-        return held_out or self.scores
+        """By the composition's metric: held-out scores where there are any; else the estimate, which the page calls one."""
+        return self._scores_by(self.composition.metric)
+
+    @cached_property
+    def by_exact_match(self) -> dict[str, float]:
+        """What each method has by exact match, where another metric was chosen; else nothing more than the scores say."""
+        if self.composition.metric == EXACT_MATCH:
+            return {}
+        return {score.method: score.value for score in self._scores_by(EXACT_MATCH)}
+
+    @property
+    def exact_match_said(self) -> str:
+        """Ours and the best baseline by exact match, in words."""
+        found = self.by_exact_match
+        baselines = [value for name, value in found.items() if name != self.ours]
+        if self.ours not in found or not baselines:
+            return ""
+        return (
+            f"By exact match the composed adapter gets {found[self.ours]:.2f}, the best baseline "
+            f"{max(baselines):.2f}."
+        )
+
+    def _scores_by(self, metric: str) -> list[Score]:
+        scores = [score for score in self.scores if score.metric == metric]
+        return [score for score in scores if score.split == "held_out"] or scores
 
     @property
     def headline(self) -> str:
@@ -295,7 +319,12 @@ class JobPage:
                 input=prediction["input"],
                 expected=prediction["expected"],
                 answers=[
-                    compare(name, prediction["outputs"].get(name, ""), prediction["expected"])
+                    compare(
+                        name,
+                        prediction["outputs"].get(name, ""),
+                        prediction["expected"],
+                        metric=self.composition.metric,
+                    )
                     for name in self.shown_methods
                 ],
             )
@@ -331,29 +360,22 @@ def job_page(composition: Composition, person: Person, *, shows_all: bool = Fals
     )
 
 
-def is_right(written: str, expected: str) -> bool:
-    """Exact match as the engine counts it; kept apart from it because its module needs torch (a test pins both)."""
-    return _normalised(written) == _normalised(expected)
-
-
-def _normalised(text: str) -> str:
-    return text.strip().lower().replace(".", "")
-
-
-def compare(method: str, written: str, expected: str) -> Answer:
+def compare(method: str, written: str, expected: str, *, metric: str = EXACT_MATCH) -> Answer:
     """An answer in words, those that the expected text does not have at that place marked."""
-    if is_right(written, expected):
-        return Answer(method, is_right=True, words=[Word(written, differs=False)])
+    value = METRICS[metric].of_row(written, expected)
+    if matches(written, expected):
+        return Answer(method, is_right=True, value=value, words=[Word(written, differs=False)])
     got, wanted = _pieces(written), _pieces(expected)
-    words = []
+    words: list[Word] = []
     steps = difflib.SequenceMatcher(a=got, b=wanted, autojunk=False).get_opcodes()
     shared = "".join("".join(got[start:end]) for kind, start, end, _, _ in steps if kind == "equal")
     if not shared.strip():  # nothing in common: marking every word tells nothing
-        return Answer(method, is_right=False, words=[Word(written, differs=False)] if written else [])
+        words = [Word(written, differs=False)] if written else []
+        return Answer(method, is_right=False, value=value, words=words)
     for kind, start, end, _, _ in steps:
         if start < end:
             words.append(Word("".join(got[start:end]), differs=kind != "equal"))
-    return Answer(method, is_right=False, words=words)
+    return Answer(method, is_right=False, value=value, words=words)
 
 
 def _pieces(text: str) -> list[str]:
@@ -363,15 +385,28 @@ def _pieces(text: str) -> list[str]:
 
 
 def predictions_csv(composition: Composition) -> str:
-    """Every kept prediction, one column for each method. Cells that a spreadsheet would run are made text."""
+    """Every kept prediction, one column for each method, then what each is worth by the composition's metric.
+
+    Cells that a spreadsheet would run are made text.
+    """
     methods = list(composition.predictions[0]["outputs"]) if composition.predictions else []
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow(["input", "expected", *methods])
-    for row in composition.predictions:
+    writer.writerow(["input", "expected", *methods, *(f"{name} {composition.metric}" for name in methods)])
+    for row in valued_predictions(composition):
         cells = [row["input"], row["expected"], *(row["outputs"].get(name, "") for name in methods)]
-        writer.writerow([plain_cell(cell) for cell in cells])
+        values = [row["values"].get(name, "") for name in methods]
+        writer.writerow([*(plain_cell(cell) for cell in cells), *values])
     return out.getvalue()
+
+
+def valued_predictions(composition: Composition) -> list[dict[str, Any]]:
+    """Every kept prediction with what each method's answer is worth by the composition's metric, in `values`."""
+    of_row = METRICS[composition.metric].of_row
+    return [
+        {**row, "values": {name: of_row(text, row["expected"]) for name, text in row["outputs"].items()}}
+        for row in composition.predictions
+    ]
 
 
 def plain_cell(text: str) -> str:

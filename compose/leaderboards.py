@@ -10,6 +10,7 @@ from django.db.models import Count, F, Max, OuterRef, QuerySet, Subquery
 from compose.charts import METHOD_MEANINGS, method_label
 from compose.models import Candidate, Composition, Score
 from registry.models import Adapter, AdapterScore, Task, TaskRevision, TaskRow
+from registry.models.tasks import is_higher_better
 from registry.rights import Person
 from web.errors import NotFound
 
@@ -64,6 +65,15 @@ class Board:
     reported: int
     source: str
 
+    @property
+    def metric(self) -> str:
+        """Of every entry: the revision's own; a task without rows has only what others report by its metric."""
+        return self.revision.metric if self.revision is not None else self.task.metric
+
+    @property
+    def higher_is_better(self) -> bool:
+        return is_higher_better(self.metric)
+
 
 def board(task: Task, person: Person, *, revision: str = "", source: str = "", whole: bool = False) -> Board:
     """The leaderboard of one revision of a task, the newest unless another is named by its number.
@@ -78,9 +88,10 @@ def board(task: Task, person: Person, *, revision: str = "", source: str = "", w
     hidden = _hidden(task, chosen)
     ours = _verified(task, person, chosen, hidden=hidden)
     # What people report names no revision: it stands beside the newest.
-    theirs = _reported(task, person) if is_newest else []
+    theirs = _reported(task, person, chosen.metric if chosen else task.metric) if is_newest else []
     wanted = {"verified": ours, "reported": theirs}.get(source, ours + theirs)
-    entries = sorted(wanted, key=lambda entry: (_sorted_by(task, entry.value), entry.is_baseline))
+    sign = -1 if is_higher_better(chosen.metric if chosen else task.metric) else 1
+    entries = sorted(wanted, key=lambda entry: (sign * entry.value, entry.is_baseline))
     shown = entries if whole else [
         entry for place, entry in enumerate(entries) if place < SHOWN or entry.is_mine
     ]  # fmt: skip
@@ -95,10 +106,6 @@ def board(task: Task, person: Person, *, revision: str = "", source: str = "", w
         reported=len(theirs),
         source=source or "all",
     )
-
-
-def _sorted_by(task: Task, value: float) -> float:
-    return -value if task.higher_is_better else value
 
 
 def _revision(task: Task, revisions: Sequence[TaskRevision], number: str) -> TaskRevision | None:
@@ -117,7 +124,7 @@ def _hidden(task: Task, chosen: TaskRevision | None) -> int:
 
 
 def _verified(task: Task, person: Person, revision: TaskRevision | None, *, hidden: int) -> list[Entry]:
-    """Scores that we computed on all hidden rows of this revision, of compositions that this person may see.
+    """Scores by this revision's metric on all its hidden rows, computed here, of compositions that this person may see.
 
     Equal scores share a rank and the older comes first. What a composition was compared with is a baseline, there once
     for each base model: the same model on the same rows gives the same number, and where it depends on the candidates
@@ -130,7 +137,11 @@ def _verified(task: Task, person: Person, revision: TaskRevision | None, *, hidd
     )
     scores = list(
         Score.objects.filter(
-            composition__in=compositions, composition__has_hidden_test=True, split=HELD_OUT, n=hidden
+            composition__in=compositions,
+            composition__has_hidden_test=True,
+            split=HELD_OUT,
+            metric=revision.metric,
+            n=hidden,
         )
         .select_related(
             "composition", "composition__owner", "composition__base_model", "composition__adapter__namespace"
@@ -139,7 +150,7 @@ def _verified(task: Task, person: Person, revision: TaskRevision | None, *, hidd
             "composition__examples", "composition__test_examples", "composition__predictions", "composition__result",
             "composition__base_model__config", "composition__base_model__matrices",
         )
-        .order_by("-value" if task.higher_is_better else "value", "composition__created_at")
+        .order_by("-value" if is_higher_better(revision.metric) else "value", "composition__created_at")
     )  # fmt: skip
     ours = [score for score in scores if score.method == score.composition.method]
     baselines = _best_of_each(score for score in scores if score.method != score.composition.method)
@@ -223,13 +234,13 @@ def _entry(score: Score, *, label: str) -> Entry:
     )
 
 
-def _reported(task: Task, person: Person) -> list[Entry]:
-    """What others say of their modules, of those that this person may see."""
+def _reported(task: Task, person: Person, metric: str) -> list[Entry]:
+    """What others say of their modules by this metric, of those that this person may see."""
     rows = (
         AdapterScore.objects.filter(
             task=task,
             source=AdapterScore.Source.REPORTED,
-            metric=task.metric,
+            metric=metric,
             adapter__in=Adapter.objects.visible_to(person),
         )
         .select_related("adapter__namespace", "adapter__base_model")
@@ -261,7 +272,7 @@ def _reported(task: Task, person: Person) -> list[Entry]:
 def with_best(tasks: QuerySet[Task], person: Person) -> QuerySet[Task]:
     """Tasks with `best_value` and `zero_shot_value`: the best on all hidden rows of the newest revision, or None.
 
-    Of compositions that this person may see.
+    By its metric, of compositions that this person may see.
     """
     newest = TaskRevision.objects.filter(task=OuterRef("composition__task")).order_by("-number")
     hidden = (
@@ -277,6 +288,7 @@ def with_best(tasks: QuerySet[Task], person: Person) -> QuerySet[Task]:
         composition__task_revision=Subquery(newest.values("pk")[:1]),
         n=Subquery(hidden.values("rows")),
         split=HELD_OUT,
+        metric=F("composition__task_revision__metric"),
     ).order_by("-value")
     own, zero_shot = scores.filter(method=F("composition__method")), scores.filter(method="zero_shot")
     return tasks.annotate(
@@ -286,7 +298,7 @@ def with_best(tasks: QuerySet[Task], person: Person) -> QuerySet[Task]:
 
 @dataclass(frozen=True)
 class Gain:
-    """A composition with its own score and the best of its baselines."""
+    """A composition with its own score and the best of its baselines, all by the composition's metric."""
 
     composition: Composition
     ours: Score
@@ -300,12 +312,10 @@ class Gain:
 
 def best_gains(compositions: QuerySet[Composition], limit: int) -> list[Gain]:
     """Succeeded compositions by what they gained over their best baseline on held-out rows, one for each task."""
-    own = Score.objects.filter(composition=OuterRef("pk"), method=OuterRef("method"), split=HELD_OUT).values(
-        "value"
-    )[:1]
+    scores = Score.objects.filter(composition=OuterRef("pk"), metric=OuterRef("metric"), split=HELD_OUT)
+    own = scores.filter(method=OuterRef("method")).values("value")[:1]
     best_baseline = (
-        Score.objects.filter(composition=OuterRef("pk"), split=HELD_OUT)
-        .exclude(method=OuterRef("method"))
+        scores.exclude(method=OuterRef("method"))
         .values("composition")
         .annotate(best=Max("value"))
         .values("best")
@@ -334,7 +344,11 @@ def best_gains(compositions: QuerySet[Composition], limit: int) -> list[Gain]:
 
 def gain_of(composition: Composition) -> Gain | None:
     """What a composition gained over its best baseline, None where it has no held-out scores."""
-    scores = [score for score in composition.scores.all() if score.split == HELD_OUT]
+    scores = [
+        score
+        for score in composition.scores.all()
+        if score.split == HELD_OUT and score.metric == composition.metric
+    ]
     ours = next((score for score in scores if score.method == composition.method), None)
     baselines = [score for score in scores if score.method != composition.method]
     if ours is None or not baselines:

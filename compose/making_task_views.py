@@ -67,7 +67,7 @@ def _new_page(
     alike = (
         tasks_shown_to(request.user).filter(title__iexact=title.strip()) if division else Task.objects.none()
     )
-    context = _about_rows(form, division) | {"alike": alike[:ALIKE_SHOWN]}
+    context = _about_rows(form, division) | {"alike": alike[:ALIKE_SHOWN], "metric": form["metric"].value()}
     return render(request, "tasks/task_new.html", context, status=status)
 
 
@@ -76,7 +76,7 @@ def task_edit(request: HttpRequest, slug: str) -> HttpResponse:
     """What is said about a task; its rows stay as they are."""
     task = visible_task(request.user, slug)
     require_change_task(request.user, task)
-    form = TaskForm(request.POST) if request.method == "POST" else TaskForm.of(task)
+    form = TaskForm(request.POST, task=task) if request.method == "POST" else TaskForm.of(task)
     if request.method == "POST" and form.is_valid():
         try:
             making_tasks.change_task(task, actor=signed_in(request), **form.said())
@@ -144,7 +144,7 @@ def _rows_page(
     request: HttpRequest, task: Task, form: RowFields, division: Division | None = None, *, status: int = 200
 ) -> HttpResponse:
     newest = task.revisions.order_by("-number").defer("few_shot", "test").first()
-    context = _about_rows(form, division) | {"task": task, "newest": newest}
+    context = _about_rows(form, division) | {"task": task, "newest": newest, "metric": task.metric}
     return render(request, "tasks/task_rows.html", context, status=status)
 
 

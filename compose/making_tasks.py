@@ -14,9 +14,10 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 
 from compose import examples as reading
+from compose.engine.metrics import EXACT_MATCH
 from compose.engine.types import Example
 from compose.errors import BadSetting, FewShotProblem
-from compose.jobs import DEFAULT_SEED, MAX_SEED, require_lengths
+from compose.jobs import DEFAULT_SEED, MAX_SEED, check_metric, require_lengths
 from compose.models import Composition
 from registry import audit, quotas, task_sets
 from registry.details import BadDetail, check_text
@@ -143,9 +144,11 @@ def create_task(
     source: str = "",
     license: str = "",
     base_model: BaseModel | None = None,
+    metric: str = EXACT_MATCH,
 ) -> Task:
     """A public task of `namespace` with its first revision. Raises Forbidden, BadDetail, QuotaReached and the like."""
     require_write(actor, namespace)
+    check_metric(metric)
     said = check_said({"title": title, "description": description, "source": source, "license": license})
     with transaction.atomic():
         Namespace.objects.select_for_update().get(
@@ -153,7 +156,12 @@ def create_task(
         )  # two at once would both fit into the last place
         quotas.require_room_for_a_task(namespace)
         task = task_sets.add_task(
-            **said, base_model=base_model, owner=namespace, created_by=actor, is_held_out=True
+            **said,
+            base_model=base_model,
+            metric=metric,
+            owner=namespace,
+            created_by=actor,
+            is_held_out=True,
         )
         _save(task, rows)
     logger.info("%s made the task %s", actor, task.slug)
@@ -161,19 +169,31 @@ def create_task(
 
 
 def change_task(task: Task, *, actor: User, **said: Any) -> Task:
-    """Change what is said about a task: title, description, source, license, base_model. Its rows and slug stay.
+    """Change what is said about a task: title, description, source, license, base_model, metric. Rows and slug stay.
 
-    Raises Forbidden, BadDetail.
+    Another metric makes the next revision, of the same rows. Raises Forbidden, BadDetail, BadSetting,
+    TooManyTaskRevisions.
     """
     require_change_task(actor, task)
-    base_model = said.pop("base_model", task.base_model)
+    task.base_model = said.pop("base_model", task.base_model)
+    metric = said.pop("metric", task.metric)
     for name, value in check_said(said).items():
         setattr(task, name, value)
-    task.base_model = base_model
     with transaction.atomic():
-        task.save(update_fields=[*said, "base_model"])
+        if metric != task.metric:
+            _change_metric(task, metric)
+        task.save(update_fields=[*said, "base_model", "metric"])
         _record(task, actor, "change task")
     return task
+
+
+def _change_metric(task: Task, metric: str) -> None:
+    check_metric(metric)
+    task.metric = metric
+    newest = task.revisions.order_by("-number").first()
+    if newest is not None:
+        _require_revisions_left(task)
+        task_sets.save_rows(task, few_shot=newest.few_shot, test=newest.test, seed=newest.seed)
 
 
 def new_rows(task: Task, *, actor: User, rows: Division) -> TaskRevision:
@@ -183,15 +203,19 @@ def new_rows(task: Task, *, actor: User, rows: Division) -> TaskRevision:
     """
     require_takes_rows(task, actor)
     with transaction.atomic():
-        if task.owner is not None:
-            Namespace.objects.select_for_update().get(pk=task.owner.pk)
-            quotas.require_task_rows_today(task.owner)
+        _require_revisions_left(task)
         revision = _save(task, rows)
         if revision is None:
             raise NothingNew(f"{task.title} has these very rows already.")
         _record(task, actor, "new rows of a task")
     logger.info("%s gave the task %s revision %d", actor, task.slug, revision.number)
     return revision
+
+
+def _require_revisions_left(task: Task) -> None:
+    if task.owner is not None:
+        Namespace.objects.select_for_update().get(pk=task.owner.pk)
+        quotas.require_task_rows_today(task.owner)
 
 
 def require_takes_rows(task: Task, actor: User) -> None:

@@ -9,6 +9,7 @@ from django.db import models
 from django.urls import reverse
 from django.utils import timezone
 
+from compose.engine.metrics import EXACT_MATCH
 from registry import rights
 from registry.models import Adapter, BaseModel, Blob, Revision, Task, TaskRevision, User
 
@@ -93,6 +94,11 @@ class Composition(models.Model):
     seed = models.PositiveIntegerField()
     time_limit_s = models.PositiveIntegerField(
         default=0, help_text="After so long the search stops and keeps the best; 0: the budget alone ends it."
+    )
+    metric = models.CharField(
+        max_length=40,
+        default=EXACT_MATCH,
+        help_text="What the result is scored by; the search knows the loss alone.",
     )
     export_rank = models.PositiveIntegerField(
         default=0, help_text="The composed adapter is cut to this rank; 0: as it is."

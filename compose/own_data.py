@@ -147,7 +147,7 @@ def sections(person: User) -> dict[str, Rows]:
 def _compositions(person: User) -> Rows:
     rows = _of(
         Composition.objects.filter(owner=person),
-        "id", "title", "method", "budget", "seed", "status", "error", "created_at", "finished_at", "examples",
+        "id", "title", "method", "budget", "seed", "metric", "status", "error", "created_at", "finished_at", "examples",
         "has_hidden_test", "test_examples", "predictions", "pinned", "excluded",
         base=F("base_model__name"), for_task=F("task__slug"),
     )  # fmt: skip

@@ -14,6 +14,7 @@ from django.db import transaction
 
 from compose import recipes
 from compose.candidates import require_no_quarantine
+from compose.engine.metrics import EXACT_MATCH, METRICS, label_of
 from compose.errors import PrivateParents, WrongState
 from compose.jobs import require_owner
 from compose.licences import DerivedLicence, derive_licence
@@ -42,6 +43,7 @@ LORAHUB_CITATION = """@article{huang2023lorahub,
   year = {2023}
 }"""
 _CLASSES = {"SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM"}
+_HUB_TASKS = {"SEQ_2_SEQ_LM": "text2text-generation"}
 
 
 def publish_composition(
@@ -91,19 +93,23 @@ def publish_composition(
         if score is not None:
             adapter.best_score = score.value
             adapter.save(update_fields=["best_score"])
-            _keep_task_score(composition, adapter, score)
+        _keep_task_score(composition, adapter)
         composition.adapter = adapter
         composition.save(update_fields=["adapter"])
     logger.info("composition %s was published as %s", composition.pk, adapter)
     return adapter
 
 
-def _keep_task_score(composition: Composition, adapter: Adapter, score: Score) -> None:
-    """What it reached on a task's hidden rows becomes the adapter's, for its page and for lists sorted by it."""
+def _keep_task_score(composition: Composition, adapter: Adapter) -> None:
+    """What it reached on a task's hidden rows becomes the adapter's, for its page and for lists sorted by it.
+
+    By the task's metric, whatever else the composition was scored by.
+    """
     revision = composition.task_revision
     if composition.task is None or revision is None or not composition.has_hidden_test:
         return
-    if score.n < len(revision.test):
+    score = held_out_score(composition, revision.metric)
+    if score is None or score.n < len(revision.test):
         return  # some of them were among its examples
     AdapterScore.objects.update_or_create(
         adapter=adapter,
@@ -120,9 +126,13 @@ def _keep_task_score(composition: Composition, adapter: Adapter, score: Score) -
     )
 
 
-def held_out_score(composition: Composition) -> Score | None:
-    """The composed adapter's own score on rows that the search did not see; None when there were none."""
-    return composition.scores.filter(method=composition.method, split="held_out").first()
+def held_out_score(composition: Composition, metric: str = "") -> Score | None:
+    """The composed adapter's own score on rows that the search did not see; None when there were none.
+
+    By the metric that its owner chose, unless another is named.
+    """
+    metric = metric or composition.metric
+    return composition.scores.filter(method=composition.method, metric=metric, split="held_out").first()
 
 
 def parents(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -225,7 +235,7 @@ def make_card(
 ) -> str:
     """The README of a composed adapter. It holds nothing of the owner's examples."""
     sections = [
-        _front_matter(composition, licence),
+        _front_matter(composition, licence, full_name),
         f"# {_plain(full_name)}\n\n{_introduction(composition, candidates)}",
         f"## How good it is\n\n{_scores(composition)}",
         f"## What it is made of\n\n{_parents_table(candidates)}",
@@ -237,7 +247,7 @@ def make_card(
     return "\n\n".join(sections) + "\n"
 
 
-def _front_matter(composition: Composition, licence: DerivedLicence) -> str:
+def _front_matter(composition: Composition, licence: DerivedLicence, full_name: str) -> str:
     # JSON strings are YAML strings, so no name can break out of its line.
     lines = [
         f"license: {json.dumps(licence.license)}",
@@ -245,7 +255,25 @@ def _front_matter(composition: Composition, licence: DerivedLicence) -> str:
         "library_name: peft",
         f"tags: {json.dumps(['lora', 'composed', composition.method])}",
     ]
-    return "---\n" + "\n".join(lines) + "\n---"
+    return "---\n" + "\n".join(lines) + f"\n{_model_index(composition, full_name)}---"
+
+
+def _model_index(composition: Composition, full_name: str) -> str:
+    """What the adapter reached on held-out rows, as the Hub's clients read it; empty where nothing was held out."""
+    own = composition.scores.filter(method=composition.method, split="held_out")
+    import yaml  # for this alone, as in registry.cards
+
+    metrics = [{"type": score.metric, "name": label_of(score.metric), "value": score.value} for score in own]
+    if not metrics:
+        return ""
+    task = composition.task if composition.has_hidden_test else None
+    dataset = (
+        {"name": task.title, "type": task.slug} if task else {"name": "Rows of its maker", "type": "private"}
+    )
+    kind = _HUB_TASKS.get(composition.base_model.task_type, "text-generation")
+    results = [{"task": {"type": kind}, "dataset": dataset, "metrics": metrics}]
+    index = {"model-index": [{"name": full_name, "results": results}]}
+    return yaml.safe_dump(index, sort_keys=False, allow_unicode=True)
 
 
 def _introduction(composition: Composition, candidates: Sequence[Candidate]) -> str:
@@ -264,7 +292,8 @@ def _introduction(composition: Composition, candidates: Sequence[Candidate]) -> 
 
 
 def _scores(composition: Composition) -> str:
-    scores = list(composition.scores.all())
+    found = list(composition.scores.all())
+    scores = [score for score in found if score.metric == composition.metric]
     verdict = _plain((composition.result or {}).get("verdict", ""))
     if not scores:
         return verdict or "It was not scored."
@@ -273,13 +302,26 @@ def _scores(composition: Composition) -> str:
         "leave_one_out": "A leave-one-out estimate on the few-shot examples; there were no rows to score it on.",
         "few_shot": "Measured on the few-shot examples themselves, which says little about other rows.",
     }[scores[0].split]
-    rows = [
-        f"| {METHOD_NAMES.get(score.method, score.method)} | {score.value:.3f} | {score.low:.3f} to {score.high:.3f} "
-        f"| {score.n} |"
-        for score in scores
-    ]
-    table = "\n".join(["| Method | Exact match | 95 % interval | Rows |", "| --- | --- | --- | --- |", *rows])
-    return f"{verdict}\n\n{table}\n\n{_plain(where)}"
+    table = _score_table(composition.metric, scores, [s for s in found if s.metric == EXACT_MATCH])
+    about = "" if composition.metric == EXACT_MATCH else f"{METRICS[composition.metric].meaning} "
+    return f"{verdict}\n\n{table}\n\n{about}{_plain(where)}"
+
+
+def _score_table(metric: str, scores: Sequence[Score], by_exact_match: Sequence[Score]) -> str:
+    """Each method by its metric, with exact match beside another one."""
+    label = label_of(metric)
+    head = ["Method", f"{label[0].upper()}{label[1:]}", "95 % interval", "Rows"]
+    beside: dict[str, str] = {}
+    if metric != EXACT_MATCH:
+        head.append("Exact match")
+        beside = {score.method: f"{score.value:.3f}" for score in by_exact_match}
+    lines = [head, ["---"] * len(head)]
+    for score in scores:
+        interval = f"{score.low:.3f} to {score.high:.3f}"
+        name = METHOD_NAMES.get(score.method, score.method)
+        cells = [name, f"{score.value:.3f}", interval, str(score.n)]
+        lines.append(cells if metric == EXACT_MATCH else [*cells, beside.get(score.method, "")])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _parents_table(candidates: Sequence[Candidate]) -> str:

@@ -43,6 +43,7 @@ def recipe(composition: Composition) -> dict[str, Any]:
         "seed": composition.seed,
         "export": {"rank": composition.export_rank, "dtype": composition.export_dtype},
         "budget": composition.budget,
+        "metric": composition.metric,
         "trials": composition.result["trials"],
         "examples": {"count": len(composition.examples), "sha256": hash_of(composition.examples)},
         # How the modules came to be offered; what they are stands below, whatever is chosen today.

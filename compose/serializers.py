@@ -9,6 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from compose import jobs, naming
+from compose.engine.metrics import METRICS
 from compose.examples import FORMATS
 from compose.models import Candidate, Composition, Score, Trial, Tryout
 from registry.models import Adapter
@@ -114,6 +115,11 @@ class CompositionRequestSerializer(StrictSerializer):
         default=0,
         help_text="Seconds after which the search stops and keeps the best so far; 0: the budget alone ends it.",
     )
+    metric = serializers.CharField(
+        default="",
+        help_text=f"What the result is scored by: {', '.join(f'`{name}`' for name in METRICS)}. If left out, the "
+        "task’s own, or `exact_match`. The search goes by the loss on the examples.",
+    )
     export_rank = serializers.IntegerField(
         default=0, help_text="Cut the composed adapter to this rank, by SVD; 0 leaves the mix as it is."
     )
@@ -151,6 +157,9 @@ class DryRunSerializer(serializers.Serializer):
     few_shot = serializers.IntegerField(help_text="Rows that the search sees.")
     held_out = serializers.IntegerField(help_text="Rows that score the result.")
     split_note = serializers.CharField()
+    metric = serializers.CharField(
+        allow_null=True, help_text="What would be scored by; null where it is refused."
+    )
     queue_place = serializers.IntegerField(allow_null=True)
     estimate = EstimateSerializer()
 
@@ -264,6 +273,7 @@ class CompositionListSerializer(serializers.ModelSerializer):
             "budget",
             "seed",
             "time_limit_s",
+            "metric",
             "export_rank",
             "export_dtype",
             "status",
@@ -412,6 +422,9 @@ class PredictionSerializer(serializers.Serializer):
     input = serializers.CharField()
     expected = serializers.CharField()
     outputs = serializers.DictField(child=serializers.CharField())
+    values = serializers.DictField(
+        child=serializers.FloatField(), help_text="What each is worth by the composition’s metric, 0 to 1."
+    )
 
 
 class PredictionsSerializer(serializers.Serializer):

@@ -12,6 +12,7 @@ from django.utils.datastructures import MultiValueDict
 
 from compose import examples as reading
 from compose import jobs, making_tasks
+from compose.engine.metrics import EXACT_MATCH, METRICS
 from compose.engine.types import Example
 from compose.errors import FewShotProblem
 from compose.forms import as_lines, base_models
@@ -60,6 +61,14 @@ class SaidFields(LicenceFields):
         ),
     )
 
+    metric = forms.ChoiceField(
+        label="Scored by",
+        required=False,
+        choices=[(metric.name, metric.choice) for metric in METRICS.values()],
+        initial=EXACT_MATCH,
+        error_messages={"invalid_choice": "There is no metric of this name. Choose one of the list."},
+    )
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["license"].label = "Licence of the rows"
@@ -68,7 +77,9 @@ class SaidFields(LicenceFields):
     def said(self) -> dict[str, Any]:
         """For `create_task` and `change_task`."""
         names = ("title", "description", "base_model", "source", "license")
-        return {name: self.cleaned_data[name] for name in names}
+        said = {name: self.cleaned_data[name] for name in names}
+        metric = self.cleaned_data["metric"]  # a form without it means what there is
+        return {**said, "metric": metric} if metric else said
 
     def refuse(self, error: DomainError) -> None:
         """Put a refusal of the domain beside the input it is about."""
@@ -185,14 +196,22 @@ class NewTaskForm(SaidFields, RowFields):
 class TaskForm(SaidFields):
     """What may be changed without touching the rows."""
 
+    def __init__(self, *args: Any, task: Task, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if task.metric not in METRICS:  # one that others report by stays as it is
+            field: Any = self.fields["metric"]
+            field.choices = [*field.choices, (task.metric, task.metric)]
+
     @classmethod
     def of(cls, task: Task) -> TaskForm:
         return cls(
+            task=task,
             initial={
                 "title": task.title,
                 "description": task.description,
                 "base_model": task.base_model.name if task.base_model else "",
                 "source": task.source,
+                "metric": task.metric,
                 **cls.initial_for(task.license),
-            }
+            },
         )

@@ -195,8 +195,8 @@ class EntrySerializer(serializers.Serializer):
 class LeaderboardSerializer(serializers.Serializer):
     task = serializers.CharField(source="task.slug")
     revision = serializers.IntegerField(source="revision.number", allow_null=True, default=None)
-    metric = serializers.CharField(source="task.metric")
-    higher_is_better = serializers.BooleanField(source="task.higher_is_better")
+    metric = serializers.CharField()
+    higher_is_better = serializers.BooleanField()
     hidden_rows = serializers.IntegerField(source="hidden")
     results = EntrySerializer(many=True, source="entries")
 

@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 
 from compose import examples as reading
 from compose import jobs, making_tasks
+from compose.engine.metrics import EXACT_MATCH, METRICS
 from compose.errors import BadSetting
 from compose.examples import FORMATS
 from compose.making_tasks import Division
@@ -27,6 +28,7 @@ from registry.serializers import ExampleSerializer, StrictSerializer, TaskSerial
 from web.api_schema import refusals
 from web.errors import NotFound
 
+_METRIC_HELP = f"What results are scored and ranked by: {', '.join(f'`{name}`' for name in METRICS)}."
 _TEXT: dict[str, Any] = {"required": False, "allow_blank": True, "default": ""}
 
 
@@ -58,6 +60,7 @@ class NewTaskSerializer(RowsSerializer):
         **_TEXT, help_text="Where the rows are from."
     )
     license = serializers.CharField(**_TEXT, help_text="Of the rows.")
+    metric = serializers.CharField(default=EXACT_MATCH, help_text=_METRIC_HELP)
 
 
 class TaskChangesSerializer(StrictSerializer):
@@ -66,6 +69,9 @@ class TaskChangesSerializer(StrictSerializer):
     base_model = serializers.CharField(required=False, allow_blank=True, help_text="Empty for any.")
     source = serializers.CharField(required=False, allow_blank=True)  # type: ignore[assignment]
     license = serializers.CharField(required=False, allow_blank=True)
+    metric = serializers.CharField(
+        required=False, help_text=f"{_METRIC_HELP} Another one makes the next revision, of the same rows."
+    )
 
 
 class DivisionSerializer(serializers.Serializer):
@@ -159,6 +165,7 @@ class TaskList(generics.ListAPIView[Task]):
         base_model = _base_model(said.pop("base_model"))
         owner = said.pop("namespace") or request.user.get_username()
         namespace = writable_namespace(request.user, owner)
+        jobs.check_metric(said["metric"])
         division, is_dry_run = _divide(said, base_model=base_model)
         if is_dry_run:
             return Response(DivisionSerializer(division).data)

@@ -182,6 +182,7 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
         seed=composition.seed,
         out=out,
         base_name=composition.base_model.name,
+        metric=composition.metric,
         export=types.ExportForm(rank=composition.export_rank, dtype=composition.export_dtype),
     )
     recorded = jobs.recorded_trials(composition)

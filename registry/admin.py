@@ -339,7 +339,8 @@ class TaskAdmin(Audited, admin.ModelAdmin):
     search_fields = ("slug", "title")
     list_select_related = ("base_model",)
     autocomplete_fields = ("base_model", "owner")
-    readonly_fields = ("created_by", "quarantined_at", "quarantine_reason")  # by the moderators' page
+    # By the moderators' page; and another metric makes another revision, which the task's own page does.
+    readonly_fields = ("metric", "created_by", "quarantined_at", "quarantine_reason")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Task]:
         return super().get_queryset(request).annotate(row_count=Count("rows"))

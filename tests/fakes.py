@@ -68,7 +68,8 @@ def compose(
         mix="paper",
         trials=trials,
         scores=[
-            Score(name, "exact_match", value, max(0.0, value - 0.2), min(1.0, value + 0.2), len(rows), split)
+            Score(name, metric, value, max(0.0, value - 0.2), min(1.0, value + 0.2), len(rows), split)
+            for metric in dict.fromkeys((request.metric, "exact_match"))
             for name, value in (("zero_shot", 0.1), ("best_single", 0.3), (request.method, 0.6))
         ],
         predictions=[

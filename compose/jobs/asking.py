@@ -16,6 +16,7 @@ from django.utils import timezone
 from compose import candidates as choosing
 from compose import daily_limit
 from compose import examples as reading
+from compose.engine.metrics import EXACT_MATCH, METRICS, label_of, unknown
 from compose.engine.types import FLOAT_TYPES, LARGEST_EXPORT_RANK, Example, ExportForm
 from compose.engine.wording import first_of
 from compose.errors import BadSetting, FewShotProblem, TaskInQuarantine
@@ -47,7 +48,8 @@ class CompositionRequest:
 
     `budget` counts trials; None: what the method usually gets. `candidates` None: chosen automatically. Without
     `examples` a task's own few-shot rows are used; a task's hidden test rows score the result unless
-    `test_examples` are given. `pinned` and `excluded` are names that the automatic choice takes, or leaves.
+    `test_examples` are given. `pinned` and `excluded` are names that the automatic choice takes, or leaves. `metric`
+    empty: the task's own, or exact match.
     """
 
     owner: User
@@ -65,6 +67,7 @@ class CompositionRequest:
     time_limit_s: int = (
         0  # 0: the budget alone ends the search; else it also stops after so long and keeps the best
     )
+    metric: str = ""
     export: ExportForm = field(default_factory=ExportForm)
     notice_origin: str = (
         ""  # scheme and host of the site: given, the owner gets a mail with a link when it ends
@@ -74,11 +77,16 @@ class CompositionRequest:
     def trials(self) -> int:
         return usual_budget(self.method) if self.budget is None else self.budget
 
+    @property
+    def scored_by(self) -> str:
+        return self.metric or metric_for(self.task)
+
     def check(self) -> None:
         """Raises BadSetting, Forbidden."""
         require_whole_account(self.owner)
         require_writing_token(self.owner)
         check_settings(method=self.method, budget=self.trials, seed=self.seed, title=self.title)
+        check_metric(self.scored_by)
         check_export(self.export)
         if self.time_limit_s and not SHORTEST_TIME_LIMIT_S <= self.time_limit_s <= LONGEST_TIME_LIMIT_S:
             raise BadSetting(
@@ -124,6 +132,7 @@ def request_composition(request: CompositionRequest) -> Composition:
             budget=request.trials,
             seed=request.seed,
             time_limit_s=request.time_limit_s,
+            metric=request.scored_by,
             export_rank=request.export.rank,
             export_dtype=request.export.dtype,
             examples=reading.as_json(plan.examples),
@@ -173,6 +182,7 @@ def dry_run(request: CompositionRequest) -> dict[str, Any]:
         "few_shot": len(plan.examples),
         "held_out": len(plan.test_examples),
         "split_note": plan.split_note,
+        "metric": request.scored_by,
         "queue_place": queue.place_of_next(
             request.owner, expected_s=likely["seconds"], budget=request.trials
         ),
@@ -192,6 +202,7 @@ def refused(error: DomainError) -> dict[str, Any]:
         "few_shot": 0,
         "held_out": 0,
         "split_note": "",
+        "metric": None,
         "queue_place": None,
         "estimate": {"seconds": None, "based_on": 0},
     }
@@ -214,6 +225,18 @@ def check_settings(*, method: str, budget: int, seed: int, title: str = "") -> N
         raise BadSetting("title", f"The title has {len(title)} characters; at most 200 are kept.")
     if "\x00" in title:
         raise BadSetting("title", "The title holds a NUL character; take it out.")
+
+
+def metric_for(task: Task | None) -> str:
+    """What a composition for this task is scored by unless another is asked for; of a task with a metric that is not
+    ours, exact match."""
+    return task.metric if task is not None and task.metric in METRICS else EXACT_MATCH
+
+
+def check_metric(name: str) -> None:
+    """Raises BadSetting for a metric that nothing here is scored by."""
+    if name not in METRICS:
+        raise BadSetting("metric", unknown(name))
 
 
 def check_export(form: ExportForm) -> None:
@@ -270,6 +293,11 @@ def _plan(request: CompositionRequest) -> Plan:
         chosen = [(revision, "picked by you") for revision in request.candidates]
         candidates_note = f"{len(chosen)} picked by you."
     warnings = reading.warnings(few_shot, [] if is_hidden else test)
+    if is_hidden and revision is not None and revision.metric not in {request.scored_by, EXACT_MATCH}:
+        warnings.append(
+            f"The leaderboard of the task is by {label_of(revision.metric)}; a result scored by "
+            f"{label_of(request.scored_by)} is not on it."
+        )
     private = [revision.adapter.full_name for revision, _ in chosen if revision.adapter.is_private]
     if private:
         warnings.append(
@@ -351,6 +379,7 @@ def _spec_sha256(request: CompositionRequest, plan: Plan) -> str:
         "budget": request.trials,
         "seed": request.seed,
         **({"time_limit_s": request.time_limit_s} if request.time_limit_s else {}),
+        **({} if request.scored_by == EXACT_MATCH else {"metric": request.scored_by}),
         **({} if request.export == ExportForm() else {"export": asdict(request.export)}),
         "examples": reading.as_json(plan.examples),
         "test_examples": reading.as_json(plan.test_examples),

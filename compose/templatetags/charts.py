@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django import template
 
 from compose import charts
+from compose.engine.metrics import METRICS, label_of
 
 register = template.Library()
 
 
 @register.inclusion_tag("compose/charts/_scores.html")
-def score_chart(scores: Sequence[Any], ours: str) -> dict[str, Any]:
+def score_chart(scores: Sequence[Any], ours: str, exact: Mapping[str, float] | None = None) -> dict[str, Any]:
     """Dots with 95 % intervals, ours last and highlighted, the best baseline marked; table behind a toggle."""
-    return {"chart": charts.score_chart(scores, ours=ours)}
+    return {"chart": charts.score_chart(scores, ours=ours, exact=exact)}
 
 
 @register.inclusion_tag("compose/charts/_mini_scores.html")
@@ -46,6 +47,18 @@ def weight_sparkline(weights: Sequence[float]) -> dict[str, Any]:
 def method_label(method: str) -> str:
     """`"best_single"|method_label` -> "Best single module"."""
     return charts.method_label(method)
+
+
+@register.filter
+def metric_label(name: str) -> str:
+    """`"token_f1"|metric_label` -> "token F1"."""
+    return label_of(name)
+
+
+@register.filter
+def metric_meaning(name: str) -> str:
+    """One sentence about a metric; nothing about one that is not ours."""
+    return METRICS[name].meaning if name in METRICS else ""
 
 
 @register.filter

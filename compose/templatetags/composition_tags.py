@@ -40,7 +40,11 @@ def adapter_lineage(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]
         )
         for candidate in candidates
     )
-    scores = [score for score in composition.scores.all() if score.split == "held_out"]
+    scores = [
+        score
+        for score in composition.scores.all()
+        if score.split == "held_out" and score.metric == composition.metric
+    ]
     return {"composition": composition, "chart": chart, "tried": len(candidates), "scores": scores}
 
 

@@ -14,6 +14,10 @@ from registry.models.accounts import Namespace, User
 LOWER_IS_BETTER = frozenset({"loss", "perplexity", "word_error_rate", "edit_distance"})
 
 
+def is_higher_better(metric: str) -> bool:
+    return metric not in LOWER_IS_BETTER
+
+
 class TaskQuerySet(models.QuerySet["Task"]):
     def held_out(self) -> TaskQuerySet:
         """Tasks that can be composed for."""
@@ -70,10 +74,6 @@ class Task(models.Model):
     def shows_first_hidden_rows(self) -> bool:
         """Whether a result shows some of the hidden rows: those of the site's own tasks; of a person's task none."""
         return self.owner_id is None
-
-    @property
-    def higher_is_better(self) -> bool:
-        return self.metric not in LOWER_IS_BETTER
 
 
 class TaskRow(models.Model):

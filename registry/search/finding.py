@@ -276,7 +276,8 @@ class _Search:
         task = Task.objects.filter(slug=slug).first()
         if task is None:
             raise BadParameter("scored_on", f"There is no task {slug[:100]!r}.")
-        rows = list(AdapterScore.objects.filter(task=task).values_list("adapter_id", "value"))
+        scores = AdapterScore.objects.filter(task=task, metric=task.metric)  # others do not compare
+        rows = list(scores.values_list("adapter_id", "value"))
         self.task_scores = np.full(self.table.size, -1.0)
         ids = np.array([pk for pk, _ in rows], np.int64)
         known = (ids > 0) & (ids < len(self.table.positions))

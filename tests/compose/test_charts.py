@@ -20,6 +20,7 @@ class FakeScore:
     low: float = 0.0
     high: float = 1.0
     n: int = 200
+    metric: str = "exact_match"
 
 
 def trials(*losses: float) -> list[SimpleNamespace]:

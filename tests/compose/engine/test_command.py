@@ -56,7 +56,18 @@ def arguments(t5: Collection, tmp_path: Path) -> list[object]:
 def test_compose_prints_one_json_object_and_writes_the_adapter(arguments: list, tmp_path: Path):
     test = write_rows(tmp_path / "test.jsonl", tiny.EXAMPLES[:2])
     done = engine_process(
-        "compose", *arguments, "--test", test, "--budget", 3, "--seed", 1, "--out", tmp_path / "out"
+        "compose",
+        *arguments,
+        "--test",
+        test,
+        "--budget",
+        3,
+        "--seed",
+        1,
+        "--out",
+        tmp_path / "out",
+        "--metric",
+        "rouge_l",
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -64,7 +75,9 @@ def test_compose_prints_one_json_object_and_writes_the_adapter(arguments: list, 
     assert len(answer["mixing_weights"]) == 6
     assert [set(trial) for trial in answer["trials"]] == [{"weights", "loss", "objective"}] * 3
     scores = answer["result"]["scores"]
-    assert [s["method"] for s in scores] == ["zero_shot", "best_single", "uniform", "lorahub", "in_context"]
+    methods = ["zero_shot", "best_single", "uniform", "lorahub", "in_context"]
+    assert [s["method"] for s in scores] == methods * 2
+    assert [s["metric"] for s in scores] == ["rouge_l"] * 5 + ["exact_match"] * 5
     assert {"method", "metric", "value", "low", "high", "n"} <= set(scores[0])
     assert set(answer["seconds"]) == {"load", "search", "evaluate", "export"}
     assert "trial 3: loss" in done.stderr

@@ -117,7 +117,7 @@ def test_answers_of_ten_thousand_words_are_compared():
 def test_every_metric_says_what_it_is_and_an_unknown_one_names_them_all():
     for name, metric in metrics.METRICS.items():
         assert metric.name == name
-        assert metric.label and metric.choice and metric.meaning
+        assert all((metric.label, metric.choice, metric.meaning))
     assert metrics.unknown("bleu") == (
         "There is no metric 'bleu' here; choose one of: exact_match, token_f1, rouge_l."
     )

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from compose.engine import errors, evaluation, prepared, run, scoring, soundness
+from compose.engine import errors, evaluation, metrics, prepared, run, scoring, soundness
 from compose.engine.methods import METHODS
-from compose.engine.types import Example, Observer, Request, Trial
+from compose.engine.types import Example, ExportForm, Observer, Request, Trial
 from compose.engine.warm import WarmCache
 from tests.compose.engine import tiny
 from tests.compose.engine.conftest import Collection
@@ -86,6 +86,49 @@ def test_a_composition_reports_trials_scores_and_predictions(collection: Collect
     assert set(result.versions) == {"torch", "peft", "transformers", "nevergrad", "numpy", "scipy"}
     assert (tmp_path / "adapter_model.safetensors").is_file()
     assert result.verdict.endswith(".")
+
+
+@pytest.mark.parametrize("metric", ["token_f1", "rouge_l"])
+def test_every_method_is_scored_by_the_metric_that_was_asked_for_and_by_exact_match(
+    t5: Collection, metric: str
+):
+    by_exact_match = run.compose(request_for(t5))
+    result = run.compose(request_for(t5, metric=metric))
+    assert result.mixing_weights == by_exact_match.mixing_weights, "the search does not know it"
+    assert result.predictions == by_exact_match.predictions
+    mine = [score for score in result.scores if score.metric == metric]
+    assert [score for score in result.scores if score.metric != metric] == by_exact_match.scores
+    assert [score.method for score in mine] == [score.method for score in by_exact_match.scores]
+    for score in mine:
+        written = [(row.outputs[score.method], row.expected) for row in result.predictions]
+        values = [metrics.METRICS[metric].of_row(*each) for each in written]
+        assert score.value == pytest.approx(sum(values) / 9)
+        assert 0 <= score.low <= score.value <= score.high <= 1
+    assert f"a mean {metrics.label_of(metric)} of" in result.verdict
+
+
+def test_an_estimate_without_test_rows_is_by_the_metric_too(t5: Collection):
+    result = run.compose(request_for(t5, test=(), budget=8, metric="token_f1"))
+    assert {(score.split, score.metric, score.n) for score in result.scores} == {
+        ("leave_one_out", "token_f1", 4),
+        ("leave_one_out", "exact_match", 4),
+    }
+    assert "a mean token F1 of" in result.verdict
+
+
+def test_what_a_lower_rank_costs_is_said_by_the_metric_too(t5: Collection):
+    request = request_for(t5, method="auto", metric="rouge_l", export=ExportForm(rank=1))
+    notes = run.compose(request).notes
+    assert any(
+        "cut to rank 1: a mean ROUGE-L of" in note and "the mix itself gets 0." in note for note in notes
+    )
+
+
+def test_a_metric_that_there_is_not_is_refused_before_anything_is_loaded(t5: Collection):
+    observer = Recorder()
+    with pytest.raises(errors.BadInput, match="choose one of: exact_match, token_f1, rouge_l"):
+        run.compose(request_for(t5, metric="bleu"), observer=observer)
+    assert observer.stages == []
 
 
 def test_in_context_is_left_out_with_a_note_where_it_does_not_fit(llama: Collection):
