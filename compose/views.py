@@ -55,18 +55,17 @@ def home(request: HttpRequest) -> HttpResponse:
         modules=Count("id", filter=Q(kind=Adapter.Kind.MODULE)),
         composed=Count("id", filter=Q(kind=Adapter.Kind.COMPOSED)),
     )
-    gains = leaderboards.best_gains(public, limit=5)
-    # Beside few compositions as few tasks, so that neither column ends long before the other.
-    task_rows = 6 if not gains else max(3, len(gains) + 1)
+    gains = leaderboards.best_gains(public, limit=4)
     return render(
         request,
         "home.html",
         {
             "newest": newest.filter(kind=Adapter.Kind.MODULE)[:6],
             "gains": gains,
-            "shown_tasks": to_try.order_by("slug")[:task_rows],
+            "shown_tasks": to_try.order_by("slug")[: 4 if gains else 6],
             "counts": counts,
             "task_count": Task.objects.held_out().count(),
+            "placeholder": "the red book on the table\t[red]\ntwo blue keys\t[blue]",
         },
     )
 
