@@ -162,7 +162,8 @@ def _listing(request: HttpRequest, query: AdapterQuery, *, with_facets: bool = T
         "query": query,
         "page": page,
         "count": page.count,
-        "facets": [_for_page(facet, query) for facet in facets],
+        "facets": [_for_page(facet, query) for facet in facets if not _is_shared(facet, page.count)],
+        "shared": [_for_page(facet, query) for facet in facets if _is_shared(facet, page.count)],
         "recently": _recently(query),
         "any_time_url": query.url_with(updated=""),
         "has_facets": any(facet.values for facet in facets),
@@ -178,6 +179,12 @@ def _listing(request: HttpRequest, query: AdapterQuery, *, with_facets: bool = T
         "has_cursor": bool(query.cursor),
         "api_call": _api_call(request, query),
     }
+
+
+def _is_shared(facet: Facet, count: int) -> bool:
+    """Whether everything found has the one value there is: it tells something, and narrows nothing."""
+    only = facet.values[0] if len(facet.values) == 1 else None
+    return only is not None and not only.is_chosen and only.count == count
 
 
 def _for_page(facet: Facet, query: AdapterQuery) -> dict[str, Any]:
