@@ -74,6 +74,14 @@ class Board:
     def higher_is_better(self) -> bool:
         return is_higher_better(self.metric)
 
+    @property
+    def has_intervals(self) -> bool:
+        return any(entry.low is not None for entry in self.entries)
+
+    @property
+    def has_row_counts(self) -> bool:
+        return any(entry.n for entry in self.entries)
+
 
 def board(task: Task, person: Person, *, revision: str = "", source: str = "", whole: bool = False) -> Board:
     """The leaderboard of one revision of a task, the newest unless another is named by its number.

@@ -128,6 +128,21 @@ def test_reported_scores_stand_beside_verified_ones_without_a_rank():
     assert leaderboards.board(task, owner).reported == 0
 
 
+def test_a_board_has_no_column_in_which_nothing_stands(client: Client):
+    task = make_task("told", metric="exact_match")
+    score = AdapterScore.objects.create(
+        adapter=make_adapter("claimed"), task=task, source="reported", metric="exact_match", value=0.9
+    )
+    page = client.get(task.get_absolute_url()).content.decode()
+    assert "0.900" in page
+    assert "interval" not in page
+    assert ">Rows</th>" not in page
+    AdapterScore.objects.filter(pk=score.pk).update(n=50, low=0.8, high=0.95)
+    page = client.get(task.get_absolute_url()).content.decode()
+    assert "0.80 to 0.95" in page
+    assert ">Rows</th>" in page
+
+
 def test_a_metric_of_which_less_is_better_is_sorted_the_other_way():
     task = make_task("perplexing", metric="perplexity", is_held_out=True)
     for name, value in (("worse", 0.9), ("better", 0.1)):
