@@ -103,12 +103,22 @@ def _base_name(adapter: Adapter) -> str:
     return adapter.base_model_label or "BASE_MODEL"
 
 
-def _prompt(adapter: Adapter) -> list[str]:
-    """How to write the prompt that it was trained with, if its owner said one."""
-    if not adapter.prompt_template:
-        return []
-    template = json.dumps(adapter.prompt_template, ensure_ascii=False)  # quoted, it stays one text
-    return ["", f'prompt = {template}.replace("{{input}}", "your text")']
+def _prompt(adapter: Adapter, revision: Revision) -> list[str]:
+    """A prompt, as it was trained with if its owner said how, and what the model answers where it writes text."""
+    prompt = '"your text"'
+    if adapter.prompt_template:
+        template = json.dumps(adapter.prompt_template, ensure_ascii=False)  # quoted, it stays one text
+        prompt = f'{template}.replace("{{input}}", "your text")'
+    writes = _auto_class(adapter, revision) in {"AutoModelForSeq2SeqLM", "AutoModelForCausalLM"}
+    if not writes:
+        return ["", f"prompt = {prompt}"] if adapter.prompt_template else []
+    return [
+        "",
+        f"prompt = {prompt}",
+        'inputs = tokenizer(prompt, return_tensors="pt")',
+        "answer = model.generate(**inputs, max_new_tokens=32)",
+        "print(tokenizer.decode(answer[0], skip_special_tokens=True))",
+    ]
 
 
 def _note(adapter: Adapter) -> str:
@@ -122,7 +132,7 @@ def _peft(adapter: Adapter, revision: Revision, site: str) -> Snippet:
         *_imports(adapter, revision, peft=True),
         *_loading(adapter, revision, site),
         "model = PeftModel.from_pretrained(model, adapter)",
-        *_prompt(adapter),
+        *_prompt(adapter, revision),
     ]
     return Snippet("peft", "peft", "\n".join(lines), _note(adapter))
 
@@ -132,7 +142,7 @@ def _transformers(adapter: Adapter, revision: Revision, site: str) -> Snippet:
         *_imports(adapter, revision, peft=False),
         *_loading(adapter, revision, site),
         "model.load_adapter(adapter)",
-        *_prompt(adapter),
+        *_prompt(adapter, revision),
     ]
     return Snippet("transformers", "transformers", "\n".join(lines), _note(adapter))
 
