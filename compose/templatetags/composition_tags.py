@@ -45,7 +45,15 @@ def adapter_lineage(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]
         for score in composition.scores.all()
         if score.split == "held_out" and score.metric == composition.metric
     ]
-    return {"composition": composition, "chart": chart, "tried": len(candidates), "scores": scores}
+    hidden = [c.revision.adapter.full_name for c in candidates if c.revision.adapter_id not in named]
+    verdict = str((composition.result or {}).get("verdict", "")) if scores else ""
+    return {
+        "composition": composition,
+        "chart": chart,
+        "tried": len(candidates),
+        "scores": scores,
+        "finding": naming.without_names(verdict, hidden),
+    }
 
 
 @register.inclusion_tag("compose/_family.html", takes_context=True)

@@ -65,6 +65,8 @@ def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -
         "files": [_file_row(shown, revision, file) for file in files],
         "archive_url": reverse("adapter_archive", args=[shown.namespace.name, shown.name, revision.commit]),
         "card_html": _card_html(shown, revision, files),
+        # Its scores and parents stand above it already; a version that people upload later has a card of theirs.
+        "is_card_generated": shown.is_composed and revision.parent_id is None,
         "tensors": revision.fact("tensors", [])[:TENSORS_SHOWN],
         "tensor_count": len(revision.fact("tensors", [])),
         "composes_with": search.family_size(shown, person=request.user),
