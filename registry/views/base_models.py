@@ -45,7 +45,8 @@ def base_models(request: HttpRequest) -> HttpResponse:
         "registry/base_models.html",
         {
             "section": "base_models",
-            "base_models": listed,
+            "used": [row for row in listed if row[1] or row[0].is_hosted],
+            "unused": [row for row in listed if not (row[1] or row[0].is_hosted)],
             "words": words,
             "unknown": unknown,
         },

@@ -735,6 +735,25 @@ def test_a_row_that_was_shown_before_shows_what_changed_at_once(client: Client, 
     assert "Says &lt;b&gt;colours&lt;/b&gt;" in html
 
 
+def test_a_value_that_all_have_is_told_and_offered_as_no_choice(client: Client, module: Adapter):
+    Adapter.objects.filter(pk=module.pk).update(license="mit")
+    html = text(client.get("/modules"))
+    assert "<span>Licence</span><span>mit</span>" in html
+    assert "<h2>Licence</h2>" not in html
+    make_adapter("other", license="apache-2.0")
+    html = text(client.get("/modules"))
+    assert "<h2>Licence</h2>" in html
+    assert "<span>Licence</span>" not in html
+
+
+def test_base_models_without_modules_stand_folded_below_the_others(client: Client, module: Adapter):
+    make_base_model("maker/unused")
+    html = text(client.get("/base-models"))
+    assert html.index("demo/tiny-t5") < html.index("1 more without a module yet") < html.index("maker/unused")
+    assert '<details class="fold"><summary>1 more' in html
+    assert '<details class="fold" open>' in text(client.get("/base-models?q=unused"))
+
+
 def test_facets_escape_what_people_wrote(client: Client, module: Adapter):
     Adapter.objects.filter(pk=module.pk).update(license='<i>"&x')
     html = text(client.get("/modules?license=%3Ci%3E%22%26x"))
