@@ -33,7 +33,7 @@ STAGE_MEANINGS = {
     "load": "reading the base model and the modules",
     "audition": "trying every module alone",
     "search": "looking for mixing weights",
-    "evaluate": "answering the test rows, for each method",
+    "evaluate": "scoring each method on rows it has not seen",
     "export": "writing the adapter",
 }
 
@@ -81,7 +81,7 @@ class JobPage:
     scores: list[Score]
     named_adapters: set[int]  # by what the reader may see; `naming` has the rule
     queue_place: int | None
-    log: list[LogLine]
+    log: list[LogLine]  # the newest first, so that it is seen in a short box
     shows_all: bool = False
 
     @property
@@ -355,7 +355,7 @@ def job_page(composition: Composition, person: Person, *, shows_all: bool = Fals
         named_adapters=naming.may_be_named(adapter_ids, person, is_owner=is_owner),
         queue_place=jobs.queue_place(composition),
         # The owner's alone: it names machines, and candidates that others may not see.
-        log=list(composition.log.order_by("-pk")[:LOG_LINES])[::-1] if is_owner else [],
+        log=list(composition.log.order_by("-pk")[:LOG_LINES]) if is_owner else [],
         shows_all=shows_all,
     )
 

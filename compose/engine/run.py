@@ -128,7 +128,8 @@ class _Composition:
             self.notes += [found.note] if found.note else []
             rises = attribution(prepared, method, found.weights)
             comparison.enter(method, found)
-        with self._stage("evaluate"):
+        alone = "" if request.test else "no test rows, so searching again without each example in turn"
+        with self._stage("evaluate", alone):
             scores, predictions, verdict = comparison.scores(test_rows)
         exported = None
         with self._stage("export"):

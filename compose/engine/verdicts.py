@@ -155,7 +155,7 @@ def verdict(
     counts = f"{in_words(metric, ours)}, against {short(metric, theirs)} for {label}"
     if split != "held_out":
         return (
-            f"Not scored on held-out rows: predicting each few-shot example without having seen it, {counts}. "
+            f"Not scored on held-out rows: with each example left out in turn, {counts}. "
             "Give test rows to know more."
         )
     is_more = mean(ours) > mean(theirs)

@@ -12,7 +12,7 @@ STAGES = {
     "load": "Loading",
     "audition": "Trying every module alone",
     "search": "Searching",
-    "evaluate": "Answering the test rows, for each method",
+    "evaluate": "Scoring each method on rows it has not seen",
     "export": "Writing the adapter",
 }
 

@@ -606,6 +606,25 @@ def test_the_result_opens_with_the_finding(as_owner: Client, succeeded: Composit
     assert says(page, "All parents have the licence mit.")
 
 
+def test_the_page_of_a_composed_adapter_opens_with_the_finding_without_the_names_of_hidden_modules(
+    client: Client, succeeded: Composition
+):
+    adapter = publish_row(succeeded)
+    best = succeeded.candidates.first().revision.adapter
+    succeeded.result["verdict"] = f"Better than the best single module ({best.full_name})."
+    succeeded.save(update_fields=["result"])
+    assert says(client.get(adapter.get_absolute_url()), f"single module ({best.full_name})")
+    Adapter.objects.filter(pk=best.pk).update(visibility="private")
+    assert says(client.get(adapter.get_absolute_url()), "single module (a module that is not public)")
+
+
+def test_an_estimate_leads_to_the_same_request_with_test_rows(as_owner: Client, succeeded: Composition):
+    again = f"/compose?again={succeeded.pk}#test-text"
+    assert not says(as_owner.get(succeeded.get_absolute_url()), again)
+    succeeded.scores.update(split="leave_one_out")
+    assert says(as_owner.get(succeeded.get_absolute_url()), again)
+
+
 def test_the_result_says_how_the_adapter_was_written_and_what_the_form_of_the_answer_gave(
     as_owner: Client, queued: Composition
 ):
@@ -812,6 +831,19 @@ def test_home_shows_modules_gains_and_tasks(client: Client, succeeded: Compositi
     assert says(page, "part-2")
     assert says(page, "+0.40")
     assert says(page, "Colour, twice")
+
+
+def test_examples_pasted_at_home_stand_on_the_form_for_a_stranger_and_nothing_runs(
+    client: Client, base_model: BaseModel
+):
+    home = text_of(client.get("/"))
+    fields = dict(re.findall(r'<input type="hidden" name="(action)" value="(\w+)">', home))
+    assert 'name="examples_text"' in home
+    page = client.post("/compose", {**fields, "examples_text": "a red cup\t[red]\ntwo blue keys\t[blue]"})
+    assert page.status_code == 200
+    assert ">two blue keys</textarea>" in text_of(page)
+    assert ">[blue]</textarea>" in text_of(page)
+    assert not Composition.objects.exists()
 
 
 def test_home_keeps_private_things_to_itself(client: Client, succeeded: Composition):
