@@ -109,15 +109,17 @@ def _prompt(adapter: Adapter, revision: Revision) -> list[str]:
     if adapter.prompt_template:
         template = json.dumps(adapter.prompt_template, ensure_ascii=False)  # quoted, it stays one text
         prompt = f'{template}.replace("{{input}}", "your text")'
-    writes = _auto_class(adapter, revision) in {"AutoModelForSeq2SeqLM", "AutoModelForCausalLM"}
-    if not writes:
+    auto = _auto_class(adapter, revision)
+    if auto not in {"AutoModelForSeq2SeqLM", "AutoModelForCausalLM"}:
         return ["", f"prompt = {prompt}"] if adapter.prompt_template else []
+    # A causal model repeats its prompt before it goes on.
+    new = "answer[0]" if auto == "AutoModelForSeq2SeqLM" else 'answer[0][inputs["input_ids"].shape[1]:]'
     return [
         "",
         f"prompt = {prompt}",
         'inputs = tokenizer(prompt, return_tensors="pt")',
         "answer = model.generate(**inputs, max_new_tokens=32)",
-        "print(tokenizer.decode(answer[0], skip_special_tokens=True))",
+        f"print(tokenizer.decode({new}, skip_special_tokens=True))",
     ]
 
 
