@@ -167,13 +167,6 @@ class JobPage:
         return bool((self.composition.result or {}).get("stopped_early"))
 
     @property
-    def use_with_peft(self) -> str:
-        """Python that loads the published adapter; HF_ENDPOINT points the Hub's clients here."""
-        adapter = self.composition.adapter
-        name = adapter.full_name if adapter else "namespace/name"
-        return f'from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(\n    base, "{name}"\n)'
-
-    @property
     def licence(self) -> DerivedLicence | None:
         """What the parents' licences allow; None when nothing was kept."""
         kept = [candidate.revision.adapter for candidate in self.candidates if candidate.mixing_weight]

@@ -36,6 +36,7 @@ from compose.models import Audition, Composition
 from compose.token_counts import count_tokens
 from registry.idempotency import once
 from registry.models import Adapter, BaseModel, Task, User
+from registry.snippets import snippets_for
 from web.errors import DomainError
 from web.pagination import paginate
 
@@ -410,15 +411,24 @@ def _detail(request: HttpRequest, found: Composition, form: PublishForm | None =
     can_publish = page.is_owner and found.status == Composition.Status.SUCCEEDED and found.adapter is None
     if can_publish and form is None:
         form = PublishForm(person=request.user, initial={"name": _suggested_name(found)})
+    origin = f"{request.scheme}://{request.get_host()}"
     return {
         "composition": found,
         "page": page,
         "publish_form": form if can_publish else None,
         "section": "compose",
-        "origin": f"{request.scheme}://{request.get_host()}",
+        "origin": origin,
+        "use": _use(found.adapter, origin),
         # What a link opened stays open behind the links of its page.
         "key_query": f"?key={found.share_key}" if request.GET.get("key") else "",
     }
+
+
+def _use(adapter: Adapter | None, origin: str) -> str:
+    """Python that fetches the published adapter from here and runs; "" where there is none."""
+    if adapter is None or adapter.head is None or adapter.deleted_at is not None:
+        return ""
+    return snippets_for(adapter, adapter.head, site=origin)[0].text
 
 
 def _suggested_name(found: Composition) -> str:

@@ -618,6 +618,14 @@ def test_the_page_of_a_composed_adapter_opens_with_the_finding_without_the_names
     assert says(client.get(adapter.get_absolute_url()), "single module (a module that is not public)")
 
 
+def test_a_published_result_has_python_that_runs_as_it_stands(as_owner: Client, succeeded: Composition):
+    assert not says(as_owner.get(succeeded.get_absolute_url()), "endpoint=here")
+    publish_row(succeeded)
+    page = as_owner.get(succeeded.get_absolute_url())
+    assert says(page, "snapshot_download(")
+    assert says(page, "endpoint=here")
+
+
 def test_an_estimate_leads_to_the_same_request_with_test_rows(as_owner: Client, succeeded: Composition):
     again = f"/compose?again={succeeded.pk}#test-text"
     assert not says(as_owner.get(succeeded.get_absolute_url()), again)
