@@ -130,6 +130,19 @@ class TaskInQuarantine(DomainError):
         )
 
 
+class GoneMeanwhile(Conflict):
+    """What a composition is to be made of went while it was asked for."""
+
+    code = "gone_meanwhile"
+
+    def __init__(self, names: list[str], *, field: str, advice: str) -> None:
+        verb = "was" if len(names) == 1 else "were"
+        super().__init__(
+            f"{first_of(names, most=5)} {verb} deleted or hidden at the moment you asked, so nothing was queued. {advice}",
+            fields={field: ["Gone since you chose."]},
+        )
+
+
 class ParentInQuarantine(DomainError):
     """What the people who run this site have hidden does not go on under another name."""
 

@@ -123,4 +123,4 @@ def _remove_files(namespace: Namespace) -> None:
 def _remove_tasks(namespace: Namespace) -> None:
     """Remove a closed namespace's tasks that nobody uses; the others stay, so that scores keep their meaning."""
     tasks = Task.objects.filter(owner=namespace, quarantined_at=None)
-    making_tasks.unused(tasks, by=Adapter.objects.alive()).delete()
+    making_tasks.delete_unused(tasks, by=Adapter.objects.alive())

@@ -23,7 +23,7 @@ from registry import audit, quotas, task_sets
 from registry.details import BadDetail, check_text
 from registry.models import Adapter, AdapterScore, BaseModel, Namespace, Task, TaskRevision, User
 from registry.rights import may_moderate, require_change_task, require_write
-from web.errors import Conflict
+from web.errors import Conflict, NotFound
 from web.templatetags.formatting import plural
 
 logger = logging.getLogger(__name__)
@@ -226,11 +226,13 @@ def require_takes_rows(task: Task, actor: User) -> None:
 
 
 def delete_task(task: Task, *, actor: User) -> None:
-    """Delete a task that nobody has used. Raises Forbidden, TaskInUse."""
+    """Delete a task that nobody has used. Raises Forbidden, TaskInUse, NotFound where somebody was quicker."""
     require_change_task(actor, task)
     with transaction.atomic():
-        Task.objects.select_for_update().get(pk=task.pk)
-        if not unused(Task.objects.filter(pk=task.pk), by=Adapter.objects.all()).exists():
+        same = Task.objects.filter(pk=task.pk)
+        if not same.select_for_update():
+            raise NotFound(f"The task {task.slug} is deleted already.")
+        if not unused(same, by=Adapter.objects.all()).exists():
             raise TaskInUse(
                 f"{task.title} is in use: somebody composed for it, or a module names it. It stays, so that their "
                 "scores keep their meaning. If it should not be here, report it."
@@ -255,6 +257,14 @@ def _save(task: Task, rows: Division) -> TaskRevision | None:
     return task_sets.save_rows(
         task, few_shot=reading.as_json(rows.shown), test=reading.as_json(rows.hidden), seed=rows.seed
     )
+
+
+def delete_unused(tasks: QuerySet[Task], *, by: QuerySet[Adapter]) -> None:
+    """Delete of these tasks those that are `unused`; inside a transaction."""
+    list(
+        tasks.select_for_update().order_by("pk").values_list("pk")
+    )  # who composes for one comes first or finds it gone
+    unused(tasks, by=by).delete()
 
 
 def unused(tasks: QuerySet[Task], *, by: QuerySet[Adapter]) -> QuerySet[Task]:

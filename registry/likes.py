@@ -10,7 +10,7 @@ from registry.models import Adapter, Like, User
 def like(adapter: Adapter, *, actor: User) -> None:
     """`actor` likes the adapter; a second time changes nothing."""
     with transaction.atomic():
-        Adapter.objects.select_for_update().get(pk=adapter.pk)
+        Adapter.objects.select_for_update(no_key=True).get(pk=adapter.pk)
         Like.objects.get_or_create(adapter=adapter, user=actor)
         _count(adapter)
 
@@ -18,7 +18,7 @@ def like(adapter: Adapter, *, actor: User) -> None:
 def unlike(adapter: Adapter, *, actor: User) -> None:
     """`actor` no longer likes the adapter; fine also if they never did."""
     with transaction.atomic():
-        Adapter.objects.select_for_update().get(pk=adapter.pk)
+        Adapter.objects.select_for_update(no_key=True).get(pk=adapter.pk)
         Like.objects.filter(adapter=adapter, user=actor).delete()
         _count(adapter)
 
@@ -27,7 +27,7 @@ def unlike_all(person: User) -> None:
     """`person` no longer likes anything."""
     with transaction.atomic():
         liked = Adapter.objects.filter(pk__in=Like.objects.filter(user=person).values("adapter"))
-        for adapter in liked.select_for_update().order_by("pk").only("pk"):
+        for adapter in liked.select_for_update(no_key=True).order_by("pk").only("pk"):
             Like.objects.filter(adapter=adapter, user=person).delete()
             _count(adapter)
 

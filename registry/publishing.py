@@ -44,7 +44,7 @@ from registry.names import check_adapter_name
 from registry.preparing import Prepared
 from registry.rights import Quarantined, require_change, require_write
 from registry.search import upkeep
-from web.database import after_commit
+from web.database import after_commit, keep_from_deletion
 from web.errors import Conflict, Forbidden
 
 logger = logging.getLogger(__name__)
@@ -191,9 +191,17 @@ def update_adapter(adapter: Adapter, *, actor: User, **changes: Any) -> Adapter:
 
 
 def _task_called(text: str, adapter: Adapter) -> Task | None:
-    return task_sets.task_called(
+    found = task_sets.task_called(
         text, owner=adapter.namespace, current=adapter.task, base_model=adapter.base_model
     )
+    if found is not None:
+        same = Task.objects.filter(pk=found.pk)
+        keep_from_deletion(same)
+        if not same.exists():
+            raise Conflict(
+                f"The task {found.title} was deleted at this moment, so nothing was kept. Try again."
+            )
+    return found
 
 
 def _change_visibility(adapter: Adapter, visibility: str) -> None:
@@ -217,7 +225,10 @@ def withdraw(adapter: Adapter, *, actor: User) -> None:
     Raises Forbidden, also in quarantine: what is to be looked into does not vanish.
     """
     require_change(actor, adapter)
-    Adapter.objects.filter(pk=adapter.pk, deleted_at=None).update(deleted_at=timezone.now())
+    with transaction.atomic():
+        same = Adapter.objects.alive().filter(pk=adapter.pk)
+        list(same.select_for_update().values_list("pk"))  # who composes of it comes first or finds it gone
+        same.update(deleted_at=timezone.now())
     logger.info("withdrew %s by %s", adapter, actor)
 
 

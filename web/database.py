@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db.models import QuerySet
 
 from web.disk import StorageFull
 from web.errors import DomainError
@@ -35,6 +36,20 @@ def refusal_of(error: BaseException | None) -> DomainError | None:
     logger.error("The database does not answer: %s", error)
     is_full = SQLITE_IS_FULL in str(error) or getattr(error.__cause__, "sqlstate", "") == POSTGRES_IS_FULL
     return StorageFull() if is_full else DatabaseAway()
+
+
+def keep_from_deletion(rows: QuerySet[Any]) -> None:
+    """Nobody deletes these rows before this transaction ends, and they may still be changed. Read them afterwards: one that
+    somebody deletes at this moment is waited for, and gone then.
+
+    Whoever deletes takes the row by `select_for_update()` first, and looks for what uses it after that. SQLite needs
+    nothing: it has one writer at a time.
+    """
+    connection = connections[rows.db]
+    if connection.vendor == "postgresql":
+        query, parameters = rows.order_by("pk").values("pk").query.sql_with_params()
+        with connection.cursor() as cursor:
+            cursor.execute(f"{query} FOR KEY SHARE", parameters)
 
 
 def after_commit(act: Callable[..., object], *arguments: Any) -> None:

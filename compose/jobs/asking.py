@@ -19,13 +19,13 @@ from compose import examples as reading
 from compose.engine.metrics import EXACT_MATCH, METRICS, label_of, unknown
 from compose.engine.types import FLOAT_TYPES, LARGEST_EXPORT_RANK, Example, ExportForm
 from compose.engine.wording import first_of
-from compose.errors import BadSetting, FewShotProblem, TaskInQuarantine
+from compose.errors import BadSetting, FewShotProblem, GoneMeanwhile, TaskInQuarantine
 from compose.jobs import log, queue, telling
 from compose.models import Candidate, Composition
 from compose.token_counts import count_tokens
-from registry.models import BaseModel, Revision, Task, TaskRevision, User
-from registry.rights import require_whole_account, require_writing_token
-from web.database import after_commit
+from registry.models import Adapter, BaseModel, Revision, Task, TaskRevision, User
+from registry.rights import composable_for, require_whole_account, require_writing_token
+from web.database import after_commit, keep_from_deletion
 from web.errors import DomainError
 from web.templatetags.formatting import plural
 
@@ -119,6 +119,7 @@ def request_composition(request: CompositionRequest) -> Composition:
     plan = _plan(request)
     with transaction.atomic():
         queue.require_room(request.owner)
+        _keep(request, plan)
         if request.task is not None and plan.has_hidden_test:
             daily_limit.require_left(request.owner, request.task)
         composition = Composition.objects.create(
@@ -159,6 +160,24 @@ def request_composition(request: CompositionRequest) -> Composition:
         # After commit, or a fast worker would look for a row that is not there yet.
         after_commit(queue.ring, composition.pk)
     return composition
+
+
+def _keep(request: CompositionRequest, plan: Plan) -> None:
+    """What the plan names stays until the composition is saved, which refers to it. Raises GoneMeanwhile."""
+    task = request.task
+    if task is not None:
+        kept = Task.objects.filter(pk=task.pk, quarantined_at=None)
+        keep_from_deletion(kept)
+        if not kept.exists():
+            raise GoneMeanwhile(
+                [task.title], field="task", advice="Compose on your examples without naming it."
+            )
+    offered = {revision.adapter_id: revision.adapter for revision, _ in plan.candidates}
+    keep_from_deletion(Adapter.objects.filter(pk__in=offered))
+    there = set(composable_for(request.owner).filter(pk__in=offered).values_list("pk", flat=True))
+    gone = [adapter.full_name for pk, adapter in offered.items() if pk not in there]
+    if gone:
+        raise GoneMeanwhile(gone, field="candidates", advice="Ask again with what is left.")
 
 
 def dry_run(request: CompositionRequest) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from compose.errors import TooManyWaiting
 from compose.jobs import lease, log, workers
 from compose.models import Composition
 from registry.models import User
+from web.errors import NotFound
 
 logger = logging.getLogger(__name__)
 TURN_S = 900.0
@@ -65,9 +66,13 @@ def room(owner: User) -> Room:
 
 
 def require_room(owner: User) -> None:
-    """Raises TooManyWaiting. Inside a transaction, so that two requests at once do not both take the last place."""
+    """Raises TooManyWaiting, and NotFound for an account that was deleted meanwhile.
+
+    Inside a transaction, so that two requests at once do not both take the last place.
+    """
     with transaction.atomic():
-        list(User.objects.select_for_update().filter(pk=owner.pk).values_list("pk"))
+        if not User.objects.select_for_update().filter(pk=owner.pk).values_list("pk"):
+            raise NotFound("This account is deleted.")
         left = room(owner)
     if not left.places_left:
         raise TooManyWaiting(left.waiting)

@@ -1,0 +1,175 @@
+"""What a composition is asked for goes at that very moment: a refusal in words or a deletion that waits, never half of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from compose import leaving, making_tasks
+from compose.errors import GoneMeanwhile
+from compose.jobs import asking
+from compose.making_tasks import TaskInUse
+from compose.models import Composition
+from registry import publishing
+from registry.models import Adapter, Task, User
+from tests.compose.factories import make_composition, make_modules
+from tests.conftest import wait_for
+from tests.factories import make_base_model, make_task, make_user, namespace_of
+from web.errors import Conflict, DomainError, NotFound
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def bob() -> User:
+    return make_user("bob")
+
+
+@pytest.fixture
+def modules(bob: User) -> list[Adapter]:
+    return make_modules(make_base_model(), owner=bob)
+
+
+@pytest.fixture
+def task(bob: User, modules: list[Adapter]) -> Task:
+    made: dict[str, Any] = {"is_held_out": True, "created_by": bob, "owner": namespace_of(bob)}
+    return make_task("passing", rows=5, test_rows=20, base_model=modules[0].base_model, **made)
+
+
+def after(owner: Any, name: str, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """`act` happens right after the function `name` of `owner`, once."""
+    original = getattr(owner, name)
+
+    def then(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(owner, name, original)
+        answer = original(*arguments, **options)
+        act()
+        return answer
+
+    monkeypatch.setattr(owner, name, then)
+
+
+def test_a_task_that_is_deleted_before_the_composition_is_saved_is_told(bob, task, monkeypatch):
+    after(asking, "_plan", lambda: making_tasks.delete_task(task, actor=bob), monkeypatch)
+    with pytest.raises(
+        GoneMeanwhile, match=r"Passing was deleted or hidden at the moment you asked"
+    ) as refusal:
+        make_composition(task=task, examples=())
+    assert (refusal.value.status, list(refusal.value.fields)) == (409, ["task"])
+    assert not Composition.objects.exists()
+
+
+@pytest.mark.parametrize("how", ["deleted", "private"])
+def test_a_module_that_goes_before_the_composition_is_saved_is_told(how, bob, modules, monkeypatch):
+    if how == "deleted":
+        after(asking, "_plan", lambda: publishing.withdraw(modules[1], actor=bob), monkeypatch)
+    else:
+        hidden = Adapter.objects.filter(pk=modules[1].pk)
+        after(asking, "_plan", lambda: hidden.update(visibility="private"), monkeypatch)
+    with pytest.raises(GoneMeanwhile, match=r"bob/part-1 .*Ask again") as refusal:
+        make_composition()
+    assert list(refusal.value.fields) == ["candidates"]
+    assert not Composition.objects.exists()
+
+
+def test_an_account_that_is_deleted_while_it_asks_is_told(modules, monkeypatch):
+    ada = make_user("ada")
+    after(asking, "_plan", lambda: leaving.delete_account(ada, actor=ada), monkeypatch)
+    with pytest.raises(NotFound, match="account is deleted"):
+        make_composition(owner=ada)
+    assert not Composition.objects.exists()
+
+
+def test_of_two_who_delete_a_task_at_once_the_second_is_told(bob, task):
+    making_tasks.delete_task(Task.objects.get(), actor=bob)
+    with pytest.raises(NotFound, match="deleted already"):
+        making_tasks.delete_task(task, actor=bob)
+
+
+def test_a_task_that_is_deleted_while_a_module_names_it_is_told(bob, modules, task, monkeypatch):
+    monkeypatch.setattr(publishing, "keep_from_deletion", lambda rows: rows.delete())
+    with pytest.raises(Conflict, match="Passing was deleted at this moment"):
+        publishing.update_adapter(modules[0], actor=bob, task="passing")
+    assert not Adapter.objects.exclude(task=None).exists()
+
+
+# --- Two connections: one acts while the other has not committed ----------------------------------------------------
+
+
+class Beside:
+    """Does something on a connection of its own, in the middle of what the test does on its one."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1)
+        self._doing: Future[Any] | None = None
+
+    def start(self, act: Callable[[], object]) -> None:
+        """Returns when `act` has ended, or waits for a lock of the test's connection."""
+
+        def on_its_own() -> Any:
+            try:
+                return act()
+            finally:
+                connection.close()
+
+        self._doing = self._pool.submit(on_its_own)
+        wait_for(
+            lambda: self._doing is None or self._doing.done() or self._waits(),
+            seconds=20,
+            what="Its end or its wait",
+        )
+
+    def error(self) -> DomainError | None:
+        """What refused it, None if nothing did; any other error is raised."""
+        assert self._doing is not None
+        try:
+            self._doing.result(timeout=20)
+        except DomainError as error:
+            return error
+        return None
+
+    def _waits(self) -> bool:
+        query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+        with connection.cursor() as cursor:
+            cursor.execute(query)
+            return bool(cursor.fetchone()[0])
+
+
+@pytest.fixture
+def beside() -> Beside:
+    return Beside()
+
+
+@pytest.mark.postgres_only
+def test_the_deletion_of_a_task_waits_for_a_composition_that_is_being_saved(bob, task, beside, monkeypatch):
+    delete = lambda: making_tasks.delete_task(task, actor=bob)  # noqa: E731
+    after(asking.log, "write", lambda: beside.start(delete), monkeypatch)
+    composition = make_composition(task=task, examples=())
+    assert isinstance(beside.error(), TaskInUse)
+    composition.refresh_from_db()
+    assert composition.task == task
+
+
+@pytest.mark.postgres_only
+def test_a_composition_waits_for_the_deletion_of_its_task_and_is_refused(bob, task, beside, monkeypatch):
+    ask = lambda: make_composition(task=task, examples=())  # noqa: E731
+    after(making_tasks, "_record", lambda: beside.start(ask), monkeypatch)
+    making_tasks.delete_task(task, actor=bob)
+    assert isinstance(beside.error(), GoneMeanwhile)
+    assert not Composition.objects.exists()
+    assert not Task.objects.exists()
+
+
+@pytest.mark.postgres_only
+def test_the_deletion_of_an_account_waits_for_a_composition_for_its_task(bob, task, beside, monkeypatch):
+    delete = lambda: leaving.delete_account(bob, actor=bob)  # noqa: E731
+    after(asking.log, "write", lambda: beside.start(delete), monkeypatch)
+    composition = make_composition(task=task, examples=())
+    assert beside.error() is None
+    composition.refresh_from_db()
+    assert composition.task == task
+    assert not User.objects.filter(username="bob").exists()
