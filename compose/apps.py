@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.apps import AppConfig
+from django.db.models import Q
 
 if TYPE_CHECKING:
     from registry.models import Adapter, Namespace
@@ -12,12 +13,20 @@ class ComposeConfig(AppConfig):
     name = "compose"
 
     def ready(self) -> None:
-        from registry import publishing
+        from registry import publishing, tombstones
 
         publishing.BEFORE_SHOWN.append(_require_nameable_parents)
+        tombstones.STILL_NEEDED.append(_what_compositions_are_made_of)
 
 
 def _require_nameable_parents(adapter: Adapter, namespace: Namespace, visibility: str) -> None:
     from compose.publishing import require_nameable_parents  # not at the top: models are not loaded yet
 
     require_nameable_parents(adapter, namespace, visibility)
+
+
+def _what_compositions_are_made_of() -> Q:
+    from compose.models import Candidate
+    from compose.worker import MODULE_FILES
+
+    return Q(revision__in=Candidate.objects.values("revision"), path__in=MODULE_FILES)

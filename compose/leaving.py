@@ -13,9 +13,8 @@ from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 
 from compose import jobs, making_tasks
 from compose.models import Candidate, Composition
-from compose.worker import MODULE_FILES
-from registry import leaving, quotas
-from registry.models import Adapter, Namespace, Revision, RevisionFile, Task, User
+from registry import leaving, quotas, tombstones
+from registry.models import Adapter, Namespace, Task, User
 from web.errors import DomainError
 from web.templatetags.formatting import plural
 
@@ -80,8 +79,7 @@ def delete_account(person: User, *, actor: User | None) -> None:
     kept = _let_go_of(mine.filter(_is_built_on(person, own)))
     removed = mine.count()
     mine.delete()
-    adapters = leaving.close_namespace(own)
-    _remove_files(own)
+    adapters = tombstones.close_namespace(own)
     _remove_tasks(own)
     detail = (
         f"{plural(adapters, 'adapter,adapters')} and {plural(removed, 'composition,compositions')} deleted; "
@@ -111,13 +109,6 @@ def _let_go_of(compositions: QuerySet[Composition]) -> int:
         owner=None, share_key=None, wants_email=False, notice_origin="", pinned=[], excluded=[]
     )
     return len(ids)
-
-
-def _remove_files(namespace: Namespace) -> None:
-    """Let go of a closed namespace's files; the sweep takes their bytes. What a composition was made of stays."""
-    revisions = Revision.objects.filter(adapter__namespace=namespace)
-    is_needed = Q(revision__in=Candidate.objects.values("revision"), path__in=MODULE_FILES)
-    RevisionFile.objects.filter(revision__in=revisions).exclude(is_needed).delete()
 
 
 def _remove_tasks(namespace: Namespace) -> None:

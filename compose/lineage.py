@@ -289,8 +289,8 @@ def _node(adapter: Adapter) -> Node:
     return Node(
         key=f"adapter-{adapter.pk}",
         name=adapter.name,
-        owner=adapter.namespace.name,
-        title=adapter.full_name,
+        owner=f"{adapter.namespace.name}, deleted" if adapter.deleted_at else adapter.namespace.name,
+        title=f"{adapter.full_name}, deleted" if adapter.deleted_at else adapter.full_name,
         url="" if adapter.deleted_at else adapter.get_absolute_url(),
         kind="composed" if adapter.is_composed else "module",
     )

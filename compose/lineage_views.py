@@ -22,7 +22,12 @@ def lineage_page(request: HttpRequest, namespace: str, name: str) -> HttpRespons
     uses = lineage.made_of(adapter) if adapter.is_composed else []
     named = naming.may_be_named([use.revision.adapter_id for use in uses], request.user)
     parents = [
-        (naming.name_of(use.revision.adapter, named), naming.link_to(use.revision.adapter, named), use)
+        (
+            naming.name_of(parent := use.revision.adapter, named),
+            naming.link_to(parent, named),
+            parent.pk in named and parent.deleted_at is not None,
+            use,
+        )
         for use in uses
     ]
     page = paginate(

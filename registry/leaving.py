@@ -12,19 +12,16 @@ from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount
 from allauth.usersessions.models import UserSession
 from django.db.models import Exists, F, Func, IntegerField, OuterRef, QuerySet, Subquery
-from django.utils import timezone
 
 from registry import audit, likes
 from registry.models import (
     Adapter,
-    AdapterText,
     Follow,
     ImportJob,
     Like,
     Membership,
     Namespace,
     PushJob,
-    Revision,
     SavedSearch,
     Token,
     User,
@@ -134,23 +131,6 @@ def hold(person: User) -> None:
 def hold_wholly(person: User) -> None:
     """From now on nobody adds a row that points to this account. Only once the caller holds what others write to."""
     list(User.objects.select_for_update().filter(pk=person.pk).values_list("pk"))
-
-
-def close_namespace(namespace: Namespace) -> int:
-    """Delete a namespace with its adapters, how many there were. Tombstones stay, so lineage holds and no name is
-    handed out again; of them their name and what they are, and nothing that somebody wrote.
-    """
-    now = timezone.now()
-    adapters = Adapter.objects.filter(namespace=namespace)
-    closed = adapters.alive().update(deleted_at=now)
-    adapters.update(
-        description="", tags=[], dataset="", dataset_revision="", training="", leakage="", prompt_template="",
-        base_model_label="",
-    )  # fmt: skip
-    AdapterText.objects.filter(adapter__namespace=namespace).update(card="")
-    Revision.objects.filter(adapter__namespace=namespace).update(message="", description="")
-    Namespace.objects.filter(pk=namespace.pk).update(full_name="", deleted_at=now)
-    return closed
 
 
 def erase(person: User, *, actor: User | None, detail: str) -> None:

@@ -13,7 +13,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Count, QuerySet
 from django.utils import timezone
 
-from registry import audit
+from registry import audit, tombstones
 from registry.accounts import NameTaken
 from registry.details import BadDetail, check_text
 from registry.models import Adapter, Invitation, Membership, Namespace, Task, Token, User
@@ -117,8 +117,8 @@ def rename(organisation: Namespace, *, actor: User, full_name: str) -> Namespace
 
 
 def delete_organisation(organisation: Namespace, *, actor: User) -> None:
-    """Delete it with all its adapters. Tombstones stay, so lineage holds and no name is handed out again; its tasks
-    stay too, for the scores of others on them.
+    """Delete it with all its adapters, their texts and files. Tombstones stay (`registry.tombstones`); its tasks stay
+    too, for the scores of others on them.
 
     Raises Forbidden, Conflict while an adapter or a task of it is in quarantine.
     """
@@ -131,14 +131,13 @@ def delete_organisation(organisation: Namespace, *, actor: User) -> None:
         if Task.objects.filter(owner=organisation).exclude(quarantined_at=None).exists():
             raise Conflict("A task of it is in quarantine, and what is to be looked into does not vanish.")
         now = timezone.now()
-        adapters = Adapter.objects.alive().filter(namespace=organisation).update(deleted_at=now)
+        adapters = tombstones.close_namespace(organisation)
         members = list(
             Membership.objects.filter(namespace=organisation).values_list("user__username", flat=True)
         )
         Membership.objects.filter(namespace=organisation).delete()
         Invitation.objects.filter(namespace=organisation).delete()
         Token.objects.filter(namespace=organisation, revoked_at=None).update(revoked_at=now)
-        Namespace.objects.filter(pk=organisation.pk).update(deleted_at=now)
         detail = f"{adapters} adapters; members were {', '.join(sorted(members))}"
         audit.record(actor=actor, action="delete", subject=organisation, detail=detail)
     logger.info("deleted organisation %s by %s", organisation, actor)

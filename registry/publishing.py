@@ -24,6 +24,7 @@ from registry import (
     safetensors_header,
     storage,
     task_sets,
+    tombstones,
     weights_check,
 )
 from registry.details import BadDetail
@@ -220,15 +221,13 @@ def require_showable(adapter: Adapter, namespace: Namespace, visibility: str) ->
 
 
 def withdraw(adapter: Adapter, *, actor: User) -> None:
-    """Delete an adapter for everybody. A tombstone stays: lineage keeps its links, the name is not handed out again.
+    """Delete an adapter for everybody, with its texts and files. A tombstone stays (`registry.tombstones`).
 
     Raises Forbidden, also in quarantine: what is to be looked into does not vanish.
     """
     require_change(actor, adapter)
     with transaction.atomic():
-        same = Adapter.objects.alive().filter(pk=adapter.pk)
-        list(same.select_for_update().values_list("pk"))  # who composes of it comes first or finds it gone
-        same.update(deleted_at=timezone.now())
+        tombstones.bury(Adapter.objects.filter(pk=adapter.pk))
     logger.info("withdrew %s by %s", adapter, actor)
 
 

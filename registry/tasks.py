@@ -8,7 +8,16 @@ from celery import shared_task
 from celery.app.task import Task
 from celery.signals import worker_shutting_down
 
-from registry import hub_jobs, hub_work, idempotency, long_work, sweeping, webhooks, weight_statistics
+from registry import (
+    hub_jobs,
+    hub_work,
+    idempotency,
+    long_work,
+    sweeping,
+    tombstones,
+    webhooks,
+    weight_statistics,
+)
 from registry.search import upkeep
 
 
@@ -16,6 +25,7 @@ from registry.search import upkeep
 def sweep_storage() -> None:
     """Once an hour: what is old and wanted by nobody (files, blobs, answers, deliveries, jobs), unread cards, the
     search's word lists."""
+    tombstones.sweep()
     sweeping.sweep_storage()
     idempotency.sweep_answers()
     upkeep.read_cards()

@@ -74,7 +74,9 @@ def read_cards(limit: int = CARDS_AT_ONCE) -> int:
 
     unread = (
         AdapterText.objects.filter(
-            Q(card_of=None) | ~Q(card_of=F("adapter__head_id")), adapter__head__isnull=False
+            Q(card_of=None) | ~Q(card_of=F("adapter__head_id")),
+            adapter__head__isnull=False,
+            adapter__deleted_at=None,
         )
         .order_by("pk")
         .values_list("pk", "adapter__head_id")[:limit]
@@ -96,7 +98,7 @@ def read_card(adapter_id: int, revision_id: int) -> None:
             text = cards.split_card(text)[1]
         except (OSError, storage.BytesMissing, cards.CardRefused) as error:
             logger.warning("The card of revision %s cannot be read: %s", revision_id, error)
-    still_newest = Adapter.objects.filter(pk=adapter_id, head_id=revision_id).values("pk")
+    still_newest = Adapter.objects.alive().filter(pk=adapter_id, head_id=revision_id).values("pk")
     AdapterText.objects.filter(pk__in=still_newest).update(
         card=text.replace("\x00", "")[:CARD_WORDS], card_of=revision_id
     )

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from compose import leaving, making_tasks
+from compose import jobs, leaving, making_tasks
 from compose.errors import GoneMeanwhile
 from compose.jobs import asking
 from compose.making_tasks import TaskInUse
 from compose.models import Composition
-from registry import publishing
+from registry import publishing, tombstones
 from registry.models import Adapter, Task, User
 from tests.compose.factories import make_composition, make_modules
 from tests.conftest import wait_for
@@ -54,7 +54,7 @@ def after(owner: Any, name: str, act: Callable[[], object], monkeypatch: pytest.
 
 
 def test_a_task_that_is_deleted_before_the_composition_is_saved_is_told(bob, task, monkeypatch):
-    after(asking, "_plan", lambda: making_tasks.delete_task(task, actor=bob), monkeypatch)
+    after(asking, "_plan", lambda: making_tasks.delete_task(Task.objects.get(), actor=bob), monkeypatch)
     with pytest.raises(
         GoneMeanwhile, match=r"Passing was deleted or hidden at the moment you asked"
     ) as refusal:
@@ -173,3 +173,20 @@ def test_the_deletion_of_an_account_waits_for_a_composition_for_its_task(bob, ta
     composition.refresh_from_db()
     assert composition.task == task
     assert not User.objects.filter(username="bob").exists()
+
+
+@pytest.mark.postgres_only
+def test_a_composition_waits_for_the_deletion_of_a_module_and_is_refused(bob, modules, beside, monkeypatch):
+    ask = lambda: make_composition(candidates=[module.head for module in modules])  # noqa: E731
+    after(tombstones, "_clear", lambda: beside.start(ask), monkeypatch)
+    publishing.withdraw(modules[1], actor=bob)
+    assert isinstance(beside.error(), GoneMeanwhile)
+    assert not Composition.objects.exists()
+
+
+def test_what_was_just_asked_for_finds_its_modules_files_whatever_is_deleted(bob, modules):
+    composition = make_composition()
+    publishing.withdraw(modules[1], actor=bob)
+    for candidate in composition.candidates.all():
+        assert candidate.revision.files.count() == 2
+    assert jobs.claim(composition.pk, "worker") is not None
