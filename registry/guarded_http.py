@@ -15,10 +15,12 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from registry.patience import Backend, Clock, Patience
 from web.errors import DomainError
 
 MAX_REDIRECTS = 5
-TIMEOUT = httpx2.Timeout(30, connect=10)
+TIMEOUT = httpx2.Timeout(30, connect=10)  # of each read; of all of them together:
+PATIENCE = Patience()
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Ways to write an IPv4 address as an IPv6 one: they lead to wherever the network makes them lead.
 _TRANSLATED = [
@@ -81,12 +83,24 @@ def is_public(address: str) -> bool:
 
 
 class GuardedTransport(httpx2.BaseTransport):
-    """Connects to `trusted` origins as they are, to all others only by https and only at a public address."""
+    """Connects to `trusted` origins as they are, to all others only by https and only at a public address.
 
-    def __init__(self, trusted: Collection[tuple[str, str, int]], *, proxy: str = "") -> None:
+    One request at a time, and none takes longer than `patience` lets it: then it is an httpx2.TimeoutException.
+    """
+
+    def __init__(
+        self,
+        trusted: Collection[tuple[str, str, int]],
+        *,
+        proxy: str = "",
+        patience: Patience | None = None,
+    ) -> None:
         self.trusted = frozenset(trusted)
         self.has_proxy = bool(proxy)
         self.inner = httpx2.HTTPTransport(retries=1, proxy=proxy or None)
+        self.clock = Clock(patience or PATIENCE)
+        # httpcore takes another backend in its constructor, which httpx has no argument for.
+        self.inner._pool._network_backend = Backend(self.clock)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         origin = origin_of(request.url)
@@ -97,7 +111,10 @@ class GuardedTransport(httpx2.BaseTransport):
             if not self.has_proxy:  # else it is the proxy that finds the address, and that may refuse it
                 request.extensions = {**request.extensions, "sni_hostname": host}
                 request.url = request.url.copy_with(host=public_address(host, port))
-        return self.inner.handle_request(request)
+        self.clock.start()
+        answer = self.inner.handle_request(request)
+        self.clock.head_is_here()
+        return answer
 
     def close(self) -> None:
         self.inner.close()

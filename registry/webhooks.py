@@ -28,6 +28,7 @@ from registry import long_work, sealing
 from registry.following import versions_of
 from registry.guarded_http import GuardedTransport, NotPublic, is_inward, origin_of
 from registry.models import Adapter, Delivery, Follow, Membership, User, Webhook
+from registry.patience import Patience
 from web.errors import Conflict, DomainError, NotFound
 
 logger = logging.getLogger(__name__)
@@ -269,7 +270,7 @@ def _send(delivery: Delivery) -> bool:
     try:
         with (
             httpx2.Client(
-                transport=GuardedTransport(_trusted()),
+                transport=GuardedTransport(_trusted(), patience=Patience(head_s=TIMEOUT_S)),
                 timeout=TIMEOUT_S,
                 follow_redirects=False,
                 trust_env=False,

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -166,6 +167,21 @@ def test_a_server_that_does_not_answer_in_time_is_said_to_be_slow(receiver: Rece
     webhooks.enqueue(hook, event="module.used", key="one", data={})
     webhooks.deliver_due()
     assert Delivery.objects.get().problem == "It did not answer within 0.2 seconds."
+
+
+def test_a_server_that_drips_its_head_is_waited_for_no_longer(receiver: Receiver, monkeypatch):
+    def drip(handler: _Handler) -> None:
+        with suppress(OSError):
+            for letter in b"HTTP/1.1 200 OK\r\nX-Long: " + b"z" * 80 + b"\r\nContent-Length: 0\r\n\r\n":
+                handler.wfile.write(bytes([letter]))
+                time.sleep(0.02)
+
+    hook, _ = webhooks.create(user=make_user("ada"), url=receiver.address, events=EVERYTHING)
+    monkeypatch.setattr(webhooks, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(_Handler, "do_POST", drip)
+    webhooks.enqueue(hook, event="module.used", key="one", data={})
+    webhooks.deliver_due()
+    assert Delivery.objects.get().problem == "It did not answer within 0.3 seconds."
 
 
 def test_a_ping_is_sent_when_its_owner_asks_and_nothing_while_it_is_switched_off(
