@@ -327,10 +327,22 @@ LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "/"
 ACCOUNT_LOGOUT_REDIRECT_URL = "/"
 ACCOUNT_LOGIN_METHODS = {"username", "email"}
-ACCOUNT_SIGNUP_FIELDS = ["username*", "email", "password1*", "password2*"]
-ACCOUNT_FORMS = {"add_email": "registry.account_forms.AddAddressForm"}
-ACCOUNT_EMAIL_SUBJECT_PREFIX = "[LoRA Commons] "
 ACCOUNT_EMAIL_VERIFICATION = env.str("ACCOUNT_EMAIL_VERIFICATION", "none")
+# Where an address is confirmed before anybody gets in, nobody is told whose it is (`registry.account_forms`). Elsewhere a
+# new account is used at once, so that an address which is taken has to be refused.
+HIDES_WHOSE_ADDRESS = ACCOUNT_EMAIL_VERIFICATION == "mandatory"
+ACCOUNT_PREVENT_ENUMERATION = "strict" if HIDES_WHOSE_ADDRESS else True
+ACCOUNT_SIGNUP_FIELDS = [
+    "username*",
+    "email*" if HIDES_WHOSE_ADDRESS else "email",
+    "password1*",
+    "password2*",
+]
+ACCOUNT_FORMS = {
+    "add_email": "registry.account_forms.AddAddressForm",
+    "signup": "registry.account_forms.SignUpForm",
+}
+ACCOUNT_EMAIL_SUBJECT_PREFIX = "[LoRA Commons] "
 ACCOUNT_ADAPTER = "registry.accounts.AccountAdapter"
 # What a change of sign-in asks for; not a code by mail, which whoever found the mailbox open has as well.
 ACCOUNT_REAUTHENTICATION_REQUIRED = True

@@ -70,14 +70,20 @@ def create_account(*, username: str, password: str | None, email: str = "", is_s
 def addresses_of(user: User) -> list[EmailAddress]:
     """A person's e-mail addresses, the primary one first; also of accounts that a command made, which have but a field.
 
-    One of them is always primary: allauth leaves the first that somebody adds without.
+    One of them is always primary: allauth leaves the first that somebody adds without. Where nobody is told whose an
+    address is, it may be somebody else's until it is confirmed, and is not used before.
     """
     if user.email and not EmailAddress.objects.filter(user=user, email__iexact=user.email).exists():
         EmailAddress.objects.create(user=user, email=user.email.lower())
     addresses = list(EmailAddress.objects.filter(user=user).order_by("-primary", "-verified", "pk"))
-    if addresses and not addresses[0].primary:
+    if addresses and not addresses[0].primary and may_be_primary(addresses[0]):
         addresses[0].set_as_primary(conditional=True)
     return addresses
+
+
+def may_be_primary(address: EmailAddress) -> bool:
+    """Whether mail for its person may go to this address."""
+    return address.verified or not settings.HIDES_WHOSE_ADDRESS
 
 
 def block(person: User, *, moderator: User | None) -> None:
@@ -97,6 +103,14 @@ def unblock(person: User, *, moderator: User | None) -> None:
     with transaction.atomic():
         User.objects.filter(pk=person.pk).update(is_active=True)
         audit.record(actor=moderator, action="unblock", subject=person)
+
+
+def _is_of_another(address: EmailAddress) -> bool:
+    """Confirmed by another account, or given to one by whoever runs the site."""
+    others = User.objects.exclude(pk=address.user_id)
+    confirmed = EmailAddress.objects.filter(email__iexact=address.email, verified=True)
+    given = others.filter(email__iexact=address.email, emailaddress=None)
+    return confirmed.filter(user__in=others).exists() or given.exists()
 
 
 class AccountAdapter(DefaultAccountAdapter):
@@ -128,6 +142,14 @@ class AccountAdapter(DefaultAccountAdapter):
             samesite="Lax",
         )
         return response
+
+    def send_confirmation_mail(self, request: HttpRequest, emailconfirmation: Any, signup: bool) -> None:
+        """Whoever has the address already is told that somebody tried, and gets no link that could give it away."""
+        address = emailconfirmation.email_address
+        if settings.HIDES_WHOSE_ADDRESS and _is_of_another(address):
+            self.send_account_already_exists_mail(address.email)
+        else:
+            super().send_confirmation_mail(request, emailconfirmation, signup)
 
     def _get_login_attempts_cache_key(self, request: HttpRequest, **credentials: Any) -> str:
         key: str = super()._get_login_attempts_cache_key(request, **credentials)

@@ -39,7 +39,12 @@ def profile(request: HttpRequest) -> HttpResponse:
 @login_required
 def email_addresses(request: HttpRequest) -> HttpResponse:
     """allauth's page of them, which asks for the password before it changes any."""
-    accounts.addresses_of(signed_in(request))
+    addresses = accounts.addresses_of(signed_in(request))
+    if "action_primary" in request.POST:
+        wanted = next((one for one in addresses if one.email == request.POST.get("email", "").lower()), None)
+        if wanted is not None and not accounts.may_be_primary(wanted):
+            messages.error(request, "Confirm this address first, by the link in the mail that went to it.")
+            return redirect("account_email")
     answer: HttpResponse = allauth_email(request)
     if "action_send" in request.POST and not len(messages.get_messages(request)):
         # allauth sends one in three minutes, and says nothing about those that it does not send.

@@ -368,3 +368,117 @@ def test_an_account_of_before_without_a_name_of_its_own_does_not_stop_the_next_o
     User.objects.create_superuser("admin")
     call_command("createsuperuser", "--noinput", username="root", email="", verbosity=0)
     assert Namespace.objects.filter(name="root").exists()
+
+
+# --- Whose an address is --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def confirms_addresses(settings):
+    """A site that lets nobody in before they have confirmed their address."""
+    settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+    settings.ACCOUNT_PREVENT_ENUMERATION = "strict"
+    settings.HIDES_WHOSE_ADDRESS = True
+    settings.ACCOUNT_SIGNUP_FIELDS = ["username*", "email*", "password1*", "password2*"]
+    settings.EMAIL_HOST = "mail.example.org"
+
+
+def make_ada(*, confirmed: bool = True) -> User:
+    ada = make_user("ada", email="ada@example.org")
+    if confirmed:
+        EmailAddress.objects.create(user=ada, email=ada.email, primary=True, verified=True)
+    return ada
+
+
+def without_what_differs(answer) -> str:
+    page = re.sub(
+        r'name="csrfmiddlewaretoken" value="[^"]+"|request [0-9a-f]{16}', "", answer.content.decode()
+    )
+    return page.replace("abc", "ada").replace("eve2", "eve1")
+
+
+def sign_up(name: str, address: str):
+    client = Client()
+    fields = {"username": name, "email": address, "password1": PASSWORD, "password2": PASSWORD}
+    return client, client.post("/accounts/signup/", fields, follow=True)
+
+
+@pytest.mark.parametrize("confirmed", [True, False], ids=["confirmed", "given by a command"])
+def test_sign_up_tells_nobody_whose_an_address_is(confirms_addresses, mailoutbox, monkeypatch, confirmed):
+    make_ada(confirmed=confirmed)
+    hashed: list[str] = []
+    set_password = User.set_password
+
+    def count(person: User, raw: str) -> None:
+        hashed.append(raw)
+        set_password(person, raw)
+
+    monkeypatch.setattr(User, "set_password", count)
+    taken, answer = sign_up("eve1", "ada@example.org")
+    work, free = len(hashed), sign_up("eve2", "abc@example.org")[1]
+    assert answer.status_code == free.status_code == 200
+    assert answer.redirect_chain == free.redirect_chain
+    assert without_what_differs(answer) == without_what_differs(free)
+    assert len(hashed) == 2 * work > 0  # nobody is quicker
+    for name in ("eve1", "eve2"):  # and there is a page of either
+        assert Client().get(f"/{name}").status_code == 200
+        later = Client()
+        assert sign_in(later, name).status_code == 302
+        assert not is_in(later)
+    assert not is_in(taken)
+    to_ada, to_abc = (
+        next(mail for mail in mailoutbox if mail.to == [f"{who}@example.org"]) for who in ("ada", "abc")
+    )
+    assert "An account has it already" in to_ada.body
+    assert "confirm-email" not in to_ada.body
+    assert "/accounts/password/reset/" in to_ada.body
+    assert "confirm-email" in to_abc.body
+    assert sum(mail.to == ["ada@example.org"] for mail in mailoutbox) == 1
+
+
+def test_the_address_stays_whose_it_is(confirms_addresses, mailoutbox):
+    ada = make_ada()
+    sign_up("eve", "ada@example.org")
+    owner = Client()
+    sign_in(owner, "ada@example.org")
+    assert is_in(owner)
+    Client().post("/accounts/password/reset/", {"email": "ada@example.org"})
+    assert "ada" in mailoutbox[-1].body
+    assert not EmailAddress.objects.filter(email="ada@example.org", verified=True).exclude(user=ada).exists()
+
+
+def test_adding_an_address_tells_nobody_whose_it_is(confirms_addresses, mailoutbox):
+    make_ada()
+    eve = make_user("eve", email="eve@example.org")
+    EmailAddress.objects.create(user=eve, email=eve.email, primary=True, verified=True)
+    client = Client()
+    sign_in(client, "eve")
+    client.post("/accounts/reauthenticate/", {"password": PASSWORD}, follow=True)
+    shown = []
+    for address in ("ada@example.org", "abc@example.org"):
+        answer = client.post("/accounts/email/", {"action_add": "", "email": address}, follow=True)
+        shown.append((answer.status_code, without_what_differs(answer)))
+        for act in ("primary", "remove"):
+            client.post("/accounts/email/", {f"action_{act}": "", "email": address})
+            assert User.objects.get(username="eve").email == "eve@example.org"
+        client.get("/accounts/email/")  # takes what was said
+    assert shown[0] == shown[1]
+    assert "An account has it already" in mailoutbox[0].body
+    assert "confirm-email" in mailoutbox[1].body
+
+
+def test_an_address_that_is_not_confirmed_is_used_for_nothing(confirms_addresses, client):
+    make_ada()
+    client.force_login(make_user("eve", password=None), backend="django.contrib.auth.backends.ModelBackend")
+    client.post("/accounts/email/", {"action_add": "", "email": "ada@example.org"})
+    answer = client.post("/accounts/email/", {"action_primary": "", "email": "ada@example.org"}, follow=True)
+    assert "Confirm this address first" in answer.content.decode()
+    assert User.objects.get(username="eve").email == ""
+
+
+def test_a_site_that_lets_people_in_at_once_says_that_an_address_is_taken():
+    """It has to: two accounts with one address could not be told apart when its owner signs in by it."""
+    make_ada()
+    page = sign_up("eve", "ada@example.org")[1].content.decode()
+    assert "An account has this e-mail address already." in page
+    assert not User.objects.filter(username="eve").exists()
