@@ -56,6 +56,11 @@ class NewImportSerializer(StrictSerializer):
         help_text="One of the Hubs that are listed here; the first unless given.",
     )
     visibility = serializers.ChoiceField(Adapter.Visibility.choices, default=Adapter.Visibility.PUBLIC)
+    overwrite = serializers.BooleanField(
+        default=False,
+        help_text="Newer commits may become the newest version on top of versions that were made here since; without it "
+        "such an import is refused (409, `changed_here`).",
+    )
     token = serializers.CharField(
         default="",
         allow_blank=True,
@@ -268,7 +273,7 @@ class _JobCancel(_Jobs):
         tags=TAG,
         description="Import adapters from another Hub: a job that a worker does, one repository after the other.\n\n"
         "Each is pinned to the commit that it has now. What is here already is passed over, so the same import may be "
-        "asked for again at any time.",
+        "asked for again at any time; of what has newer versions made here since, only with `overwrite`.",
         request=NewImportSerializer,
         parameters=[IDEMPOTENCY_KEY],
         responses={201: ImportDetailSerializer, **refusals(400, 401, 403, 404, 409, 415, 422)},

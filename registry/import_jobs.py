@@ -39,13 +39,15 @@ def request_import(
     revision: str = "",
     endpoint: str = "",
     visibility: str = Adapter.Visibility.PUBLIC,
+    overwrite: bool = False,
     token: str = "",
 ) -> ImportJob:
     """Queue an import. `sources` are ids and patterns such as `lorahub/flan_t5_large-*`; the doors have checked that the
     owner may publish in `namespace`, and publishing checks it again.
 
-    `token` is the owner's own for the other Hub; it is kept sealed until the job ends. Raises ImportFailed, InvalidName,
-    BadDetail, TooManyJobs; then nothing is saved.
+    `overwrite`: newer commits may become the newest version on top of what was made here since. `token` is the owner's own
+    for the other Hub; it is kept sealed until the job ends. Raises ImportFailed, ChangedHere, InvalidName, BadDetail,
+    TooManyJobs; then nothing is saved.
     """
     sources = importing.check_sources(sources)
     if name:
@@ -55,6 +57,8 @@ def request_import(
                 "A name of your own goes with one repository. Import these under the names that they have.",
                 fields={"name": ["Only for a single repository."]},
             )
+    if not overwrite:
+        importing.require_unchanged(namespace=namespace, sources=sources, endpoint=endpoint, name=name)
     job = ImportJob(
         owner=owner,
         endpoint=listed_endpoint(endpoint),
@@ -135,6 +139,7 @@ def _import(job: ImportJob, item: ImportItem) -> None:
             endpoint=job.endpoint,
             token=hub_jobs.token_of(job),
             visibility=job.visibility,
+            overwrite=True,  # asked before it was queued; what was made here meanwhile is said in the message
             on_progress=_Reporter(job, item).report,
         )
     except hub_jobs.TokenGone:

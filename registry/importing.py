@@ -17,14 +17,16 @@ from django.db.models import QuerySet
 from django.db.models.functions import Lower
 
 from registry import filenames, publishing, sent, storage
-from registry.models import Adapter, Blob, Namespace, Origin, User
+from registry.models import Adapter, Blob, Namespace, Origin, Revision, User
 from registry.other_hubs import ImportFailed, OtherHub, SourceFile, check_name, listed_endpoint
 from registry.rights import may_read_blob
 from web.errors import Conflict
+from web.templatetags.formatting import plural
 
 logger = logging.getLogger(__name__)
 
 MAX_REPOSITORIES = 1000
+MOST_NAMED = 5
 _WILD = frozenset("*?[")
 
 
@@ -38,6 +40,21 @@ class NotFromThere(Conflict):
             f"{adapter.full_name} is here already and was not imported from {source} at {endpoint}. "
             "Import it under another name.",
             fields={"name": ["This name is taken."]},
+        )
+
+
+class ChangedHere(Conflict):
+    """A newer commit would become the newest version on top of what somebody made here since the import before."""
+
+    code = "changed_here"
+
+    def __init__(self, adapters: Sequence[Adapter], hub: str) -> None:
+        shown, more = adapters[:MOST_NAMED], len(adapters) - MOST_NAMED
+        names = ", ".join(adapter.full_name for adapter in shown) + (f" and {more} more" if more > 0 else "")
+        super().__init__(
+            f"{names}: newer versions were made here since the import from {hub}. A newer commit there would become the "
+            "newest version, on top of those. Confirm that (overwrite), or import under another name.",
+            fields={"overwrite": ["Changed here since it was imported."]},
         )
 
 
@@ -70,14 +87,16 @@ def import_adapter(
     endpoint: str = "",
     token: str = "",
     visibility: str = "",
+    overwrite: bool = False,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Imported:
     """The adapter `source` of another Hub as `namespace/name`, by default with its own name.
 
     `revision` is a branch, tag or commit there, main unless given; the commit that it means now is fetched and recorded
     with our revision (Origin). Card, licence, tags and base model are taken over, an `adapter_model.bin` is converted.
+    With `overwrite` it may become the newest version on top of what was made here since; its message then says so.
     `token` is the importer's own for the other Hub; it is neither kept nor logged. `on_progress` may raise to stop.
-    Raises ImportFailed, NotFromThere, and whatever `publishing.publish` does.
+    Raises ImportFailed, NotFromThere, ChangedHere, and whatever `publishing.publish` does.
     """
     endpoint = listed_endpoint(endpoint)
     with OtherHub(endpoint, token) as hub:
@@ -87,6 +106,9 @@ def import_adapter(
         present = _present(namespace, name, endpoint, ids, source, commit)
         if present is not None:
             return Imported(present, commit, 0, is_new=False)
+        made_here = _made_here(namespace, name, endpoint, ids)
+        if made_here and not overwrite:
+            raise ChangedHere([made_here[0].adapter], endpoint)
         wanted = _wanted(source, hub.files_of(source, commit))
         total = sum(file.size_bytes for file in wanted)
         storage.require_free_space(total)
@@ -98,7 +120,7 @@ def import_adapter(
                 namespace=namespace,
                 name=name,
                 files={path: storage.local_path(blob) for path, blob in blobs.items()},
-                message=f"Import {source} at {commit} from {endpoint}",
+                message=f"Import {source} at {commit} from {endpoint}{_said_of(made_here)}",
                 visibility=visibility,
                 origin=Origin(endpoint=endpoint, source=source, commit=commit),
             )
@@ -107,6 +129,36 @@ def import_adapter(
     fetched_bytes = collecting.fetched_bytes
     logger.info("imported %s at %s as %s: %d bytes fetched", source, commit, adapter, fetched_bytes)
     return Imported(adapter, commit, fetched_bytes, is_new=True)
+
+
+def require_unchanged(
+    *, namespace: Namespace, sources: Iterable[str], endpoint: str = "", name: str = ""
+) -> None:
+    """Raises ChangedHere if one of these ids and patterns came here before and has newer versions of our own.
+
+    Whether there is anything newer is known only there, so this may ask about what would stay as it is.
+    """
+    endpoint, wanted = listed_endpoint(endpoint), list(sources)
+    from_there = Origin.objects.filter(
+        endpoint=endpoint, revision__adapter__in=Adapter.objects.alive().filter(namespace=namespace)
+    ).select_related("revision__adapter__namespace")
+    came: set[int] = set()  # also what came under another name, before or after it was renamed there
+    meant: set[Adapter] = set()
+    for origin in from_there:
+        adapter = origin.revision.adapter
+        came.add(origin.revision_id)
+        would_be_called = name or origin.source.rpartition("/")[2]
+        if adapter.name.lower() == would_be_called.lower() and _is_meant(origin.source, wanted):
+            meant.add(adapter)
+    changed = [adapter for adapter in meant if adapter.head_id not in came]
+    if changed:
+        raise ChangedHere(sorted(changed, key=lambda adapter: adapter.name), endpoint)
+
+
+def _is_meant(source: str, wanted: Iterable[str]) -> bool:
+    return any(
+        fnmatchcase(source, one) if is_pattern(one) else source.lower() == one.lower() for one in wanted
+    )
 
 
 def find_sources(patterns: Sequence[str], *, endpoint: str = "", token: str = "") -> list[str]:
@@ -190,6 +242,27 @@ def _present(
     if not from_there.exists():
         raise NotFromThere(known, source, endpoint)
     return known if from_there.filter(commit=commit).exists() else None
+
+
+def _made_here(namespace: Namespace, name: str, endpoint: str, ids: set[str]) -> list[Revision]:
+    """The newest versions of the adapter of this name that did not come from there, down to the one that did."""
+    came = set(_origins(namespace, name, endpoint, ids).values_list("revision_id", flat=True))
+    known = Adapter.objects.alive().filter(namespace=namespace, name__iexact=name).first()
+    if known is None:
+        return []
+    revisions = {row.pk: row for row in known.revisions.select_related("adapter__namespace").defer("facts")}
+    found = []
+    at = known.head_id
+    while at is not None and at not in came:
+        found.append(revisions[at])
+        at = revisions[at].parent_id
+    return found
+
+
+def _said_of(made_here: Sequence[Revision]) -> str:
+    if not made_here:
+        return ""
+    return f", on top of {plural(len(made_here), 'version,versions')} made here since ({made_here[0].short_commit})"
 
 
 def _wanted(source: str, files: list[SourceFile]) -> list[SourceFile]:

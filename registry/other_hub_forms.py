@@ -61,6 +61,10 @@ class ImportForm(forms.Form):
         initial=Adapter.Visibility.PUBLIC,
     )
 
+    overwrite = forms.BooleanField(
+        required=False, label="A newer commit there becomes the newest version, on top of those made here"
+    )
+
     def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         _offer(self, "endpoint", [(address, _shown(address)) for address in settings.IMPORT_ENDPOINTS])

@@ -49,6 +49,7 @@ def import_new(request: HttpRequest) -> HttpResponse:
     user = signed_in(request)
     asked = {name: request.GET[name] for name in _ASKED if name in request.GET}
     form = ImportForm(request.POST or None, user=user, initial=asked)
+    status = 400
     if request.method == "POST" and form.is_valid():
         wanted = dict(form.cleaned_data)
         try:
@@ -56,13 +57,14 @@ def import_new(request: HttpRequest) -> HttpResponse:
             job = import_jobs.request_import(owner=user, namespace=namespace, **wanted)
         except DomainError as error:
             show_refusal(form, error)
+            status = error.status
         else:
             return redirect(job)
     context = {
         "form": form,
         "recent": _with_counts(ImportJob.objects.filter(owner=user).select_related("namespace")[:_RECENT]),
     }
-    return render(request, "registry/import.html", context, status=400 if form.errors else 200)
+    return render(request, "registry/import.html", context, status=status if form.errors else 200)
 
 
 @require_safe

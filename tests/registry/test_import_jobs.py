@@ -19,7 +19,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from registry import hub_jobs, hub_work, import_jobs
+from registry import hub_jobs, hub_work, import_jobs, publishing
 from registry.models import Adapter, Blob, ImportItem, ImportJob, Origin, SentBlob, User
 from tests.compose.test_crashes import environment
 from tests.conftest import ROOT, Ring, wait_for
@@ -138,6 +138,59 @@ def test_what_was_renamed_there_goes_on_here_under_the_name_it_came_with(
     ask(bob, "lab/renamed")  # somebody who asks for it by its new name means that name
     hub_work.run_all("w")
     assert set(Adapter.objects.values_list("name", flat=True)) == {"module-0", "renamed"}
+
+
+def change_here(adapter: Adapter, author: User, folder: Path, seed: int = 9) -> None:
+    """A version of our own on top of an imported one."""
+    files = files_of(make_adapter(folder / f"own-{seed}", seed=seed))
+    publishing.publish(author=author, namespace=adapter.namespace, name=adapter.name, files=files)
+
+
+def test_a_newer_commit_goes_on_top_of_changes_made_here_only_if_that_was_confirmed(
+    hub: FakeHub, bob: User, rung: list[Ring], tmp_path: Path
+):
+    ask(bob, "lab/module-*")
+    hub_work.run_all("w")
+    adapter = Adapter.objects.get(name="module-0")
+    for seed in (9, 10):
+        change_here(adapter, bob, tmp_path, seed)
+    hub.repositories["lab/module-0"] = adapter_files(tmp_path, 7)
+    for sources in (["lab/module-*"], ["LAB/module-0"]):
+        refused = ask(bob, *sources)
+        assert (refused.status_code, refused.json()["code"]) == (409, "changed_here")
+        assert refused.json()["message"].startswith("bob/module-0: newer versions were made here")
+        assert list(refused.json()["fields"]) == ["overwrite"]
+    assert ImportJob.objects.count() == 1
+    for sources, options in ((["lab/module-1"], {}), (["lab/module-0"], {"name": "twin"})):
+        assert ask(bob, *sources, **options).status_code == 201
+    assert ask(bob, "lab/module-0", overwrite=True).status_code == 201
+    before = Adapter.objects.get(name="module-0").head
+    hub_work.run_all("w")
+    adapter.refresh_from_db()
+    assert adapter.revisions.count() == 4
+    assert adapter.head.message == (
+        f"Import lab/module-0 at {hub.commit('lab/module-0')} from {hub.address}, on top of 2 versions made here "
+        f"since ({before.short_commit})"
+    )
+    assert ask(bob, "lab/module-0").status_code == 201  # nothing of our own is newer now
+
+
+def test_the_form_asks_before_a_newer_commit_covers_changes_made_here(
+    hub: FakeHub, bob: User, rung: list[Ring], tmp_path: Path
+):
+    ask(bob, "lab/module-0")
+    hub_work.run_all("w")
+    change_here(Adapter.objects.get(), bob, tmp_path)
+    client = Client()
+    client.force_login(bob)
+    assert "overwrite" not in client.get("/import").content.decode()
+    form = {"sources": "lab/module-0", "endpoint": hub.address, "namespace": "bob", "visibility": "public"}
+    refused = client.post("/import", form)
+    assert refused.status_code == 409
+    assert 'name="overwrite"' in refused.content.decode()
+    assert "bob/module-0: newer versions were made here" in refused.content.decode()
+    assert ImportJob.objects.count() == 1
+    assert client.post("/import", {**form, "overwrite": "on"}).status_code == 302
 
 
 def test_import_again_fills_the_form_as_it_was(hub: FakeHub, bob: User, rung: list[Ring]):

@@ -62,6 +62,19 @@ def test_a_second_time_there_is_nothing_to_do_and_known_bytes_are_not_fetched(hu
     assert take(bob, token=token, name="twin").fetched_bytes == 0
 
 
+def test_the_command_asks_before_it_covers_what_was_made_here(hub: str, ada: User, tmp_path: Path):
+    bob = make_user("bob")
+    token = make_token(ada, "read")
+    take(bob, token=token)
+    publish_fake(tmp_path, "colour", owner=bob, config={"seed": 5})
+    assert not take(bob, token=token).is_new  # nothing newer there: nothing is covered
+    publish_fake(tmp_path, "colour", owner=ada, visibility="private", config={"seed": 6})
+    with pytest.raises(importing.ChangedHere, match="bob/colour: newer versions were made here"):
+        take(bob, token=token)
+    assert Adapter.objects.get(namespace__name="bob").revisions.count() == 2
+    assert take(bob, token=token, overwrite=True).is_new
+
+
 def test_what_the_importer_may_not_read_there_is_not_there(hub: str, ada: User):
     for options in ({"source": "ada/colour"}, {"source": "ada/none"}, {"source": "no name"}):
         with pytest.raises(ImportFailed):

@@ -24,6 +24,9 @@ class Command(BaseCommand):
         parser.add_argument("--endpoint", default="", help="one of IMPORT_ENDPOINTS; the first unless given")
         parser.add_argument("--token-file", type=Path, help="holds the user's own token for the other Hub")
         parser.add_argument("--private", action="store_true")
+        parser.add_argument(
+            "--overwrite", action="store_true", help="also on top of versions that were made here since"
+        )
 
     def handle(self, *, sources: list[str], user: str, **options: Any) -> None:
         try:
@@ -45,6 +48,7 @@ class Command(BaseCommand):
                     source=source,
                     revision=options["revision"],
                     visibility="private" if options["private"] else "",
+                    overwrite=options["overwrite"],
                     **hub,
                 )
             except DomainError as error:
