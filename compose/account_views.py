@@ -63,6 +63,8 @@ def _happens(held: leaving.Held) -> list[tuple[str, str]]:
         ("Modules", _of_modules(held) if held.adapters else "You have none."),
         ("Compositions", _of_compositions(held) if held.compositions else "You have none."),
     ]
+    if held.tasks:
+        said.append(("Tasks", _of_tasks(held)))
     if counts["imports"] or counts["pushes"]:
         under_way = _listed(counts, imports="import,imports", pushes="push,pushes")
         said.append(
@@ -84,7 +86,7 @@ def _happens(held: leaving.Held) -> list[tuple[str, str]]:
         ("Signing in", f"Ended or removed: {ended}. Nothing signs you in any more."),
         (
             "What stays",
-            "Tasks that you made and somebody uses. Without your name: versions that you published in organisations, scores that you reported, and reports "
+            "Without your name: versions that you published in organisations, scores that you reported, and reports "
             "about modules.",
         ),
     ]
@@ -113,6 +115,14 @@ def _of_compositions(held: leaving.Held) -> str:
             f" {plural(held.kept, 'stays,stay')}, without your name, examples and answers: what was made there is in an "
             "organisation or in a composition of somebody else."
         )
+    return said
+
+
+def _of_tasks(held: leaving.Held) -> str:
+    kept = held.tasks - held.tasks_removed
+    said = f"Of {plural(held.tasks, 'task,tasks')}, {plural(held.tasks_removed, 'is,are')} removed with the rows."
+    if kept:
+        said += f" {plural(kept, 'stays,stay')}, without your name, since somebody uses {'it' if kept == 1 else 'them'}."
     return said
 
 

@@ -34,6 +34,8 @@ class Held:
     compositions: int
     unfinished: int
     kept: int
+    tasks: int
+    tasks_removed: int
     counts: dict[str, int]
     obstacles: list[DomainError]
 
@@ -57,6 +59,8 @@ def held_by(person: User) -> Held:
         compositions=numbers["all"],
         unfinished=numbers["unfinished"],
         kept=numbers["kept"],
+        tasks=Task.objects.filter(owner=own).count(),
+        tasks_removed=_tasks_to_remove(person, own).count(),
         counts=leaving.counts(person),
         obstacles=leaving.obstacles(person),
     )
@@ -109,6 +113,13 @@ def _let_go_of(compositions: QuerySet[Composition]) -> int:
         owner=None, share_key=None, wants_email=False, notice_origin="", pinned=[], excluded=[]
     )
     return len(ids)
+
+
+def _tasks_to_remove(person: User, own: Namespace) -> QuerySet[Task]:
+    """Those that nobody would use once the person's modules and compositions are gone."""
+    left = Composition.objects.filter(~Q(owner=person) | _is_built_on(person, own))
+    others = Adapter.objects.alive().exclude(namespace=own)
+    return making_tasks.unused(Task.objects.filter(owner=own, quarantined_at=None), by=others, composed=left)
 
 
 def _remove_tasks(namespace: Namespace) -> None:

@@ -267,10 +267,15 @@ def delete_unused(tasks: QuerySet[Task], *, by: QuerySet[Adapter]) -> None:
     unused(tasks, by=by).delete()
 
 
-def unused(tasks: QuerySet[Task], *, by: QuerySet[Adapter]) -> QuerySet[Task]:
-    """Of these tasks those that nobody composed for, no score is of, and none of these adapters names."""
+def unused(
+    tasks: QuerySet[Task], *, by: QuerySet[Adapter], composed: QuerySet[Composition] | None = None
+) -> QuerySet[Task]:
+    """Of these tasks those that none of these compositions (None: nobody's) is for, no score is of, and none of these
+    adapters names.
+    """
+    composed = Composition.objects.all() if composed is None else composed
     return tasks.exclude(
-        Exists(Composition.objects.filter(task=OuterRef("pk")))
+        Exists(composed.filter(task=OuterRef("pk")))
         | Exists(by.filter(task=OuterRef("pk")))
         | Exists(AdapterScore.objects.filter(task=OuterRef("pk")))
     )

@@ -143,6 +143,14 @@ def delete_organisation(organisation: Namespace, *, actor: User) -> None:
     logger.info("deleted organisation %s by %s", organisation, actor)
 
 
+def held_by(organisation: Namespace) -> dict[str, int]:
+    """How many adapters would go with it, and how many tasks would stay."""
+    return {
+        "adapters": Adapter.objects.alive().filter(namespace=organisation).count(),
+        "tasks": Task.objects.filter(owner=organisation).count(),
+    }
+
+
 # --- Members -----------------------------------------------------------------------------------------------
 
 

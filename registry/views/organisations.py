@@ -186,6 +186,7 @@ def _settings_page(
     delete_error: str = "",
     member_refused: organisations.LastAdmin | None = None,
 ) -> HttpResponse:
+    is_admin = rights.is_admin(request.user, organisation)
     is_refused = bool(delete_error or (form and form.errors) or (invite and invite.errors))
     context: dict[str, Any] = {
         "organisation": organisation,
@@ -197,7 +198,8 @@ def _settings_page(
         "members": organisations.members_of(organisation),
         "invitations": organisations.invitations_of(organisation),
         "roles": Membership.Role.choices,
-        "is_admin": rights.is_admin(request.user, organisation),
+        "is_admin": is_admin,
+        "held": organisations.held_by(organisation) if is_admin else {},
     }
     status = member_refused.status if member_refused else 400 if is_refused else 200
     return render(request, "registry/organisation_settings.html", context, status=status)

@@ -47,6 +47,7 @@ from registry.models import (
     Revision,
     SavedSearch,
     SentBlob,
+    Task,
     TaskRow,
     Token,
     User,
@@ -397,6 +398,29 @@ def test_a_task_that_they_made_goes_with_its_rows_unless_somebody_composed_for_i
     assert not TaskRow.objects.filter(task__slug="unused").exists()
     page = Client().get(used.get_absolute_url()).content.decode()
     assert "By somebody who is gone" in page
+
+
+def test_the_page_counts_the_tasks_that_go_and_those_that_stay_as_the_deletion_does(ada: User):
+    base_model = make_base_model()
+    made: dict[str, Any] = {
+        "rows": 5, "test_rows": 20, "is_held_out": True, "owner": namespace_of(ada), "created_by": ada,
+        "base_model": base_model,
+    }  # fmt: skip
+    client = browser_of(ada)
+    assert "<dt>Tasks</dt>" not in client.get("/settings/delete").content.decode()
+    unused, mine, trained, used, named = (
+        make_task(name, **made) for name in ("unused", "mine", "trained", "used", "named")
+    )
+    make_adapter("own", owner=ada, base_model=base_model, task=trained)
+    make_composition(owner=ada, base_model=base_model, task=mine, examples=(), modules=0)
+    make_composition(owner=make_user("bob"), base_model=base_model, task=used, examples=(), modules=0)
+    make_adapter("theirs", task=named)
+    page = client.get("/settings/delete").content.decode()
+    said = "Of 5 tasks, 3 are removed with the rows. 2 stay, without your name, since somebody uses them."
+    assert said in page
+    leaving.delete_account(ada, actor=ada)
+    assert set(Task.objects.values_list("slug", flat=True)) == {"used", "named"}
+    assert not Task.objects.filter(pk=unused.pk).exists()
 
 
 # --- Nothing is left over ----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from django.test import Client
 from registry import organisations, rights
 from registry.models import Adapter, AuditEntry, Membership, Namespace, User
 from registry.names import InvalidName
-from tests.factories import make_adapter, make_organisation, make_token, make_user, publish_fake
+from tests.factories import make_adapter, make_organisation, make_task, make_token, make_user, publish_fake
 from web.errors import DomainError, Forbidden, NotFound
 
 pytestmark = pytest.mark.django_db
@@ -159,6 +159,18 @@ def test_a_change_of_role_counts_for_the_next_request(tmp_path, ada, bob, lab):
     file = f"/story-lab/m/download/{adapter.head.commit}/adapter_model.safetensors"
     assert page.get(file, headers={"Range": "bytes=0-3"}).status_code == 404
     assert api(secret, "GET", "adapters/story-lab/m/").status_code == 404
+
+
+def test_its_settings_say_how_many_modules_go_with_it_and_how_many_tasks_stay(ada, bob, lab):
+    for name in ("one", "two"):
+        make_adapter(name, namespace=lab)
+    client = Client()
+    client.force_login(ada)
+    page = client.get("/story-lab/settings").content.decode()
+    assert "with 2 modules and their cards and files." in page
+    assert "leaderboard and rows" not in page
+    make_task("theirs", owner=lab)
+    assert "1 task stays with leaderboard and rows." in client.get("/story-lab/settings").content.decode()
 
 
 def test_a_deleted_organisation_takes_its_modules_along_and_leaves_its_name(ada, bob, lab):
