@@ -13,7 +13,7 @@ from typing import Any
 from django import forms
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Exists, OuterRef, QuerySet
 from django.http import QueryDict
 from django.utils.datastructures import MultiValueDict
 
@@ -388,7 +388,10 @@ class ComposeForm(forms.Form):
     @classmethod
     def again(cls, composition: Composition, *, person: Person) -> ComposeForm:
         """Filled with what an earlier composition of this person was asked for."""
-        offered = composition.candidates.select_related("revision__adapter__namespace")
+        fitting = candidates.fitting(composition.base_model, person)
+        offered = composition.candidates.select_related("revision__adapter__namespace").annotate(
+            still_fits=Exists(fitting.filter(pk=OuterRef("revision__adapter")))
+        )
         is_of_task = composition.task is not None and composition.task.is_held_out
         tests = (
             []
@@ -419,14 +422,8 @@ class ComposeForm(forms.Form):
         )
         form.examples_are_gone = are_gone
         if composition.is_picked:
-            adapters = [candidate.revision.adapter for candidate in offered]
-            form.modules_gone = sum(not _still_fits(adapter, composition) for adapter in adapters)
+            form.modules_gone = sum(not candidate.still_fits for candidate in offered)
         return form
-
-
-def _still_fits(adapter: Adapter, composition: Composition) -> bool:
-    is_there = adapter.deleted_at is None and adapter.quarantined_at is None
-    return is_there and adapter.is_composable and adapter.base_model_id == composition.base_model_id
 
 
 def _names(data: QueryDict, field: str) -> list[str]:

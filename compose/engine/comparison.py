@@ -37,6 +37,9 @@ class Comparison:
     notes: list[str]  # of the result; more are added
     contestants: list[Contestant] = field(default_factory=list)
     option_scores: OptionScores | None = None  # after `scores`, where the answers are a small closed set
+    written: dict[Mix, export.Written] = field(
+        default_factory=dict
+    )  # the mix that is kept, if it was scored as written
     _exported: Mixer | None = None  # after `scores`, where what is written acts otherwise than the mix
 
     def enter(self, method: Method, found: Found) -> None:
@@ -133,10 +136,13 @@ class Comparison:
         mixes = list(dict.fromkeys(question.mix for question in mine))
         if not any(export.is_lossy(prepared.modules, mix, form) for mix in mixes):
             return []
-        written = [
-            export.as_exported(prepared.modules, mix, form, name=f"exported {number}")
-            for number, mix in enumerate(mixes, start=1)
-        ]
+        kept = Mix(self.contestants[0].method.mix, self.contestants[0].weights)
+        written = []
+        for number, mix in enumerate(mixes, start=1):
+            in_form = export.in_form(prepared.modules, mix, form)
+            if mix == kept:
+                self.written[mix] = in_form
+            written.append(export.as_exported(prepared.modules, mix, in_form, name=f"exported {number}"))
         bank = build_bank(written, device=prepared.base.device)
         self._exported = Mixer(prepared.base, bank)
         one = {mix: tuple(float(mix == other) for other in mixes) for mix in mixes}

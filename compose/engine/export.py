@@ -35,14 +35,15 @@ def export_adapter(
     base_name: str = "",
     seq2seq: bool,
     form: ExportForm = _AS_IT_IS,
+    written: Written | None = None,
 ) -> Exported:
     """Write adapter_config.json and adapter_model.safetensors of the mix into `out`, and say what was written.
 
     The paper mix keeps the modules' rank; the exact mix is the concatenation of the modules with a weight other
     than 0, its rank the sum of theirs. Either is cut where `form` asks for a lower rank. `base_name`: empty means
-    what the modules' configs name. Raises BadInput for a form there is not, and when the folder cannot be written.
+    what the modules' configs name. `written` is what `in_form` made of these before, if it did. Raises BadInput for a form there is not, and when the folder cannot be written.
     """
-    written = _written(modules, mix, form)
+    written = written or in_form(modules, mix, form)
     ranks = None if mix.kind == PAPER and not written.is_cut else written.factors
     config = _config(model, modules, list(written.factors), ranks, base_name=base_name, seq2seq=seq2seq)
     _write(out, written.factors, config)
@@ -54,9 +55,8 @@ def export_adapter(
     )
 
 
-def as_exported(modules: Sequence[LoadedModule], mix: Mix, form: ExportForm, *, name: str) -> LoadedModule:
-    """What `export_adapter` writes of a mix, as a module: cut and rounded as it is there. Raises BadInput."""
-    written = _written(modules, mix, form)
+def as_exported(modules: Sequence[LoadedModule], mix: Mix, written: Written, *, name: str) -> LoadedModule:
+    """What `export_adapter` writes of a mix, as a module: cut and rounded as it is there."""
     keeps_scaling = mix.kind == PAPER and not written.is_cut
     factors = {
         target: Factors(a.float(), b.float(), modules[0].factors[target].scaling if keeps_scaling else 1.0)
@@ -80,7 +80,7 @@ def _highest_rank(modules: Sequence[LoadedModule], mix: Mix) -> int:
 
 
 @dataclass(frozen=True)
-class _Written:
+class Written:
     """The factors of a mix in the form that was asked for, and as they would be without it."""
 
     factors: dict[str, tuple[Tensor, Tensor]]
@@ -92,7 +92,8 @@ class _Written:
         return relative_error(self.exact, self.factors) if self.is_cut or is_rounded else 0.0
 
 
-def _written(modules: Sequence[LoadedModule], mix: Mix, form: ExportForm) -> _Written:
+def in_form(modules: Sequence[LoadedModule], mix: Mix, form: ExportForm) -> Written:
+    """What is to be written of a mix. A cut takes a while, so score and file are made of one. Raises BadInput."""
     check_form(form)
     factors = mixed_factors(modules, mix)
     is_cut = 0 < form.rank < max(a.shape[0] for a, _ in factors.values())
@@ -100,7 +101,7 @@ def _written(modules: Sequence[LoadedModule], mix: Mix, form: ExportForm) -> _Wr
     shaped = {
         target: truncated(a, b, rank=form.rank) if is_cut else (a, b) for target, (a, b) in exact.items()
     }
-    return _Written({target: _as_type(pair, form.dtype) for target, pair in shaped.items()}, exact, is_cut)
+    return Written({target: _as_type(pair, form.dtype) for target, pair in shaped.items()}, exact, is_cut)
 
 
 def check_form(form: ExportForm) -> None:

@@ -14,11 +14,11 @@ import torch
 from compose.engine import export, loading, metrics, precision
 from compose.engine.comparison import Comparison
 from compose.engine.errors import BadInput
-from compose.engine.methods import Method, method_named
+from compose.engine.methods import method_named
 from compose.engine.mixing import PAPER, Mix
 from compose.engine.prepared import Prepared, check_modules, check_weights, mix_kind, prepare
 from compose.engine.scoring import tokenise
-from compose.engine.searching import Found, Searches, attribution, audition
+from compose.engine.searching import Searches, attribution, audition
 from compose.engine.types import Example, Exported, ExportForm, Module, Observer, Request, Result, Trial
 from compose.engine.warm import WarmCache
 
@@ -134,7 +134,8 @@ class _Composition:
         exported = None
         with self._stage("export"):
             if request.out is not None:
-                exported = self._export(prepared, method, found, request.out)
+                mix = Mix(method.mix, found.weights)
+                exported = self._export(prepared, mix, comparison.written.get(mix), request.out)
         return Result(
             modules=[module.name for module in request.modules],
             mixing_weights=list(found.weights),
@@ -166,15 +167,16 @@ class _Composition:
             key = timed_as or name
             self.seconds[key] = self.seconds.get(key, 0.0) + time.perf_counter() - started
 
-    def _export(self, prepared: Prepared, method: Method, found: Found, out: Path) -> Exported:
+    def _export(self, prepared: Prepared, mix: Mix, written: export.Written | None, out: Path) -> Exported:
         return export.export_adapter(
             prepared.base.model,
             prepared.modules,
-            Mix(method.mix, found.weights),
+            mix,
             Path(out),
             base_name=self.request.base_name,
             seq2seq=prepared.base.kind == "seq2seq",
             form=self.request.export,
+            written=written,
         )
 
 

@@ -382,6 +382,9 @@ def test_what_was_picked_and_is_gone_is_counted_when_it_is_asked_for_again(
     Adapter.objects.filter(pk=picked[0].pk).update(deleted_at=timezone.now())
     page = text_of(as_owner.get(f"/compose?again={composition.pk}"))
     assert "1 module that was picked then cannot be picked any more" in page
+    Adapter.objects.filter(pk=picked[1].pk).update(visibility="private")
+    page = text_of(as_owner.get(f"/compose?again={composition.pk}"))
+    assert "2 modules that were picked then cannot be picked any more" in page
 
 
 def test_the_live_check_counts_and_names_mistakes(client: Client, base_model: BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -38,7 +39,7 @@ def lab(ada: User) -> Namespace:
 @pytest.fixture
 def module(lab: Namespace, ada: User) -> Adapter:
     """Two versions, with the needle in every text and in the card."""
-    said = dict.fromkeys(
+    said: dict[str, Any] = dict.fromkeys(
         ("description", "dataset", "training", "leakage", "prompt_template", "base_model_label"), NEEDLE
     )
     card = {"README.md": f"# {NEEDLE}".encode(), "adapter_config.json": b"{}"}
@@ -99,7 +100,7 @@ def test_what_was_composed_of_it_works_on_and_says_that_it_is_deleted(module, de
     recipe = recipes.recipe(Composition.objects.get(pk=composition.pk))
     assert set(recipe["modules"][0]["files"]) == weights
     client = Client()
-    assert client.get(f"/api/v1/adapters/other/mixed/files/adapter_model.safetensors").status_code == 200
+    assert client.get("/api/v1/adapters/other/mixed/files/adapter_model.safetensors").status_code == 200
     page = client.get("/other/mixed/lineage").content.decode()
     assert '<th scope="row" class="break">lab/part<span class="muted">, deleted</span></th>' in page
     assert "<title>lab/part, deleted</title>" in page

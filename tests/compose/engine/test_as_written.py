@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from compose.engine import run
+from compose.engine import export, run
 from compose.engine.evaluation import answer_limit, questions
 from compose.engine.metrics import matches
 from compose.engine.mixing import EXACT, Mix
@@ -71,6 +71,28 @@ def test_a_cut_that_is_felt_is_in_the_answers(t5: Collection, tmp_path: Path):
     assert [p.outputs["lorahub"] for p in cut.predictions] != [
         p.outputs["lorahub"] for p in whole.predictions
     ]
+
+
+def test_score_and_file_are_of_one_cut_and_the_file_is_as_if_it_were_cut_alone(
+    t5: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cuts: list[int] = []
+    cut_one = export.truncated
+    monkeypatch.setattr(
+        export, "truncated", lambda a, b, *, rank: (cuts.append(rank), cut_one(a, b, rank=rank))[1]
+    )
+    request = request_for(
+        t5, method="auto", budget=30, seed=3, out=tmp_path / "composed", export=ExportForm(rank=2)
+    )
+    composed = run.compose(request)
+    in_all = len(cuts)
+    again = run.export_weights(
+        request.base, request.modules, composed.mixing_weights, EXACT, tmp_path / "again", form=request.export
+    )
+    assert len(cuts) == 2 * in_all > 0
+    assert again == composed.exported
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "composed" / name).read_bytes()
 
 
 def test_a_rank_that_cuts_nothing_changes_nothing(t5: Collection):
