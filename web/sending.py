@@ -12,6 +12,7 @@ import io
 import os
 import select
 import socket
+import ssl
 import struct
 import termios
 import time
@@ -24,6 +25,7 @@ from gunicorn.http.wsgi import Response
 from gunicorn.workers.gthread import TConn
 
 AT_ONCE = 16 * 1024**2  # bytes of a file, so that also one that is read as fast as it is sent takes turns
+RECORD = 16 * 1024  # bytes that TLS encrypts at once
 _END = object()
 
 
@@ -40,12 +42,26 @@ class _Bytes:
         return len(self._rest)
 
     def send(self, sock: socket.socket) -> int:
-        sent = sock.send(self._rest, socket.MSG_DONTWAIT)
+        if isinstance(sock, ssl.SSLSocket):
+            sent = _send_encrypted(sock, self._rest[:RECORD])
+        else:
+            sent = sock.send(self._rest, socket.MSG_DONTWAIT)
         self._rest = self._rest[sent:]
         return sent
 
     def close(self) -> None:
         self._rest.release()
+
+
+def _send_encrypted(sock: ssl.SSLSocket, data: memoryview) -> int:
+    """OpenSSL wants a piece that found no room again as it was, which a part in line is until it has gone."""
+    sock.setblocking(False)
+    try:
+        return sock.send(data)
+    except (ssl.SSLWantWriteError, ssl.SSLWantReadError) as error:
+        raise BlockingIOError from error
+    finally:
+        sock.setblocking(True)  # for the next request, which a thread reads
 
 
 class _File:

@@ -20,6 +20,7 @@ import math
 import re
 import resource
 import socket
+import ssl
 import struct
 import time
 from collections import deque
@@ -271,8 +272,6 @@ class PatientWorker(ThreadWorker):
         least = BUSY.least_of_others(self.age)
         if least is not None and self.at_work > least + MUCH_MORE:
             req.force_close()
-        if self.cfg.is_ssl:  # what goes out is not what a file holds; a thread waits for its reader
-            return super().handle_request(req, conn)
         self.cfg.pre_request(self, req)
         began = datetime.now()
         response, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg)
@@ -316,7 +315,7 @@ class PatientWorker(ThreadWorker):
         self.in_line.discard(answer)
         try:
             is_over = self._send(answer, patience=lambda: 0 if self.in_line else KEEPS_UP_S)
-        except (ConnectionError, TimeoutError) as error:
+        except (ConnectionError, TimeoutError, ssl.SSLError) as error:
             self.log.debug("A reader has gone: %s", error)
             return False
         except Exception:

@@ -349,6 +349,34 @@ def test_files_go_over_encrypted_connections_too(tmp_path: Path):
         wait_for(is_whole, seconds=30, what="the file")
 
 
+def test_slow_readers_of_encrypted_connections_have_no_thread_and_get_every_byte(tmp_path: Path):
+    key, certificate = certificate_in(tmp_path)
+    flags = ["--threads", "2", "--keyfile", str(key), "--certfile", str(certificate)]
+    large = os.urandom(SIZE)
+    (tmp_path / "large").write_bytes(large)
+    context = ssl.create_default_context(cafile=str(certificate))
+    with served(tmp_path, APPLICATION, *flags) as (port, _), contextlib.ExitStack() as stack:
+
+        def ask(name: str) -> ssl.SSLSocket:
+            plain = socket.create_connection(("localhost", port), timeout=20)
+            asker = stack.enter_context(context.wrap_socket(plain, server_hostname="localhost"))
+            asker.sendall(f"GET /{name} HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n".encode())
+            return asker
+
+        def is_up() -> bool:
+            with contextlib.suppress(OSError):
+                return ask("page").recv(1000).startswith(b"HTTP/1.1 200 OK")
+            return False
+
+        wait_for(is_up, seconds=30, what="gunicorn")
+        slow = [ask(name) for name in ("file", "stream", "large-page") * 4]
+        got = [reader.recv(1000) for reader in slow]
+        assert all(head.startswith(b"HTTP/1.1 200 OK") for head in got)
+        assert is_up()
+        whole = b"".join([got[0], *iter(lambda: slow[0].recv(1 << 20), b"")])
+        assert whole.partition(b"\r\n\r\n")[2] == large
+
+
 def certificate_in(folder: Path) -> tuple[Path, Path]:
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
