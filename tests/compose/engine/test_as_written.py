@@ -78,9 +78,12 @@ def test_score_and_file_are_of_one_cut_and_the_file_is_as_if_it_were_cut_alone(
 ):
     cuts: list[int] = []
     cut_one = export.truncated
-    monkeypatch.setattr(
-        export, "truncated", lambda a, b, *, rank: (cuts.append(rank), cut_one(a, b, rank=rank))[1]
-    )
+
+    def count(a: torch.Tensor, b: torch.Tensor, *, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+        cuts.append(rank)
+        return cut_one(a, b, rank=rank)
+
+    monkeypatch.setattr(export, "truncated", count)
     request = request_for(
         t5, method="auto", budget=30, seed=3, out=tmp_path / "composed", export=ExportForm(rank=2)
     )
