@@ -613,7 +613,7 @@ def test_the_page_of_a_composed_adapter_opens_with_the_finding_without_the_names
     client: Client, succeeded: Composition
 ):
     adapter = publish_row(succeeded)
-    best = succeeded.candidates.first().revision.adapter
+    best = succeeded.candidates.all()[0].revision.adapter
     succeeded.result = {"verdict": f"Better than the best single module ({best.full_name})."}
     succeeded.save(update_fields=["result"])
     assert says(client.get(adapter.get_absolute_url()), f"single module ({best.full_name})")
