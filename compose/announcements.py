@@ -6,6 +6,7 @@ from typing import Any
 
 from django.utils import timezone
 
+from compose import naming
 from compose.models import Candidate, Composition
 from registry import webhooks
 from registry.models import Adapter, Membership, Webhook
@@ -35,7 +36,7 @@ def _announce_ended(hook: Webhook) -> int:
                 "title": composition.title,
                 "status": composition.status,
                 "error": composition.error,
-                "task": composition.task.slug if composition.task else None,
+                "task": task.slug if (task := naming.task_of(composition, hook.user)) else None,
                 "base_model": composition.base_model.name,
                 "path": composition.get_absolute_url(),
                 "finished_at": composition.finished_at.isoformat() if composition.finished_at else None,

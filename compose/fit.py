@@ -17,6 +17,7 @@ from compose import candidates
 from compose.engine.types import Example
 from registry.models import Adapter, AdapterText, BaseModel, SearchRow, TaskRow
 from registry.rights import Person
+from registry.search import show_tasks, tasks_shown_to
 
 # What each kind of evidence counts of the whole. Set on half of the demo's tasks, see docs/search.md.
 WEIGHTS = {"answers": 0.35, "form": 0.25, "inputs": 0.15, "text": 0.15, "past": 0.10}
@@ -126,8 +127,9 @@ def rank_modules(
     modules = candidates.fitting(base_model, person).filter(kind=Adapter.Kind.MODULE).defer("head__facts")
     fitting = modules.count()
     considered = list(modules.order_by("-downloads", "-pk")[:MOST_CONSIDERED])
+    show_tasks(considered, person=person)
     mine = read(examples)
-    known = _look_up(considered)
+    known = _look_up(considered, person)
     fits = [_fit(adapter, mine, known) for adapter in considered]
     fits.sort(key=lambda fit: (-fit.value, fit.adapter.full_name))
     return Fits(ranked=fits[:limit], considered=len(considered), fitting=fitting)
@@ -165,7 +167,7 @@ def form_of(answer: str) -> str:
     return " ".join(form)
 
 
-def _look_up(modules: Sequence[Adapter]) -> _Known:
+def _look_up(modules: Sequence[Adapter], person: Person) -> _Known:
     ids = [adapter.pk for adapter in modules]
     texts = {
         row.pk: f"{row.names} {row.about} {row.card}"[:TEXT_READ]
@@ -173,8 +175,11 @@ def _look_up(modules: Sequence[Adapter]) -> _Known:
     }
     rows: dict[int, list[Example]] = {}
     tasks = {adapter.task_id for adapter in modules if adapter.task_id}
+    # The reasons quote the rows, so those of a task that this person is not shown are no evidence.
     shown = TaskRow.objects.filter(
-        task_id__in=tasks, split=TaskRow.Split.FEW_SHOT, position__lt=MOST_ROWS
+        task__in=tasks_shown_to(person).filter(pk__in=tasks),
+        split=TaskRow.Split.FEW_SHOT,
+        position__lt=MOST_ROWS,
     ).values_list("task_id", "input", "output")
     for task_id, given, expected in shown:
         rows.setdefault(task_id, []).append(Example(given, expected))

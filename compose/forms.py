@@ -17,7 +17,7 @@ from django.db.models import Count, Exists, OuterRef, QuerySet
 from django.http import QueryDict
 from django.utils.datastructures import MultiValueDict
 
-from compose import candidates, jobs
+from compose import candidates, jobs, naming
 from compose import examples as few_shot
 from compose.engine.metrics import EXACT_MATCH, METRICS
 from compose.engine.types import FLOAT_TYPES, LARGEST_EXPORT_RANK, Example, ExportForm
@@ -25,6 +25,7 @@ from compose.errors import CandidateProblem, FewShotProblem
 from compose.models import Composition
 from registry.models import Adapter, BaseModel, Namespace, Revision, Task, User
 from registry.rights import Person, writable_namespaces
+from registry.search import tasks_shown_to
 from web.errors import DomainError
 from web.refusals import show_refusal
 
@@ -143,7 +144,7 @@ class ComposeForm(forms.Form):
     """The compose page. Bound, it also has `examples`, `test_examples` and `candidates` for the domain function."""
 
     task = forms.ModelChoiceField(
-        queryset=Task.objects.held_out(),
+        queryset=Task.objects.none(),
         to_field_name="slug",
         required=False,
         error_messages={"invalid_choice": "There is no such task to compose for any more. Go on without it."},
@@ -256,6 +257,7 @@ class ComposeForm(forms.Form):
             self.picked, self.pinned, self.excluded = (
                 _names(data, field) for field in ("pick", "pin", "exclude")
             )
+        self.fields["task"].queryset = tasks_shown_to(person).held_out()  # type: ignore[attr-defined]
         self.fields["base_model"].queryset = base_models()  # type: ignore[attr-defined]
         self.fields["method"].choices = Composition.Method.choices  # type: ignore[attr-defined]
 
@@ -380,7 +382,9 @@ class ComposeForm(forms.Form):
     def for_task(cls, task: Task, *, person: Person, **initial: Any) -> ComposeForm:
         """Filled with the few-shot rows of a task to try."""
         rows = task.rows.filter(split="few_shot").values_list("input", "output")
-        initial = {"task": task.slug, "title": task.title, "metric": jobs.metric_for(task), **initial}
+        # The title is everybody's once the adapter is, the name of a private task is not.
+        title = "" if task.is_private else task.title
+        initial = {"task": task.slug, "title": title, "metric": jobs.metric_for(task), **initial}
         if task.base_model is not None:
             initial.setdefault("base_model", task.base_model.name)
         return cls(person=person, rows=list(rows), initial=initial)
@@ -392,7 +396,8 @@ class ComposeForm(forms.Form):
         offered = composition.candidates.select_related("revision__adapter__namespace").annotate(
             still_fits=Exists(fitting.filter(pk=OuterRef("revision__adapter")))
         )
-        is_of_task = composition.task is not None and composition.task.is_held_out
+        task = naming.task_of(composition, person)
+        is_of_task = task is not None and task.is_held_out
         tests = (
             []
             if composition.has_hidden_test or is_of_task or composition.examples_removed_at
@@ -407,7 +412,7 @@ class ComposeForm(forms.Form):
             pinned=composition.pinned,
             excluded=composition.excluded,
             initial={
-                "task": composition.task.slug if is_of_task and composition.task else "",
+                "task": task.slug if is_of_task and task else "",
                 "title": composition.title,
                 "base_model": composition.base_model.name,
                 "choice": PICKED if composition.is_picked else AUTO,

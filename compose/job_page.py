@@ -18,6 +18,7 @@ from compose import charts, jobs, naming
 from compose.engine.metrics import EXACT_MATCH, METRICS, matches
 from compose.licences import DerivedLicence, derive_licence
 from compose.models import Candidate, Composition, LogLine, Score, Trial
+from registry.models import Task
 from registry.rights import Person, owns
 
 FIRST_PREDICTIONS = 20
@@ -82,6 +83,7 @@ class JobPage:
     named_adapters: set[int]  # by what the reader may see; `naming` has the rule
     queue_place: int | None
     log: list[LogLine]  # the newest first, so that it is seen in a short box
+    task: Task | None  # where the reader may be told of it
     shows_all: bool = False
 
     @property
@@ -349,6 +351,7 @@ def job_page(composition: Composition, person: Person, *, shows_all: bool = Fals
         queue_place=jobs.queue_place(composition),
         # The owner's alone: it names machines, and candidates that others may not see.
         log=list(composition.log.order_by("-pk")[:LOG_LINES]) if is_owner else [],
+        task=naming.task_of(composition, person),
         shows_all=shows_all,
     )
 

@@ -116,13 +116,16 @@ def _let_go_of(compositions: QuerySet[Composition]) -> int:
 
 
 def _tasks_to_remove(person: User, own: Namespace) -> QuerySet[Task]:
-    """Those that nobody would use once the person's modules and compositions are gone."""
+    """Private ones, and those that nobody would use once the person's modules and compositions are gone."""
     left = Composition.objects.filter(~Q(owner=person) | _is_built_on(person, own))
     others = Adapter.objects.alive().exclude(namespace=own)
-    return making_tasks.unused(Task.objects.filter(owner=own, quarantined_at=None), by=others, composed=left)
+    mine = Task.objects.filter(owner=own, quarantined_at=None)
+    return mine.filter(Q(is_private=True) | Q(pk__in=making_tasks.unused(mine, by=others, composed=left)))
 
 
 def _remove_tasks(namespace: Namespace) -> None:
-    """Remove a closed namespace's tasks that nobody uses; the others stay, so that scores keep their meaning."""
+    """Remove a closed namespace's tasks that nobody uses and its private ones, which nobody sees any more; the others
+    stay, so that scores keep their meaning."""
     tasks = Task.objects.filter(owner=namespace, quarantined_at=None)
+    tasks.filter(is_private=True).hold().delete()
     making_tasks.delete_unused(tasks, by=Adapter.objects.alive())

@@ -23,6 +23,7 @@ from registry.views.people import signed_in
 from web.errors import DomainError
 
 ALIKE_SHOWN = 3
+NOW_PUBLIC = " The task is public: everybody sees its name, its shown rows and its leaderboard."
 
 
 @login_required
@@ -54,7 +55,8 @@ def _make(request: HttpRequest, form: NewTaskForm, division: Division) -> str:
     def make() -> str:
         namespace = writable_namespace(user, form.cleaned_data["namespace"])
         task = making_tasks.create_task(actor=user, namespace=namespace, rows=division, **form.said())
-        messages.success(request, f"{task.title} is there. Compose for it, to set the score to beat.")
+        seen = " Only members of its namespace see it." if task.is_private else ""
+        messages.success(request, f"{task.title} is there.{seen} Compose for it, to set the score to beat.")
         return task.slug
 
     return once(user, request.POST, request.FILES, make)
@@ -77,15 +79,19 @@ def task_edit(request: HttpRequest, slug: str) -> HttpResponse:
     task = visible_task(request.user, slug)
     require_change_task(request.user, task)
     form = TaskForm(request.POST, task=task) if request.method == "POST" else TaskForm.of(task)
+    status = 400 if form.errors else 200
     if request.method == "POST" and form.is_valid():
         try:
+            was_private = task.is_private
             making_tasks.change_task(task, actor=signed_in(request), **form.said())
         except DomainError as error:
             form.refuse(error)
+            status = error.status
         else:
-            messages.success(request, "Saved.")
+            is_shown_now = was_private and not task.is_private
+            messages.success(request, f"Saved.{NOW_PUBLIC if is_shown_now else ''}")
             return redirect(task)
-    return _edit_page(request, task, form, status=400 if form.errors else 200)
+    return _edit_page(request, task, form, status=status)
 
 
 @login_required

@@ -1,4 +1,4 @@
-"""Tasks that people make: rows in, some of them for everybody to see, the others hidden for scoring."""
+"""Tasks that people make: rows in, some of them shown to whoever sees the task, the others hidden for scoring."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
 
 from compose import examples as reading
+from compose import jobs
 from compose.engine.metrics import EXACT_MATCH
 from compose.engine.types import Example
 from compose.errors import BadSetting, FewShotProblem
@@ -21,9 +22,19 @@ from compose.jobs import DEFAULT_SEED, MAX_SEED, check_metric, require_lengths
 from compose.models import Composition
 from registry import audit, quotas, task_sets
 from registry.details import BadDetail, check_text
-from registry.models import Adapter, AdapterScore, BaseModel, Namespace, Task, TaskRevision, User
-from registry.rights import may_moderate, require_change_task, require_write
-from web.errors import Conflict, NotFound
+from registry.models import (
+    Adapter,
+    AdapterScore,
+    BaseModel,
+    Membership,
+    Namespace,
+    Task,
+    TaskRevision,
+    User,
+)
+from registry.models.tasks import TaskQuerySet
+from registry.rights import is_member, may_moderate, require_change_task, require_write
+from web.errors import Conflict, Forbidden, NotFound
 from web.templatetags.formatting import plural
 
 logger = logging.getLogger(__name__)
@@ -58,7 +69,7 @@ class Division:
     @property
     def note(self) -> str:
         return (
-            f"Of {len(self.shown) + len(self.hidden):,} rows everybody sees {len(self.shown):,}, drawn by seed "
+            f"Of {len(self.shown) + len(self.hidden):,} rows {len(self.shown):,} are shown, drawn by seed "
             f"{self.seed}; {len(self.hidden):,} stay hidden and score what is composed."
         )
 
@@ -71,7 +82,7 @@ def divide(
     base_model: BaseModel | None = None,
     task: Task | None = None,
 ) -> Division:
-    """Which of the rows everybody sees and which stay hidden. Raises FewShotProblem and BadSetting.
+    """Which of the rows are shown and which stay hidden. Raises FewShotProblem and BadSetting.
 
     `shown` None: a third, at most MOST_SHOWN_UNASKED. With `task`, what an earlier revision showed is shown again.
     `base_model` is one that has to be able to read every row.
@@ -84,7 +95,7 @@ def divide(
     if not settings.MIN_FEW_SHOT_EXAMPLES <= wanted <= settings.MAX_FEW_SHOT_EXAMPLES:
         raise BadSetting(
             "shown",
-            f"Everybody sees from {settings.MIN_FEW_SHOT_EXAMPLES} to {settings.MAX_FEW_SHOT_EXAMPLES} of the rows, "
+            f"From {settings.MIN_FEW_SHOT_EXAMPLES} to {settings.MAX_FEW_SHOT_EXAMPLES} of the rows are shown, "
             f"not {wanted:,}.",
         )
     if not 0 <= seed <= MAX_SEED:
@@ -145,8 +156,12 @@ def create_task(
     license: str = "",
     base_model: BaseModel | None = None,
     metric: str = EXACT_MATCH,
+    is_private: bool = False,
 ) -> Task:
-    """A public task of `namespace` with its first revision. Raises Forbidden, BadDetail, QuotaReached and the like."""
+    """A task of `namespace` with its first revision; `is_private`: for its members alone.
+
+    Raises Forbidden, BadDetail, QuotaReached and the like.
+    """
     require_write(actor, namespace)
     check_metric(metric)
     said = check_said({"title": title, "description": description, "source": source, "license": license})
@@ -162,6 +177,7 @@ def create_task(
             owner=namespace,
             created_by=actor,
             is_held_out=True,
+            is_private=is_private,
         )
         _save(task, rows)
     logger.info("%s made the task %s", actor, task.slug)
@@ -171,18 +187,24 @@ def create_task(
 def change_task(task: Task, *, actor: User, **said: Any) -> Task:
     """Change what is said about a task: title, description, source, license, base_model, metric. Rows and slug stay.
 
-    Another metric makes the next revision, of the same rows. Raises Forbidden, BadDetail, BadSetting,
+    Another metric makes the next revision, of the same rows. Also `is_private`: it can be made public at any time, and
+    private while nobody but its members has used it. Raises Forbidden, BadDetail, BadSetting, TaskInUse,
     TooManyTaskRevisions.
     """
     require_change_task(actor, task)
-    task.base_model = said.pop("base_model", task.base_model)
+    base_model, is_private = said.pop("base_model", task.base_model), said.pop("is_private", task.is_private)
     metric = said.pop("metric", task.metric)
-    for name, value in check_said(said).items():
-        setattr(task, name, value)
+    checked = check_said(said)
     with transaction.atomic():
+        if is_private and not task.is_private:
+            _require_may_become_private(task, actor)
+            _forget_name(task)
+        for name, value in checked.items():
+            setattr(task, name, value)
+        task.base_model, task.is_private = base_model, is_private
         if metric != task.metric:
             _change_metric(task, metric)
-        task.save(update_fields=[*said, "base_model", "metric"])
+        task.save(update_fields=[*said, "base_model", "is_private", "metric"])
         _record(task, actor, "change task")
     return task
 
@@ -194,6 +216,34 @@ def _change_metric(task: Task, metric: str) -> None:
     if newest is not None:
         _require_revisions_left(task)
         task_sets.save_rows(task, few_shot=newest.few_shot, test=newest.test, seed=newest.seed)
+
+
+def _require_may_become_private(task: Task, actor: User) -> None:
+    """Raises Forbidden, TaskInUse. Holds the row, so that nobody composes for it meanwhile."""
+    if task.owner is None or not is_member(actor, task.owner):
+        raise Forbidden("Only members of the namespace that a task belongs to make it private.")
+    Task.objects.select_for_update().get(pk=task.pk)
+    members = Membership.objects.filter(namespace=task.owner).values("user_id")
+    if Composition.objects.filter(task=task).exclude(owner__in=members).exists():
+        why = f"somebody who is no member of {task.owner.name} has composed for it"
+    elif not _unnamed(Task.objects.filter(pk=task.pk), by=Adapter.objects.all()).exists():
+        why = "a module or a score names it"
+    else:
+        return
+    raise TaskInUse(
+        f"{task.title} stays public: {why}. Make a new private task of rows that nobody has seen.",
+        fields={"visibility": ["It is used by others."]},
+    )
+
+
+def _forget_name(task: Task) -> None:
+    """Take the name of a task that becomes private out of what its members' compositions say: they may publish it."""
+    named, told = jobs.hidden_rows_of(task), jobs.hidden_rows_of(Task(slug=task.slug, is_private=True))
+    for composition in Composition.objects.filter(task=task).select_related("base_model"):
+        composition.split_note = composition.split_note.replace(named, told)
+        if composition.title.casefold() == task.title[:200].casefold():
+            composition.title = jobs.untold_title(len(composition.examples), composition.base_model)
+        composition.save(update_fields=["split_note", "title"])
 
 
 def new_rows(task: Task, *, actor: User, rows: Division) -> TaskRevision:
@@ -259,12 +309,9 @@ def _save(task: Task, rows: Division) -> TaskRevision | None:
     )
 
 
-def delete_unused(tasks: QuerySet[Task], *, by: QuerySet[Adapter]) -> None:
+def delete_unused(tasks: TaskQuerySet, *, by: QuerySet[Adapter]) -> None:
     """Delete of these tasks those that are `unused`; inside a transaction."""
-    list(
-        tasks.select_for_update().order_by("pk").values_list("pk")
-    )  # who composes for one comes first or finds it gone
-    unused(tasks, by=by).delete()
+    unused(tasks.hold(), by=by).delete()
 
 
 def unused(
@@ -274,10 +321,12 @@ def unused(
     adapters names.
     """
     composed = Composition.objects.all() if composed is None else composed
+    return _unnamed(tasks, by=by).exclude(Exists(composed.filter(task=OuterRef("pk"))))
+
+
+def _unnamed(tasks: QuerySet[Task], *, by: QuerySet[Adapter]) -> QuerySet[Task]:
     return tasks.exclude(
-        Exists(composed.filter(task=OuterRef("pk")))
-        | Exists(by.filter(task=OuterRef("pk")))
-        | Exists(AdapterScore.objects.filter(task=OuterRef("pk")))
+        Exists(by.filter(task=OuterRef("pk"))) | Exists(AdapterScore.objects.filter(task=OuterRef("pk")))
     )
 
 

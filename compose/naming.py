@@ -1,4 +1,4 @@
-"""Which modules of a composition somebody may be told by name: a name that is private is told to nobody else."""
+"""Which modules of a composition, and which task, somebody may be told by name: what is private is told to nobody else."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable
 from django.db.models import Q
 
 from compose.models import Composition
-from registry.models import Adapter
+from registry.models import Adapter, Task
 from registry.rights import Person, owns
+from registry.search import sees_task
 
 HIDDEN = "a module that is not public"
 
@@ -32,6 +33,12 @@ def named_in(composition: Composition, person: Person) -> set[int]:
     """The candidates of a composition that this person may be told by name."""
     ids = list(composition.candidates.values_list("revision__adapter_id", flat=True))
     return may_be_named(ids, person, is_owner=owns(person, composition.owner_id))
+
+
+def task_of(composition: Composition, person: Person) -> Task | None:
+    """The task of a composition where this person may be told of it."""
+    task = composition.task
+    return None if task is None or task.is_quarantined or not sees_task(person, task) else task
 
 
 def name_of(adapter: Adapter, named: set[int]) -> str:

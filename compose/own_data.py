@@ -14,7 +14,7 @@ from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount
 from allauth.usersessions.models import UserSession
 from django.core.serializers.json import DjangoJSONEncoder
-from django.db.models import F, QuerySet
+from django.db.models import Case, F, Q, QuerySet, When
 
 from compose.models import Audition, Composition, Tryout
 from registry import following, leaving
@@ -35,6 +35,7 @@ from registry.models import (
     User,
     Webhook,
 )
+from registry.search import tasks_shown_to
 
 FORMAT = "lora-commons/own-data"
 FORMAT_VERSION = 1
@@ -66,6 +67,9 @@ def as_json(person: User) -> Iterator[str]:
 def sections(person: User) -> dict[str, Rows]:
     """Each list of the text; every one is asked for when it is gone through."""
     seen = Adapter.objects.visible_to(person)
+    # Who left an organisation made its private tasks, and sees them no more.
+    told = Q(is_private=False) | Q(pk__in=tasks_shown_to(person).values("pk"))
+    tasks = Task.objects.filter(told, created_by=person)
     factors = Authenticator.objects.filter(user=person)
     return {
         "email_addresses": _of(EmailAddress.objects.filter(user=person), "email", "verified", "primary"),
@@ -97,7 +101,7 @@ def sections(person: User) -> dict[str, Rows]:
             "updated_at", base=F("base_model_label"),
         ),
         "tasks_by_you": _of(
-            Task.objects.filter(created_by=person),
+            tasks,
             "slug", "title", "description", "metric", "tags", "source", "license", "created_at",
         ),
         "versions_by_you": _of(
@@ -145,18 +149,19 @@ def sections(person: User) -> dict[str, Rows]:
 
 
 def _compositions(person: User) -> Rows:
+    told = Q(task__is_private=False) | Q(task__in=tasks_shown_to(person).values("pk"))
     rows = _of(
         Composition.objects.filter(owner=person),
         "id", "title", "method", "budget", "seed", "metric", "status", "error", "created_at", "finished_at", "examples",
         "has_hidden_test", "test_examples", "predictions", "pinned", "excluded",
-        base=F("base_model__name"), for_task=F("task__slug"),
+        base=F("base_model__name"), for_task=Case(When(told, then=F("task__slug"))),
     )  # fmt: skip
     for row in rows:
         # A task's hidden rows are not the person's: nobody is shown them as a whole.
         yield {**row, "test_examples": []} if row["has_hidden_test"] else row
 
 
-def _of(rows: QuerySet[Any], *names: str, **expressions: F) -> Rows:
+def _of(rows: QuerySet[Any], *names: str, **expressions: F | Case) -> Rows:
     return rows.order_by("pk").values(*names, **expressions).iterator(chunk_size=ROWS_AT_ONCE)
 
 

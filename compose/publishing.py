@@ -20,7 +20,7 @@ from compose.jobs import require_owner
 from compose.licences import DerivedLicence, derive_licence
 from compose.models import Candidate, Composition, Score
 from registry import publishing, storage
-from registry.models import Adapter, AdapterScore, Namespace, User
+from registry.models import Adapter, AdapterScore, Namespace, Task, User
 from registry.rights import require_write
 from web.errors import Conflict
 from web.templatetags.formatting import plural
@@ -225,8 +225,14 @@ def _files(
     }
 
 
+def _named_task(composition: Composition) -> Task | None:
+    """What the files name: never a private task, since they stay as they are when the adapter becomes public."""
+    return composition.task if composition.task is not None and not composition.task.is_hidden else None
+
+
 def _summary(composition: Composition, candidates: Sequence[Candidate]) -> str:
-    what = composition.task.title if composition.task else composition.title
+    task = _named_task(composition)
+    what = task.title if task else composition.title
     return f"Composed from {plural(len(parents(candidates)), 'LoRA module,LoRA modules')}: {what}"[:500]
 
 
@@ -277,7 +283,8 @@ def _model_index(composition: Composition, full_name: str) -> str:
 
 
 def _introduction(composition: Composition, candidates: Sequence[Candidate]) -> str:
-    task = f" for the task *{_plain(composition.task.title)}*" if composition.task else ""
+    named = _named_task(composition)
+    task = f" for the task *{_plain(named.title)}*" if named else ""
     modules = plural(len(parents(candidates)), "LoRA module,LoRA modules")
     examples = plural(len(composition.examples), "few-shot example,few-shot examples")
     gradients = (

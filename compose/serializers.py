@@ -248,7 +248,7 @@ class CompositionListSerializer(serializers.ModelSerializer):
     """A composition in a list."""
 
     base_model = serializers.CharField(source="base_model.name")
-    task = serializers.CharField(source="task.slug", allow_null=True, default=None)
+    task = serializers.SerializerMethodField()
     owner = serializers.CharField(
         source="owner.username",
         allow_null=True,
@@ -294,6 +294,11 @@ class CompositionListSerializer(serializers.ModelSerializer):
         """The published adapter; null while there is none that you may see."""
         adapter: Adapter | None = composition.adapter
         return adapter.full_name if adapter is not None and adapter.deleted_at is None else None
+
+    def get_task(self, composition: Composition) -> str | None:
+        """Its slug; null where there is none that you may be told of."""
+        task = naming.task_of(composition, self.context["request"].user)
+        return task.slug if task is not None else None
 
     def get_queue_place(self, composition: Composition) -> int | None:
         """1 for the next in line; null for one that does not wait."""

@@ -23,6 +23,10 @@ from web.errors import DomainError
 from web.refusals import show_refusal
 
 SENTENCES_SHOWN = 12
+VISIBILITIES = [
+    ("public", "Public: everybody sees its name, the shown rows and its leaderboard, and composes for it"),
+    ("private", "Private: only members of the namespace see that it is there"),
+]
 
 
 class SaidFields(LicenceFields):
@@ -68,6 +72,9 @@ class SaidFields(LicenceFields):
         initial=EXACT_MATCH,
         error_messages={"invalid_choice": "There is no metric of this name. Choose one of the list."},
     )
+    visibility = forms.ChoiceField(
+        label="Who sees it", choices=VISIBILITIES, required=False, initial="public", widget=forms.RadioSelect
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -78,8 +85,12 @@ class SaidFields(LicenceFields):
         """For `create_task` and `change_task`."""
         names = ("title", "description", "base_model", "source", "license")
         said = {name: self.cleaned_data[name] for name in names}
-        metric = self.cleaned_data["metric"]  # a form without it means what there is
-        return {**said, "metric": metric} if metric else said
+        # A form without one of these means what there is.
+        if metric := self.cleaned_data["metric"]:
+            said["metric"] = metric
+        if visibility := self.cleaned_data["visibility"]:
+            said["is_private"] = visibility == "private"
+        return said
 
     def refuse(self, error: DomainError) -> None:
         """Put a refusal of the domain beside the input it is about."""
@@ -112,7 +123,7 @@ class RowFields(forms.Form):
         ),
     )
     shown = forms.IntegerField(
-        label="Rows that everybody sees",
+        label="Rows that are shown",
         required=False,
         widget=forms.NumberInput(
             attrs={
@@ -121,7 +132,7 @@ class RowFields(forms.Form):
                 "placeholder": "a third, at most 20",
             }
         ),
-        error_messages={"invalid": "How many rows everybody sees is a whole number."},
+        error_messages={"invalid": "How many rows are shown is a whole number."},
     )
     seed = forms.IntegerField(
         label="Seed",
@@ -212,6 +223,7 @@ class TaskForm(SaidFields):
                 "base_model": task.base_model.name if task.base_model else "",
                 "source": task.source,
                 "metric": task.metric,
+                "visibility": "private" if task.is_private else "public",
                 **cls.initial_for(task.license),
             },
         )

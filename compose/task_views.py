@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from csp.decorators import csp_replace
-from django.db.models import Count, Q
+from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.clickjacking import xframe_options_exempt
@@ -42,7 +42,7 @@ def tasks(request: HttpRequest) -> HttpResponse:
         kind = ""
     text = request.GET.get("q", "").strip()[:100]
     by = request.GET.get("by", "")[:100].replace("\x00", "")
-    found = tasks_shown_to(request.user).select_related("base_model", "owner")
+    found: QuerySet[Task] = tasks_shown_to(request.user).select_related("base_model", "owner")
     for word in text.split():
         found = found.filter(
             Q(title__icontains=word) | Q(slug__icontains=word) | Q(description__icontains=word)

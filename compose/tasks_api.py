@@ -29,11 +29,12 @@ from web.api_schema import refusals
 from web.errors import NotFound
 
 _METRIC_HELP = f"What results are scored and ranked by: {', '.join(f'`{name}`' for name in METRICS)}."
+VISIBILITIES = ["public", "private"]
 _TEXT: dict[str, Any] = {"required": False, "allow_blank": True, "default": ""}
 
 
 class RowsSerializer(StrictSerializer):
-    """Rows, and how they are divided into those that everybody sees and those that stay hidden."""
+    """Rows, and how they are divided into those that are shown and those that stay hidden."""
 
     rows = ExamplesField(help_text="As a list of {input, output}, or as text: JSON lines, CSV, TSV.")
     format = serializers.ChoiceField(
@@ -43,7 +44,7 @@ class RowsSerializer(StrictSerializer):
         required=False,
         allow_null=True,
         default=None,
-        help_text="How many rows everybody sees; a third, at most 20, unless given.",
+        help_text="How many rows are shown; a third, at most 20, unless given.",
     )
     seed = serializers.IntegerField(default=jobs.DEFAULT_SEED, help_text="Draws the rows that are shown.")
     dry_run = serializers.BooleanField(default=False, help_text="Only say what would come of it.")
@@ -61,6 +62,9 @@ class NewTaskSerializer(RowsSerializer):
     )
     license = serializers.CharField(**_TEXT, help_text="Of the rows.")
     metric = serializers.CharField(default=EXACT_MATCH, help_text=_METRIC_HELP)
+    visibility = serializers.ChoiceField(
+        VISIBILITIES, default="public", help_text="private: only members of the namespace see it."
+    )
 
 
 class TaskChangesSerializer(StrictSerializer):
@@ -72,12 +76,18 @@ class TaskChangesSerializer(StrictSerializer):
     metric = serializers.CharField(
         required=False, help_text=f"{_METRIC_HELP} Another one makes the next revision, of the same rows."
     )
+    visibility = serializers.ChoiceField(
+        VISIBILITIES,
+        required=False,
+        help_text="public: its name, its shown rows and its leaderboard become everybody's. private: while nobody but "
+        "members has used it.",
+    )
 
 
 class DivisionSerializer(serializers.Serializer):
     """What rows come to."""
 
-    examples = ExampleSerializer(many=True, source="shown", help_text="The rows that everybody would see.")
+    examples = ExampleSerializer(many=True, source="shown", help_text="The rows that would be shown.")
     test_rows = serializers.SerializerMethodField(help_text="How many would stay hidden.")
     seed = serializers.IntegerField()
     note = serializers.CharField()
@@ -90,8 +100,8 @@ class DivisionSerializer(serializers.Serializer):
 _DRY_RUN = OpenApiResponse(DivisionSerializer, description="With `dry_run`: what would come of it.")
 
 
-def _tasks(person: Any) -> QuerySet[Task]:
-    """Tasks with their few-shot rows, the number of their hidden ones, and their newest revision."""
+def _whole(tasks: QuerySet[Task]) -> QuerySet[Task]:
+    """These tasks with their few-shot rows, the number of their hidden ones, and their newest revision."""
     shown = TaskRow.objects.filter(split=TaskRow.Split.FEW_SHOT)
     hidden = (
         TaskRow.objects.filter(task=OuterRef("pk"), split=TaskRow.Split.TEST)
@@ -102,8 +112,7 @@ def _tasks(person: Any) -> QuerySet[Task]:
     )
     newest = TaskRevision.objects.filter(task=OuterRef("pk")).order_by("-number")
     return (
-        search.tasks_shown_to(person)
-        .select_related("base_model", "owner")
+        tasks.select_related("base_model", "owner")
         .prefetch_related(Prefetch("rows", queryset=shown, to_attr="shown_rows"))
         .annotate(
             hidden_rows=Coalesce(Subquery(hidden), 0, output_field=IntegerField()),
@@ -120,7 +129,7 @@ class TaskList(generics.ListAPIView[Task]):
 
     def get_queryset(self) -> QuerySet[Task]:
         asked = only(self.request, "q", "held_out", "base", "owner", "cursor", "limit")
-        rows = _tasks(self.request.user)
+        rows = _whole(search.tasks_shown_to(self.request.user))
         if asked.get("q"):
             rows = rows.filter(Q(title__icontains=asked["q"]) | Q(slug__icontains=asked["q"]))
         held_out = search.yes_or_no("held_out", asked.get("held_out", ""))
@@ -154,7 +163,7 @@ class TaskList(generics.ListAPIView[Task]):
     )
     @idempotent
     def post(self, request: Request) -> Response:
-        """Make a public task of rows: some are shown as examples, the others stay hidden and score what is composed.
+        """Make a task of rows: some are shown as examples, the others stay hidden and score what is composed.
 
         The hidden rows are given back by no address, to nobody.
         """
@@ -163,6 +172,7 @@ class TaskList(generics.ListAPIView[Task]):
         given.is_valid(raise_exception=True)
         said = dict(given.validated_data)
         base_model = _base_model(said.pop("base_model"))
+        is_private = said.pop("visibility") == "private"
         owner = said.pop("namespace") or request.user.get_username()
         namespace = writable_namespace(request.user, owner)
         jobs.check_metric(said["metric"])
@@ -170,7 +180,12 @@ class TaskList(generics.ListAPIView[Task]):
         if is_dry_run:
             return Response(DivisionSerializer(division).data)
         task = making_tasks.create_task(
-            actor=person_of(request), namespace=namespace, rows=division, base_model=base_model, **said
+            actor=person_of(request),
+            namespace=namespace,
+            rows=division,
+            base_model=base_model,
+            is_private=is_private,
+            **said,
         )
         answer = _answer(request, task.slug, status=201)
         answer["Location"] = request.build_absolute_uri(f"{request.path}{task.slug}/")
@@ -187,10 +202,10 @@ class TaskDetail(APIView):
     @extend_schema(
         operation_id="tasks_change",
         request=TaskChangesSerializer,
-        responses={200: TaskSerializer, **refusals(400, 401, 403, 404, 415)},
+        responses={200: TaskSerializer, **refusals(400, 401, 403, 404, 409, 415)},
     )
     def patch(self, request: Request, slug: str) -> Response:
-        """Change what is said about a task. Its rows change by a new revision; its slug stays."""
+        """Change what is said about a task, and who sees it. Its rows change by a new revision; its slug stays."""
         only(request)
         task = search.visible_task(request.user, slug)
         require_change_task(request.user, task)
@@ -199,6 +214,8 @@ class TaskDetail(APIView):
         said = dict(given.validated_data)
         if "base_model" in said:
             said["base_model"] = _base_model(said["base_model"])
+        if "visibility" in said:
+            said["is_private"] = said.pop("visibility") == "private"
         making_tasks.change_task(task, actor=person_of(request), **said)
         return _answer(request, slug)
 
@@ -260,7 +277,7 @@ def _base_model(name: str) -> BaseModel | None:
 
 
 def _answer(request: Request, slug: str, *, status: int = 200) -> Response:
-    task = _tasks(request.user).filter(slug=slug).first()
+    task = _whole(search.tasks_open_to(request.user)).filter(slug=slug).first()
     if task is None:
-        raise NotFound(f"There is no task {slug[:100]!r}.")
+        raise NotFound(f"There is no task {slug[:100]!r} here.")
     return Response(TaskSerializer(task, context={"request": request}).data, status=status)

@@ -35,7 +35,8 @@ from compose.forms import ComposeForm, PublishForm, base_models, read_examples, 
 from compose.models import Audition, Composition
 from compose.token_counts import count_tokens
 from registry.idempotency import once
-from registry.models import Adapter, BaseModel, Task, User
+from registry.models import Adapter, BaseModel, User
+from registry.search import show_tasks, tasks_shown_to
 from registry.snippets import snippets_for
 from web.errors import DomainError
 from web.pagination import paginate
@@ -51,7 +52,8 @@ def home(request: HttpRequest) -> HttpResponse:
     visible = Adapter.objects.visible_to(request.user)
     newest = visible.select_related("namespace", "base_model", "task").order_by("-created_at", "-id")
     public = Composition.objects.filter(adapter__in=Adapter.objects.visible_to(None))
-    to_try = leaderboards.with_best(Task.objects.held_out(), request.user).select_related("base_model")
+    held_out = tasks_shown_to(request.user).held_out()
+    to_try = leaderboards.with_best(held_out, request.user).select_related("base_model")
     counts = visible.aggregate(
         modules=Count("id", filter=Q(kind=Adapter.Kind.MODULE)),
         composed=Count("id", filter=Q(kind=Adapter.Kind.COMPOSED)),
@@ -65,7 +67,7 @@ def home(request: HttpRequest) -> HttpResponse:
             "gains": gains,
             "shown_tasks": to_try.order_by("slug")[: 4 if gains else 6],
             "counts": counts,
-            "task_count": Task.objects.held_out().count(),
+            "task_count": held_out.count(),
             "placeholder": "the red book on the table\t[red]\ntwo blue keys\t[blue]",
         },
     )
@@ -111,7 +113,7 @@ def _fresh_form(request: HttpRequest) -> ComposeForm:
     if request.GET.get("base_model"):
         initial["base_model"] = request.GET["base_model"]
     if request.GET.get("task"):
-        task = get_object_or_404(Task.objects.held_out(), slug=request.GET["task"])
+        task = get_object_or_404(tasks_shown_to(request.user).held_out(), slug=request.GET["task"])
         return ComposeForm.for_task(task, person=request.user, **initial)
     # Somebody came with a module: one alone is no composition, so it is pinned and the others are chosen.
     return ComposeForm(person=request.user, initial=initial, pinned=request.GET.getlist("pick"))
@@ -146,9 +148,8 @@ def _render_form(
     base_model = next((model for model in models if model.name == str(chosen)), models[0] if models else None)
     asked_for = str(form["task"].value() or "").replace("\x00", "")
     is_chosen = Case(When(slug=asked_for, then=Value(0)), default=Value(1))
-    to_try = list(
-        Task.objects.held_out().select_related("base_model").order_by(is_chosen, "slug")[: TASKS_SHOWN + 1]
-    )
+    held_out = tasks_shown_to(request.user).held_out().select_related("base_model")
+    to_try = list(held_out.order_by(is_chosen, "slug")[: TASKS_SHOWN + 1])
     return render(
         request,
         "compose/compose_form.html",
@@ -311,7 +312,7 @@ def _pickable(
             Q(name__icontains=word)
             | Q(namespace__name__icontains=word)
             | Q(description__icontains=word)
-            | Q(task__title__icontains=word)
+            | Q(task__in=tasks_shown_to(request.user).filter(title__icontains=word))
         )
     found, why = list(fitting[: PICKABLE + 1]), {}
     measured = auditions.modules_of(audition, request.user) if audition else []
@@ -339,6 +340,7 @@ def _pickable(
     shown = kept + [adapter for adapter in found[:PICKABLE] if adapter.pk not in kept_ids]
     reasons = candidates.experience_with([adapter.pk for adapter in shown], request.user)
     losses = {row.revision.adapter_id: row for row in measured}
+    show_tasks(shown, person=request.user)
     for adapter in shown:
         adapter.measured = losses.get(adapter.pk)  # type: ignore[attr-defined]
         adapter.experience = reasons.get(adapter.pk)  # type: ignore[attr-defined]
@@ -432,7 +434,8 @@ def _use(adapter: Adapter | None, origin: str) -> str:
 
 
 def _suggested_name(found: Composition) -> str:
-    slug = found.task.slug if found.task else "-".join(found.title.lower().split()[:6])
+    is_told = found.task is not None and not found.task.is_private  # everybody reads an adapter's name
+    slug = found.task.slug if found.task and is_told else "-".join(found.title.lower().split()[:6])
     kept = "".join(letter for letter in slug if letter.isascii() and (letter.isalnum() or letter in "-_"))
     return "-".join(part for part in f"{kept[:60]}-composed".split("-") if part)
 

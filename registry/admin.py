@@ -334,13 +334,16 @@ class BaseModelAdmin(Audited, admin.ModelAdmin):
 
 @admin.register(Task)
 class TaskAdmin(Audited, admin.ModelAdmin):
-    list_display = ("slug", "title", "metric", "base_model", "is_held_out", "row_count", "created_at")
-    list_filter = ("is_held_out", "metric")
+    list_display = (
+        "slug", "title", "metric", "base_model", "is_held_out", "is_private", "row_count", "created_at",
+    )  # fmt: skip
+    list_filter = ("is_held_out", "is_private", "metric")
     search_fields = ("slug", "title")
     list_select_related = ("base_model",)
     autocomplete_fields = ("base_model", "owner")
-    # By the moderators' page; and another metric makes another revision, which the task's own page does.
-    readonly_fields = ("metric", "created_by", "quarantined_at", "quarantine_reason")
+    # By the moderators' page; and the task's own, where another metric makes another revision, and where is asked
+    # whether anybody else has used what is to be private.
+    readonly_fields = ("metric", "created_by", "quarantined_at", "quarantine_reason", "is_private")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Task]:
         return super().get_queryset(request).annotate(row_count=Count("rows"))

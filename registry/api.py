@@ -407,4 +407,5 @@ def _revision(request: Request, namespace: str, name: str) -> Revision:
 
 def _detail(view: AdapterContext, adapter: Adapter) -> Response:
     adapter.composes_with = search.family_size(adapter, person=view.request.user)
+    search.show_tasks([adapter], person=view.request.user)
     return Response(AdapterDetailSerializer(adapter, context=view.get_serializer_context()).data)

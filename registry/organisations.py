@@ -118,7 +118,7 @@ def rename(organisation: Namespace, *, actor: User, full_name: str) -> Namespace
 
 def delete_organisation(organisation: Namespace, *, actor: User) -> None:
     """Delete it with all its adapters, their texts and files. Tombstones stay (`registry.tombstones`); its tasks stay
-    too, for the scores of others on them.
+    too, for the scores of others on them, but for the private ones, which nobody could see any more.
 
     Raises Forbidden, Conflict while an adapter or a task of it is in quarantine.
     """
@@ -130,6 +130,7 @@ def delete_organisation(organisation: Namespace, *, actor: User) -> None:
             )
         if Task.objects.filter(owner=organisation).exclude(quarantined_at=None).exists():
             raise Conflict("A task of it is in quarantine, and what is to be looked into does not vanish.")
+        Task.objects.filter(owner=organisation, is_private=True).hold().delete()
         now = timezone.now()
         adapters = tombstones.close_namespace(organisation)
         members = list(
@@ -144,10 +145,12 @@ def delete_organisation(organisation: Namespace, *, actor: User) -> None:
 
 
 def held_by(organisation: Namespace) -> dict[str, int]:
-    """How many adapters would go with it, and how many tasks would stay."""
+    """How many adapters and private tasks would go with it, and how many tasks would stay."""
+    tasks = Task.objects.filter(owner=organisation)
     return {
         "adapters": Adapter.objects.alive().filter(namespace=organisation).count(),
-        "tasks": Task.objects.filter(owner=organisation).count(),
+        "private_tasks": tasks.filter(is_private=True).count(),
+        "tasks": tasks.filter(is_private=False).count(),
     }
 
 

@@ -151,7 +151,7 @@ def publish(
                 if not _is_unchanged(adapter, blobs):
                     write_revision(adapter, author=author, message=message, prepared=prepared, blobs=blobs)
                 # After the revision, which sets the base model: of two tasks with one title it decides.
-                adapter.task = task or _task_called(task_title, adapter) or adapter.task
+                adapter.task = task or _task_called(task_title, adapter, author) or adapter.task
                 if origin is not None and adapter.head is not None:
                     said = {name: getattr(origin, name) for name in ("endpoint", "source", "commit")}
                     Origin.objects.get_or_create(revision=adapter.head, **said)
@@ -185,15 +185,15 @@ def update_adapter(adapter: Adapter, *, actor: User, **changes: Any) -> Adapter:
         if "base_model" in texts:
             _change_base(adapter, texts["base_model"])
         if "task" in texts:
-            adapter.task = _task_called(texts["task"], adapter)
+            adapter.task = _task_called(texts["task"], adapter, actor)
         adapter.updated_at = timezone.now()
         adapter.save()
     return adapter
 
 
-def _task_called(text: str, adapter: Adapter) -> Task | None:
+def _task_called(text: str, adapter: Adapter, person: User) -> Task | None:
     found = task_sets.task_called(
-        text, owner=adapter.namespace, current=adapter.task, base_model=adapter.base_model
+        text, owner=adapter.namespace, person=person, current=adapter.task, base_model=adapter.base_model
     )
     if found is not None:
         same = Task.objects.filter(pk=found.pk)

@@ -135,4 +135,8 @@ def _task(prefix: str, name: str, metric: str) -> Task:
     slug = task_sets.slug_of(f"{prefix}{name}".replace("_", "-"))
     title = name.replace("_", " ").strip().capitalize()
     task, _ = Task.objects.get_or_create(slug=slug, defaults={"title": title, "metric": metric})
+    if task.is_private:
+        raise BadTable(
+            f"The task {slug} is private. Scores of others stand beside tasks that everybody sees."
+        )
     return task

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from rest_framework import serializers
 
@@ -349,6 +349,7 @@ class TaskSerializer(serializers.ModelSerializer[Task]):
         source="base_model.name", read_only=True, allow_null=True, default=None
     )
     held_out = serializers.BooleanField(source="is_held_out", read_only=True)
+    visibility = serializers.SerializerMethodField(help_text="private: only members of its owner see it.")
     owner = serializers.SerializerMethodField(help_text="null: the site's own, or of somebody who is gone.")
     revision = serializers.SerializerMethodField(help_text="The newest; null for a task without rows.")
     seed = serializers.SerializerMethodField(
@@ -363,11 +364,14 @@ class TaskSerializer(serializers.ModelSerializer[Task]):
         model = Task
         fields = [
             "slug", "title", "description", "metric", "tags", "base_model", "owner", "source", "license", "held_out",
-            "revision", "seed", "examples", "test_rows", "created_at", "url",
+            "visibility", "revision", "seed", "examples", "test_rows", "created_at", "url",
         ]  # fmt: skip
 
     def get_owner(self, task: Task) -> str | None:
         return task.owner.name if task.owner is not None and task.owner.deleted_at is None else None
+
+    def get_visibility(self, task: Task) -> Literal["public", "private"]:
+        return "private" if task.is_private else "public"
 
     def get_revision(self, task: Task) -> int | None:
         return getattr(task, "revision", None)

@@ -8,6 +8,7 @@ from django.contrib.sitemaps import Sitemap
 from django.db.models import QuerySet
 from django.urls import reverse
 
+from registry import search
 from registry.models import Adapter, BaseModel, Namespace, Task
 
 EACH = 1000
@@ -38,7 +39,7 @@ class Tasks(Sitemap):
     limit = EACH
 
     def items(self) -> QuerySet[Task]:
-        return Task.objects.filter(quarantined_at=None).only("slug").order_by("pk")
+        return search.tasks_shown_to(None).only("slug").order_by("pk")
 
 
 class BaseModels(Sitemap):

@@ -5,50 +5,63 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import secrets
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils.text import slugify
 
 from registry.details import check_text
 from registry.models import BaseModel, Namespace, Task, TaskRevision, TaskRow
+from registry.rights import Person
+from registry.search import sees_task, tasks_shown_to
 
 MOST_OF_A_TITLE = 100
 RESERVED_SLUGS = frozenset({"new"})  # an address below /tasks/ of its own
 
 
 def task_called(
-    text: str, *, owner: Namespace, current: Task | None = None, base_model: BaseModel | None = None
+    text: str,
+    *,
+    owner: Namespace,
+    person: Person,
+    current: Task | None = None,
+    base_model: BaseModel | None = None,
 ) -> Task | None:
     """The task with this slug or title; made, with `owner`, if there is none. None for an empty text.
 
-    Several tasks may have one title: `current`, the adapter's own, comes first, then the one for `base_model`. Raises
+    A private task that `person` does not see is as if it were not there. Several tasks may have one title: `current`, the adapter's own, comes first, then the one for `base_model`. Raises
     BadDetail for a text that can be no title.
     """
     title = check_text("task", text)
     if not title:
         return None
-    if current is not None and title.casefold() in {current.slug, current.title.casefold()}:
+    if (
+        current is not None
+        and title.casefold() in {current.slug, current.title.casefold()}
+        and (not current.is_private or sees_task(person, current))
+    ):
         return current
+    tasks = Task.objects.filter(Q(is_private=False) | Q(pk__in=tasks_shown_to(person).values("pk")))
     known = (
-        Task.objects.filter(slug=title).first()
-        or _titled(title, base_model)
-        or Task.objects.filter(slug=slug_of(title)).first()
+        tasks.filter(slug=title).first()
+        or _titled(tasks, title, base_model)
+        or tasks.filter(slug=slug_of(title)).first()
     )
     if known:
         return known
-    return Task.objects.get_or_create(slug=slug_of(title), defaults={"title": title, "owner": owner})[0]
+    named = {"title": title, "owner": owner}
+    task, is_new = Task.objects.get_or_create(slug=slug_of(title), defaults=named)
+    return task if is_new or not task.is_private else add_task(title=title, owner=owner)
 
 
-def _titled(title: str, base_model: BaseModel | None) -> Task | None:
+def _titled(known: QuerySet[Task], title: str, base_model: BaseModel | None) -> Task | None:
     """The task with this title in any case; of several the one for `base_model`, then the oldest."""
     # `title` by itself as well: SQLite folds the case of Latin letters alone.
-    tasks = list(
-        Task.objects.filter(Q(title=title) | Q(title__iexact=title)).order_by("pk")[:MOST_OF_A_TITLE]
-    )
+    tasks = list(known.filter(Q(title=title) | Q(title__iexact=title)).order_by("pk")[:MOST_OF_A_TITLE])
     fitting = [task for task in tasks if base_model is not None and task.base_model_id == base_model.pk]
     return next(iter(fitting or tasks), None)
 
@@ -70,8 +83,11 @@ def slug_of(title: str) -> str:
 
 
 def add_task(*, title: str, **fields: Any) -> Task:
-    """A new task without rows. Its slug is made of the title, with a number behind it where that is taken."""
-    slug = slug_of(title)
+    """A new task without rows. Its slug is made of the title, with a number behind it where that is taken.
+
+    A private one has letters of chance behind it: else a number behind somebody's own slug would tell them of it.
+    """
+    slug = f"{slug_of(title)[:90]}-{secrets.token_hex(4)}" if fields.get("is_private") else slug_of(title)
     for number in itertools.count(2):
         task, is_new = Task.objects.get_or_create(slug=slug, defaults={"title": title, **fields})
         if is_new:

@@ -45,7 +45,11 @@ MOVE = "whoever may write to its whole namespace"
 LIKE = "any account that sees the adapter"
 MEMBER = "members of the organisation"
 ADMIN = "admins of the organisation"
-TASK = "admins of the organisation that the task belongs to, and moderators"
+TASK = "admins of the organisation that the task belongs to, and moderators unless it is private"
+SEE_TASK = "whoever sees the task; one in quarantine moderators too"
+LIST_TASK = "whoever sees the task"
+SHOW_TASK = "everybody, while everybody sees the task"
+MODERATE_TASK = "staff, and a page of ours, about a task that is not private"
 STAFF = "staff"
 MODERATE = "staff, and a page of ours"
 MODERATE_IT = "staff, about an adapter that is not private"
@@ -185,15 +189,15 @@ ROUTES: dict[str, Route] = {
     "modules/saved/<int:search_id>/remove": page("/modules/saved/0/remove", POST=ACCOUNT_NOTHING),
     "<str:namespace>/follow": page("/lab/follow", POST=ACCOUNT),
     "tasks": page("/tasks", GET=PUBLIC),
-    "tasks/<slug:slug>": page("/tasks/open", GET=PUBLIC),
+    "tasks/<slug:slug>": page("/tasks/labs", GET=SEE_TASK),
     "tasks/new": page("/tasks/new", GET=ACCOUNT, POST=ACCOUNT),
     "tasks/<slug:slug>/edit": page("/tasks/labs/edit", GET=TASK, POST=TASK),
     "tasks/<slug:slug>/rows": page("/tasks/labs/rows", GET=TASK, POST=TASK),
     "tasks/<slug:slug>/delete": page("/tasks/labs/delete", POST=TASK),
-    "tasks/<slug:slug>/report": page("/tasks/open/report", GET=PUBLIC, POST=PUBLIC),
-    "tasks/<slug:slug>/moderate": page("/tasks/open/moderate", POST=MODERATE),
-    "tasks/<slug:slug>/embed": page("/tasks/open/embed", GET=PUBLIC),
-    "tasks/<slug:slug>/leaderboard.csv": page("/tasks/open/leaderboard.csv", GET=PUBLIC),
+    "tasks/<slug:slug>/report": page("/tasks/labs/report", GET=SEE_TASK, POST=SEE_TASK),
+    "tasks/<slug:slug>/moderate": page("/tasks/labs/moderate", POST=MODERATE_TASK),
+    "tasks/<slug:slug>/embed": page("/tasks/labs/embed", GET=SHOW_TASK),
+    "tasks/<slug:slug>/leaderboard.csv": page("/tasks/labs/leaderboard.csv", GET=LIST_TASK),
     "<str:namespace>": page("/lab", GET=PUBLIC),
     # Moderation
     "moderation": page("/moderation", GET=MODERATE),
@@ -305,9 +309,9 @@ ROUTES: dict[str, Route] = {
         "base-models/demo/tiny-t5/files/x", GET=NOTHING
     ),
     "api/v1/tasks/": api("tasks/", GET=PUBLIC, POST=ACCOUNT),
-    "api/v1/tasks/<slug:slug>/": api("tasks/labs/", {"title": "x"}, GET=PUBLIC, PATCH=TASK, DELETE=TASK),
+    "api/v1/tasks/<slug:slug>/": api("tasks/labs/", {"title": "x"}, GET=SEE_TASK, PATCH=TASK, DELETE=TASK),
     "api/v1/tasks/<slug:slug>/revisions/": api("tasks/labs/revisions/", POST=TASK),
-    "api/v1/tasks/<str:slug>/leaderboard/": api("tasks/open/leaderboard/", GET=PUBLIC),
+    "api/v1/tasks/<str:slug>/leaderboard/": api("tasks/labs/leaderboard/", GET=LIST_TASK),
     "api/v1/whoami/": api("whoami/", GET=ANY_TOKEN),
     "api/v1/organizations/": api("organizations/", {"name": "new-lab"}, GET=ACCOUNT, POST=ACCOUNT),
     "api/v1/organizations/<str:name>/": api(
@@ -406,6 +410,8 @@ ROUTES: dict[str, Route] = {
 # Everything below the administration is for staff; what is not is here.
 OPEN_IN_ADMIN = {"admin/login/", "admin/logout/", "admin/jsi18n/"}
 ABOUT_AN_ADAPTER = {FEED, MODERATE_IT, SEE, CHANGE, LIKE, MOVE}
+ONLY_AN_ADAPTER = {"for target", "for other"}  # tokens
+ABOUT_A_TASK = {TASK, SEE_TASK, LIST_TASK, SHOW_TASK, MODERATE_TASK}
 ASKS_ALSO_WHAT_IS_PUBLIC = {"guest without an account", "stranger", "token write", "token expired"}
 ABOUT_NO_ROLE = {ACCOUNT, ACCOUNT_NOTHING, ANY_TOKEN, SWITCHED_OFF}
 ASKS_WHAT_NEEDS_AN_ACCOUNT = {
@@ -414,6 +420,7 @@ ASKS_WHAT_NEEDS_AN_ACCOUNT = {
 ASKS_WHAT_IS_DELETED = {"guest without an account", "admin", "staff", "token write", "token read"}
 TAKES_FILES = {"/api/v1/adapters/", "/api/v1/adapters/validate/"}
 STATES = ("public", "private", "quarantined", "deleted")
+TASK_STATES = ("public", "private", "quarantined", "private, quarantined", "deleted")
 
 
 def all_routes(patterns: Any = None, before: str = "") -> Iterator[str]:
@@ -579,6 +586,8 @@ def expected(route: Route, method: str, visitor: Visitor, state: str) -> str:
         return "ok"
     if need == SWITCHED_OFF:
         return "403" if seen.is_signed_in else refused
+    if need in ABOUT_A_TASK:
+        return _of_a_task(door, need, seen, state, is_writing)
     if need == STAFF:
         return "ok" if seen.is_staff else "login"
     if need in {MODERATE, MODERATE_IT}:
@@ -587,16 +596,12 @@ def expected(route: Route, method: str, visitor: Visitor, state: str) -> str:
         return "404" if need == MODERATE_IT and state in {"private", "deleted"} else "ok"
     if need == OWN:
         return _of_a_job(door, seen, is_writing)
-    if need in {MEMBER, ADMIN, TASK}:
+    if need in {MEMBER, ADMIN}:
         if not seen.is_signed_in:
             return refused
         if seen.is_limited or (door == "api" and is_writing and not seen.may_write_at_all):
             return "403"
-        may = {
-            MEMBER: bool(seen.role),
-            ADMIN: seen.role == "admin",
-            TASK: seen.role == "admin" or seen.is_staff,
-        }
+        may = {MEMBER: bool(seen.role), ADMIN: seen.role == "admin"}
         return "ok" if may[need] else "403"
     if need in {ACCOUNT, ANY_TOKEN, ACCOUNT_NOTHING}:
         if not seen.is_signed_in:
@@ -616,6 +621,30 @@ def _of_a_job(door: str, seen: Visitor, is_writing: bool) -> str:
     if is_writing and door == "api" and (seen.is_limited or not seen.may_write_at_all):
         return "403"
     return "ok" if seen.role == "write" and not seen.is_limited else "404"
+
+
+def _of_a_task(door: str, need: str, seen: Visitor, state: str, is_writing: bool) -> str:
+    """The task is of the organisation lab, made by nobody who is among the visitors."""
+    is_shown = state == "public"
+    if need == SHOW_TASK:
+        return "ok" if is_shown else "404"
+    moderates = seen.is_staff and not seen.token
+    sees = is_shown or (state != "deleted" and bool(seen.role) and seen.token not in ONLY_AN_ADAPTER)
+    sees_page = sees or (moderates and state == "quarantined")
+    if need == LIST_TASK:
+        return "ok" if sees else "404"
+    if need == SEE_TASK:
+        return "ok" if sees_page else "404"
+    if not seen.is_signed_in:
+        return "login" if door == "page" else "401"
+    if need == MODERATE_TASK and not moderates:
+        return "403"
+    if door == "api" and is_writing and (seen.is_limited or not seen.may_write_at_all):
+        return "403"
+    if not sees_page:
+        return "404"
+    may = moderates or (seen.role == "admin" and "quarantined" not in state)
+    return "ok" if may else "403"
 
 
 def _of_an_adapter(route: Route, need: str, seen: Visitor, state: str) -> str:
@@ -690,15 +719,27 @@ def set_state(adapter: Adapter, state: str) -> None:
     )
 
 
+def set_task_state(state: str) -> None:
+    """Of the organisation's task, of which nothing stays when it is deleted."""
+    labs = Task.objects.filter(slug="labs")
+    held_at = timezone.now() if "quarantined" in state else None
+    labs.update(is_private="private" in state, quarantined_at=held_at)
+    if state == "deleted":
+        labs.delete()
+
+
 @pytest.mark.django_db
 def test_every_visitor_meets_at_every_route_what_the_table_says(world, rung):
     differences, cells = [], 0
-    for state in STATES:
-        set_state(world.adapter, state)
+    for state in TASK_STATES:
+        set_task_state(state)
+        if state in STATES:
+            set_state(world.adapter, state)
         for name, route in ROUTES.items():
             url = route.url.replace("COMMIT", world.commit).replace("JOB", world.job)
             for method, need in route.needs.items():
-                if state != "public" and need not in ABOUT_AN_ADAPTER:
+                asked_about = ABOUT_AN_ADAPTER | ABOUT_A_TASK if state in STATES else ABOUT_A_TASK
+                if state != "public" and need not in asked_about:
                     continue
                 if name == "api/repos/create" and state != "public":
                     continue
@@ -712,7 +753,7 @@ def test_every_visitor_meets_at_every_route_what_the_table_says(world, rung):
                         wanted = "404"
                     if found != wanted:
                         differences.append(
-                            f"{method} {url} by {visitor.name}, adapter {state}: {found}, not {wanted}"
+                            f"{method} {url} by {visitor.name}, it is {state}: {found}, not {wanted}"
                         )
     assert cells > 1500
     assert not differences, f"{len(differences)} of {cells} cells differ:\n" + "\n".join(differences[:200])
@@ -773,6 +814,7 @@ def test_nothing_public_changes_by_what_is_hidden(world, rung):
     urls += ["/api/models?search=needle", "/api/models?author=lab", "/tasks?q=needle", "/tasks?kind=trained"]
     urls += [
         "/tasks/needle",
+        "/tasks/needle-too",
         "/tasks/needle/leaderboard.csv",
         "/api/v1/tasks/needle/",
         "/api/v1/tasks/?q=needle",
@@ -783,6 +825,7 @@ def test_nothing_public_changes_by_what_is_hidden(world, rung):
         before = [seen_by(client, urls) for client in clients]
         transaction.set_rollback(True)
     task = Task.objects.create(slug="needle", title="Needle", owner=lab)
+    make_task("needle-too", title="Needle", rows=2, test_rows=2, is_held_out=True, owner=lab, is_private=True)
     for state in ("private", "quarantined", "deleted"):
         hidden = make_adapter(
             f"needle-{state}", namespace=lab, base_model=base_model, task=task, description="needle",
@@ -800,7 +843,10 @@ def test_nothing_public_changes_by_what_is_hidden(world, rung):
     after = [seen_by(client, urls) for client in clients]
     changed = [url for one, two in zip(before, after, strict=True) for url in urls if one[url] != two[url]]
     assert not changed, "\n".join(changed)
-    owner = seen_by(signed_in(User.objects.get(username="ada")), ["/modules?q=needle", "/tasks/needle"])
+    owner = seen_by(
+        signed_in(User.objects.get(username="ada")),
+        ["/modules?q=needle", "/tasks/needle", "/tasks/needle-too"],
+    )
     assert all(b"needle" in body.lower() for body in owner.values()), "the needle cannot be found at all"
 
 

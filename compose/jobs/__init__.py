@@ -23,10 +23,12 @@ from compose.jobs.asking import (
     check_settings,
     dry_run,
     estimate,
+    hidden_rows_of,
     metric_for,
     refused,
     request_composition,
     require_lengths,
+    untold_title,
     usual_budget,
 )
 from compose.jobs.forgetting import forget_texts, forget_texts_of
@@ -82,6 +84,7 @@ __all__ = [
     "finish",
     "forget_texts",
     "forget_texts_of",
+    "hidden_rows_of",
     "metric_for",
     "places_left",
     "queue_order",
@@ -107,6 +110,7 @@ __all__ = [
     "sweep",
     "tell_owners",
     "unshare",
+    "untold_title",
     "usual_budget",
     "visible_composition",
     "wish",

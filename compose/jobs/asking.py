@@ -25,8 +25,9 @@ from compose.models import Candidate, Composition
 from compose.token_counts import count_tokens
 from registry.models import Adapter, BaseModel, Revision, Task, TaskRevision, User
 from registry.rights import composable_for, require_whole_account, require_writing_token
+from registry.search import sees_task
 from web.database import after_commit, keep_from_deletion
-from web.errors import DomainError
+from web.errors import DomainError, NotFound
 from web.templatetags.formatting import plural
 
 DEFAULT_METHOD = Composition.Method.AUTO
@@ -93,6 +94,8 @@ class CompositionRequest:
                 "time_limit_s",
                 f"The time limit is from {SHORTEST_TIME_LIMIT_S} to {LONGEST_TIME_LIMIT_S:,} seconds, or 0 for none.",
             )
+        if self.task is not None and self.task.is_private and not sees_task(self.owner, self.task):
+            raise NotFound(f"There is no task {self.task.slug!r} here.", fields={"task": ["Unknown."]})
         if self.task is not None and self.task.is_quarantined:
             raise TaskInQuarantine(self.task.title)
         if self.notice_origin:
@@ -124,7 +127,7 @@ def request_composition(request: CompositionRequest) -> Composition:
             daily_limit.require_left(request.owner, request.task)
         composition = Composition.objects.create(
             owner=request.owner,
-            title=request.title.strip() or _title(request, plan),
+            title=_title(request, plan),
             task=request.task,
             task_revision=plan.task_revision,
             base_model=request.base_model,
@@ -372,10 +375,11 @@ def _rows(
     unseen = [row for row in hidden if row.input.strip() not in shown]
     if unseen:
         assert task is not None
-        note = f"Scored on the {len(hidden)} hidden test rows of the task {task.slug}."
+        whose = hidden_rows_of(task)
+        note = f"Scored on the {len(hidden)} {whose}."
         if len(unseen) < len(hidden):
             note = (
-                f"Scored on {len(unseen)} of the {len(hidden)} hidden test rows of the task {task.slug}: the others are "
+                f"Scored on {len(unseen)} of the {len(hidden)} {whose}: the others are "
                 "among the examples. The task's ranking takes no such score."
             )
         return list(examples), unseen, True, note
@@ -383,11 +387,24 @@ def _rows(
     return few_shot, held_out, False, note
 
 
+def hidden_rows_of(task: Task) -> str:
+    """What scores a composition for `task`, in its note: it stands in the card of what is published."""
+    return f"hidden test rows of {'its task' if task.is_private else f'the task {task.slug}'}"
+
+
 def _title(request: CompositionRequest, plan: Plan) -> str:
-    """Not from an example: the title is public once the adapter is, the examples are not."""
-    if request.task is not None:
-        return request.task.title[:200]
-    return f"{len(plan.examples)} examples on {request.base_model.short_name}"
+    """Not from an example: the title is public once the adapter is, the examples are not, nor a private task's name."""
+    task, given = request.task, request.title.strip()
+    if task is not None and task.is_private:
+        given = "" if given.casefold() == task.title.casefold() else given
+    elif task is not None:
+        given = given or task.title[:200]
+    return given or untold_title(len(plan.examples), request.base_model)
+
+
+def untold_title(examples: int, base_model: BaseModel) -> str:
+    """The title of a composition that is named after no task."""
+    return f"{examples} examples on {base_model.short_name}"
 
 
 def _spec_sha256(request: CompositionRequest, plan: Plan) -> str:

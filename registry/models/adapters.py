@@ -167,6 +167,7 @@ class Adapter(models.Model):
 
     objects = AdapterQuerySet.as_manager()
     composes_with: int  # where `with_family_sizes` counted it
+    may_name_private_task = False  # `registry.search.show_tasks` sets it, for the person who looks
 
     class Meta:
         constraints: ClassVar = [
@@ -198,8 +199,10 @@ class Adapter(models.Model):
 
     @property
     def shown_task(self) -> Task | None:
-        """Its task, unless moderators have hidden that."""
-        return None if self.task is None or self.task.is_quarantined else self.task
+        """Its task, unless moderators have hidden that; a private one only where `show_tasks` was asked first."""
+        if self.task is None or self.task.is_quarantined:
+            return None
+        return self.task if self.may_name_private_task or not self.task.is_private else None
 
     @property
     def is_composed(self) -> bool:

@@ -23,6 +23,11 @@ class TaskQuerySet(models.QuerySet["Task"]):
         """Tasks that can be composed for."""
         return self.filter(is_held_out=True, quarantined_at=None)
 
+    def hold(self) -> TaskQuerySet:
+        """Take the rows before they are deleted, inside a transaction: who composes for one comes first, or finds it gone."""
+        list(self.select_for_update().order_by("pk").values_list("pk"))
+        return self
+
 
 class Task(models.Model):
     """A task by its slug. One with few-shot and hidden test rows can be composed for and has a leaderboard."""
@@ -54,11 +59,21 @@ class Task(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     quarantined_at = models.DateTimeField(null=True, blank=True)
     quarantine_reason = models.CharField(max_length=500, blank=True, help_text="For its makers to read.")
+    is_private = models.BooleanField(
+        default=False,
+        help_text="Only members of its namespace see it; `registry.search.tasks_shown_to` is the gate.",
+    )
 
     objects = TaskQuerySet.as_manager()
 
     class Meta:
         ordering: ClassVar = ["slug"]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=models.Q(is_private=False) | models.Q(owner__isnull=False),
+                name="private_task_has_an_owner",
+            )
+        ]
 
     def __str__(self) -> str:
         return self.title
@@ -69,6 +84,11 @@ class Task(models.Model):
     @property
     def is_quarantined(self) -> bool:
         return self.quarantined_at is not None
+
+    @property
+    def is_hidden(self) -> bool:
+        """Whether it is shown to members of its namespace alone, and named to nobody else."""
+        return self.is_private or self.is_quarantined
 
     @property
     def shows_first_hidden_rows(self) -> bool:

@@ -11,7 +11,16 @@ from registry.search.finding import (
     modules_by_base,
 )
 from registry.search.query import SORTS, AdapterQuery, BadParameter, yes_or_no
-from registry.search.related import composes_with, revisions_with, tasks_shown_to, visible_task
+from registry.search.related import (
+    composes_with,
+    revisions_with,
+    sees_task,
+    show_tasks,
+    tasks_hidden_from,
+    tasks_open_to,
+    tasks_shown_to,
+    visible_task,
+)
 
 __all__ = [
     "SORTS",
@@ -27,6 +36,10 @@ __all__ = [
     "find",
     "modules_by_base",
     "revisions_with",
+    "sees_task",
+    "show_tasks",
+    "tasks_hidden_from",
+    "tasks_open_to",
     "tasks_shown_to",
     "visible_task",
     "yes_or_no",

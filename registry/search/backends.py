@@ -47,6 +47,10 @@ def as_batch(rows: Sequence[tuple[Any, ...]]) -> Batch:
     return batch
 
 
+# The title of the task `t` among an adapter's words: of what is hidden nobody finds out by searching for it.
+TASK_TITLE = "CASE WHEN t.is_private OR t.quarantined_at IS NOT NULL THEN '' ELSE coalesce(t.title, '') END"
+# What of a task those words follow.
+TASK_COLUMNS = "title, is_private, quarantined_at"
 # Column of the search row -> how it follows from the adapter `a`, where both databases have the same words for it.
 ROW = {
     "is_alive": "a.deleted_at IS NULL",

@@ -21,7 +21,7 @@ from registry.search import backends, columns
 from registry.search.alike import MOST_ERRORS
 from registry.search.columns import Columns, Mask, Positions
 from registry.search.query import DAY_US, MEGABYTE, AdapterQuery, BadParameter, Range
-from registry.search.related import composes_with
+from registry.search.related import composes_with, show_tasks, tasks_hidden_from, tasks_shown_to
 from web.pagination import BadCursor
 
 FACET_VALUES = 30
@@ -86,11 +86,13 @@ def find(query: AdapterQuery, *, person: Person, with_facets: bool = False) -> F
         families = search.families()
     items, has_more = ids[: query.limit], len(ids) > query.limit
     cursor = _encode(query.order, keys[query.limit - 1], int(ids[query.limit - 1])) if has_more else ""
+    rows = _adapters(items.tolist(), families)
+    show_tasks(rows, person=person)
     return Found(
-        items=_adapters(items.tolist(), families),
+        items=rows,
         next_cursor=cursor,
         count=found,
-        facets=_facets(query, counts, table) if with_facets else [],
+        facets=_facets(search, counts) if with_facets else [],
         is_similar=search.is_similar,
     )
 
@@ -130,8 +132,9 @@ def facets(query: AdapterQuery, *, person: Person) -> list[Facet]:
     """Ways to narrow the query, each with exact counts under all its other parameters."""
     table = columns.current()
     with table.lock:
-        counts = _Search(query, person, table).facet_counts()
-    return _facets(query, counts, table)
+        search = _Search(query, person, table)
+        counts = search.facet_counts()
+    return _facets(search, counts)
 
 
 class _Search:
@@ -143,8 +146,10 @@ class _Search:
         self.is_similar = False
         self.name_matches: NDArray[Any] | None = None  # by which relevance sorts first
         self.task_scores: NDArray[np.float64] | None = None
+        self.base_model: BaseModel | None = None  # that is asked for, by whichever of its names
         table.refresh()
         self.sees_more = False  # than everybody does
+        self.person = person
         self.visible = self._visible(person)
         self.masks = self._masks()
         self._all_fit: Mask | None = None
@@ -174,7 +179,7 @@ class _Search:
         if query.base:
             masks["base"] = self._made_for(query.base)
         if query.task:
-            masks["task"] = table["task_id"] == _pk(Task.objects.filter(slug=query.task))
+            masks["task"] = table["task_id"] == _pk(tasks_shown_to(self.person).filter(slug=query.task))
         if query.composable is not None:
             masks["composable"] = table["is_composable"] == query.composable
         if query.rank:
@@ -263,9 +268,9 @@ class _Search:
         return self.table.who_has(words, ask).view(np.int8)
 
     def _made_for(self, name: str) -> Mask:
-        base_model = BaseModel.objects.named(name)
-        if base_model is not None:
-            mask: Mask = self.table["base_model_id"] == base_model.pk
+        self.base_model = BaseModel.objects.named(name)
+        if self.base_model is not None:
+            mask: Mask = self.table["base_model_id"] == self.base_model.pk
             return mask
         unknown = Adapter.objects.filter(base_model=None, base_model_label__iexact=name).values_list(
             "pk", flat=True
@@ -273,7 +278,7 @@ class _Search:
         return self.table.mask_of(np.fromiter(unknown, np.int64))
 
     def _scored_on(self, slug: str) -> Mask:
-        task = Task.objects.filter(slug=slug).first()
+        task = tasks_shown_to(self.person).filter(slug=slug).first()
         if task is None:
             raise BadParameter("scored_on", f"There is no task {slug[:100]!r}.")
         scores = AdapterScore.objects.filter(task=task, metric=task.metric)  # others do not compare
@@ -403,18 +408,21 @@ _LABELS = {
 }
 
 
-def _facets(query: AdapterQuery, counts: dict[str, list[tuple[Any, int]]], table: Columns) -> list[Facet]:
-    chosen = query.as_url_params()
+def _facets(search: _Search, counts: dict[str, list[tuple[Any, int]]]) -> list[Facet]:
+    chosen = search.query.as_url_params()
+    # What is counted is the same for everybody, and kept; what a task is called is not.
+    hidden = set(tasks_hidden_from(search.person).values_list("pk", flat=True)) if counts["task"] else set()
     found = []
     for parameter, label in _LABELS.items():
         pairs = counts[parameter]
+        if parameter == "task" and hidden:
+            pairs = [(pk, total) for pk, total in pairs if pk not in hidden]
         wanted = chosen.get(parameter, "").casefold()
-        if parameter == "base" and wanted:
+        if parameter == "base" and search.base_model is not None:
             # Chosen by another of its names: the facet shows the one that it is known by.
-            base_model = BaseModel.objects.named(wanted)
-            wanted = base_model.name.casefold() if base_model else wanted
+            wanted = search.base_model.name.casefold()
         if parameter in {"base", "task"}:
-            values = _named(parameter, pairs, wanted, table)
+            values = _named(parameter, pairs, wanted, search.table)
         else:
             values = [(*_in_words(parameter, value), total) for value, total in pairs]
             if parameter not in {"rank", "size"}:
@@ -451,8 +459,7 @@ def _base_names(pks: Sequence[int]) -> dict[int, tuple[str, str]]:
 
 
 def _task_names(pks: Sequence[int]) -> dict[int, tuple[str, str]]:
-    shown = Task.objects.filter(pk__in=pks, quarantined_at=None)
-    rows = shown.order_by().values_list("pk", "slug", "title")
+    rows = Task.objects.filter(pk__in=pks).order_by().values_list("pk", "slug", "title")
     return {pk: (slug, title) for pk, slug, title in rows}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.search import postings
-from registry.search.backends import COLUMNS, ROW, Batch, as_batch
+from registry.search.backends import COLUMNS, ROW, TASK_COLUMNS, TASK_TITLE, Batch, as_batch
 from registry.search.bulk import everything
 
 # Tokens are split at every ASCII character that is neither letter nor digit: Postgres's own parser would keep host
@@ -47,10 +47,10 @@ _WRITE_ROWS = f"""
     WHERE ({", ".join(f"known.{name}" for name in _ROW)})
         IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in _ROW)})
 """  # noqa: S608 - column names of ours
-_WRITE_TEXTS = """
+_WRITE_TEXTS = f"""
     INSERT INTO registry_adaptertext AS known (adapter_id, names, about, card)
     SELECT a.id, left(n.name || ' ' || a.name, 400),
-        concat_ws(' ', a.description, t.title, coalesce(b.name, a.base_model_label),
+        concat_ws(' ', a.description, {TASK_TITLE}, coalesce(b.name, a.base_model_label),
             (SELECT string_agg(value, ' ') FROM jsonb_array_elements_text(
                 CASE jsonb_typeof(a.tags) WHEN 'array' THEN a.tags ELSE '[]'::jsonb END))), ''
     FROM registry_adapter a JOIN registry_namespace n ON n.id = a.namespace_id
@@ -58,7 +58,7 @@ _WRITE_TEXTS = """
     WHERE %s
     ON CONFLICT (adapter_id) DO UPDATE SET names = excluded.names, about = excluded.about
     WHERE (known.names, known.about) IS DISTINCT FROM (excluded.names, excluded.about)
-"""
+"""  # noqa: S608 - words of ours
 
 # Name -> (when it fires, what it does). Counters apart: they change far more often than anything else and need
 # nothing of the rest.
@@ -107,7 +107,8 @@ _TRIGGERS = {
         f"{_WRITE_TEXTS % 'a.namespace_id = NEW.id'}; RETURN NULL;",
     ),
     "task_text": (
-        "AFTER UPDATE OF title ON registry_task FOR EACH ROW WHEN (OLD.title <> NEW.title)",
+        f"AFTER UPDATE OF {TASK_COLUMNS} ON registry_task FOR EACH ROW WHEN ((OLD.title, OLD.is_private, "
+        "OLD.quarantined_at) IS DISTINCT FROM (NEW.title, NEW.is_private, NEW.quarantined_at))",
         f"{_WRITE_TEXTS % 'a.task_id = NEW.id'}; RETURN NULL;",
     ),
     "base_text": (

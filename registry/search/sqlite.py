@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.search.backends import COLUMNS, FETCHED_AT_ONCE, ROW, Batch, as_batch
+from registry.search.backends import COLUMNS, FETCHED_AT_ONCE, ROW, TASK_COLUMNS, TASK_TITLE, Batch, as_batch
 
 
 def _micros(moment: str) -> str:
@@ -32,9 +32,9 @@ _WRITE_ROWS = f"""
     WHERE ({", ".join(f"registry_searchrow.{name}" for name in _ROW)})
         IS NOT ({", ".join(f"excluded.{name}" for name in _ROW)})
 """  # noqa: S608 - column names of ours
-_WRITE_TEXTS = """
+_WRITE_TEXTS = f"""
     INSERT INTO registry_adaptertext (adapter_id, names, about, card)
-    SELECT a.id, substr(n.name || ' ' || a.name, 1, 400), a.description || ' ' || coalesce(t.title, '') || ' ' ||
+    SELECT a.id, substr(n.name || ' ' || a.name, 1, 400), a.description || ' ' || {TASK_TITLE} || ' ' ||
         coalesce(b.name, a.base_model_label) || ' ' ||
         coalesce((SELECT group_concat(value, ' ') FROM json_each(a.tags)), ''), ''
     FROM registry_adapter a JOIN registry_namespace n ON n.id = a.namespace_id
@@ -42,7 +42,7 @@ _WRITE_TEXTS = """
     WHERE @which
     ON CONFLICT (adapter_id) DO UPDATE SET names = excluded.names, about = excluded.about
     WHERE (registry_adaptertext.names, registry_adaptertext.about) IS NOT (excluded.names, excluded.about)
-"""
+"""  # noqa: S608 - words of ours
 _TICK = """UPDATE registry_searchclock SET number = number + 1;
     UPDATE registry_searchrow SET changed_in = (SELECT number FROM registry_searchclock)
     WHERE adapter_id = NEW.adapter_id;"""
@@ -88,7 +88,8 @@ _TRIGGERS = {
         tags ON registry_adapter BEGIN {_WRITE_TEXTS.replace("@which", "a.id = NEW.id")}; END""",
     "namespace_text": f"""AFTER UPDATE OF name ON registry_namespace WHEN OLD.name <> NEW.name
         BEGIN {_WRITE_TEXTS.replace("@which", "a.namespace_id = NEW.id")}; END""",
-    "task_text": f"""AFTER UPDATE OF title ON registry_task WHEN OLD.title <> NEW.title
+    "task_text": f"""AFTER UPDATE OF {TASK_COLUMNS} ON registry_task WHEN (OLD.title, OLD.is_private,
+        OLD.quarantined_at) IS NOT (NEW.title, NEW.is_private, NEW.quarantined_at)
         BEGIN {_WRITE_TEXTS.replace("@which", "a.task_id = NEW.id")}; END""",
     "base_text": f"""AFTER UPDATE OF name ON registry_basemodel WHEN OLD.name <> NEW.name
         BEGIN {_WRITE_TEXTS.replace("@which", "a.base_model_id = NEW.id")}; END""",

@@ -35,7 +35,7 @@ def set_up(using: str, *, is_changed: bool) -> None:
     Nothing happens where nothing has changed, so that this may be called at every start.
     """
     connection = connections[using]
-    if not _tables_are_there(connection):
+    if not _tables_are_there(connection) or not _columns_are_there(connection):
         return
     version = _version(*((postgres, postings) if connection.vendor == "postgresql" else (sqlite,)))
     backend = backends.of(connection)
@@ -53,6 +53,13 @@ def set_up(using: str, *, is_changed: bool) -> None:
 def _tables_are_there(connection: Any) -> bool:
     wanted = {"registry_searchclock", "registry_searchrow", "registry_adaptertext", "registry_adapter"}
     return wanted <= set(connection.introspection.table_names())
+
+
+def _columns_are_there(connection: Any) -> bool:
+    """Not after going back to an earlier migration: the triggers are then for that version's code to make."""
+    with connection.cursor() as cursor:
+        found = connection.introspection.get_table_description(cursor, "registry_task")
+    return "is_private" in {column.name for column in found}
 
 
 def _version(*modules: ModuleType) -> str:

@@ -28,8 +28,9 @@ from registry import (
 )
 from registry.filenames import CARD
 from registry.forms import AdapterForm, LicenceFields, MoveForm
-from registry.models import Adapter, BaseModel, Revision, RevisionFile, WeightStatistics
+from registry.models import Adapter, AdapterScore, BaseModel, Revision, RevisionFile, WeightStatistics
 from registry.rights import (
+    Person,
     may_change,
     may_moderate,
     visible_adapter,
@@ -51,6 +52,7 @@ _HEADING = re.compile(r"(</?h)([1-5])>")
 def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -> HttpResponse:
     """What an adapter is and how to use it; with `commit`, one of its older versions."""
     shown = visible_adapter(request.user, namespace, name)
+    search.show_tasks([shown], person=request.user)
     revision = downloads.revision_called(shown, commit)
     files = list(revision.files.select_related("blob"))
     site = request.build_absolute_uri("/").rstrip("/")
@@ -76,16 +78,21 @@ def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -
         "has_more_versions": len(versions) > VERSIONS_SHOWN,
         "has_many_versions": len(versions) > 1,
         "weights": _weights(revision),
-        "scores": list(
-            shown.task_scores.select_related("task", "reported_by").order_by("-created_at", "pk")[
-                :SCORES_SHOWN
-            ]
-        ),
+        "scores": _scores(shown, request.user),
         **following.marks(request.user, shown),
         "may_write": may_change(request.user, shown),
         "may_moderate": may_moderate(request.user),
     }
     return render(request, "registry/adapter.html", context)
+
+
+def _scores(adapter: Adapter, person: Person) -> list[tuple[AdapterScore, bool]]:
+    """Its newest scores, each with whether the person may be told of which task."""
+    scores = adapter.task_scores.select_related("task", "reported_by").order_by("-created_at", "pk")
+    return [
+        (score, not score.task.is_quarantined and search.sees_task(person, score.task))
+        for score in scores[:SCORES_SHOWN]
+    ]
 
 
 @require_safe
@@ -117,12 +124,15 @@ def adapter_archive(request: HttpRequest, namespace: str, name: str, commit: str
 def adapter_settings(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
     """Change what is said about an adapter; forms beside that move or delete it."""
     shown = writable_adapter(request.user, namespace, name)
-    form = AdapterForm(request.POST or None, initial=_said(shown))
+    said = _said(shown, request.user)
+    form = AdapterForm(request.POST or None, initial=said)
     if request.method == "POST" and form.is_valid():
         changes = {key: value for key, value in form.cleaned_data.items() if key != "base_model"}
         base_model = form.cleaned_data["base_model"].strip()
-        if base_model != _said(shown)["base_model"]:
+        if base_model != said["base_model"]:
             changes["base_model"] = base_model
+        if shown.task is not None and changes["task"] == said["task"] == "":
+            del changes["task"]  # it is one that is hidden from them, not none
         try:
             publishing.update_adapter(shown, actor=signed_in(request), **changes)
         except DomainError as error:
@@ -156,7 +166,7 @@ def adapter_move(request: HttpRequest, namespace: str, name: str) -> HttpRespons
                 request, f"{before} is called {moved.full_name} now. Its old address leads here."
             )
             return redirect(moved)
-    context = _settings_context(request, shown, AdapterForm(initial=_said(shown)), move=form)
+    context = _settings_context(request, shown, AdapterForm(initial=_said(shown, request.user)), move=form)
     return render(request, "registry/adapter_settings.html", context, status=400)
 
 
@@ -167,7 +177,7 @@ def adapter_delete(request: HttpRequest, namespace: str, name: str) -> HttpRespo
     if request.method != "POST":
         return redirect("adapter_settings", namespace=shown.namespace.name, name=shown.name)
     if request.POST.get("confirm", "").strip() != shown.name:
-        context = _settings_context(request, shown, AdapterForm(initial=_said(shown)))
+        context = _settings_context(request, shown, AdapterForm(initial=_said(shown, request.user)))
         context["typed"] = request.POST.get("confirm", "")
         context["delete_error"] = f"Type {shown.name} to delete it."
         return render(request, "registry/adapter_settings.html", context, status=400)
@@ -226,10 +236,10 @@ def _folder_address(adapter: Adapter, revision: Revision) -> str:
     return card.removesuffix(CARD)
 
 
-def _said(adapter: Adapter) -> dict[str, Any]:
+def _said(adapter: Adapter, person: Person) -> dict[str, Any]:
     return {
         "description": adapter.description,
-        "task": adapter.task.title if adapter.task else "",
+        "task": adapter.task.title if adapter.task and search.sees_task(person, adapter.task) else "",
         "base_model": adapter.base_model.name if adapter.base_model else adapter.base_model_label,
         "language": adapter.language,
         **{

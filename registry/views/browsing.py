@@ -16,8 +16,8 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST
 
 from registry import following, quotas, saved_searches, search
-from registry.models import Adapter, Namespace, SavedSearch, Task, User
-from registry.rights import is_member, may_write
+from registry.models import Adapter, Namespace, SavedSearch, User
+from registry.rights import Person, is_member, may_write
 from registry.search import AdapterQuery, Facet
 from registry.views.hashes import is_hash
 from registry.views.people import signed_in
@@ -126,10 +126,10 @@ def remove_saved_search(request: HttpRequest, search_id: int) -> HttpResponse:
 
 def namespace(request: HttpRequest, namespace: str) -> HttpResponse:
     """What a person or an organisation has published."""
-    to_compose_for = Q(tasks__is_held_out=True, tasks__quarantined_at=None)
+    to_compose_for = search.tasks_shown_to(request.user).held_out().order_by().values("pk")
     owner = (
         Namespace.objects.filter(name__iexact=namespace, deleted_at=None)
-        .annotate(task_count=Count("tasks", filter=to_compose_for))
+        .annotate(task_count=Count("tasks", filter=Q(tasks__in=to_compose_for)))
         .first()
     )
     if owner is None:
@@ -167,7 +167,7 @@ def _listing(request: HttpRequest, query: AdapterQuery, *, with_facets: bool = T
         "recently": _recently(query),
         "any_time_url": query.url_with(updated=""),
         "has_facets": any(facet.values for facet in facets),
-        "filters": _filters(query, facets),
+        "filters": _filters(query, facets, request.user),
         "sorts": [
             (words, query.url_with(sort=name), name == query.order)
             for name, words in SORT_WORDS.items()
@@ -210,7 +210,7 @@ def _for_page(facet: Facet, query: AdapterQuery) -> dict[str, Any]:
     }
 
 
-def _filters(query: AdapterQuery, facets: list[Facet]) -> list[Filter]:
+def _filters(query: AdapterQuery, facets: list[Facet], person: Person) -> list[Filter]:
     labels = {
         (facet.parameter, item.value.casefold()): item.label for facet in facets for item in facet.values
     }
@@ -218,7 +218,7 @@ def _filters(query: AdapterQuery, facets: list[Facet]) -> list[Filter]:
     for name, value in query.as_url_params().items():
         if name in {"sort", "limit", "namespace"} and not (name == "namespace" and facets):
             continue
-        shown = labels.get((name, value.casefold())) or _title(name, value)
+        shown = labels.get((name, value.casefold())) or _title(name, value, person)
         words = {
             "q": f"“{shown}”",
             "composable": "composable" if value == "yes" else "not composable",
@@ -234,11 +234,11 @@ def _filters(query: AdapterQuery, facets: list[Facet]) -> list[Filter]:
     return filters
 
 
-def _title(name: str, value: str) -> str:
+def _title(name: str, value: str, person: Person) -> str:
     """A task by its title, as people know it; anything else as it stands in the address."""
     if name not in {"task", "scored_on"}:
         return value
-    shown = Task.objects.filter(slug=value, quarantined_at=None)
+    shown = search.tasks_shown_to(person).filter(slug=value)
     return shown.values_list("title", flat=True).first() or value
 
 

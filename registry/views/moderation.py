@@ -173,4 +173,4 @@ class _Item:
 
     @property
     def is_private(self) -> bool:
-        return isinstance(self.subject, Adapter) and self.subject.is_private
+        return self.subject.is_private

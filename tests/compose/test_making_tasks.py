@@ -84,7 +84,7 @@ def test_a_third_is_shown_the_same_for_the_same_seed_and_every_row_is_on_one_sid
     assert making_tasks.divide(rows_of(60), seed=7) == division
     assert making_tasks.divide(rows_of(60), seed=8).shown != division.shown
     assert division.note == (
-        "Of 60 rows everybody sees 20, drawn by seed 7; 40 stay hidden and score what is composed."
+        "Of 60 rows 20 are shown, drawn by seed 7; 40 stay hidden and score what is composed."
     )
 
 
@@ -103,8 +103,8 @@ def test_rows_with_the_same_input_are_never_on_both_sides():
         (rows_of(14), {}, "A task needs at least 15 rows with different inputs"),
         (rows_of(5) * 10, {}, "you gave 5."),
         (rows_of(20), {"shown": 15}, "5 rows would stay hidden; a score needs at least 10."),
-        (rows_of(20), {"shown": 1}, "Everybody sees from 2 to 100 of the rows, not 1."),
-        (rows_of(200), {"shown": 101}, "Everybody sees from 2 to 100 of the rows, not 101."),
+        (rows_of(20), {"shown": 1}, "From 2 to 100 of the rows are shown, not 1."),
+        (rows_of(200), {"shown": 101}, "From 2 to 100 of the rows are shown, not 101."),
         (rows_of(20), {"seed": -1}, "The seed is a whole number from 0"),
         (rows_of(2001), {}, "You gave 2,001 rows; at most 2,000 are used."),
         ([Example(f"{n} " + "x" * 30_000, "y") for n in range(80)], {}, "a task holds at most 2,097,152"),
@@ -274,7 +274,7 @@ def test_the_api_refuses_what_it_cannot_use(ada):
     assert status({"rows": lines_of(3)}) == 400
     assert status({"rows": 5}) == 400
     assert status({"title": ""}) == 400
-    assert status({"visibility": "private"}) == 400
+    assert status({"visibility": "secret"}) == 400
     assert status({"base_model": "nobody/knows"}) == 400
     assert status({"namespace": "nobody"}) == 404
     assert status({"namespace": make_organisation("lab").name}) == 403
