@@ -346,11 +346,13 @@ def test_nothing_that_a_composition_keeps_or_publishes_names_its_private_task(us
     assert TITLE in text_of(client_of(ada).get("/lab/mix"))
     form = text_of(client_of(ada).get(f"/compositions/{scored(used.task, ada, used.job.base_model).pk}"))
     assert 'value="13-examples-on-tiny-t5-composed"' in form
+    assert "do not name it to others" in form
 
 
 def test_its_name_is_not_taken_as_the_title_of_a_composition(task: Task, ada: User, base_model: BaseModel):
     page = text_of(client_of(ada).get(f"/compose?task={task.slug}"))
     assert re.search(r'name="title"[^>]*value=""', page)
+    assert "What you write here is shown with the adapter" in page
     copied = make_composition(task=task, owner=ada, base_model=base_model, title=f" {TITLE.upper()} ")
     assert copied.title == "5 examples on tiny-t5"
     own = make_composition(task=task, owner=ada, base_model=base_model, title="For the board")
