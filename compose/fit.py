@@ -17,7 +17,7 @@ from compose import candidates
 from compose.engine.types import Example
 from registry.models import Adapter, AdapterText, BaseModel, SearchRow, TaskRow
 from registry.rights import Person
-from registry.search import show_tasks, tasks_shown_to
+from registry.search import show_tasks, tasks_hidden_from
 
 # What each kind of evidence counts of the whole. Set on half of the demo's tasks, see docs/search.md.
 WEIGHTS = {"answers": 0.35, "form": 0.25, "inputs": 0.15, "text": 0.15, "past": 0.10}
@@ -175,9 +175,10 @@ def _look_up(modules: Sequence[Adapter], person: Person) -> _Known:
     }
     rows: dict[int, list[Example]] = {}
     tasks = {adapter.task_id for adapter in modules if adapter.task_id}
-    # The reasons quote the rows, so those of a task that this person is not shown are no evidence.
+    # The reasons quote the rows, so those of a task that is hidden from this person are no evidence.
+    tasks -= set(tasks_hidden_from(person).filter(pk__in=tasks).values_list("pk", flat=True))
     shown = TaskRow.objects.filter(
-        task__in=tasks_shown_to(person).filter(pk__in=tasks),
+        task_id__in=tasks,
         split=TaskRow.Split.FEW_SHOT,
         position__lt=MOST_ROWS,
     ).values_list("task_id", "input", "output")

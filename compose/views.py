@@ -36,7 +36,7 @@ from compose.models import Audition, Composition
 from compose.token_counts import count_tokens
 from registry.idempotency import once
 from registry.models import Adapter, BaseModel, User
-from registry.search import show_tasks, tasks_shown_to
+from registry.search import show_tasks, tasks_hidden_from, tasks_shown_to
 from registry.snippets import snippets_for
 from web.errors import DomainError
 from web.pagination import paginate
@@ -312,7 +312,7 @@ def _pickable(
             Q(name__icontains=word)
             | Q(namespace__name__icontains=word)
             | Q(description__icontains=word)
-            | Q(task__in=tasks_shown_to(request.user).filter(title__icontains=word))
+            | (Q(task__title__icontains=word) & ~Q(task__in=tasks_hidden_from(request.user).values("pk")))
         )
     found, why = list(fitting[: PICKABLE + 1]), {}
     measured = auditions.modules_of(audition, request.user) if audition else []

@@ -17,4 +17,8 @@ class Migration(migrations.Migration):
             model_name='task',
             constraint=models.CheckConstraint(condition=models.Q(('is_private', False), ('owner__isnull', False), _connector='OR'), name='private_task_has_an_owner'),
         ),
+        migrations.AddIndex(
+            model_name='task',
+            index=models.Index(condition=models.Q(('is_private', True), ('quarantined_at__isnull', False), _connector='OR'), fields=['id'], name='task_hidden'),
+        ),
     ]

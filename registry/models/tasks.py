@@ -74,6 +74,14 @@ class Task(models.Model):
                 name="private_task_has_an_owner",
             )
         ]
+        indexes: ClassVar = [
+            # Few at most, and every list of modules asks which.
+            models.Index(
+                fields=["id"],
+                condition=models.Q(is_private=True) | models.Q(quarantined_at__isnull=False),
+                name="task_hidden",
+            )
+        ]
 
     def __str__(self) -> str:
         return self.title

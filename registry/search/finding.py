@@ -21,7 +21,7 @@ from registry.search import backends, columns
 from registry.search.alike import MOST_ERRORS
 from registry.search.columns import Columns, Mask, Positions
 from registry.search.query import DAY_US, MEGABYTE, AdapterQuery, BadParameter, Range
-from registry.search.related import composes_with, show_tasks, tasks_hidden_from, tasks_shown_to
+from registry.search.related import composes_with, show_tasks, task_named, tasks_hidden_from
 from web.pagination import BadCursor
 
 FACET_VALUES = 30
@@ -179,7 +179,8 @@ class _Search:
         if query.base:
             masks["base"] = self._made_for(query.base)
         if query.task:
-            masks["task"] = table["task_id"] == _pk(tasks_shown_to(self.person).filter(slug=query.task))
+            task = task_named(query.task, person=self.person)
+            masks["task"] = table["task_id"] == (task.pk if task is not None else -1)
         if query.composable is not None:
             masks["composable"] = table["is_composable"] == query.composable
         if query.rank:
@@ -278,7 +279,7 @@ class _Search:
         return self.table.mask_of(np.fromiter(unknown, np.int64))
 
     def _scored_on(self, slug: str) -> Mask:
-        task = tasks_shown_to(self.person).filter(slug=slug).first()
+        task = task_named(slug, person=self.person)
         if task is None:
             raise BadParameter("scored_on", f"There is no task {slug[:100]!r}.")
         scores = AdapterScore.objects.filter(task=task, metric=task.metric)  # others do not compare

@@ -238,8 +238,8 @@ def _title(name: str, value: str, person: Person) -> str:
     """A task by its title, as people know it; anything else as it stands in the address."""
     if name not in {"task", "scored_on"}:
         return value
-    shown = search.tasks_shown_to(person).filter(slug=value)
-    return shown.values_list("title", flat=True).first() or value
+    task = search.task_named(value, person=person)
+    return task.title if task is not None else value
 
 
 def _in_words(days: str) -> str:

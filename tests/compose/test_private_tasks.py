@@ -331,6 +331,12 @@ def test_no_reason_for_a_module_quotes_the_rows_of_a_private_task(
     assert "plugh" not in reasons(used.bob)
 
 
+def test_the_list_of_candidates_is_not_searched_by_the_title_of_a_private_task(used: Used, ada: User):
+    url = "/compose/candidates?base_model=demo/tiny-t5&filter=zanzibar"
+    assert "lab /</span> trained" in text_of(client_of(ada).get(url))
+    assert "lab /</span> trained" not in text_of(client_of(used.bob).get(url))
+
+
 # --- What is composed for it -----------------------------------------------------------------------------------
 
 
