@@ -272,7 +272,7 @@ def _model_index(composition: Composition, full_name: str) -> str:
     metrics = [{"type": score.metric, "name": label_of(score.metric), "value": score.value} for score in own]
     if not metrics:
         return ""
-    task = composition.task if composition.has_hidden_test else None
+    task = _named_task(composition) if composition.has_hidden_test else None
     dataset = (
         {"name": task.title, "type": task.slug} if task else {"name": "Rows of its maker", "type": "private"}
     )
