@@ -171,7 +171,8 @@ def _keep(request: CompositionRequest, plan: Plan) -> None:
     if task is not None:
         kept = Task.objects.filter(pk=task.pk, quarantined_at=None)
         keep_from_deletion(kept)
-        if not kept.exists():
+        now = kept.first()
+        if now is None or not sees_task(request.owner, now):
             raise GoneMeanwhile(
                 [task.title], field="task", advice="Compose on your examples without naming it."
             )

@@ -53,8 +53,15 @@ def after(owner: Any, name: str, act: Callable[[], object], monkeypatch: pytest.
     monkeypatch.setattr(owner, name, then)
 
 
-def test_a_task_that_is_deleted_before_the_composition_is_saved_is_told(bob, task, monkeypatch):
-    after(asking, "_plan", lambda: making_tasks.delete_task(Task.objects.get(), actor=bob), monkeypatch)
+GOING: dict[str, Callable[[Task, User], object]] = {
+    "deleted": lambda task, owner: making_tasks.delete_task(task, actor=owner),
+    "private": lambda task, owner: making_tasks.change_task(task, actor=owner, is_private=True),
+}
+
+
+@pytest.mark.parametrize("how", GOING)
+def test_a_task_that_goes_before_the_composition_is_saved_is_told(how, bob, task, monkeypatch):
+    after(asking, "_plan", lambda: GOING[how](Task.objects.get(), bob), monkeypatch)
     with pytest.raises(
         GoneMeanwhile, match=r"Passing was deleted or hidden at the moment you asked"
     ) as refusal:
