@@ -44,7 +44,7 @@ from registry.models import (
 from registry.names import check_adapter_name
 from registry.preparing import Prepared
 from registry.rights import Quarantined, require_change, require_write
-from registry.search import upkeep
+from registry.search import sees_task, upkeep
 from web.database import after_commit, keep_from_deletion
 from web.errors import Conflict, Forbidden
 
@@ -198,9 +198,10 @@ def _task_called(text: str, adapter: Adapter, person: User) -> Task | None:
     if found is not None:
         same = Task.objects.filter(pk=found.pk)
         keep_from_deletion(same)
-        if not same.exists():
+        now = same.first()
+        if now is None or not sees_task(person, now):
             raise Conflict(
-                f"The task {found.title} was deleted at this moment, so nothing was kept. Try again."
+                f"The task {found.title} was deleted or hidden at this moment, so nothing was kept. Try again."
             )
     return found
 

@@ -97,9 +97,12 @@ def test_of_two_who_delete_a_task_at_once_the_second_is_told(bob, task):
         making_tasks.delete_task(task, actor=bob)
 
 
-def test_a_task_that_is_deleted_while_a_module_names_it_is_told(bob, modules, task, monkeypatch):
-    monkeypatch.setattr(publishing, "keep_from_deletion", lambda rows: rows.delete())
-    with pytest.raises(Conflict, match="Passing was deleted at this moment"):
+@pytest.mark.parametrize("how", ["deleted", "private"])
+def test_a_task_that_goes_while_a_module_names_it_is_told(how, bob, modules, task, monkeypatch):
+    Task.objects.update(owner=namespace_of(make_user("carol")))
+    act = {"deleted": lambda rows: rows.delete(), "private": lambda rows: rows.update(is_private=True)}[how]
+    monkeypatch.setattr(publishing, "keep_from_deletion", act)
+    with pytest.raises(Conflict, match="Passing was deleted or hidden at this moment"):
         publishing.update_adapter(modules[0], actor=bob, task="passing")
     assert not Adapter.objects.exclude(task=None).exists()
 
