@@ -91,8 +91,8 @@ def publish_composition(
             )
         score = held_out_score(composition)
         if score is not None:
-            adapter.best_score = score.value
-            adapter.save(update_fields=["best_score"])
+            adapter.best_score, adapter.best_score_metric = score.value, score.metric
+            adapter.save(update_fields=["best_score", "best_score_metric"])
         _keep_task_score(composition, adapter)
         composition.adapter = adapter
         composition.save(update_fields=["adapter"])

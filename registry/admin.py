@@ -236,11 +236,11 @@ class AdapterAdmin(Audited, admin.ModelAdmin):
         ("What its owner says about it", {"fields": ("description", "license", "language", "tags", "task")}),
         ("How it was trained", {"fields": ("dataset", "dataset_revision", "training", "leakage", "prompt_template")}),
         ("What its files say", {"fields": ("base_model", "base_model_label", "rank", "parameters", "size_bytes", "is_composable")}),
-        ("Standing", {"fields": ("best_score", "downloads", "likes", "quarantined_at", "quarantine_reason")}),
+        ("Standing", {"fields": ("best_score", "best_score_metric", "downloads", "likes", "quarantined_at", "quarantine_reason")}),
     )  # fmt: skip
     readonly_fields = (
         "namespace", "name", "kind", "visibility", "base_model", "base_model_label", "head", "rank", "parameters",
-        "size_bytes", "is_composable", "best_score", "downloads", "likes", "created_by", "created_at", "updated_at", "deleted_at", "quarantined_at",
+        "size_bytes", "is_composable", "best_score", "best_score_metric", "downloads", "likes", "created_by", "created_at", "updated_at", "deleted_at", "quarantined_at",
         "quarantine_reason",
     )  # fmt: skip
     actions = ("quarantine", "release")

@@ -70,7 +70,7 @@ class AdapterSerializer(serializers.ModelSerializer[Adapter]):
         fields = [
             "id", "namespace", "name", "kind", "visibility", "description", "license", "language", "tags", "task",
             "base_model", "base_model_label", "base_fit", "composable", "composable_reason", "composes_with", "rank",
-            "parameters", "dataset", "dataset_revision", "training", "leakage", "prompt_template", "size_bytes", "best_score", "downloads", "revision", "created_at", "updated_at", "url",
+            "parameters", "dataset", "dataset_revision", "training", "leakage", "prompt_template", "size_bytes", "best_score", "best_score_metric", "downloads", "revision", "created_at", "updated_at", "url",
         ]  # fmt: skip
         read_only_fields = fields
 

@@ -151,6 +151,7 @@ class Adapter(models.Model):
     size_bytes = models.BigIntegerField(default=0)
     is_composable = models.BooleanField(default=False)
     best_score = models.FloatField(null=True, blank=True, help_text="0 to 1, measured here on held-out rows.")
+    best_score_metric = models.CharField(max_length=40, default="exact_match")
     downloads = models.PositiveBigIntegerField(default=0)
     likes = models.PositiveIntegerField(default=0)
 

@@ -44,6 +44,7 @@ class Row:
     composable_reason: str
     composes_with: int
     best_score: float | None
+    best_score_metric: str
     downloads: int
     updated_at: datetime
     updated: str  # `updated_at` in words, which change as time goes by
@@ -72,6 +73,7 @@ def module_row(adapter: Adapter) -> SafeString:
             composable_reason=head.composable_reason if head and not adapter.is_composable else "",
             composes_with=adapter.composes_with,
             best_score=adapter.best_score,
+            best_score_metric=adapter.best_score_metric,
             downloads=adapter.downloads,
             updated_at=adapter.updated_at,
             updated=relative(adapter.updated_at),

@@ -260,7 +260,8 @@ def test_the_card_has_the_metric_and_the_hub_reads_its_model_index(base_model, a
     assert {(found.dataset_name, found.dataset_type) for found in results} == {
         ("Über 😀: short", "summaries")
     }
-    assert adapter.best_score == 0.6
+    assert (adapter.best_score, adapter.best_score_metric) == (0.6, "token_f1")
+    assert "<span>token F1</span>" in Client().get("/modules").content.decode()
     kept = AdapterScore.objects.get()
     assert (kept.metric, kept.value) == ("token_f1", 0.6)
     page = text_of(Client().get(f"/{adapter.full_name}"))
