@@ -559,22 +559,25 @@ def test(arguments: list[str]) -> int:
     say(
         "Passes in four lanes beside each other, on SQLite and on Postgres; what they say is printed at the end."
     )
-    hub_and_jobs = ["tests/registry/hub", "tests/compose"]
-    alone = ["tests/compose/engine", "tests/demo", "tests/test_rights_matrix.py"]
-    without = [f"--ignore={path}" for path in [*hub_and_jobs, *alone]]
-    in_processes = "not browser and not site"
-    clients = [
-        f"tests/registry/hub/test_{name}.py" for name in ("clients_old", "clients_read", "clients_write")
-    ]
+    hub, jobs, engine = "tests/registry/hub", "tests/compose", "tests/compose/engine"
+    rights = "tests/test_rights_matrix.py"
+    alone = [engine, "tests/demo", rights]
+    in_processes = ["-m", "not browser and not site", "-q"]
+    clients = [f"{hub}/test_{name}.py" for name in ("clients_old", "clients_read", "clients_write")]
+    # Who may do what, and what a snippet prints, is decided in Python; the tests of what they ask for run on both.
+    once = [rights, "tests/registry/test_snippets.py"]
     # More lanes than most machines have cores: each waits for programs it started a good part of the time.
     lanes = {
-        "on Postgres": [[*pytest, "--postgres", "-q", *(f"--ignore={path}" for path in hub_and_jobs)]],
-        "of the Hub and of jobs, on SQLite and on Postgres": [
-            [*pytest, *hub_and_jobs, f"--ignore={alone[0]}", "-m", in_processes, "-q"],
-            [*pytest, *hub_and_jobs, "--postgres", "-q", *(f"--ignore={path}" for path in clients)],
+        "on Postgres": [
+            [*pytest, "--postgres", "-q", *_without(hub, jobs, *once)],
+            [*pytest, jobs, "--postgres", "-q", *_without(engine)],
+        ],
+        "of the Hub and of jobs, and of the Hub on Postgres": [
+            [*pytest, hub, jobs, *in_processes, *_without(engine)],
+            [*pytest, hub, "--postgres", "-q", *_without(*clients)],
         ],
         "of the engine, of rights, of clients on Postgres and of the whole site in a browser": [
-            [*pytest, *alone, "-m", in_processes, "-q"],
+            [*pytest, *alone, *in_processes],
             [*pytest, *clients, "--postgres", "-q"],
             [*pytest, "-m", "browser or site", "-q"],
         ],
@@ -585,7 +588,7 @@ def test(arguments: list[str]) -> int:
             lane.start()
         try:
             # It waits for the others' outcome at its end and prints it, so that its own summary comes last.
-            ours = [*pytest, "-m", in_processes, *without]
+            ours = [*pytest, *in_processes[:2], *_without(hub, jobs, *alone)]
             code = subprocess.run(
                 [*ours, *(f"--passes-beside={lane.folder}" for lane in beside)], cwd=ROOT
             ).returncode
@@ -595,6 +598,10 @@ def test(arguments: list[str]) -> int:
         finally:
             for lane in beside:
                 lane.stop()
+
+
+def _without(*paths: str) -> list[str]:
+    return [f"--ignore={path}" for path in paths]
 
 
 class PassesBeside(threading.Thread):

@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core.management import call_command
-from django.test import Client
+from django.test import Client, override_settings
+
+KINDS = ["HashedFiles", "CompressedHashedFiles"]
 
 
-@pytest.fixture(params=["HashedFiles", "CompressedHashedFiles"])
-def uncollected(request, settings, tmp_path) -> Path:
-    settings.STATIC_ROOT = tmp_path / "static"
-    ours = {"BACKEND": f"web.static_files.{request.param}"}
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": ours}
-    return settings.STATIC_ROOT
+def kept_in(folder: Path, kind: str) -> dict[str, Any]:
+    """Settings for static files of this kind, collected in `folder`."""
+    ours = {"BACKEND": f"web.static_files.{kind}"}
+    return {"STATIC_ROOT": folder, "STORAGES": {**settings.STORAGES, "staticfiles": ours}}
+
+
+@pytest.fixture(params=KINDS)
+def uncollected(request, tmp_path) -> Iterator[None]:
+    with override_settings(**kept_in(tmp_path / "static", request.param)):
+        yield
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def collected_once(request, tmp_path_factory) -> dict[str, Any]:
+    """Compressing every file takes seconds."""
+    kept = kept_in(tmp_path_factory.mktemp("static"), request.param)
+    with override_settings(**kept):
+        call_command("collectstatic", verbosity=0, interactive=False)
+    return kept
+
+
+@pytest.fixture
+def collected(collected_once) -> Iterator[Path]:
+    with override_settings(**collected_once):
+        yield collected_once["STATIC_ROOT"]
 
 
 @pytest.mark.django_db
@@ -43,18 +67,16 @@ def test_without_collected_static_files_pages_answer_and_the_log_says_why(
     )
 
 
-def test_collected_files_have_their_hash_in_their_name(uncollected):
-    call_command("collectstatic", verbosity=0, interactive=False)
+def test_collected_files_have_their_hash_in_their_name(collected):
     name = staticfiles_storage.url("css/base.css")
     assert name != "/static/css/base.css"
-    assert (uncollected / name.removeprefix("/static/")).exists()
+    assert (collected / name.removeprefix("/static/")).exists()
     assert staticfiles_storage.url("css/none.css") == "/static/css/none.css"
 
 
 @pytest.mark.django_db
-def test_collected_files_are_kept_for_ever_and_none_is_said_to_be_missing(uncollected, caplog):
+def test_collected_files_are_kept_for_ever_and_none_is_said_to_be_missing(collected, caplog):
     """Also where a name looks as if it had a hash in it, as `font-awesome-4.0.3.css` does."""
-    call_command("collectstatic", verbosity=0, interactive=False)
     kept = Client().get(staticfiles_storage.url("css/base.css"))["Cache-Control"]
     looked_at_again = Client().get("/static/rest_framework/css/font-awesome-4.0.3.css")["Cache-Control"]
     assert "immutable" in kept
