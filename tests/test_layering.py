@@ -140,10 +140,6 @@ def test_the_clock_and_the_chores_worker_load_nothing_heavy_either():
     ).isdisjoint(HEAVY)
 
 
-def test_the_engine_runs_without_django():
-    assert "django" not in loaded_by("import compose.engine.run")
-
-
 def test_dev_py_needs_nothing_but_the_standard_library():
     modules = {module.split(".")[0] for module, _ in imports(ROOT / "dev.py")}
     assert modules <= sys.stdlib_module_names
