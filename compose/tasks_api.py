@@ -22,14 +22,14 @@ from compose.serializers import ExamplesField
 from registry import search
 from registry.api_parts import IDEMPOTENCY_KEY, only, person_of
 from registry.idempotency import idempotent
-from registry.models import BaseModel, Task, TaskRevision, TaskRow
+from registry.models import Adapter, BaseModel, Task, TaskRevision, TaskRow
 from registry.rights import require_change_task, writable_namespace
 from registry.serializers import ExampleSerializer, StrictSerializer, TaskSerializer
 from web.api_schema import refusals
 from web.errors import NotFound
 
 _METRIC_HELP = f"What results are scored and ranked by: {', '.join(f'`{name}`' for name in METRICS)}."
-VISIBILITIES = ["public", "private"]
+VISIBILITIES = Adapter.Visibility.choices
 _TEXT: dict[str, Any] = {"required": False, "allow_blank": True, "default": ""}
 
 

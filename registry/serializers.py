@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from registry.models import Adapter, BaseModel, Namespace, Revision, RevisionFile, Task, Token
@@ -370,7 +371,8 @@ class TaskSerializer(serializers.ModelSerializer[Task]):
     def get_owner(self, task: Task) -> str | None:
         return task.owner.name if task.owner is not None and task.owner.deleted_at is None else None
 
-    def get_visibility(self, task: Task) -> Literal["public", "private"]:
+    @extend_schema_field(serializers.ChoiceField(choices=Adapter.Visibility.choices))
+    def get_visibility(self, task: Task) -> str:
         return "private" if task.is_private else "public"
 
     def get_revision(self, task: Task) -> int | None:
