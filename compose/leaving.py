@@ -15,6 +15,7 @@ from compose import jobs, making_tasks
 from compose.models import Candidate, Composition
 from registry import leaving, quotas, tombstones
 from registry.models import Adapter, Namespace, Task, User
+from web.database import take_for_deletion
 from web.errors import DomainError
 from web.templatetags.formatting import plural
 
@@ -78,7 +79,7 @@ def delete_account(person: User, *, actor: User | None) -> None:
     own = leaving.own_namespace(person)
     mine = Composition.objects.filter(owner=person)
     # A worker that is writing its result comes first, and one that comes later finds nothing to write to.
-    list(mine.select_for_update().order_by("pk").values_list("pk"))
+    take_for_deletion(mine)
     leaving.hold_wholly(person)
     kept = _let_go_of(mine.filter(_is_built_on(person, own)))
     removed = mine.count()
@@ -127,5 +128,6 @@ def _remove_tasks(namespace: Namespace) -> None:
     """Remove a closed namespace's tasks that nobody uses and its private ones, which nobody sees any more; the others
     stay, so that scores keep their meaning."""
     tasks = Task.objects.filter(owner=namespace, quarantined_at=None)
-    tasks.filter(is_private=True).hold().delete()
-    making_tasks.delete_unused(tasks, by=Adapter.objects.alive())
+    take_for_deletion(tasks)
+    tasks.filter(is_private=True).delete()
+    making_tasks.unused(tasks, by=Adapter.objects.alive()).delete()

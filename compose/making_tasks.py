@@ -32,7 +32,6 @@ from registry.models import (
     TaskRevision,
     User,
 )
-from registry.models.tasks import TaskQuerySet
 from registry.rights import is_member, may_moderate, require_change_task, require_write
 from web.errors import Conflict, Forbidden, NotFound
 from web.templatetags.formatting import plural
@@ -307,11 +306,6 @@ def _save(task: Task, rows: Division) -> TaskRevision | None:
     return task_sets.save_rows(
         task, few_shot=reading.as_json(rows.shown), test=reading.as_json(rows.hidden), seed=rows.seed
     )
-
-
-def delete_unused(tasks: TaskQuerySet, *, by: QuerySet[Adapter]) -> None:
-    """Delete of these tasks those that are `unused`; inside a transaction."""
-    unused(tasks.hold(), by=by).delete()
 
 
 def unused(

@@ -19,6 +19,7 @@ from registry.details import BadDetail, check_text
 from registry.models import Adapter, Invitation, Membership, Namespace, Task, Token, User
 from registry.names import check_namespace_name
 from registry.rights import require_admin, require_whole_account, require_writing_token
+from web.database import take_for_deletion
 from web.errors import Conflict, DomainError, NotFound
 
 logger = logging.getLogger(__name__)
@@ -130,7 +131,9 @@ def delete_organisation(organisation: Namespace, *, actor: User) -> None:
             )
         if Task.objects.filter(owner=organisation).exclude(quarantined_at=None).exists():
             raise Conflict("A task of it is in quarantine, and what is to be looked into does not vanish.")
-        Task.objects.filter(owner=organisation, is_private=True).hold().delete()
+        private = Task.objects.filter(owner=organisation, is_private=True)
+        take_for_deletion(private)
+        private.delete()
         now = timezone.now()
         adapters = tombstones.close_namespace(organisation)
         members = list(

@@ -44,8 +44,8 @@ from registry.models import (
 from registry.names import check_adapter_name
 from registry.preparing import Prepared
 from registry.rights import Quarantined, require_change, require_write
-from registry.search import sees_task, upkeep
-from web.database import after_commit, keep_from_deletion
+from registry.search import upkeep
+from web.database import after_commit
 from web.errors import Conflict, Forbidden
 
 logger = logging.getLogger(__name__)
@@ -195,14 +195,10 @@ def _task_called(text: str, adapter: Adapter, person: User) -> Task | None:
     found = task_sets.task_called(
         text, owner=adapter.namespace, person=person, current=adapter.task, base_model=adapter.base_model
     )
-    if found is not None:
-        same = Task.objects.filter(pk=found.pk)
-        keep_from_deletion(same)
-        now = same.first()
-        if now is None or not sees_task(person, now):
-            raise Conflict(
-                f"The task {found.title} was deleted or hidden at this moment, so nothing was kept. Try again."
-            )
+    if found is not None and task_sets.kept(found, person=person) is None:
+        raise Conflict(
+            f"The task {found.title} was deleted or hidden at this moment, so nothing was kept. Try again."
+        )
     return found
 
 

@@ -18,6 +18,7 @@ from registry.details import check_text
 from registry.models import BaseModel, Namespace, Task, TaskRevision, TaskRow
 from registry.rights import Person
 from registry.search import sees_task, tasks_shown_to
+from web.database import keep_from_deletion
 
 MOST_OF_A_TITLE = 100
 RESERVED_SLUGS = frozenset({"new"})  # an address below /tasks/ of its own
@@ -33,8 +34,8 @@ def task_called(
 ) -> Task | None:
     """The task with this slug or title; made, with `owner`, if there is none. None for an empty text.
 
-    A private task that `person` does not see is as if it were not there. Several tasks may have one title: `current`, the adapter's own, comes first, then the one for `base_model`. Raises
-    BadDetail for a text that can be no title.
+    A private task that `person` does not see is as if it were not there. Several tasks may have one title: `current`, the
+    adapter's own, comes first, then the one for `base_model`. Raises BadDetail for a text that can be no title.
     """
     title = check_text("task", text)
     if not title:
@@ -56,6 +57,14 @@ def task_called(
     named = {"title": title, "owner": owner}
     task, is_new = Task.objects.get_or_create(slug=slug_of(title), defaults=named)
     return task if is_new or not task.is_private else add_task(title=title, owner=owner)
+
+
+def kept(task: Task, *, person: Person) -> Task | None:
+    """The task as it is now, kept from deletion until this transaction ends; None if it went or was hidden from `person`."""
+    same = Task.objects.filter(pk=task.pk)
+    keep_from_deletion(same)
+    now = same.first()
+    return now if now is not None and sees_task(person, now) else None
 
 
 def _titled(known: QuerySet[Task], title: str, base_model: BaseModel | None) -> Task | None:

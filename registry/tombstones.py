@@ -21,6 +21,7 @@ from registry.models import (
     RevisionFile,
     WeightStatistics,
 )
+from web.database import take_for_deletion
 
 # Which files (`RevisionFile`) of a deleted adapter stay: whoever stands above this app and still needs some adds a function.
 STILL_NEEDED: list[Callable[[], Q]] = []
@@ -31,7 +32,7 @@ def bury(adapters: QuerySet[Adapter]) -> int:
 
     Who composes with one is waited for, or finds it gone.
     """
-    list(adapters.select_for_update().order_by("pk").values_list("pk"))
+    take_for_deletion(adapters)
     closed = adapters.alive().update(deleted_at=timezone.now())  # type: ignore[attr-defined]
     _clear(adapters)
     return closed

@@ -42,14 +42,19 @@ def keep_from_deletion(rows: QuerySet[Any]) -> None:
     """Nobody deletes these rows before this transaction ends, and they may still be changed. Read them afterwards: one that
     somebody deletes at this moment is waited for, and gone then.
 
-    Whoever deletes takes the row by `select_for_update()` first, and looks for what uses it after that. SQLite needs
-    nothing: it has one writer at a time.
+    Whoever deletes takes the row first (`take_for_deletion`), and looks for what uses it after that. SQLite needs nothing: it
+    has one writer at a time.
     """
     connection = connections[rows.db]
     if connection.vendor == "postgresql":
         query, parameters = rows.order_by("pk").values("pk").query.sql_with_params()
         with connection.cursor() as cursor:
             cursor.execute(f"{query} FOR KEY SHARE", parameters)
+
+
+def take_for_deletion(rows: QuerySet[Any]) -> None:
+    """Before these rows are deleted, inside a transaction: whoever keeps one (`keep_from_deletion`) is waited for."""
+    list(rows.select_for_update().order_by("pk").values_list("pk"))
 
 
 def after_commit(act: Callable[..., object], *arguments: Any) -> None:

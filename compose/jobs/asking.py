@@ -23,6 +23,7 @@ from compose.errors import BadSetting, FewShotProblem, GoneMeanwhile, TaskInQuar
 from compose.jobs import log, queue, telling
 from compose.models import Candidate, Composition
 from compose.token_counts import count_tokens
+from registry import task_sets
 from registry.models import Adapter, BaseModel, Revision, Task, TaskRevision, User
 from registry.rights import composable_for, require_whole_account, require_writing_token
 from registry.search import sees_task
@@ -169,10 +170,8 @@ def _keep(request: CompositionRequest, plan: Plan) -> None:
     """What the plan names stays until the composition is saved, which refers to it. Raises GoneMeanwhile."""
     task = request.task
     if task is not None:
-        kept = Task.objects.filter(pk=task.pk, quarantined_at=None)
-        keep_from_deletion(kept)
-        now = kept.first()
-        if now is None or not sees_task(request.owner, now):
+        kept = task_sets.kept(task, person=request.owner)
+        if kept is None or kept.is_quarantined:
             raise GoneMeanwhile(
                 [task.title], field="task", advice="Compose on your examples without naming it."
             )

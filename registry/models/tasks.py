@@ -23,11 +23,6 @@ class TaskQuerySet(models.QuerySet["Task"]):
         """Tasks that can be composed for."""
         return self.filter(is_held_out=True, quarantined_at=None)
 
-    def hold(self) -> TaskQuerySet:
-        """Take the rows before they are deleted, inside a transaction: who composes for one comes first, or finds it gone."""
-        list(self.select_for_update().order_by("pk").values_list("pk"))
-        return self
-
 
 class Task(models.Model):
     """A task by its slug. One with few-shot and hidden test rows can be composed for and has a leaderboard."""

@@ -14,7 +14,7 @@ from compose.errors import GoneMeanwhile
 from compose.jobs import asking
 from compose.making_tasks import TaskInUse
 from compose.models import Composition
-from registry import publishing, tombstones
+from registry import publishing, task_sets, tombstones
 from registry.models import Adapter, Task, User
 from tests.compose.factories import make_composition, make_modules
 from tests.conftest import wait_for
@@ -101,7 +101,7 @@ def test_of_two_who_delete_a_task_at_once_the_second_is_told(bob, task):
 def test_a_task_that_goes_while_a_module_names_it_is_told(how, bob, modules, task, monkeypatch):
     Task.objects.update(owner=namespace_of(make_user("carol")))
     act = {"deleted": lambda rows: rows.delete(), "private": lambda rows: rows.update(is_private=True)}[how]
-    monkeypatch.setattr(publishing, "keep_from_deletion", act)
+    monkeypatch.setattr(task_sets, "keep_from_deletion", act)
     with pytest.raises(Conflict, match="Passing was deleted or hidden at this moment"):
         publishing.update_adapter(modules[0], actor=bob, task="passing")
     assert not Adapter.objects.exclude(task=None).exists()
