@@ -557,29 +557,30 @@ def test(arguments: list[str]) -> int:
     if arguments or os.environ.get("DATABASE_URL"):
         return subprocess.run([*pytest, *arguments], cwd=ROOT).returncode
     say(
-        "Passes in four lanes beside each other, on SQLite and on Postgres; what they say is printed at the end."
+        "Passes in five lanes beside each other, on SQLite and on Postgres; what they say is printed at the end."
     )
     hub, jobs, engine = "tests/registry/hub", "tests/compose", "tests/compose/engine"
-    rights = "tests/test_rights_matrix.py"
+    rights, web = "tests/test_rights_matrix.py", "tests/web"
     alone = [engine, "tests/demo", rights]
-    in_processes = ["-m", "not browser and not site", "-q"]
+    in_processes = ["-m", "not browser and not site"]
     clients = [f"{hub}/test_{name}.py" for name in ("clients_old", "clients_read", "clients_write")]
     # Who may do what, and what a snippet prints, is decided in Python; the tests of what they ask for run on both.
     once = [rights, "tests/registry/test_snippets.py"]
     # More lanes than most machines have cores: each waits for programs it started a good part of the time.
     lanes = {
-        "on Postgres": [
-            [*pytest, "--postgres", "-q", *_without(hub, jobs, *once)],
-            [*pytest, jobs, "--postgres", "-q", *_without(engine)],
+        "on Postgres": [[*pytest, "-q", "--postgres", *_without(hub, jobs, *once)]],
+        "of the web server, and of jobs on Postgres": [
+            [*pytest, "-q", web, *in_processes],
+            [*pytest, "-q", jobs, "--postgres", *_without(engine)],
         ],
         "of the Hub and of jobs, and of the Hub on Postgres": [
-            [*pytest, hub, jobs, *in_processes, *_without(engine)],
-            [*pytest, hub, "--postgres", "-q", *_without(*clients)],
+            [*pytest, "-q", hub, jobs, *in_processes, *_without(engine)],
+            [*pytest, "-q", hub, "--postgres", *_without(*clients)],
         ],
         "of the engine, of rights, of clients on Postgres and of the whole site in a browser": [
-            [*pytest, *alone, *in_processes],
-            [*pytest, *clients, "--postgres", "-q"],
-            [*pytest, "-m", "browser or site", "-q"],
+            [*pytest, "-q", *alone, *in_processes],
+            [*pytest, "-q", *clients, "--postgres"],
+            [*pytest, "-q", "-m", "browser or site"],
         ],
     }
     with tempfile.TemporaryDirectory(prefix="lora-passes-beside-") as name:
@@ -588,7 +589,7 @@ def test(arguments: list[str]) -> int:
             lane.start()
         try:
             # It waits for the others' outcome at its end and prints it, so that its own summary comes last.
-            ours = [*pytest, *in_processes[:2], *_without(hub, jobs, *alone)]
+            ours = [*pytest, *in_processes, *_without(hub, jobs, web, *alone)]
             code = subprocess.run(
                 [*ours, *(f"--passes-beside={lane.folder}" for lane in beside)], cwd=ROOT
             ).returncode
