@@ -266,9 +266,9 @@ def _front_matter(composition: Composition, licence: DerivedLicence, full_name: 
 
 def _model_index(composition: Composition, full_name: str) -> str:
     """What the adapter reached on held-out rows, as the Hub's clients read it; empty where nothing was held out."""
-    own = composition.scores.filter(method=composition.method, split="held_out")
     import yaml  # for this alone, as in registry.cards
 
+    own = composition.scores.filter(method=composition.method, split="held_out")
     metrics = [{"type": score.metric, "name": label_of(score.metric), "value": score.value} for score in own]
     if not metrics:
         return ""

@@ -139,9 +139,13 @@ def require_unchanged(
     Whether there is anything newer is known only there, so this may ask about what would stay as it is.
     """
     endpoint, wanted = listed_endpoint(endpoint), list(sources)
-    from_there = Origin.objects.filter(
-        endpoint=endpoint, revision__adapter__in=Adapter.objects.alive().filter(namespace=namespace)
-    ).select_related("revision__adapter__namespace")
+    from_there = (
+        Origin.objects.filter(
+            endpoint=endpoint, revision__adapter__in=Adapter.objects.alive().filter(namespace=namespace)
+        )
+        .select_related("revision__adapter__namespace")
+        .defer("revision__facts")
+    )
     came: set[int] = set()  # also what came under another name, before or after it was renamed there
     meant: set[Adapter] = set()
     for origin in from_there:

@@ -32,6 +32,7 @@ from tests.factories import (
     make_user,
     namespace_of,
 )
+from tests.visitors import client_of
 
 # --- The table ---------------------------------------------------------------------------------------------
 
@@ -497,14 +498,8 @@ class World:
     job: str
 
 
-def signed_in(user: User) -> Client:
-    client = Client(raise_request_exception=False)
-    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
-    return client
-
-
 def session_of(user: User) -> str:
-    return signed_in(user).cookies[settings.SESSION_COOKIE_NAME].value
+    return client_of(user).cookies[settings.SESSION_COOKIE_NAME].value
 
 
 @pytest.fixture(autouse=True)
@@ -820,7 +815,7 @@ def test_nothing_public_changes_by_what_is_hidden(world, rung):
         "/api/v1/tasks/?q=needle",
     ]
     urls += [f"/{A}", f"/api/v1/adapters/{A}/", f"/api/models/{A}", "/lab?q=needle"]
-    clients = [Client(), signed_in(make_user("mallory"))]
+    clients = [Client(), client_of(make_user("mallory"), raise_request_exception=False)]
     with transaction.atomic():
         before = [seen_by(client, urls) for client in clients]
         transaction.set_rollback(True)
@@ -844,7 +839,7 @@ def test_nothing_public_changes_by_what_is_hidden(world, rung):
     changed = [url for one, two in zip(before, after, strict=True) for url in urls if one[url] != two[url]]
     assert not changed, "\n".join(changed)
     owner = seen_by(
-        signed_in(User.objects.get(username="ada")),
+        client_of(User.objects.get(username="ada"), raise_request_exception=False),
         ["/modules?q=needle", "/tasks/needle", "/tasks/needle-too"],
     )
     assert all(b"needle" in body.lower() for body in owner.values()), "the needle cannot be found at all"
@@ -905,7 +900,7 @@ def test_looking_changes_nothing(world, rung):
             for table in tables
         ]
 
-    client: Any = signed_in(User.objects.get(username="ada"))
+    client: Any = client_of(User.objects.get(username="ada"), raise_request_exception=False)
     before = rows()
     for route in ROUTES.values():
         if "GET" in route.needs:

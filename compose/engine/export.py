@@ -41,7 +41,8 @@ def export_adapter(
 
     The paper mix keeps the modules' rank; the exact mix is the concatenation of the modules with a weight other
     than 0, its rank the sum of theirs. Either is cut where `form` asks for a lower rank. `base_name`: empty means
-    what the modules' configs name. `written` is what `in_form` made of these before, if it did. Raises BadInput for a form there is not, and when the folder cannot be written.
+    what the modules' configs name. `written` is what `in_form` made of these before, if it did. Raises BadInput for a form
+    there is not, and when the folder cannot be written.
     """
     written = written or in_form(modules, mix, form)
     ranks = None if mix.kind == PAPER and not written.is_cut else written.factors

@@ -26,12 +26,12 @@ from tests.factories import (
     make_base_model,
     make_organisation,
     make_task,
-    make_token,
     make_user,
     namespace_of,
 )
 from tests.fake_adapters import make_adapter as make_folder
 from tests.test_rights_matrix import ROUTES
+from tests.visitors import client_of, text_of, token_of
 from web.errors import Conflict, DomainError, Forbidden
 
 pytestmark = pytest.mark.django_db
@@ -58,20 +58,6 @@ def task(ada: User) -> Task:
 def made_by(person: User, count: int = 30, **said: Any) -> Task:
     fields = {"title": "Colour of the thing", "namespace": namespace_of(person), **said}
     return making_tasks.create_task(actor=person, rows=making_tasks.divide(rows_of(count)), **fields)
-
-
-def client_of(user: User) -> Client:
-    client = Client()
-    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
-    return client
-
-
-def token_of(user: User, **fields: Any) -> dict[str, str]:
-    return {"Authorization": f"Bearer {make_token(user, **fields)}"}
-
-
-def text_of(answer: Any) -> str:
-    return answer.content.decode()
 
 
 # --- Dividing ------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from registry import moderation
 from registry.models import Adapter, User
 from tests.compose.factories import finish, make_composition, make_modules
 from tests.factories import make_adapter, make_base_model, make_user, namespace_of
+from tests.visitors import client_of
 
 pytestmark = pytest.mark.django_db
 
@@ -21,12 +22,6 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def ada() -> User:
     return make_user("ada")
-
-
-def client_of(user: User) -> Client:
-    client = Client()
-    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
-    return client
 
 
 def published(ada: User, **found: Any) -> Composition:

@@ -35,32 +35,17 @@ from tests.factories import (
     make_base_model,
     make_organisation,
     make_task,
-    make_token,
     make_user,
     namespace_of,
 )
 from tests.fake_adapters import make_adapter as make_folder
 from tests.test_rights_matrix import ROUTES
+from tests.visitors import client_of, text_of, token_of
 from web.errors import DomainError, Forbidden, NotFound
 
 pytestmark = pytest.mark.django_db
 TITLE, ABOUT = "Zanzibar dossier", "Sorts quokkas."
 ROWS = [Example(f"whisper {n} xyzzy", f"plugh {n}") for n in range(40)]
-
-
-def client_of(user: User) -> Client:
-    client = Client(raise_request_exception=False)
-    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
-    return client
-
-
-def token_of(user: User, **fields: Any) -> dict[str, str]:
-    return {"Authorization": f"Bearer {make_token(user, **fields)}"}
-
-
-def text_of(answer: Any) -> str:
-    body = b"".join(answer.streaming_content) if answer.streaming else answer.content
-    return str(body.decode(errors="replace"))
 
 
 @pytest.fixture

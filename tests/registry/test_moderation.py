@@ -14,6 +14,7 @@ from registry.rights import Quarantined
 from tests.factories import make_organisation, make_token, make_user, namespace_of, publish_fake
 from tests.fake_adapters import files_of
 from tests.fake_adapters import make_adapter as make_adapter_folder
+from tests.visitors import client_of
 from web.errors import Conflict, DomainError, Forbidden
 
 pytestmark = pytest.mark.django_db
@@ -32,12 +33,6 @@ def sam() -> User:
 @pytest.fixture
 def module(tmp_path, ada) -> Adapter:
     return publish_fake(tmp_path, "m", owner=ada)
-
-
-def client_of(user: User) -> Client:
-    client = Client()
-    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
-    return client
 
 
 def report(module: Adapter, **said: Any) -> Report:

@@ -12,6 +12,7 @@ from registry import organisations, rights
 from registry.models import Adapter, AuditEntry, Membership, Namespace, User
 from registry.names import InvalidName
 from tests.factories import make_adapter, make_organisation, make_task, make_token, make_user, publish_fake
+from tests.visitors import client_of
 from web.errors import DomainError, Forbidden, NotFound
 
 pytestmark = pytest.mark.django_db
@@ -30,12 +31,6 @@ def bob() -> User:
 @pytest.fixture
 def lab(ada) -> Namespace:
     return organisations.create_organisation(founder=ada, name="story-lab", full_name="Story Lab")
-
-
-def client_of(user: User) -> Client:
-    client = Client()
-    client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
-    return client
 
 
 def api(secret: str, method: str, path: str, body: Any = None) -> Any:
