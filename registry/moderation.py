@@ -19,7 +19,8 @@ from django.utils import timezone
 from registry import audit
 from registry.details import BadDetail, check_text
 from registry.models import Adapter, Report, Task, User
-from registry.rights import Person, require_moderator
+from registry.rights import Person, require_moderator, visible_adapter
+from registry.search import visible_task
 from web.errors import Conflict, DomainError
 from web.templatetags.formatting import plural
 
@@ -32,6 +33,7 @@ MAX_REASON = 500
 MAX_REPORTS_PER_PERSON = 20
 MAX_REPORTS_PER_ADDRESS = 5
 _DAY_S, _HOUR_S = 24 * 3600, 3600
+_WAITING = Q(reports__outcome=Report.Outcome.NONE)
 
 
 class TooManyReports(DomainError):
@@ -82,14 +84,34 @@ def task_queue() -> QuerySet[Task]:
 
 
 def _reported(subjects: QuerySet[Any]) -> QuerySet[Any]:
-    unread = Q(reports__outcome=Report.Outcome.NONE)
     return (
         subjects.annotate(
-            waiting=Count("reports", filter=unread), last_report=Max("reports__created_at", filter=unread)
+            waiting=Count("reports", filter=_WAITING), last_report=Max("reports__created_at", filter=_WAITING)
         )
         .filter(waiting__gt=0)
         .order_by("-waiting", "last_report", "pk")
     )
+
+
+def adapter_to_judge(moderator: User, namespace: str, name: str) -> Adapter:
+    """The adapter at `namespace/name` that this moderator decides about. Raises Forbidden, NotFound.
+
+    What they see, and a private one that was reported or is in quarantine: they are shown its name and not what is in it.
+    """
+    require_moderator(moderator)
+    named = Adapter.objects.alive().filter(namespace__name__iexact=namespace, name__iexact=name)
+    found = _on_the_queue(named).select_related("namespace").first()
+    return found or visible_adapter(moderator, namespace, name)
+
+
+def task_to_judge(moderator: User, slug: str) -> Task:
+    """The same for a task."""
+    require_moderator(moderator)
+    return _on_the_queue(Task.objects.filter(slug=slug)).first() or visible_task(moderator, slug)
+
+
+def _on_the_queue(subjects: QuerySet[Any]) -> QuerySet[Any]:
+    return subjects.filter(_WAITING | Q(quarantined_at__isnull=False))
 
 
 def quarantine(subject: Subject, *, moderator: User | None, reason: str) -> None:

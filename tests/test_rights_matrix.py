@@ -50,10 +50,10 @@ TASK = "admins of the organisation that the task belongs to, and moderators unle
 SEE_TASK = "whoever sees the task; one in quarantine moderators too"
 LIST_TASK = "whoever sees the task"
 SHOW_TASK = "everybody, while everybody sees the task"
-MODERATE_TASK = "staff, and a page of ours, about a task that is not private"
+MODERATE_TASK = "staff, and a page of ours; a private task only where it was reported"
 STAFF = "staff"
 MODERATE = "staff, and a page of ours"
-MODERATE_IT = "staff, about an adapter that is not private"
+MODERATE_IT = "staff, and a page of ours; a private adapter only where it was reported"
 OWN = "the person who asked for the composition"
 TICKET = "whoever holds a signed address"
 NOTHING = "nobody: there is nothing"
@@ -632,8 +632,10 @@ def _of_a_task(door: str, need: str, seen: Visitor, state: str, is_writing: bool
         return "ok" if sees_page else "404"
     if not seen.is_signed_in:
         return "login" if door == "page" else "401"
-    if need == MODERATE_TASK and not moderates:
-        return "403"
+    if need == MODERATE_TASK:
+        if not moderates:
+            return "403"
+        return "ok" if sees_page or "quarantined" in state else "404"
     if door == "api" and is_writing and (seen.is_limited or not seen.may_write_at_all):
         return "403"
     if not sees_page:

@@ -79,16 +79,14 @@ def moderation_queue(request: HttpRequest) -> HttpResponse:
 @require_POST
 def adapter_moderate(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
     """Quarantine, release, or dismiss the reports: `action` says which, `reason` why."""
-    require_moderator(signed_in(request))
-    return _moderate(request, visible_adapter(request.user, namespace, name))
+    return _moderate(request, moderation.adapter_to_judge(signed_in(request), namespace, name))
 
 
 @login_required
 @require_POST
 def task_moderate(request: HttpRequest, slug: str) -> HttpResponse:
     """The same for a task."""
-    require_moderator(signed_in(request))
-    return _moderate(request, visible_task(request.user, slug))
+    return _moderate(request, moderation.task_to_judge(signed_in(request), slug))
 
 
 def _moderate(request: HttpRequest, subject: Subject) -> HttpResponse:

@@ -497,17 +497,23 @@ def test_what_others_have_used_stays_public_and_the_refusal_says_why(
     assert browser.post(f"{url}/edit", {"title": "Other", "visibility": "public"}).status_code == 302
 
 
-def test_a_moderator_neither_sees_nor_hides_it(task: Task, ada: User, lab: Namespace):
+def test_a_moderator_decides_about_a_reported_one_and_never_sees_it(task: Task, ada: User, lab: Namespace):
     sam = make_user("sam", is_staff=True)
     moderation.report(task, reporter=ada, address="a", reason="spam", text="Mine.")
     browser, url = client_of(sam), task.get_absolute_url()
+    other = made_by(ada, lab, is_private=True, title="Nobody reported")
+    unknown = f"{other.get_absolute_url()}/moderate"
+    assert browser.post(unknown, {"action": "quarantine", "reason": "x"}).status_code == 404
     queue = text_of(browser.get("/moderation"))
     assert TITLE in queue, "a member's report names what it is about, as with private modules"
     assert f'href="{url}"' not in queue
-    assert browser.post(f"{url}/moderate", {"action": "quarantine", "reason": "x"}).status_code == 404
-    moderation.quarantine(task, moderator=None, reason="x")
+    assert browser.post(f"{url}/moderate", {"action": "quarantine", "reason": "x"}).status_code == 302
     assert browser.get(url).status_code == 404
     assert client_of(ada).get(url).status_code == 200
+    assert browser.post(f"{url}/moderate", {"action": "release"}).status_code == 302
+    task.refresh_from_db()
+    assert not task.is_quarantined
+    assert browser.post(f"{url}/moderate", {"action": "release"}).status_code == 404, "decided"
     shown = made_by(ada, lab, is_private=False, title="Open")
     with pytest.raises(Forbidden):
         making_tasks.change_task(shown, actor=sam, is_private=True)

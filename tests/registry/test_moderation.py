@@ -183,6 +183,24 @@ def test_only_staff_who_are_here_themselves_moderate(module, ada):
     assert not Adapter.objects.exclude(quarantined_at=None).exists()
 
 
+def test_a_private_module_is_decided_about_once_a_member_reported_it_and_never_shown(module, ada, sam):
+    Adapter.objects.update(visibility="private")
+    browser = client_of(sam)
+    close = {"action": "dismiss", "reason": "fine"}
+    assert browser.post("/ada/m/moderate", close).status_code == 404
+    assert client_of(ada).post("/ada/m/report", {"reason": "spam"}).status_code == 302
+    page = browser.get("/moderation").content.decode()
+    assert "ada/m" in page
+    assert 'href="/ada/m"' not in page
+    assert browser.post("/ada/m/moderate", close).status_code == 302
+    assert Report.objects.get().outcome == "dismissed"
+    assert browser.post("/ada/m/moderate", close).status_code == 404
+    moderation.quarantine(module, moderator=None, reason="x")
+    assert browser.get("/ada/m").status_code == 404
+    assert browser.post("/ada/m/moderate", {"action": "release"}).status_code == 302
+    assert Adapter.objects.get().quarantined_at is None
+
+
 def test_a_quarantine_without_a_reason_is_refused(module, sam):
     assert client_of(sam).post("/ada/m/moderate", {"action": "quarantine", "reason": " "}).status_code == 400
     assert client_of(sam).post("/ada/m/moderate", {"action": "burn"}).status_code == 400
