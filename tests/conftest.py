@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -21,9 +22,11 @@ import pytest
 from django.core.cache import cache
 
 from tests.environment import missing
+from tests.migrated import Migrated
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
+    from pytest_django import DjangoDbBlocker
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSES_BESIDE_LIMIT_S = 1800
@@ -42,6 +45,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = [item for item in items if _touches_the_database(item) and not _needs_a_whole_site(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
     items[:] = kept
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: the collector need not look at it a thousand times."""
+    gc.collect()
+    gc.freeze()
 
 
 def _touches_the_database(item: pytest.Item) -> bool:
@@ -79,13 +88,36 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """SQLite in a file, with the options of the real one: in memory there is no WAL and no second process."""
+def migrated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Migrated:
     from django.conf import settings
 
     database = settings.DATABASES["default"]
     if database["ENGINE"].endswith("sqlite3"):
+        # In a file, with the options of the real one: in memory there is no WAL and no second process.
         database.setdefault("TEST", {})["NAME"] = str(tmp_path_factory.mktemp("database") / "test.sqlite3")
+    return Migrated(request.config.getoption("--migrated-in"), database)
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(migrated: Migrated) -> None:
+    """What pytest-django waits for before it makes the test database."""
+
+
+@pytest.fixture(scope="session")
+def django_db_keepdb(migrated: Migrated) -> bool:
+    """Whether the test database is there already."""
+    return migrated.is_copied_file
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    django_db_setup: None, migrated: Migrated, django_db_blocker: DjangoDbBlocker
+) -> Iterator[None]:
+    with django_db_blocker.unblock():
+        migrated.is_ready()
+    yield
+    with django_db_blocker.unblock():
+        migrated.end()
 
 
 @pytest.fixture(autouse=True)

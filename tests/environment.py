@@ -56,6 +56,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--postgres", action="store_true", help="run what touches the database, on Postgres")
     group.addoption("--whole", action="store_true", help="every case of the long lists, behind every door")
     group.addoption(
+        "--migrated-in", type=Path, metavar="DIR", help="where passes of one run share a migrated database"
+    )
+    group.addoption(
         "--passes-beside",
         type=Path,
         action="append",
