@@ -21,6 +21,7 @@ from rest_framework.views import APIView
 
 from compose import daily_limit, job_page, leaderboards
 from compose.leaderboards import Board
+from registry import search
 from registry.api_parts import only
 from registry.models import Adapter, Task, TaskRow
 from registry.rights import may_change_task, may_moderate, namespaces_of
@@ -32,6 +33,8 @@ from web.pagination import paginate
 PAGE = 30
 EMBEDDED_ROWS = 10
 KINDS = ("trained", "yours")
+DEFAULT_SORT = "name"
+SORT_WORDS = {"name": "name", "new": "newest"}
 
 
 @require_safe
@@ -42,11 +45,9 @@ def tasks(request: HttpRequest) -> HttpResponse:
         kind = ""
     text = request.GET.get("q", "").strip()[:100]
     by = request.GET.get("by", "")[:100].replace("\x00", "")
-    found: QuerySet[Task] = tasks_shown_to(request.user).select_related("base_model", "owner")
-    for word in text.split():
-        found = found.filter(
-            Q(title__icontains=word) | Q(slug__icontains=word) | Q(description__icontains=word)
-        )
+    sort = search.one_of("sort", request.GET.get("sort", ""), list(search.TASK_SORTS)) or DEFAULT_SORT
+    shown = tasks_shown_to(request.user).select_related("base_model", "owner")
+    found: QuerySet[Task] = search.tasks_matching(shown, text)
     if by:
         found = found.filter(owner__name__iexact=by)
     if kind == "trained":
@@ -58,15 +59,21 @@ def tasks(request: HttpRequest) -> HttpResponse:
         found = leaderboards.with_best(found, request.user)
     else:
         found = leaderboards.with_best(found.filter(is_held_out=True, quarantined_at=None), request.user)
-    page = paginate(found, order=("slug",), cursor=request.GET.get("cursor"), size=PAGE)
-    kept = {"kind": kind} if kind else {}
-    kept |= {name: value for name, value in (("by", by), ("q", text)) if value}
+    page = paginate(found, order=search.TASK_SORTS[sort], cursor=request.GET.get("cursor"), size=PAGE)
+    narrowed = {name: value for name, value in (("kind", kind), ("by", by), ("q", text)) if value}
+    kept = narrowed if sort == DEFAULT_SORT else narrowed | {"sort": sort}
     return render(
         request,
         "tasks/tasks.html",
         {
             "tasks": page.items,
             "next_url": f"?{urlencode(kept | {'cursor': page.next_cursor})}" if page.next_cursor else "",
+            "sort": "" if sort == DEFAULT_SORT else sort,
+            "sort_words": SORT_WORDS[sort],
+            "sorts": [
+                (words, urlencode(narrowed | {"sort": name}), name == sort)
+                for name, words in SORT_WORDS.items()
+            ],
             "kind": kind,
             "q": text,
             "by": by,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Count, IntegerField, OuterRef, Prefetch, Q, QuerySet, Subquery
+from django.db.models import Count, IntegerField, OuterRef, Prefetch, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import generics, serializers
@@ -124,14 +124,16 @@ def _whole(tasks: QuerySet[Task]) -> QuerySet[Task]:
 
 class TaskList(generics.ListAPIView[Task]):
     serializer_class = TaskSerializer
-    keyset_order = ("slug",)
     queryset = Task.objects.none()
 
+    def get_keyset_order(self) -> tuple[str, ...]:
+        sort = self.request.query_params.get("sort", "")
+        return search.TASK_SORTS[search.one_of("sort", sort, list(search.TASK_SORTS)) or "name"]
+
     def get_queryset(self) -> QuerySet[Task]:
-        asked = only(self.request, "q", "held_out", "base", "owner", "cursor", "limit")
-        rows = _whole(search.tasks_shown_to(self.request.user))
-        if asked.get("q"):
-            rows = rows.filter(Q(title__icontains=asked["q"]) | Q(slug__icontains=asked["q"]))
+        asked = only(self.request, "q", "held_out", "base", "owner", "sort", "cursor", "limit")
+        shown = search.tasks_shown_to(self.request.user)
+        rows = _whole(search.tasks_matching(shown, asked.get("q", "")))
         held_out = search.yes_or_no("held_out", asked.get("held_out", ""))
         if held_out is not None:
             rows = rows.filter(is_held_out=held_out)
@@ -144,15 +146,16 @@ class TaskList(generics.ListAPIView[Task]):
     @extend_schema(
         operation_id="tasks_list",
         parameters=[
-            OpenApiParameter("q", str, description="Part of its title or slug."),
+            OpenApiParameter("q", str, description="Words of its title, slug or description."),
             OpenApiParameter("held_out", str, enum=["yes", "no"]),
             OpenApiParameter("base", str, description="Base model."),
             OpenApiParameter("owner", str, description="Person or organisation whose tasks they are."),
+            OpenApiParameter("sort", str, enum=list(search.TASK_SORTS), description="By slug unless given."),
         ],
         responses={200: TaskSerializer(many=True), **refusals(400, 401)},
     )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """Tasks by slug. A held-out one has few-shot rows in `examples`, to compose for; its test rows stay hidden."""
+        """Tasks by slug, or the newest first. A held-out one has few-shot rows in `examples`, to compose for; its test rows stay hidden."""
         return super().get(request, *args, **kwargs)
 
     @extend_schema(

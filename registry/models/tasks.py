@@ -70,12 +70,13 @@ class Task(models.Model):
             )
         ]
         indexes: ClassVar = [
+            models.Index(fields=["-created_at", "-id"], name="task_newest"),
             # Few at most, and every list of modules asks which.
             models.Index(
                 fields=["id"],
                 condition=models.Q(is_private=True) | models.Q(quarantined_at__isnull=False),
                 name="task_hidden",
-            )
+            ),
         ]
 
     def __str__(self) -> str:

@@ -10,14 +10,15 @@ from registry.search.finding import (
     find,
     modules_by_base,
 )
-from registry.search.query import SORTS, AdapterQuery, BadParameter, yes_or_no
-from registry.search.related import (
-    composes_with,
-    revisions_with,
+from registry.search.query import SORTS, AdapterQuery, BadParameter, one_of, yes_or_no
+from registry.search.related import composes_with, revisions_with
+from registry.search.tasks import (
+    TASK_SORTS,
     sees_task,
     show_tasks,
     task_named,
     tasks_hidden_from,
+    tasks_matching,
     tasks_open_to,
     tasks_shown_to,
     visible_task,
@@ -25,6 +26,7 @@ from registry.search.related import (
 
 __all__ = [
     "SORTS",
+    "TASK_SORTS",
     "AdapterQuery",
     "BadParameter",
     "Facet",
@@ -36,11 +38,13 @@ __all__ = [
     "family_size",
     "find",
     "modules_by_base",
+    "one_of",
     "revisions_with",
     "sees_task",
     "show_tasks",
     "task_named",
     "tasks_hidden_from",
+    "tasks_matching",
     "tasks_open_to",
     "tasks_shown_to",
     "visible_task",

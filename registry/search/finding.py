@@ -21,7 +21,8 @@ from registry.search import backends, columns
 from registry.search.alike import MOST_ERRORS
 from registry.search.columns import Columns, Mask, Positions
 from registry.search.query import DAY_US, MEGABYTE, AdapterQuery, BadParameter, Range
-from registry.search.related import composes_with, show_tasks, task_named, tasks_hidden_from
+from registry.search.related import composes_with
+from registry.search.tasks import show_tasks, task_named, tasks_hidden_from
 from web.pagination import BadCursor
 
 FACET_VALUES = 30

@@ -130,7 +130,7 @@ class AdapterQuery:
             size=_range("size", _text(params, "size"), MAX_SIZE_MB, first=0),
             created=_days("created", _text(params, "created")),
             updated=_days("updated", _text(params, "updated")),
-            kind=_one_of("kind", _text(params, "kind"), Adapter.Kind.values),
+            kind=one_of("kind", _text(params, "kind"), Adapter.Kind.values),
             namespace=_text(params, "namespace"),
             scored_on=_text(params, "scored_on"),
             sort=_sort(_text(params, "sort"), q),
@@ -231,14 +231,15 @@ def yes_or_no(name: str, text: str) -> bool | None:
     return answers[text.lower()]
 
 
-def _one_of(name: str, text: str, allowed: list[str]) -> str:
+def one_of(name: str, text: str, allowed: list[str]) -> str:
+    """`text`, which is empty or one of `allowed`. Raises BadParameter."""
     if text and text not in allowed:
         raise BadParameter(name, f"{name!r} is one of {', '.join(allowed)}, not {text[:40]!r}.")
     return text
 
 
 def _sort(text: str, q: str) -> str:
-    sort = _one_of("sort", text, list(SORTS))
+    sort = one_of("sort", text, list(SORTS))
     if sort == "relevance" and not q:
         raise BadParameter("sort", "'sort=relevance' needs words to be relevant to; give 'q' as well.")
     # What holds anyway is not repeated in addresses.

@@ -1,17 +1,14 @@
-"""Looking things up from another thing: what an adapter composes with, where a file is, which tasks are shown."""
+"""Looking things up from another thing: what an adapter composes with, where a file is."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from django.db.models import OuterRef, Q, QuerySet, Subquery
 
-from registry.models import Adapter, Revision, RevisionFile, Task
-from registry.models.tasks import TaskQuerySet
-from registry.rights import Person, may_moderate, namespaces_of
+from registry.models import Adapter, Revision, RevisionFile
+from registry.rights import Person
 from registry.search.query import BadParameter
-from web.errors import NotFound
 
 
 def composes_with(adapter: Adapter, *, person: Person) -> QuerySet[Adapter]:
@@ -38,68 +35,3 @@ def revisions_with(sha256: str, *, person: Person) -> QuerySet[Revision]:
         .filter(Q(path__isnull=False) | Q(tensor_sha256=sha256))
         .select_related("adapter__namespace")
     )
-
-
-def visible_task(person: Person, slug: str) -> Task:
-    """The task with this slug if this person may see it; a moderator also what is in quarantine. Raises NotFound."""
-    rows = tasks_open_to(person).select_related("base_model", "owner", "created_by")
-    found = rows.filter(slug=slug).first()
-    if found is None:
-        raise NotFound(f"There is no task {slug[:100]!r} here.")
-    return found
-
-
-def tasks_open_to(person: Person) -> TaskQuerySet:
-    """What this person sees who has the address: a moderator also what is in quarantine, to judge it.
-
-    What is private is its members' alone, in quarantine too, as with adapters.
-    """
-    rows = tasks_shown_to(person)
-    if not may_moderate(person):
-        return rows
-    held = Q(is_held_out=True, quarantined_at__isnull=False, is_private=False)
-    return Task.objects.filter(Q(pk__in=rows.values("pk")) | held)
-
-
-def tasks_shown_to(person: Person) -> TaskQuerySet:
-    """Tasks with rows, tasks of nobody in particular, and those of some adapter that this person may see.
-
-    What is private or in quarantine is shown to members of the namespace it belongs to alone. Whatever shows, counts or
-    looks up tasks for somebody begins here.
-    """
-    visible = Adapter.objects.visible_to(person).filter(task__isnull=False).order_by().values("task_id")
-    found = Task.objects.filter(Q(is_held_out=True) | Q(owner=None) | Q(pk__in=visible))
-    return found.filter(Q(is_private=False, quarantined_at=None) | Q(owner__in=namespaces_of(person)))
-
-
-def sees_task(person: Person, task: Task) -> bool:
-    """Whether a task that something else names may be named to this person. Only a hidden one asks the database."""
-    return not task.is_hidden or tasks_shown_to(person).filter(pk=task.pk).exists()
-
-
-def task_named(slug: str, *, person: Person) -> Task | None:
-    """The task with this slug where it may be named to this person; much cheaper than looking through what is shown."""
-    task = Task.objects.filter(slug=slug).first()
-    return task if task is not None and sees_task(person, task) else None
-
-
-def tasks_hidden_from(person: Person) -> QuerySet[Task]:
-    """Of the private tasks and those in quarantine those that this person is not shown."""
-    # On both sides: the few hidden ones have an index, and what is shown may be a hundred thousand.
-    hidden = Q(is_private=True) | Q(quarantined_at__isnull=False)
-    shown = tasks_shown_to(person).filter(hidden).order_by().values("pk")
-    return Task.objects.filter(hidden).exclude(pk__in=shown).order_by()
-
-
-def show_tasks(adapters: Iterable[Adapter], *, person: Person) -> None:
-    """Let those of these adapters name their private task whose task this person sees: `shown_task` is silent before.
-
-    One query, and none where no task is private.
-    """
-    adapters = list(adapters)
-    private = {each.task.pk for each in adapters if each.task is not None and each.task.is_private}
-    if not private:
-        return
-    shown = set(tasks_shown_to(person).filter(pk__in=private).values_list("pk", flat=True))
-    for adapter in adapters:
-        adapter.may_name_private_task = adapter.task_id in shown

@@ -85,7 +85,8 @@ def _modules(
     if query.q:
         people = Namespace.objects.filter(deleted_at=None, name__icontains=query.q)
         context["people"] = people[:OTHERS_FOUND]
-        context["tasks"] = search.tasks_shown_to(request.user).filter(title__icontains=query.q)[:OTHERS_FOUND]
+        shown = search.tasks_shown_to(request.user)
+        context["tasks"] = search.tasks_matching(shown, query.q)[:OTHERS_FOUND]
     if request.user.is_authenticated:
         saved = list(SavedSearch.objects.filter(user=signed_in(request)))
         context["saved_searches"] = saved

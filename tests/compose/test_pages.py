@@ -880,6 +880,24 @@ def test_tasks_can_be_filtered_and_say_when_nothing_matches(client: Client, base
     assert says(client.get("/tasks?q=nothing"), "No task matches “nothing”")
 
 
+def test_tasks_come_by_name_or_the_newest_first(client: Client, monkeypatch: pytest.MonkeyPatch):
+    for title in ("Bees", "Cats", "Ants"):
+        make_task(title.lower(), title=title, is_held_out=True)
+    monkeypatch.setattr("compose.task_views.PAGE", 2)
+    for sort, expected in (("", ["Ants", "Bees", "Cats"]), ("new", ["Ants", "Cats", "Bees"])):
+        first = client.get("/tasks", {"sort": sort}).context
+        second = client.get(f"/tasks{first['next_url']}").context
+        assert [task.title for task in (*first["tasks"], *second["tasks"])] == expected
+        listed = client.get("/api/v1/tasks/", {"sort": sort}).json()["results"]
+        assert [task["title"] for task in listed] == expected
+    assert client.get("/tasks?sort=king").status_code == 400
+    assert client.get("/api/v1/tasks/?sort=king").json()["fields"] == {
+        "sort": ["'sort' is one of name, new, not 'king'."]
+    }
+    cursor = client.get("/tasks").context["next_url"].partition("cursor=")[2]
+    assert client.get(f"/tasks?sort=new&cursor={cursor}").status_code == 400
+
+
 def test_a_task_shows_examples_and_hides_its_test_rows(client: Client, base_model: BaseModel):
     held_out_task(base_model)
     page = client.get("/tasks/colour-twice")
