@@ -17,7 +17,7 @@ from django.http.response import HttpResponseBase
 
 from registry import cards, commits, filenames, moving, publishing, refs, rights, storage
 from registry.commits import Delete, DeleteFolder, FileNotThere, NameTaken, Operation, Put
-from registry.hub import errors, repositories
+from registry.hub import errors, gitignore, repositories
 from registry.hub.bodies import BadRequest, body_of, text_in
 from registry.hub.doors import Caller, by_method, door
 from registry.hub.errors import EntryNotFound, Moved, RevisionNotFound
@@ -242,18 +242,22 @@ def preupload(request: HttpRequest, caller: Caller, repo: str, revision: str) ->
     """
     _, _, repository = writable(caller, repo)
     snapshot = repository.snapshot(revision)
-    files = body_of(request).get("files")
+    body = body_of(request)
+    files = body.get("files")
     if not isinstance(files, list) or not all(isinstance(file, dict) for file in files):
         raise BadRequest("'files' is missing or no list.")
     if len(files) > MAX_FILES_PER_CALL:
         raise BadRequest(f"There are {len(files)} files; ask about {MAX_FILES_PER_CALL} at a time.")
     known = {file.path: file.blob for file in snapshot.files()}
+    ignored = _gitignore(body, known.get(gitignore.NAME))
     rows, skipped = [], []
     for file in files:
         path, size = text_in(file, "path"), file.get("size")
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise BadRequest("A file's 'size' is missing or no number.")
         why = _why_skipped(path, size)
+        if not why and ignored.leave_out(path):
+            why = f"{gitignore.NAME} leaves it out."
         if why:
             skipped.append(f"{path} is not sent. {why}")
         rows.append(_how_to_send(path, size, known.get(path), is_skipped=bool(why)))
@@ -275,6 +279,15 @@ def _how_to_send(path: str, size: int, known: Blob | None, *, is_skipped: bool) 
     if known is not None and (oid := known.sha256 if mode == "lfs" else known.git_sha1):
         row["oid"] = oid
     return row
+
+
+def _gitignore(body: dict[str, Any], kept: Blob | None) -> gitignore.Rules:
+    """The rules that the client sends along; else those of the .gitignore that the repository has, if any."""
+    text = text_in(body, "gitIgnore", default="")
+    if body.get("gitIgnore") is None and kept is not None:
+        with storage.open_blob(kept) as stream:
+            text = stream.read(filenames.MAX_TEXT_BYTES).decode("utf-8", "replace")
+    return gitignore.Rules(text)
 
 
 def _why_skipped(path: str, size: int) -> str:

@@ -194,6 +194,28 @@ def test_files_that_are_too_large_to_be_kept_are_left_out_before_they_travel(ada
     assert "log.txt is not sent. The text is 6,291,456 bytes; the limit is" in answer["X-HF-Warning"]
 
 
+def test_a_gitignore_that_is_sent_along_or_is_there_leaves_files_out(adapter: Adapter, token: str):
+    def left_out(**said: str) -> dict[str, bool]:
+        paths = ("README.md", "private.txt", "epoch_0/adapter_config.json")
+        asked = {"files": [{"path": path, "size": 5} for path in paths], **said}
+        answer = send("post", f"{API}/preupload/main", asked, token=token)
+        assert answer.status_code == 200
+        found = {row["path"]: row["shouldIgnore"] for row in answer.json()["files"]}
+        for path, is_ignored in found.items():
+            told = f"{path} is not sent. .gitignore leaves it out." in answer.headers.get("X-HF-Warning", "")
+            assert told == is_ignored
+        return found
+
+    assert not any(left_out().values())
+    found = left_out(gitIgnore="private.txt\nepoch_*\n")
+    assert found == {"README.md": False, "private.txt": True, "epoch_0/adapter_config.json": True}
+    assert commit(token, file_line(".gitignore", b"epoch_*\n")).status_code == 200
+    assert left_out() == {"README.md": False, "private.txt": False, "epoch_0/adapter_config.json": True}
+    assert not any(left_out(gitIgnore="").values())
+    odd = {"files": [], "gitIgnore": ["*"]}
+    assert send("post", f"{API}/preupload/main", odd, token=token).status_code == 400
+
+
 def test_a_batch_of_which_nothing_is_kept_is_told_and_not_refused(adapter: Adapter, token: str):
     asked = [{"path": path, "size": 5} for path in ("optimizer.pt", "runs/events.out.tfevents.1")]
     answer = send("post", f"{API}/preupload/main", {"files": asked}, token=token)
