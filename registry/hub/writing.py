@@ -272,7 +272,7 @@ def preupload(request: HttpRequest, caller: Caller, repo: str, revision: str) ->
 def _how_to_send(path: str, size: int, known: Blob | None, *, is_skipped: bool) -> dict[str, Any]:
     if problems := filenames.check_names([path]):
         raise BadRequest(problems[0].message)
-    if size > settings.MAX_FILE_BYTES:
+    if size > settings.MAX_FILE_BYTES and not is_skipped:
         raise BadRequest(f"{path} has {size:,} bytes; one file may have {settings.MAX_FILE_BYTES:,}.")
     mode = "lfs" if size > INLINE_BYTES else "regular"
     row: dict[str, Any] = {"path": path, "uploadMode": mode, "shouldIgnore": is_skipped}

@@ -181,7 +181,7 @@ def test_preupload_says_how_and_what_is_there(adapter: Adapter, token: str):
     assert "; optimizer.pt is not sent." in answer["X-HF-Warning"]
     for bad in ({}, {"files": [3]}, {"files": [{"path": "x"}]}, {"files": [{"path": "../x", "size": 1}]}):
         assert send("post", f"{API}/preupload/main", bad, token=token).status_code == 400
-    large = {"files": [{"path": "a.txt", "size": 2**40}]}
+    large = {"files": [{"path": "adapter_model.safetensors", "size": 2**40}]}
     assert "may have" in send("post", f"{API}/preupload/main", large, token=token).json()["error"]
 
 
@@ -192,6 +192,12 @@ def test_files_that_are_too_large_to_be_kept_are_left_out_before_they_travel(ada
     answer = send("post", f"{API}/preupload/main", {"files": asked}, token=token)
     assert [row["shouldIgnore"] for row in answer.json()["files"]] == [True, True, False]
     assert "log.txt is not sent. The text is 6,291,456 bytes; the limit is" in answer["X-HF-Warning"]
+
+
+def test_what_is_left_out_anyway_may_be_of_any_size(adapter: Adapter, token: str):
+    asked = [{"path": "optimizer.pt", "size": 2**40}, {"path": "adapter_config.json", "size": 5}]
+    answer = send("post", f"{API}/preupload/main", {"files": asked}, token=token)
+    assert [row["shouldIgnore"] for row in answer.json()["files"]] == [True, False]
 
 
 def test_a_gitignore_that_is_sent_along_or_is_there_leaves_files_out(adapter: Adapter, token: str):
