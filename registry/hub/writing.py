@@ -241,6 +241,7 @@ def preupload(request: HttpRequest, caller: Caller, repo: str, revision: str) ->
     refused comes again for ever.
     """
     _, _, repository = writable(caller, repo)
+    _require_no_pull_request(request)
     snapshot = repository.snapshot(revision)
     body = body_of(request)
     files = body.get("files")
@@ -304,8 +305,7 @@ def _why_skipped(path: str, size: int) -> str:
 def commit(request: HttpRequest, caller: Caller, repo: str, revision: str) -> HttpResponseBase:
     """All operations of the body as one commit on a branch, or none."""
     person, adapter, repository = writable(caller, repo)
-    if request.GET.get("create_pr", "") in {"1", "true"}:
-        raise BadRequest("There are no pull requests here. Push to a branch of your own instead.")
+    _require_no_pull_request(request)
     _require_branch(adapter, repository, revision)
     storage.require_free_space(int(request.META.get("CONTENT_LENGTH") or 0))
     with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="commit-") as folder, _made() as made:
@@ -332,6 +332,11 @@ def commit(request: HttpRequest, caller: Caller, repo: str, revision: str) -> Ht
         "hookOutput": "",
     }
     return _warn(JsonResponse(answer), "commit", outcome.warnings)
+
+
+def _require_no_pull_request(request: HttpRequest) -> None:
+    if request.GET.get("create_pr", "") in {"1", "true"}:
+        raise BadRequest("There are no pull requests here. Push to a branch of your own instead.")
 
 
 def _require_branch(adapter: Adapter, repository: Repository, name: str) -> None:

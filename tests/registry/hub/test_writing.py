@@ -222,6 +222,13 @@ def test_a_gitignore_that_is_sent_along_or_is_there_leaves_files_out(adapter: Ad
     assert send("post", f"{API}/preupload/main", odd, token=token).status_code == 400
 
 
+def test_a_pull_request_is_refused_before_its_files_travel(adapter: Adapter, token: str):
+    asked = {"files": [{"path": "adapter_model.safetensors", "size": 5}]}
+    answer = send("post", f"{API}/preupload/main?create_pr=1", asked, token=token)
+    assert answer.status_code == 400
+    assert "Push to a branch of your own" in answer["X-Error-Message"]
+
+
 def test_a_batch_of_which_nothing_is_kept_is_told_and_not_refused(adapter: Adapter, token: str):
     asked = [{"path": path, "size": 5} for path in ("optimizer.pt", "runs/events.out.tfevents.1")]
     answer = send("post", f"{API}/preupload/main", {"files": asked}, token=token)
