@@ -81,10 +81,10 @@ def create(request: HttpRequest, caller: Caller) -> JsonResponse:
         )
     except NameTaken as error:
         return errors.answer(error, **_named(request, error.adapter))
-    except publishing.NameMoved:
+    except publishing.NameMoved as error:
         current = moving.moved_from(owner, name)
-        if current is None or current.deleted_at is not None:
-            raise
+        if current is None or not Adapter.objects.visible_to(person).filter(pk=current.pk).exists():
+            raise BadRequest(error.message) from error
         return errors.answer(NameTaken(current), **_named(request, current))
     except publishing.NameNotFree as error:
         raise BadRequest(error.message) from error  # as a 409 clients would take it for theirs

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from registry.hub.repositories import git_sha1
 from registry.models import Adapter, Blob, Revision, SentBlob
 from registry.storage import store_stream
 from registry.sweeping import sweep_storage
-from tests.factories import make_adapter, make_base_model, make_token, make_user
+from tests.factories import make_adapter, make_base_model, make_organisation, make_token, make_user
 
 pytestmark = pytest.mark.django_db
 API = "/api/models/ada/m"
@@ -303,8 +304,6 @@ def test_knowing_a_hash_opens_nothing(adapter: Adapter, token: str):
 def test_bytes_that_no_commit_names_go_after_a_day(adapter: Adapter, ada: Any, settings: Any):
     from datetime import timedelta
 
-    from django.utils import timezone
-
     blob = store_stream([b"never committed"])
     SentBlob.objects.create(user=ada, blob=blob)
     sweep_storage()
@@ -394,6 +393,23 @@ def test_a_moved_repository_answers_307_and_its_old_name_stays_its_own(adapter: 
     assert send("post", "/api/repos/move", back, token=token).status_code == 200
     assert Client().get("/ada/n/resolve/main/README.md").status_code == 307
     assert Client().get("/ada/m/resolve/main/README.md").status_code == 200
+
+
+def test_the_old_name_of_what_is_gone_or_hidden_is_refused_so_that_clients_say_why(
+    adapter: Adapter, token: str, ada: Any
+):
+    moved = {"fromRepo": "ada/m", "toRepo": "ada/n", "type": "model"}
+    assert send("post", "/api/repos/move", moved, token=token).status_code == 200
+    Adapter.objects.filter(pk=adapter.pk).update(
+        namespace=make_organisation("lab"), name="secret", visibility="private"
+    )
+    hidden = send("post", "/api/repos/create", {"name": "m"}, token=token)
+    Adapter.objects.filter(pk=adapter.pk).update(deleted_at=timezone.now())
+    gone = send("post", "/api/repos/create", {"name": "m"}, token=token)
+    for answer in (hidden, gone):  # a 409 without an address is a KeyError in the client
+        assert answer.status_code == 400
+        assert "Choose another name." in answer["X-Error-Message"]
+        assert b"secret" not in answer.content
 
 
 def test_a_moved_repository_is_deleted_and_moved_by_its_own_name_only(adapter: Adapter, token: str):
