@@ -9,6 +9,7 @@ from typing import Any
 
 from registry import cards
 from registry.filenames import CARD
+from registry.hub import front_matter
 from registry.hub.repositories import File, Repository, Snapshot, git_sha1
 from registry.models import Adapter, BaseModel, Revision
 from registry.storage import BytesMissing, open_blob
@@ -140,9 +141,11 @@ def _card_data(files: Iterable[File]) -> Mapping[str, Any] | None:
         return None
     try:
         with open_blob(card.blob) as stream:
-            return cards.split_card(cards.decode_card(stream.read()))[0]
+            said = cards.split_card(cards.decode_card(stream.read()))[0]
     except (BytesMissing, cards.CardRefused):
         return None
+    bad = front_matter.unreadable(said)
+    return {key: value for key, value in said.items() if key not in bad}
 
 
 def _sibling(file: File, *, blobs: bool) -> Json:

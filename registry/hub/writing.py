@@ -17,7 +17,7 @@ from django.http.response import HttpResponseBase
 
 from registry import cards, commits, filenames, moving, publishing, refs, rights, storage
 from registry.commits import Delete, DeleteFolder, FileNotThere, NameTaken, Operation, Put
-from registry.hub import errors, gitignore, repositories
+from registry.hub import errors, front_matter, gitignore, repositories
 from registry.hub.bodies import BadRequest, body_of, text_in
 from registry.hub.doors import Caller, by_method, door
 from registry.hub.errors import EntryNotFound, Moved, RevisionNotFound
@@ -226,10 +226,11 @@ def validate_yaml(request: HttpRequest, caller: Caller) -> JsonResponse:
     """Whether a card's front matter can be kept. Clients ask before every commit that has a README.md."""
     text = text_in(body_of(request), "content", default="")
     try:
-        cards.split_card(cards.decode_card(text.encode("utf-8", "surrogatepass")))
+        said = cards.split_card(cards.decode_card(text.encode("utf-8", "surrogatepass")))[0]
     except cards.CardRefused as error:
         return JsonResponse({"errors": [{"message": error.problem.message}], "warnings": []}, status=400)
-    return JsonResponse({"errors": [], "warnings": []})
+    warnings = [{"message": message} for message in front_matter.unreadable(said).values()]
+    return JsonResponse({"errors": [], "warnings": warnings})
 
 
 @door("POST")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import urllib.request
 from typing import Any
 
 import pytest
 from allauth.account.models import EmailAddress
 from django.test import Client
+from huggingface_hub import ModelCardData
 
 from registry.hub.repositories import git_sha1
 from registry.models import Adapter, BaseModel, BaseModelFile, Download, Namespace, Ref, Revision
@@ -29,6 +31,18 @@ FILES = {
 @pytest.fixture
 def adapter() -> Adapter:
     return make_adapter("m", owner=make_user("ada"), files=FILES, tags=["colour"], base_model_label="x/y")
+
+
+def result(source: Any) -> dict[str, Any]:
+    """A score in a card's `model-index`, with where it comes from."""
+    dataset = {"type": "colours", "name": "Colours"}
+    metrics = [{"type": "accuracy", "value": 0.9}]
+    return {
+        "task": {"type": "text2text-generation"},
+        "dataset": dataset,
+        "metrics": metrics,
+        "source": source,
+    }
 
 
 def get(path: str, *, token: str = "", method: str = "get", **options: Any) -> Any:
@@ -214,6 +228,34 @@ def test_model_info_has_all_that_clients_require(adapter: Adapter):
     )
     assert weights["blobId"] == git_sha1(pointer)
     assert weights["lfs"] == {"sha256": sha256, "size": len(WEIGHTS), "pointerSize": len(pointer)}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"tags": 7},
+        {"ignore_metadata_errors": True},
+        {"self": "x"},
+        {"model-index": [{"name": "m", "results": [result("a page of ours")]}]},
+        {"model-index": [{"name": "m", "results": [result({}), result({"name": "Leaderboard"})]}]},
+    ],
+)
+def test_what_clients_fail_on_is_left_out_of_a_cards_metadata(said: dict[str, Any]):
+    with pytest.raises((TypeError, AttributeError, ValueError)):
+        ModelCardData(**said, ignore_metadata_errors=True)
+    card = f"---\n{json.dumps({**said, 'license': 'mit'})}\n---\n# M\n".encode()
+    make_adapter("m", owner=make_user("ada"), files={"README.md": card})
+    one, (row,) = get("/api/models/ada/m").json(), get("/api/models?full=true").json()
+    for found in (one, row):
+        assert found["cardData"] == {"license": "mit"}
+        ModelCardData(**found["cardData"], ignore_metadata_errors=True)
+
+
+def test_scores_that_clients_can_read_stand_in_a_cards_metadata():
+    index = [{"name": "m", "results": [result({"name": "Leaderboard", "url": "https://lora.example"})]}]
+    card = f"---\n{json.dumps({'model-index': index})}\n---\n# M\n".encode()
+    make_adapter("m", owner=make_user("ada"), files={"README.md": card})
+    assert get("/api/models/ada/m").json()["cardData"] == {"model-index": index}
 
 
 def test_a_tree_lists_folders_too(adapter: Adapter):

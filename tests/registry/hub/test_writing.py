@@ -230,6 +230,17 @@ def test_a_pull_request_is_refused_before_its_files_travel(adapter: Adapter, tok
     assert "Push to a branch of your own" in answer["X-Error-Message"]
 
 
+def test_a_card_that_clients_cannot_read_is_warned_of(token: str):
+    def warnings(front_matter: str) -> list[str]:
+        asked = {"content": f"---\n{front_matter}\n---\n# M\n", "repoType": "model"}
+        answer = send("post", "/api/validate-yaml", asked, token=token)
+        assert answer.status_code == 200
+        return [warning["message"] for warning in answer.json()["warnings"]]
+
+    assert warnings("tags: [a]") == []
+    assert warnings("tags: 7") == ["'tags' has to be a list. It is left out of the metadata."]
+
+
 def test_a_batch_of_which_nothing_is_kept_is_told_and_not_refused(adapter: Adapter, token: str):
     asked = [{"path": path, "size": 5} for path in ("optimizer.pt", "runs/events.out.tfevents.1")]
     answer = send("post", f"{API}/preupload/main", {"files": asked}, token=token)
