@@ -371,7 +371,7 @@ class FileDownload(OneAdapter):
         revision = _revision(request, namespace, name)
         file = downloads.file_called(revision, path)
         response = downloads.file_response(request._request, file.blob, file.path)
-        if request.method == "GET" and file.is_lfs and downloads.brings_the_file(response):
+        if file.is_lfs and downloads.brings_the_file(request._request, response, file.blob):
             downloads.count_download(request._request, revision, person=request.user)
         response["X-Revision"] = revision.commit
         return response

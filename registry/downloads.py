@@ -128,12 +128,17 @@ def file_called(revision: Revision, path: str) -> RevisionFile:
     return file
 
 
-def brings_the_file(response: HttpResponseBase) -> bool:
+def brings_the_file(request: HttpRequest, response: HttpResponseBase, blob: Blob) -> bool:
     """Whether this answer is a download: the whole file, or its end, as after a cut. A few bytes are only looked at."""
-    if response.status_code != 206:
-        return response.status_code in {200, 302}
-    first, last, size = map(int, re.findall(r"\d+", response["Content-Range"]))
-    return last == size - 1 and last > first
+    if request.method != "GET" or response.status_code not in {200, 206, 302}:
+        return False
+    if response.status_code == 200 and "X-Accel-Redirect" not in response:
+        return True  # whatever part was asked for
+    try:  # where another sends the bytes, it reads the range as we do
+        part = parse_range(request.headers.get("Range", ""), blob.size_bytes)
+    except UnsatisfiableRange:
+        return False
+    return part is None or (part.start + part.length == blob.size_bytes and part.length > 1)
 
 
 def count_download(request: HttpRequest, revision: Revision, *, person: Person = None) -> bool:

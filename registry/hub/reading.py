@@ -62,7 +62,7 @@ def resolve(request: HttpRequest, caller: Caller, repo: str, rest: str) -> HttpR
     response["X-Repo-Commit"] = snapshot.commit
     response["X-Linked-Etag"] = f'"{file.etag}"'
     response["X-Linked-Size"] = str(file.blob.size_bytes)
-    is_sent = request.method == "GET" and downloads.brings_the_file(response)
+    is_sent = downloads.brings_the_file(request, response, file.blob)
     if is_sent and file.is_lfs and snapshot.revision is not None:
         downloads.count_download(request, snapshot.revision, person=caller.person)
     return response

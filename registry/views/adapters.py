@@ -102,9 +102,10 @@ def adapter_file(request: HttpRequest, namespace: str, name: str, commit: str, p
     shown = visible_adapter(request.user, namespace, name)
     revision = downloads.revision_called(shown, commit)
     file = downloads.file_called(revision, path)
-    if file.is_lfs and request.method == "GET":
+    response = downloads.file_response(request, file.blob, path)
+    if file.is_lfs and downloads.brings_the_file(request, response, file.blob):
         downloads.count_download(request, revision)
-    return downloads.file_response(request, file.blob, path)
+    return response
 
 
 @require_safe

@@ -178,6 +178,9 @@ def test_the_server_before_us_sends_the_bytes_where_there_is_one(adapter, settin
     answer = fetch()
     assert answer["X-Accel-Redirect"] == f"/blobs/{blob.sha256[:2]}/{blob.sha256[2:4]}/{blob.sha256}"
     assert answer.content == b""
+    assert Download.objects.count() == 1
+    fetch(Range="bytes=0-99", **{"User-Agent": "one that looks at the header"})
+    assert Download.objects.count() == 1
     assert answer["Content-Security-Policy"] == "sandbox; default-src 'none'"
 
 

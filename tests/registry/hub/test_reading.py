@@ -522,6 +522,8 @@ def test_with_nginx_before_us_a_file_leaves_without_its_bytes(adapter: Adapter, 
     head = get(path, method="head")
     assert "X-Accel-Redirect" not in head
     assert head["Content-Length"] == head["X-Linked-Size"] == str(len(WEIGHTS))
+    assert Download.objects.count() == 0, "nginx sends a few bytes, as it was asked"
+    assert get(path, headers={"Range": "bytes=9-"})["X-Accel-Redirect"]
     assert Download.objects.count() == 1
 
 
