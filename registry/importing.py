@@ -19,7 +19,7 @@ from django.db.models.functions import Lower
 from registry import filenames, publishing, sent, storage
 from registry.models import Adapter, Blob, Namespace, Origin, Revision, User
 from registry.other_hubs import ImportFailed, OtherHub, SourceFile, check_name, listed_endpoint
-from registry.rights import may_read_blob
+from registry.rights import may_read_blob, require_write
 from web.errors import Conflict
 from web.templatetags.formatting import plural
 
@@ -99,6 +99,7 @@ def import_adapter(
     Raises ImportFailed, NotFromThere, ChangedHere, and whatever `publishing.publish` does.
     """
     endpoint = listed_endpoint(endpoint)
+    require_write(actor, namespace)  # before anything is fetched: the import may have waited for long
     with OtherHub(endpoint, token) as hub:
         asked, (source, commit) = source, hub.commit_of(source, revision)
         ids = {asked.lower(), source.lower()}  # two, if it was renamed there

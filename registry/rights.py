@@ -323,4 +323,7 @@ def require_moderator(person: Person) -> None:
 def _has_role(person: Person, namespace: Namespace, roles: Sequence[str]) -> bool:
     if person is None or not person.is_authenticated or namespace.deleted_at is not None:
         return False
-    return Membership.objects.filter(namespace=namespace, user_id=person.pk, role__in=roles).exists()
+    # As it is now: a job of somebody who was blocked meanwhile may still be at work.
+    return Membership.objects.filter(
+        namespace=namespace, user_id=person.pk, user__is_active=True, role__in=roles
+    ).exists()

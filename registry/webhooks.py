@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httpx2
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, Q
 from django.utils import timezone
 
 from registry import long_work, sealing
@@ -168,10 +168,12 @@ def enqueue(webhook: Webhook, *, event: str, key: str, data: dict[str, Any]) -> 
 
 
 def listening_for(event: str) -> list[Webhook]:
-    """Active webhooks that want this event. Asked in Python: SQLite cannot look into a JSON list."""
-    return [
-        hook for hook in Webhook.objects.filter(is_active=True).select_related("user") if event in hook.events
-    ]
+    """Active webhooks that want this event. Asked in Python: SQLite cannot look into a JSON list.
+
+    Nothing is sent for people who are blocked.
+    """
+    hooks = Webhook.objects.filter(is_active=True, user__is_active=True).select_related("user")
+    return [hook for hook in hooks if event in hook.events]
 
 
 def announce_versions() -> int:
@@ -217,7 +219,10 @@ def deliver_due() -> int:
 def _deliver_round() -> int:
     due = (
         Delivery.objects.filter(
-            status=Delivery.Status.WAITING, next_try_at__lte=timezone.now(), webhook__is_active=True
+            status=Delivery.Status.WAITING,
+            next_try_at__lte=timezone.now(),
+            webhook__is_active=True,
+            webhook__user__is_active=True,
         )
         .select_related("webhook")
         .order_by("next_try_at", "pk")
@@ -238,7 +243,8 @@ def _deliver_round() -> int:
 def forget_old() -> int:
     """Remove deliveries that are over and older than KEPT."""
     old = Delivery.objects.filter(created_at__lt=timezone.now() - KEPT)
-    return old.exclude(status=Delivery.Status.WAITING, webhook__is_active=True).delete()[0]
+    is_due = Q(status=Delivery.Status.WAITING, webhook__is_active=True, webhook__user__is_active=True)
+    return old.exclude(is_due).delete()[0]
 
 
 def _claim(delivery: Delivery) -> bool:

@@ -20,6 +20,7 @@ from django.test import Client
 from django.utils import timezone
 
 from registry import hub_jobs, hub_work, import_jobs, publishing
+from registry.accounts import block
 from registry.models import Adapter, Blob, ImportItem, ImportJob, Origin, SentBlob, User
 from tests.compose.test_crashes import environment
 from tests.conftest import ROOT, Ring, wait_for
@@ -490,6 +491,23 @@ def test_cancel_ends_a_waiting_import_at_once_and_a_running_one_at_the_next_piec
     running.refresh_from_db()
     assert running.status == "cancelled"
     assert [item.status for item in running.items.all()] == ["imported", "cancelled", "cancelled"]
+
+
+@in_real_transactions
+def test_the_import_of_who_was_blocked_meanwhile_fetches_and_publishes_nothing_more(
+    hub: FakeHub, bob: User, rung: list[Ring]
+):
+    ask(bob, "lab/module-*")
+    for _ in range(2):  # which are meant, and the first of them
+        hub_work.run_step("worker")
+    asked = len(hub.requests)
+    block(bob, moderator=None)
+    while hub_work.run_step("worker"):
+        pass
+    assert [adapter.name for adapter in Adapter.objects.all()] == ["module-0"]
+    assert len(hub.requests) == asked
+    assert ImportJob.objects.get().error == "2 of 3 could not be imported."
+    assert "You may not publish" in ImportItem.objects.get(source="lab/module-1").error
 
 
 def test_people_take_turns(hub: FakeHub, bob: User, rung: list[Ring]):

@@ -14,6 +14,7 @@ from django.test import Client
 from django.utils import timezone
 
 from registry import webhooks
+from registry.accounts import block
 from registry.models import Delivery, Membership, Webhook
 from tests.factories import make_adapter, make_organisation, make_user
 
@@ -267,6 +268,18 @@ def test_members_hear_of_their_organisation_and_strangers_of_nothing_private(rec
     make_adapter("secret", namespace=lab, visibility="private", facts={"rank": 4})
     assert webhooks.announce_versions() == 1
     assert Delivery.objects.get().webhook.user == ada
+
+
+def test_who_is_blocked_hears_of_nothing_any_more(receiver: Receiver):
+    eve = make_user("eve")
+    lab = make_organisation("lab", members={eve: Membership.Role.READ})
+    webhooks.create(user=eve, url=receiver.address, events=EVERYTHING)
+    make_adapter("before", namespace=lab, visibility="private", facts={"rank": 4})
+    assert webhooks.announce_versions() == 1
+    block(eve, moderator=None)
+    make_adapter("after", namespace=lab, visibility="private", facts={"rank": 4})
+    assert webhooks.announce_versions() == webhooks.deliver_due() == 0
+    assert receiver.received == []
 
 
 def test_strangers_are_sent_to_sign_in(client: Client):
