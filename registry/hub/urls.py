@@ -39,7 +39,7 @@ urlpatterns = [
     re_path(rf"{_API}/auth-check/write$", people.may_change),
     re_path(rf"{_API}$", reading.info),
     path("api/models/<path:rest>", reading.not_served),
-    re_path(r"^api/(?P<rest>(?:datasets|spaces|kernels|repos|collections)(?:/.*)?)$", reading.nothing_here),
+    re_path(r"^api/(?P<rest>(?:datasets|spaces|kernels|repos|collections)/.+)$", reading.nothing_here),
     re_path(r"^(?P<rest>(?:datasets|spaces|kernels)/.+/(?:resolve|raw|info/lfs)/.*)$", reading.nothing_here),
     path("xet/<str:scope>/v1/xorbs/default/<str:xorb>", xet.put_xorb),
     path("xet/<str:scope>/v1/shards", xet.put_shard),

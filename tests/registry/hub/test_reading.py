@@ -133,7 +133,15 @@ def test_git_is_told_that_a_repository_is_not_there(adapter: Adapter):
 
 @pytest.mark.parametrize("method", ["get", "post", "delete"])
 @pytest.mark.parametrize(
-    "path", ["daily_papers", "settings/webhooks", "organizations/x/members", "models-tags-by-type"]
+    "path",
+    [
+        "daily_papers",
+        "settings/webhooks",
+        "organizations/x/members",
+        "models-tags-by-type",
+        "datasets",
+        "collections",
+    ],
 )
 def test_what_this_registry_does_not_serve_is_said(adapter: Adapter, method: str, path: str):
     answer = get(f"/api/{path}", method=method)
