@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.db.models import Model, Q, QuerySet
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
@@ -54,7 +55,10 @@ def paginate(queryset: QuerySet[M], *, order: tuple[str, ...], cursor: str | Non
     must be unique. Raises BadCursor.
     """
     if cursor:
-        queryset = queryset.filter(_behind(order, _decode(cursor, order)))
+        try:
+            queryset = queryset.filter(_behind(order, _decode(cursor, order)))
+        except (TypeError, ValueError, ValidationError) as error:  # of another kind than its field
+            raise BadCursor from error
     rows = list(queryset.order_by(*order)[: size + 1])
     items = rows[:size]
     has_more = len(rows) > size
@@ -110,7 +114,10 @@ def _json_ready(value: Any) -> Any:
 
 def _from_json(value: Any) -> Any:
     if isinstance(value, dict):
-        return datetime.fromisoformat(value["t"])
+        moment = datetime.fromisoformat(value["t"])
+        if moment.tzinfo is None:
+            raise BadCursor
+        return moment
     if isinstance(value, bool | None) or not isinstance(value, int | float | str):
         raise BadCursor
     if isinstance(value, int) and abs(value) >= 2**62:

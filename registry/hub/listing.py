@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from typing import Any
 
 from django.db.models import F, Q, QuerySet, TextField, Value
@@ -16,7 +17,7 @@ from django.http import HttpRequest, JsonResponse
 from registry.hub import answers, pages, repositories
 from registry.hub.doors import Caller, door
 from registry.models import Adapter, BaseModel
-from web.pagination import Page, begins_behind, paginate
+from web.pagination import BadCursor, Page, begins_behind, paginate
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
@@ -139,6 +140,8 @@ def _bases_between(request: HttpRequest, found: Page[Adapter], *, order: tuple[s
     Those level with the page's last row come with it, and so not with the next page.
     """
     upper = begins_behind(request.GET.get("cursor"), order)
+    if upper is not None and not isinstance(upper, datetime if order[0].endswith("_at") else int):
+        raise BadCursor
     lower = _value(found.items[-1], order) if found.next_cursor else None
     return [
         base

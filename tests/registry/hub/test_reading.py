@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import urllib.request
@@ -417,6 +418,24 @@ def test_a_list_that_cannot_be_made_is_refused_in_a_sentence(query: str):
     answer = get(f"/api/models?{query}")
     assert answer.status_code == 400
     assert answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("sort", "field", "value"),
+    [
+        ("createdAt", "-created_at", "x"),
+        ("createdAt", "-created_at", 1),
+        ("createdAt", "-created_at", "2026-01-01T00:00:00+00:00"),
+        ("createdAt", "-created_at", {"t": "2026-01-01T00:00:00"}),
+        ("downloads", "-downloads", "x"),
+        ("downloads", "-downloads", "5"),
+        ("downloads", "-downloads", {"t": "2026-01-01T00:00:00+00:00"}),
+    ],
+)
+def test_a_cursor_of_another_kind_is_refused(adapter: Adapter, sort: str, field: str, value: Any):
+    cursor = base64.urlsafe_b64encode(json.dumps([[field, "-id"], [value, 1]]).encode()).decode().rstrip("=")
+    answer = get(f"/api/models?sort={sort}&cursor={cursor}")
+    assert (answer.status_code, answer["X-Error-Message"][:11]) == (400, "This cursor")
 
 
 def test_whoami_names_the_person_and_the_token():
