@@ -21,6 +21,7 @@ from web.pagination import BadCursor, Page, begins_behind, paginate
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
+MAX_TAGS = 50  # each is a condition of its own
 SORTS = {
     "createdAt": ("-created_at", "-id"),
     "lastModified": ("-updated_at", "-id"),
@@ -50,6 +51,13 @@ class NoSuchFilter(pages.BadNumber):
         super().__init__(
             f"The list of models has no filter {name!r}. "
             "There are: search, author, filter (any tag), pipeline_tag, num_parameters and gated."
+        )
+
+
+class TooManyTags(pages.BadNumber):
+    def __init__(self, count: int) -> None:
+        super().__init__(
+            f"You ask for {count} tags at once; {MAX_TAGS} is the most. Ask for the rarest of them."
         )
 
 
@@ -110,13 +118,20 @@ def _matching(request: HttpRequest, rows: QuerySet[Adapter]) -> QuerySet[Adapter
         rows = rows.filter(repository__icontains=search)
     if author := request.GET.get("author", "").strip():
         rows = rows.filter(namespace__name__iexact=author)
-    wanted = [*request.GET.getlist("filter"), *request.GET.getlist("pipeline_tag")]
-    for tag in [part.strip() for given in wanted for part in given.split(",")]:
-        if tag:
-            rows = with_tag(rows, tag)
+    for tag in _tags_wanted(request):
+        rows = with_tag(rows, tag)
     if bounds := _parameter_bounds(request):
         rows = rows.filter(parameters__range=bounds)
     return rows.none() if request.GET.get("gated", "").lower() == "true" else rows
+
+
+def _tags_wanted(request: HttpRequest) -> list[str]:
+    """Each once, in the order in which they came. Raises TooManyTags."""
+    given = ",".join([*request.GET.getlist("filter"), *request.GET.getlist("pipeline_tag")])
+    tags = list(dict.fromkeys(part for part in map(str.strip, given.split(",")) if part))
+    if len(tags) > MAX_TAGS:
+        raise TooManyTags(len(tags))
+    return tags
 
 
 def _parameter_bounds(request: HttpRequest) -> tuple[int, int] | None:
@@ -171,9 +186,8 @@ def _is_wanted(request: HttpRequest, base: BaseModel) -> bool:
     if bounds and not (base.parameters is not None and bounds[0] <= base.parameters <= bounds[1]):
         return False
     its = {tag.lower() for tag in [*row["tags"], row["pipeline_tag"] or ""]}
-    wanted = [*request.GET.getlist("filter"), *request.GET.getlist("pipeline_tag")]
-    tags = [part.strip().lower() for given in wanted for part in given.split(",")]
-    return all(tag in its for tag in tags if tag) and request.GET.get("gated", "").lower() != "true"
+    is_tagged = all(tag.lower() in its for tag in _tags_wanted(request))
+    return is_tagged and request.GET.get("gated", "").lower() != "true"
 
 
 def with_tag(rows: QuerySet[Adapter], tag: str) -> QuerySet[Adapter]:

@@ -391,6 +391,13 @@ def test_the_list_tells_how_many_numbers_weights_hold_where_it_is_asked():
     assert "safetensors" not in get("/api/models").json()[0]
 
 
+def test_more_tags_than_a_database_can_look_for_are_refused(client: Client):
+    assert client.get("/api/models", {"filter": ",".join(["lora"] * 2000)}).status_code == 200
+    refused = client.get("/api/models", {"filter": [f"tag-{number}" for number in range(2000)]})
+    assert refused.status_code == 400
+    assert "2000 tags" in refused.headers["X-Error-Message"]
+
+
 @pytest.mark.parametrize(
     "query", ["inference=warm", "apps=ollama", "library=peft", "num_parameters=many", "num_parameters=min:6X"]
 )
