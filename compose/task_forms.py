@@ -17,7 +17,7 @@ from compose.engine.types import Example
 from compose.errors import FewShotProblem
 from compose.forms import as_lines, base_models
 from compose.making_tasks import LIMITS, Division
-from registry.forms import LicenceFields, writable_names
+from registry.forms import LicenceFields, LinesField, writable_names
 from registry.models import BaseModel, Task, User
 from web.errors import DomainError
 from web.refusals import show_refusal
@@ -40,7 +40,7 @@ class SaidFields(LicenceFields):
             attrs={"placeholder": "Colour of the thing, in brackets", "autocomplete": "off"}
         ),
     )
-    description = forms.CharField(
+    description = LinesField(
         label="What is to be done",
         required=False,
         max_length=LIMITS["description"],

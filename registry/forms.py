@@ -31,6 +31,13 @@ OTHER = "other"
 _KNOWN_LICENCES = {value for value, _ in LICENCES}
 
 
+class LinesField(forms.CharField):
+    """A text of several lines, each ended by one character: browsers send two, which a model or a script would read."""
+
+    def to_python(self, value: Any) -> str:
+        return str(super().to_python(value)).replace("\r\n", "\n")
+
+
 class LicenceFields(forms.Form):
     """A choice of common licences, and a line for any other."""
 
@@ -161,7 +168,7 @@ class AdapterForm(LicenceFields):
     dataset_revision = forms.CharField(label="Revision of the data", required=False, max_length=100)
     training = forms.CharField(label="Training", required=False, max_length=300)
     leakage = forms.CharField(label="Seen before?", required=False, max_length=500)
-    prompt_template = forms.CharField(
+    prompt_template = LinesField(
         label="Prompt template",
         required=False,
         max_length=1000,

@@ -762,3 +762,20 @@ def test_facets_escape_what_people_wrote(client: Client, module: Adapter):
         in html
     )
     assert "<i>" not in html
+
+
+def test_a_prompt_template_keeps_the_line_ends_that_a_model_was_trained_with(
+    signed_in: Client, module: Adapter
+):
+    page = "/alice/colour/settings"
+    sent = {
+        "prompt_template": "Story: {input}\r\nColour:",
+        "visibility": "public",
+        "base_model": "demo/tiny-t5",
+    }
+    assert signed_in.post(page, sent).status_code == 302
+    module.refresh_from_db()
+    assert module.prompt_template == "Story: {input}\nColour:"
+    longest = "{input}" + "\r\n" * 993  # as many characters as are allowed, by what is kept
+    assert signed_in.post(page, {**sent, "prompt_template": longest + "."}).status_code == 400
+    assert signed_in.post(page, {**sent, "prompt_template": longest[:-2] + "."}).status_code == 302
