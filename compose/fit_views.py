@@ -30,7 +30,7 @@ def fit_page(request: HttpRequest) -> HttpResponse:
 
     With `action=measure` a signed-in person also asks for every module's loss on the examples.
     """
-    known = list(base_models())
+    known = list(base_models(request.user))
     text = request.POST.get("examples_text", "")
     context = _form(known, request.POST.get("base_model") or request.GET.get("base", ""), text)
     if request.method != "POST":
@@ -96,7 +96,7 @@ def audition_page(request: HttpRequest, audition_id: str) -> HttpResponse:
     }
     if is_fragment:
         return render(request, "compose/_audition.html", context)
-    form = _form(list(base_models()), audition.base_model.name, context["lines"])
+    form = _form(list(base_models(request.user)), audition.base_model.name, context["lines"])
     return render(request, "compose/fit.html", form | context)
 
 

@@ -24,7 +24,7 @@ from compose.engine.types import FLOAT_TYPES, LARGEST_EXPORT_RANK, Example, Expo
 from compose.errors import CandidateProblem, FewShotProblem
 from compose.models import Composition
 from registry.models import Adapter, BaseModel, Namespace, Revision, Task, User
-from registry.rights import Person, writable_namespaces
+from registry.rights import Person, composable_for, writable_namespaces
 from registry.search import tasks_shown_to
 from web.errors import DomainError
 from web.refusals import show_refusal
@@ -258,7 +258,7 @@ class ComposeForm(forms.Form):
                 _names(data, field) for field in ("pick", "pin", "exclude")
             )
         self.fields["task"].queryset = tasks_shown_to(person).held_out()  # type: ignore[attr-defined]
-        self.fields["base_model"].queryset = base_models()  # type: ignore[attr-defined]
+        self.fields["base_model"].queryset = base_models(person)  # type: ignore[attr-defined]
         self.fields["method"].choices = Composition.Method.choices  # type: ignore[attr-defined]
 
     def clean(self) -> dict[str, Any]:
@@ -436,10 +436,11 @@ def _names(data: QueryDict, field: str) -> list[str]:
     return list(dict.fromkeys(name for name in data.getlist(field) if "\x00" not in name))
 
 
-def base_models() -> QuerySet[BaseModel]:
-    """Base models that something can be composed for, hosted ones first, then by how many `modules` they have."""
+def base_models(person: Person) -> QuerySet[BaseModel]:
+    """Base models that this person can compose for: hosted ones first, then by how many `modules` they have to do it with."""
+    fitting = composable_for(person).filter(is_composable=True, head__isnull=False)
     return (
-        BaseModel.objects.filter(adapters__is_composable=True, adapters__deleted_at=None)
+        BaseModel.objects.filter(adapters__in=fitting)
         .annotate(modules=Count("adapters"))
         .order_by("kind", "-modules", "name")  # "hosted" sorts before "referenced"
         .defer("config", "matrices")

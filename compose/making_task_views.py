@@ -76,14 +76,19 @@ def _new_page(
 @login_required
 def task_edit(request: HttpRequest, slug: str) -> HttpResponse:
     """What is said about a task; its rows stay as they are."""
-    task = visible_task(request.user, slug)
-    require_change_task(request.user, task)
-    form = TaskForm(request.POST, task=task) if request.method == "POST" else TaskForm.of(task)
+    user = signed_in(request)
+    task = visible_task(user, slug)
+    require_change_task(user, task)
+    form = (
+        TaskForm(request.POST, task=task, user=user)
+        if request.method == "POST"
+        else TaskForm.of(task, user=user)
+    )
     status = 400 if form.errors else 200
     if request.method == "POST" and form.is_valid():
         try:
             was_private = task.is_private
-            making_tasks.change_task(task, actor=signed_in(request), **form.said())
+            making_tasks.change_task(task, actor=user, **form.said())
         except DomainError as error:
             form.refuse(error)
             status = error.status
@@ -111,7 +116,8 @@ def task_delete(request: HttpRequest, slug: str) -> HttpResponse:
             messages.success(request, f"{task.title} is deleted.")
             return redirect("tasks")
     said = {"typed": typed, "delete_error": problem}
-    return _edit_page(request, visible_task(request.user, slug), TaskForm.of(task), said, status=status)
+    form = TaskForm.of(task, user=signed_in(request))
+    return _edit_page(request, visible_task(request.user, slug), form, said, status=status)
 
 
 def _edit_page(

@@ -7,6 +7,7 @@ from typing import Any
 from django import forms
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
+from django.db.models import Q
 from django.http import QueryDict
 from django.utils.datastructures import MultiValueDict
 
@@ -79,7 +80,6 @@ class SaidFields(LicenceFields):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["license"].label = "Licence of the rows"
-        self.fields["base_model"].queryset = base_models()  # type: ignore[attr-defined]
 
     def said(self) -> dict[str, Any]:
         """For `create_task` and `change_task`."""
@@ -202,21 +202,28 @@ class NewTaskForm(SaidFields, RowFields):
     ) -> None:
         super().__init__(data, files, **kwargs)
         self.fields["namespace"].choices = [(name, name) for name in writable_names(user)]  # type: ignore[attr-defined]
+        self.fields["base_model"].queryset = base_models(user)  # type: ignore[attr-defined]
 
 
 class TaskForm(SaidFields):
     """What may be changed without touching the rows."""
 
-    def __init__(self, *args: Any, task: Task, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, task: Task, user: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Its own too, whether or not anything is there to compose for it now: saving another field must not drop it.
+        offered = Q(pk__in=base_models(user).values("pk")) | Q(pk=task.base_model_id)
+        self.fields["base_model"].queryset = (  # type: ignore[attr-defined]
+            BaseModel.objects.filter(offered).order_by("kind", "name").defer("config", "matrices")
+        )
         if task.metric not in METRICS:  # one that others report by stays as it is
             field: Any = self.fields["metric"]
             field.choices = [*field.choices, (task.metric, task.metric)]
 
     @classmethod
-    def of(cls, task: Task) -> TaskForm:
+    def of(cls, task: Task, *, user: User) -> TaskForm:
         return cls(
             task=task,
+            user=user,
             initial={
                 "title": task.title,
                 "description": task.description,

@@ -143,9 +143,11 @@ def _render_form(
     status: int = 200,
     is_ranked: bool = False,
 ) -> HttpResponse:
-    models = list(base_models())
+    models = list(base_models(request.user))
     chosen = form["base_model"].value() or (models[0].name if models else "")
     base_model = next((model for model in models if model.name == str(chosen)), models[0] if models else None)
+    # A link, a task or an earlier composition may be for one that nothing can be composed for now.
+    missing_base = "" if form.is_bound or (base_model and base_model.name == str(chosen)) else str(chosen)
     asked_for = str(form["task"].value() or "").replace("\x00", "")
     is_chosen = Case(When(slug=asked_for, then=Value(0)), default=Value(1))
     held_out = tasks_shown_to(request.user).held_out().select_related("base_model")
@@ -159,6 +161,7 @@ def _render_form(
             "section": "compose",
             "base_models": models,
             "base_model": base_model,
+            "missing_base": missing_base,
             "check": check,
             "summary": _summary(
                 form.given.examples or _as_examples(form),

@@ -537,3 +537,22 @@ def test_rows_that_a_base_model_cannot_read_are_refused_by_number(monkeypatch):
     with pytest.raises(FewShotProblem) as refused:
         making_tasks.divide(rows_of(20), base_model=make_base_model())
     assert "Row 3 is longer than the 8 tokens" in refused.value.message
+
+
+def test_saving_a_task_keeps_the_base_model_that_nothing_composes_on_any_more(ada: User):
+    task = made_by(ada, base_model=make_base_model("demo/bare"), description="One.")
+    browser, url = client_of(ada), f"/tasks/{task.slug}/edit"
+    page = text_of(browser.get(url)).partition('name="base_model"')[2]
+    chosen = re.search(r'<option value="([^"]*)" selected>', page)
+    assert chosen is not None
+    assert chosen[1] == "demo/bare"
+    sent = {
+        "title": task.title,
+        "description": "Two.\r\nThree.",
+        "base_model": chosen[1],
+        "visibility": "public",
+    }
+    assert browser.post(url, sent).status_code == 302
+    task.refresh_from_db()
+    assert task.base_model is not None
+    assert (task.base_model.name, task.description) == ("demo/bare", "Two.\nThree.")

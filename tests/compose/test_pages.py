@@ -997,3 +997,39 @@ def test_no_page_has_a_style_attribute_or_an_inline_script(
         assert "style=" not in html, address
         assert not re.search(r"<script(?![^>]*\bsrc=)", html), address
         assert not re.search(r"\son\w+=", html), address
+
+
+# --- What there is to compose with ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", ["/compose", "/modules/fit"])
+def test_a_base_model_is_offered_to_those_who_see_a_module_for_it(
+    as_owner: Client, as_stranger: Client, base_model: BaseModel, owner: User, page: str
+):
+    hidden = make_base_model("demo/hidden", kind="hosted")
+    make_modules(hidden, 1, owner=owner, visibility="private")
+    assert 'value="demo/hidden"' in text_of(as_owner.get(page))
+    assert 'value="demo/hidden"' not in text_of(as_stranger.get(page))
+
+
+def test_the_number_beside_a_base_model_is_of_modules_that_one_may_use(
+    as_stranger: Client, base_model: BaseModel, owner: User
+):
+    make_adapter("mine", owner=owner, base_model=base_model, visibility="private")
+    make_adapter("held", owner=owner, base_model=base_model, quarantined_at=timezone.now())
+    page = text_of(as_stranger.get("/compose"))
+    assert "demo/tiny-t5 (3 modules)" in page
+    assert "3 modules fit demo/tiny-t5" in page
+
+
+def test_a_link_for_a_base_model_without_modules_takes_no_other_in_silence(
+    as_owner: Client, base_model: BaseModel
+):
+    make_base_model("demo/bare")
+    task = make_task("bare-task", rows=5, test_rows=10, is_held_out=True)
+    task.base_model = BaseModel.objects.get(name="demo/bare")
+    task.save()
+    for address in ("/compose?base_model=demo/bare", "/compose?task=bare-task"):
+        assert says(as_owner.get(address), "No module that you may use composes on demo/bare now."), address
+    assert "No module that you may use" not in text_of(as_owner.get("/compose?base_model=demo/tiny-t5"))
+    assert "No module that you may use" not in text_of(as_owner.get("/compose"))
