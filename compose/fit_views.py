@@ -8,18 +8,21 @@ from typing import Any
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
+from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from compose import auditions, fit
 from compose.errors import FewShotProblem
 from compose.examples import from_json, parse_examples
-from compose.forms import as_lines, base_models
+from compose.forms import MAX_DRAFT_BYTES, as_lines, base_models
 from compose.models import Audition, Auditioned
 from registry.models import Adapter, BaseModel, User
 from web.errors import DomainError
 
+DRAFT = "fit_draft"
 PICKED = 8  # of the best, ticked for composing
 SHOWN = 20
 
@@ -28,11 +31,12 @@ SHOWN = 20
 def fit_page(request: HttpRequest) -> HttpResponse:
     """Paste examples, choose a base model, and see which modules fit and why. Nothing is kept.
 
-    With `action=measure` a signed-in person also asks for every module's loss on the examples.
+    With `action=measure` a person also asks for every module's loss on the examples; that needs an account.
     """
     known = list(base_models(request.user))
-    text = request.POST.get("examples_text", "")
-    context = _form(known, request.POST.get("base_model") or request.GET.get("base", ""), text)
+    given = request.session.pop(DRAFT, {}) if "draft" in request.GET else request.POST
+    text = given.get("examples_text", "")
+    context = _form(known, given.get("base_model") or request.GET.get("base", ""), text)
     if request.method != "POST":
         return render(request, "compose/fit.html", context)
     base_model = next((row for row in known if row.name == context["base_name"]), None)
@@ -44,13 +48,18 @@ def fit_page(request: HttpRequest) -> HttpResponse:
         context["problems"] = problem.problems
     if "problems" in context or base_model is None:
         return render(request, "compose/fit.html", context, status=422)
-    if request.POST.get("action") == "measure" and isinstance(request.user, User):
-        try:
-            audition = auditions.ask(person=request.user, base_model=base_model, examples=examples)
-        except DomainError as error:
-            context["refusal"] = error.message
+    if request.POST.get("action") == "measure":
+        if isinstance(request.user, User):
+            try:
+                return redirect(auditions.ask(person=request.user, base_model=base_model, examples=examples))
+            except DomainError as error:
+                context["refusal"] = error.message
+        elif len(text) <= MAX_DRAFT_BYTES:
+            return _sign_in_first(request, base_model, text)
         else:
-            return redirect(audition)
+            context["refusal"] = (
+                "Sign in first: these examples are too large to keep for you in the meantime."
+            )
     fits = fit.rank_modules(examples=examples, base_model=base_model, person=request.user, limit=SHOWN)
     context["fits"] = fits
     context["rows"] = [
@@ -59,6 +68,12 @@ def fit_page(request: HttpRequest) -> HttpResponse:
     ]
     context["lines"] = as_lines(examples)
     return render(request, "compose/fit.html", context, status=429 if "refusal" in context else 200)
+
+
+def _sign_in_first(request: HttpRequest, base_model: BaseModel, text: str) -> HttpResponse:
+    request.session[DRAFT] = {"base_model": base_model.name, "examples_text": text}
+    messages.info(request, "Sign in to have the losses measured; what you typed is kept.")
+    return redirect_to_login(f"{reverse('fit')}?draft=1")
 
 
 @login_required

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.utils import timezone
+from django.utils.html import escape
 
 from compose import auditioning, auditions, errands, running_errands, worker
 from compose.engine.errors import IncompatibleModule
@@ -329,3 +330,16 @@ def test_what_came_into_quarantine_meanwhile_is_not_measured(base_model, ada, lo
     assert audition.status == "done"
     measured = {row.pk for row in audition.modules.exclude(loss=None)}
     assert measured == {row.pk for row in rows[1:]}
+
+
+def test_a_guest_who_wants_losses_signs_in_and_finds_what_they_typed(base_model, ada):
+    guest = Client()
+    asked = guest.post(
+        "/modules/fit", {"base_model": base_model.name, "examples_text": LINES, "action": "measure"}
+    )
+    assert asked["Location"] == "/accounts/login/?next=/modules/fit%3Fdraft%3D1"
+    assert not Audition.objects.exists()
+    guest.force_login(ada, backend="django.contrib.auth.backends.ModelBackend")
+    page = guest.get("/modules/fit?draft=1").content.decode()
+    assert escape(LINES.splitlines()[-1]) in page
+    assert f'<option value="{base_model.name}" selected>' in page
