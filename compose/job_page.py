@@ -18,7 +18,7 @@ from compose import charts, jobs, naming
 from compose.engine.metrics import EXACT_MATCH, METRICS, matches
 from compose.licences import DerivedLicence, derive_licence
 from compose.models import Candidate, Composition, LogLine, Score, Trial
-from registry.models import Task
+from registry.models import Adapter, Task
 from registry.rights import Person, owns
 
 FIRST_PREDICTIONS = 20
@@ -181,6 +181,12 @@ class JobPage:
     def ours(self) -> str:
         return self.composition.method
 
+    @property
+    def adapter(self) -> Adapter | None:
+        """What it was published as, where the reader may be told; who has the owner's link may not see a private one."""
+        adapter = self.composition.adapter
+        return adapter if adapter is not None and adapter.pk in self.named_adapters else None
+
     # --- progress ---------------------------------------------------------------------------------------------
 
     @property
@@ -336,6 +342,8 @@ def job_page(composition: Composition, person: Person, *, shows_all: bool = Fals
     is_owner = owns(person, composition.owner_id)
     candidates = list(composition.candidates.select_related("revision__adapter__namespace"))
     adapter_ids = [candidate.revision.adapter_id for candidate in candidates]
+    if composition.adapter_id is not None:
+        adapter_ids.append(composition.adapter_id)
     if not is_owner:
         composition.predictions = []
         composition.examples = []

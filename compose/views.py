@@ -423,7 +423,7 @@ def _detail(request: HttpRequest, found: Composition, form: PublishForm | None =
         "publish_form": form if can_publish else None,
         "section": "compose",
         "origin": origin,
-        "use": _use(found.adapter, origin),
+        "use": _use(page.adapter, origin),
         # What a link opened stays open behind the links of its page.
         "key_query": f"?key={found.share_key}" if request.GET.get("key") else "",
     }

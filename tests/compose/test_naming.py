@@ -13,7 +13,7 @@ from compose.models import Composition
 from registry import moderation
 from registry.models import Adapter, User
 from tests.compose.factories import finish, make_composition, make_modules
-from tests.factories import make_adapter, make_base_model, make_user, namespace_of
+from tests.factories import make_adapter, make_base_model, make_organisation, make_user, namespace_of
 from tests.visitors import client_of
 
 pytestmark = pytest.mark.django_db
@@ -116,3 +116,26 @@ def test_a_name_is_taken_out_of_a_sentence_and_longer_ones_stay():
     assert naming.without_names(said, ["a/b"]) == (
         f"Against {hidden} ({hidden}, or {hidden}.), a/b-2, a/b.c, x-a/b and za/b."
     )
+
+
+def test_a_shared_link_neither_names_nor_leads_to_an_adapter_that_is_private(ada):
+    composition = published(ada)
+    jobs.share(composition, ada)
+    url = f"/compositions/{composition.pk}?key={composition.share_key}"
+    assert "ada/mix" in Client().get(url).content.decode()
+    Adapter.objects.filter(name="mix").update(visibility="private")
+    for reader in (Client(), client_of(make_user())):
+        assert "ada/mix" not in reader.get(url).content.decode()
+    assert "ada/mix" in client_of(ada).get(url).content.decode()
+
+
+def test_who_left_the_organisation_is_not_led_to_what_they_published_there(ada):
+    composition = published(ada)
+    lab = make_organisation("lab", members={ada: "write"})
+    Adapter.objects.filter(name="mix").update(namespace=lab, visibility="private")
+    page = f"/compositions/{composition.pk}"
+    assert "/lab/mix" in client_of(ada).get(page).content.decode()
+    lab.memberships.all().delete()
+    left = client_of(ada).get(page).content.decode()
+    assert "/lab/mix" not in left
+    assert "Published, and not shown to you now" in left
