@@ -1033,3 +1033,13 @@ def test_a_link_for_a_base_model_without_modules_takes_no_other_in_silence(
         assert says(as_owner.get(address), "No module that you may use composes on demo/bare now."), address
     assert "No module that you may use" not in text_of(as_owner.get("/compose?base_model=demo/tiny-t5"))
     assert "No module that you may use" not in text_of(as_owner.get("/compose"))
+
+
+def test_the_list_says_that_what_was_published_is_deleted(
+    as_owner: Client, base_model: BaseModel, owner: User
+):
+    composition = finish(make_composition(owner=owner, base_model=base_model))
+    publish_row(composition)
+    assert "deleted since" not in text_of(as_owner.get("/compositions"))
+    Adapter.objects.filter(pk=composition.adapter_id).update(deleted_at=timezone.now())
+    assert "and deleted since" in text_of(as_owner.get("/compositions"))

@@ -14,8 +14,18 @@ import pytest
 from django.contrib.staticfiles import finders
 from django.test import Client
 
-from registry import snippets
-from registry.models import Adapter, BaseModel, Membership, Task, Token, User
+from registry import publishing, snippets
+from registry.models import (
+    Adapter,
+    BaseModel,
+    ImportItem,
+    ImportJob,
+    Membership,
+    PushJob,
+    Task,
+    Token,
+    User,
+)
 from tests.factories import (
     make_adapter,
     make_base_model,
@@ -779,3 +789,23 @@ def test_a_prompt_template_keeps_the_line_ends_that_a_model_was_trained_with(
     longest = "{input}" + "\r\n" * 993  # as many characters as are allowed, by what is kept
     assert signed_in.post(page, {**sent, "prompt_template": longest + "."}).status_code == 400
     assert signed_in.post(page, {**sent, "prompt_template": longest[:-2] + "."}).status_code == 302
+
+
+def test_an_import_or_a_push_leads_to_nothing_that_is_deleted(
+    signed_in: Client, alice: User, module: Adapter
+):
+    there = {"owner": alice, "endpoint": "https://hub.example", "visibility": "public"}
+    done = ImportJob.objects.create(
+        **there, namespace=module.namespace, sources=["lab/a"], status="succeeded", is_expanded=True
+    )
+    ImportItem.objects.create(job=done, position=0, source="lab/a", status="imported", adapter=module)
+    failed = PushJob.objects.create(
+        **there, adapter=module, revision=module.head, target="a/b", status="failed", error="No."
+    )
+    pages = [done.get_absolute_url(), failed.get_absolute_url()]
+    for page in pages:
+        assert 'href="/alice/colour' in text(signed_in.get(page))
+    publishing.withdraw(module, actor=alice)
+    for page in pages:
+        assert 'href="/alice/colour' not in text(signed_in.get(page))
+        assert "alice/colour, deleted since" in text(signed_in.get(page))
