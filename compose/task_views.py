@@ -27,7 +27,6 @@ from registry.models import Adapter, Task, TaskRow
 from registry.rights import may_change_task, may_moderate, namespaces_of
 from registry.search import tasks_shown_to, visible_task
 from web.api_schema import refusals
-from web.errors import NotFound
 from web.pagination import paginate
 
 PAGE = 30
@@ -129,7 +128,7 @@ def _embed_code(request: HttpRequest, task: Task) -> str:
 @require_safe
 def leaderboard_csv(request: HttpRequest, slug: str) -> HttpResponse:
     """Every row of the leaderboard as a file."""
-    found = get_object_or_404(tasks_shown_to(request.user), slug=slug)
+    found = visible_task(request.user, slug)
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(
@@ -220,8 +219,5 @@ class LeaderboardView(APIView):
     def get(self, request: Request, slug: str) -> Response:
         """The whole leaderboard of a task, best first."""
         only(request, "revision", "source")
-        found = tasks_shown_to(request.user).filter(slug=slug).first()
-        if found is None:
-            raise NotFound(f"There is no task {slug[:100]!r}.")
-        board = _board(request, found, whole=True)
+        board = _board(request, visible_task(request.user, slug), whole=True)
         return Response(LeaderboardSerializer(board, context={"request": request}).data)

@@ -48,7 +48,6 @@ MEMBER = "members of the organisation"
 ADMIN = "admins of the organisation"
 TASK = "admins of the organisation that the task belongs to, and moderators unless it is private"
 SEE_TASK = "whoever sees the task; one in quarantine moderators too"
-LIST_TASK = "whoever sees the task"
 SHOW_TASK = "everybody, while everybody sees the task"
 MODERATE_TASK = "staff, and a page of ours; a private task only where it was reported"
 STAFF = "staff"
@@ -198,7 +197,7 @@ ROUTES: dict[str, Route] = {
     "tasks/<slug:slug>/report": page("/tasks/labs/report", GET=SEE_TASK, POST=SEE_TASK),
     "tasks/<slug:slug>/moderate": page("/tasks/labs/moderate", POST=MODERATE_TASK),
     "tasks/<slug:slug>/embed": page("/tasks/labs/embed", GET=SHOW_TASK),
-    "tasks/<slug:slug>/leaderboard.csv": page("/tasks/labs/leaderboard.csv", GET=LIST_TASK),
+    "tasks/<slug:slug>/leaderboard.csv": page("/tasks/labs/leaderboard.csv", GET=SEE_TASK),
     "<str:namespace>": page("/lab", GET=PUBLIC),
     # Moderation
     "moderation": page("/moderation", GET=MODERATE),
@@ -312,7 +311,7 @@ ROUTES: dict[str, Route] = {
     "api/v1/tasks/": api("tasks/", GET=PUBLIC, POST=ACCOUNT),
     "api/v1/tasks/<slug:slug>/": api("tasks/labs/", {"title": "x"}, GET=SEE_TASK, PATCH=TASK, DELETE=TASK),
     "api/v1/tasks/<slug:slug>/revisions/": api("tasks/labs/revisions/", POST=TASK),
-    "api/v1/tasks/<str:slug>/leaderboard/": api("tasks/labs/leaderboard/", GET=LIST_TASK),
+    "api/v1/tasks/<str:slug>/leaderboard/": api("tasks/labs/leaderboard/", GET=SEE_TASK),
     "api/v1/whoami/": api("whoami/", GET=ANY_TOKEN),
     "api/v1/organizations/": api("organizations/", {"name": "new-lab"}, GET=ACCOUNT, POST=ACCOUNT),
     "api/v1/organizations/<str:name>/": api(
@@ -412,7 +411,7 @@ ROUTES: dict[str, Route] = {
 OPEN_IN_ADMIN = {"admin/login/", "admin/logout/", "admin/jsi18n/"}
 ABOUT_AN_ADAPTER = {FEED, MODERATE_IT, SEE, CHANGE, LIKE, MOVE}
 ONLY_AN_ADAPTER = {"for target", "for other"}  # tokens
-ABOUT_A_TASK = {TASK, SEE_TASK, LIST_TASK, SHOW_TASK, MODERATE_TASK}
+ABOUT_A_TASK = {TASK, SEE_TASK, SHOW_TASK, MODERATE_TASK}
 ASKS_ALSO_WHAT_IS_PUBLIC = {"guest without an account", "stranger", "token write", "token expired"}
 ABOUT_NO_ROLE = {ACCOUNT, ACCOUNT_NOTHING, ANY_TOKEN, SWITCHED_OFF}
 ASKS_WHAT_NEEDS_AN_ACCOUNT = {
@@ -626,8 +625,6 @@ def _of_a_task(door: str, need: str, seen: Visitor, state: str, is_writing: bool
     moderates = seen.is_staff and not seen.token
     sees = is_shown or (state != "deleted" and bool(seen.role) and seen.token not in ONLY_AN_ADAPTER)
     sees_page = sees or (moderates and state == "quarantined")
-    if need == LIST_TASK:
-        return "ok" if sees else "404"
     if need == SEE_TASK:
         return "ok" if sees_page else "404"
     if not seen.is_signed_in:

@@ -18,11 +18,12 @@ from django.utils import timezone
 from compose import daily_limit, leaderboards
 from compose.engine import types
 from compose.models import Composition
-from registry import reported_scores, task_sets
+from registry import moderation, reported_scores, task_sets
 from registry.models import Adapter, AdapterScore, Task, TaskRevision
 from registry.search import AdapterQuery, find
-from tests.compose.factories import finish, make_composition, make_modules
+from tests.compose.factories import finish, make_composition, make_modules, owner_of
 from tests.factories import make_adapter, make_base_model, make_task, make_user, namespace_of
+from tests.visitors import client_of
 from web.errors import NotFound
 
 pytestmark = pytest.mark.django_db
@@ -60,6 +61,27 @@ def test_other_rows_make_another_revision_whose_board_begins_empty():
     assert before.entries[0].value == 0.6
     with pytest.raises(NotFound):
         leaderboards.board(task, owner, revision="7")
+
+
+def test_the_files_beside_an_older_board_are_of_that_board(client: Client):
+    task = make_board_task()
+    finished = scored(task, 0.6)
+    finished.adapter = make_adapter("mix", owner=owner_of(finished), kind="composed")
+    finished.save(update_fields=["adapter"])
+    make_board_task(test=ROWS[::-1])
+    page = client.get("/tasks/count?revision=1").content.decode()
+    for address in ("/tasks/count/leaderboard.csv?revision=1", "/api/v1/tasks/count/leaderboard/?revision=1"):
+        assert f'href="{address}"' in page
+        assert "0.6" in client.get(address).content.decode()
+
+
+def test_a_moderator_reads_the_whole_board_of_a_task_in_quarantine():
+    task = make_board_task()
+    moderation.quarantine(task, moderator=None, reason="x")
+    addresses = ("/tasks/count", "/tasks/count/leaderboard.csv", "/api/v1/tasks/count/leaderboard/")
+    for address in addresses:
+        assert client_of(make_user(is_staff=True)).get(address).status_code == 200, address
+        assert client_of(make_user()).get(address).status_code == 404, address
 
 
 def test_a_score_belongs_to_the_revision_it_is_on_and_not_to_the_one_of_that_moment():
