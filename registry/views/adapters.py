@@ -167,6 +167,7 @@ def adapter_move(request: HttpRequest, namespace: str, name: str) -> HttpRespons
                 request, f"{before} is called {moved.full_name} now. Its old address leads here."
             )
             return redirect(moved)
+    form.fields["name"].widget.attrs["autofocus"] = True  # it stands below another form, out of sight
     context = _settings_context(request, shown, AdapterForm(initial=_said(shown, request.user)), move=form)
     return render(request, "registry/adapter_settings.html", context, status=400)
 

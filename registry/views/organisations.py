@@ -110,6 +110,7 @@ def organisation_invite(request: HttpRequest, namespace: str) -> HttpResponse:
             )
             messages.success(request, f"{invitation.user} is asked to join. {how}")
             return redirect("organisation_settings", namespace=organisation.name)
+    form.fields["username"].widget.attrs["autofocus"] = True  # it stands below the members, out of sight
     return _settings_page(request, organisation, invite=form)
 
 

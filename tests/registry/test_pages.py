@@ -791,6 +791,16 @@ def test_a_prompt_template_keeps_the_line_ends_that_a_model_was_trained_with(
     assert signed_in.post(page, {**sent, "prompt_template": longest[:-2] + "."}).status_code == 302
 
 
+def test_what_is_refused_below_the_first_screen_is_where_the_page_opens(signed_in: Client, module: Adapter):
+    deleted = text(signed_in.post("/alice/colour/delete", {"confirm": "color"}))
+    assert re.search(r'<input id="confirm"[^>]* autofocus>', deleted)
+    moved = text(signed_in.post("/alice/colour/move", {"move-namespace": "alice", "move-name": "a b"}))
+    assert re.search(r'<input[^>]*name="move-name"[^>]* autofocus', moved)
+    assert " autofocus" not in text(signed_in.get("/alice/colour/settings"))
+    changed = text(signed_in.post("/alice/colour/settings", {"language": "x" * 41, "visibility": "public"}))
+    assert "Not saved: look at the places marked below." in changed
+
+
 def test_an_import_or_a_push_leads_to_nothing_that_is_deleted(
     signed_in: Client, alice: User, module: Adapter
 ):
