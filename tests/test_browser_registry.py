@@ -124,6 +124,22 @@ def test_a_chosen_folder_is_searched_for_the_adapter_and_names_it(
     assert "outside the adapter’s folder" in page.inner_text("#chosen-files tr.out")
 
 
+def test_a_folder_renames_no_module_that_is_to_have_a_new_version(
+    page: Page, live_server: Any, alice: User, tmp_path: Path
+):
+    make_base_model()
+    publish_fake(tmp_path, "colour", owner=alice, base_model="demo/tiny-t5")
+    make_adapter_folder(tmp_path / "checkpoint-500", seed=3)
+    sign_in(page, live_server)
+    page.goto(f"{live_server.url}/upload?namespace=alice&name=colour")
+    page.set_input_files("#pick-folder", tmp_path / "checkpoint-500")
+    page.wait_for_selector("#verdict .notice.good")
+    assert page.input_value("input[name=name]") == "colour"
+    page.click("#publish")
+    page.wait_for_url(f"{live_server.url}/alice/colour")
+    assert Adapter.objects.get().revisions.count() == 2
+
+
 def test_a_refused_upload_says_what_is_wrong_and_keeps_files_and_words(
     page: Page, live_server: Any, alice: User, tmp_path: Path
 ):

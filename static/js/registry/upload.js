@@ -31,6 +31,8 @@
   };
   const field = (name) => form.elements[name];
   const typed = new Set();  // fields that a person touched are never filled in for them
+  // Nor those that the page came with, such as the name of the module that is to have a new version.
+  for (const input of form.querySelectorAll("input[type=text], textarea")) if (input.value) typed.add(input.name);
   form.addEventListener("input", (event) => typed.add(event.target.name));
   const prefill = (name, value) => {
     const input = field(name);
