@@ -102,6 +102,7 @@ ROUTES: dict[str, Route] = {
     "favicon.ico": page("/favicon.ico", GET=PUBLIC),
     "api/schema/": Route("api", "/api/schema/", {"GET": PUBLIC}),
     "api/docs/": page("/api/docs/", GET=PUBLIC),
+    "api/docs": page("/api/docs", GET=PUBLIC),
     "api/health": page("/api/health", GET=PUBLIC),
     "status": page("/status", GET=PUBLIC),
     "metrics": page("/metrics", GET=NOTHING),  # without its token

@@ -96,7 +96,10 @@ def favicon(request: HttpRequest) -> HttpResponse:
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Where only a slash at the end is too much, the page without it; scripts and the Hub's clients are not redirected."""
+    """Where only a slash at the end is too much, the page without it; scripts and the Hub's clients are not redirected.
+
+    Scripts are told where it is one too few.
+    """
     bare = request.path.rstrip("/")
     is_page = request.method in {"GET", "HEAD"} and not request.path.startswith("/api/")
     if isinstance(exception, Resolver404) and is_page and bare != request.path:
@@ -105,6 +108,12 @@ def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
             query = request.META.get("QUERY_STRING", "")
             return HttpResponsePermanentRedirect(
                 escape_leading_slashes(iri_to_uri(quote(bare))) + (f"?{query}" if query else "")
+            )
+    if request.path.startswith("/api/v1/") and bare == request.path:
+        with suppress(Resolver404):
+            resolve(f"{bare}/")
+            return answer_error(
+                request, NotFound(f"There is nothing at this address; it ends with a slash: {bare}/")
             )
     return answer_error(request, NotFound(NOTHING_HERE))
 

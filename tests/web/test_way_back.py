@@ -88,6 +88,16 @@ def test_the_last_admin_is_refused_where_they_pressed_leave(client: Client):
         assert "left without an admin" in answer.content.decode()
 
 
+def test_a_script_that_forgets_the_last_slash_is_told(client: Client):
+    for path in ("/api/v1/adapters", "/api/v1/adapters/ada/m", "/api/v1/compositions"):
+        for ask in (client.get, client.post):
+            answer = ask(path)
+            assert answer.status_code == 404
+            assert answer.json()["message"].endswith(f"it ends with a slash: {path}/")
+    assert "slash" not in client.get("/api/v1/nothing").json()["message"]
+    assert client.get("/api/docs")["Location"] == "/api/docs/"
+
+
 def test_a_slash_too_many_leads_to_the_page(client: Client):
     page = f"/{make_adapter('seen').full_name}"
     for path, bare in (
