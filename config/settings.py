@@ -42,10 +42,11 @@ def _secret_key() -> str:
 
 
 SECRET_KEY = _secret_key()
+# Lists are taken without the blanks that people write after commas: " 127.0.0.1" is no host's name.
 # Keys of before: what they signed and sealed still holds, and nothing new is made with them.
-SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", [])
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"])
-CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [])
+SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", [], subcast=str.strip)
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"], subcast=str.strip)
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [], subcast=str.strip)
 HTTPS = env.bool("HTTPS", False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
@@ -299,13 +300,16 @@ HUB_ENDPOINT = env.str(
     "HUB_ENDPOINT", ""
 )  # where referenced base models come from; empty: huggingface_hub's own
 # Receivers of webhooks in our own network; all others are called by https at public addresses only.
-WEBHOOK_TRUSTED_ORIGINS: list[str] = env.list("WEBHOOK_TRUSTED_ORIGINS", [])
+WEBHOOK_TRUSTED_ORIGINS: list[str] = env.list("WEBHOOK_TRUSTED_ORIGINS", [], subcast=str.strip)
 # The hubs that adapters may be imported from, the usual one first.
 IMPORT_ENDPOINTS = [
-    endpoint.rstrip("/") for endpoint in env.list("IMPORT_ENDPOINTS", ["https://huggingface.co"])
+    endpoint.rstrip("/")
+    for endpoint in env.list("IMPORT_ENDPOINTS", ["https://huggingface.co"], subcast=str.strip)
 ]
 # The hubs that people may push adapters to, with their own token there.
-PUSH_ENDPOINTS = [endpoint.rstrip("/") for endpoint in env.list("PUSH_ENDPOINTS", IMPORT_ENDPOINTS)]
+PUSH_ENDPOINTS = [
+    endpoint.rstrip("/") for endpoint in env.list("PUSH_ENDPOINTS", IMPORT_ENDPOINTS, subcast=str.strip)
+]
 # A proxy that all fetching of imports goes through; it then decides which addresses may be reached.
 IMPORT_PROXY = env.str("IMPORT_PROXY", "")
 MAX_HUB_JOBS_PER_USER = env.int("MAX_HUB_JOBS_PER_USER", 5)

@@ -71,6 +71,22 @@ def test_a_bucket_of_ones_own_is_addressed_by_path(tmp_path, endpoint: str, styl
     assert f"'addressing_style': '{style}'" in shown
 
 
+def test_blanks_after_the_commas_of_a_list_mean_nothing(tmp_path):
+    lists = {
+        "SECRET_KEY_FALLBACKS": "a, b",
+        "ALLOWED_HOSTS": "lora.example, 127.0.0.1",
+        "CSRF_TRUSTED_ORIGINS": "https://lora.example, https://b.example",
+        "WEBHOOK_TRUSTED_ORIGINS": "http://a:1, http://b:2",
+        "IMPORT_ENDPOINTS": "https://a.example/, https://b.example/",
+    }
+    names = [*lists, "PUSH_ENDPOINTS"]
+    show = f"from django.conf import settings as s; print(*(each for name in {names} for each in getattr(s, name)), sep='|')"
+    done = settings_with(tmp_path, show, **lists)
+    assert done.returncode == 0, done.stderr
+    assert "|127.0.0.1|" in done.stdout
+    assert " " not in done.stdout
+
+
 def test_a_variable_that_is_set_to_nothing_is_one_that_is_not_set(tmp_path):
     nothing = ("DATABASE_URL", "REDIS_URL", "BROKER_URL", "S3_BUCKET", "CSRF_TRUSTED_ORIGINS", "EMAIL_HOST")
     done = settings_with(tmp_path, **dict.fromkeys(nothing, ""))
