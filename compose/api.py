@@ -218,7 +218,7 @@ class CompositionRecipe(APIView):
     @extend_schema(
         tags=TAG,
         summary="The recipe that makes the same adapter again, byte for byte",
-        responses={200: OpenApiTypes.OBJECT, **refusals(400, 401, 403, 404)},
+        responses={200: OpenApiTypes.OBJECT, **refusals(400, 401, 403, 404, 409)},
     )
     def get(self, request: Request, id: str) -> Response:
         only(request)

@@ -267,7 +267,7 @@ class AdapterDetail(OneAdapter, AdapterContext):
 
     @extend_schema(
         operation_id="adapters_delete",
-        responses={204: OpenApiResponse(description="Deleted."), **MOVED, **refusals(401, 403, 404)},
+        responses={204: OpenApiResponse(description="Deleted."), **MOVED, **refusals(400, 401, 403, 404)},
     )
     def delete(self, request: Request, namespace: str, name: str) -> Response:
         """Delete an adapter. What was composed from it keeps its lineage; the name is not handed out again."""

@@ -18,7 +18,7 @@ class WhoAmI(APIView):
     permission_classes = [SignedIn]
     takes_limited_tokens = True
 
-    @extend_schema(operation_id="whoami", responses={200: WhoAmISerializer, **refusals(401)})
+    @extend_schema(operation_id="whoami", responses={200: WhoAmISerializer, **refusals(400, 401)})
     def get(self, request: Request) -> Response:
         """Whose token this is, and where it may publish."""
         only(request)
