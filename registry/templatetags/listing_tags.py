@@ -31,6 +31,7 @@ class Row:
     namespace: str
     name: str
     is_private: bool
+    is_quarantined: bool
     is_composed: bool
     description: str
     base_model: str
@@ -60,6 +61,7 @@ def module_row(adapter: Adapter) -> SafeString:
             namespace=adapter.namespace.name,
             name=adapter.name,
             is_private=adapter.is_private,
+            is_quarantined=adapter.is_quarantined,
             is_composed=adapter.is_composed,
             description=adapter.description,
             base_model=base_model.name if base_model else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -11,7 +12,15 @@ from django.test import Client
 from registry import commits, moderation, moving, publishing, refs
 from registry.models import Adapter, AuditEntry, Report, User
 from registry.rights import Quarantined
-from tests.factories import make_organisation, make_token, make_user, namespace_of, publish_fake
+from tests.factories import (
+    make_adapter,
+    make_base_model,
+    make_organisation,
+    make_token,
+    make_user,
+    namespace_of,
+    publish_fake,
+)
 from tests.fake_adapters import files_of
 from tests.fake_adapters import make_adapter as make_adapter_folder
 from tests.visitors import client_of
@@ -127,6 +136,17 @@ def test_quarantine_hides_from_all_but_members_and_says_why(module, ada, sam):
     assert "Its card phishes." in client_of(ada).get("/ada/m").content.decode()
     assert client_of(sam).get("/ada/m").status_code == 200
     assert Report.objects.get().outcome == "quarantined"
+
+
+def test_its_members_are_told_in_lists_too_and_that_nobody_composes_with_it(ada):
+    made = make_adapter("held", owner=ada, base_model=make_base_model(), facts={"rank": 4})
+    moderation.quarantine(made, moderator=None, reason="x")
+    member = client_of(ada)
+    for page in ("/ada", "/modules?namespace=ada", "/ada/held"):
+        shown = member.get(page).content.decode()
+        assert "in quarantine" in shown, page
+        assert not re.search("omposes with [0-9]", shown), page
+        assert "/ada/held/feed.atom" not in shown, "there is none"
 
 
 def test_quarantine_freezes_behind_every_door(module, ada, sam, tmp_path):
