@@ -81,7 +81,7 @@ def reference() -> Reference:
             if method in methods:
                 spec = methods[method]
                 name = (spec.get("tags") or ["other"])[0]
-                group = groups.setdefault(name, Group(name.replace("-", " "), slugify(name)))
+                group = groups.setdefault(name, Group(name.replace("-", " "), f"group-{slugify(name)}"))
                 group.operations.append(_operation(path, method, spec, components))
     shapes = [Shape(name, _about(spec), _fields(spec)) for name, spec in sorted(components.items())]
     return Reference(list(groups.values()), [shape for shape in shapes if shape.fields or shape.about])

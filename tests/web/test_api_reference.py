@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 
 import pytest
 from django.test import Client
@@ -43,6 +44,8 @@ def test_the_page_has_it_without_scripts_and_compressed():
     page = gzip.decompress(answer.content).decode()
     assert 'id="shape-Composition"' in page
     assert "/api/v1/compositions/{id}/try/" in page
+    anchors = re.findall(r'\bid="([^"]+)"', page)
+    assert len(anchors) == len(set(anchors)), "a link to it leads to another"
 
 
 @pytest.mark.parametrize(
