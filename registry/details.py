@@ -30,6 +30,7 @@ LIMITS = {
 TEXTS = (
     "description", "license", "language", "dataset", "dataset_revision", "training", "leakage", "prompt_template",
 )  # fmt: skip
+MAX_FULL_NAME = 200  # of a person or an organisation
 INPUT = "{input}"  # where the text goes in a prompt template
 
 

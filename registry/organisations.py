@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from registry import audit, tombstones
 from registry.accounts import NameTaken
-from registry.details import BadDetail, check_text
+from registry.details import MAX_FULL_NAME, BadDetail, check_text
 from registry.models import Adapter, Invitation, Membership, Namespace, Task, Token, User
 from registry.names import check_namespace_name
 from registry.rights import require_admin, require_whole_account, require_writing_token
@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 
 MAX_ORGANISATIONS = 20
 MAX_MEMBERS = 500  # invitations that wait are counted too
-MAX_FULL_NAME = 200
 
 
 class TooManyOrganisations(Conflict):

@@ -80,6 +80,7 @@ class OrganisationList(APIView):
     )
     def post(self, request: Request) -> Response:
         """Found an organisation; you are its first admin."""
+        only(request)
         given = _read(NewOrganisationSerializer, request)
         organisation = organisations.create_organisation(founder=person_of(request), **given)
         return _detail(request, organisation, status=201)
@@ -104,6 +105,7 @@ class OrganisationDetail(APIView):
     )
     def patch(self, request: Request, name: str) -> Response:
         """Change the name that is shown."""
+        only(request)
         organisation = _organisation(request, name)
         given = _read(OrganisationChangesSerializer, request)
         organisations.rename(organisation, actor=person_of(request), **given)
@@ -111,10 +113,11 @@ class OrganisationDetail(APIView):
 
     @extend_schema(
         operation_id="organizations_delete",
-        responses={204: OpenApiResponse(description="Deleted."), **refusals(401, 403, 404, 409)},
+        responses={204: OpenApiResponse(description="Deleted."), **refusals(400, 401, 403, 404, 409)},
     )
     def delete(self, request: Request, name: str) -> Response:
         """Delete an organisation with all its adapters. Its name is not handed out again."""
+        only(request)
         organisations.delete_organisation(_organisation(request, name), actor=person_of(request))
         return Response(status=204)
 
@@ -129,6 +132,7 @@ class MemberList(APIView):
     )
     def post(self, request: Request, name: str) -> Response:
         """Ask somebody to join; a mail tells them. They belong to it once they accept."""
+        only(request)
         organisation = _organisation(request, name)
         given = _read(InviteSerializer, request)
         invitation = organisations.invite(organisation, actor=person_of(request), **given)
@@ -146,6 +150,7 @@ class MemberDetail(APIView):
     )
     def patch(self, request: Request, name: str, username: str) -> Response:
         """Give a member another role."""
+        only(request)
         organisation = _organisation(request, name)
         given = _read(RoleSerializer, request)
         organisations.change_role(organisation, actor=person_of(request), username=username, **given)
@@ -153,10 +158,11 @@ class MemberDetail(APIView):
 
     @extend_schema(
         operation_id="organizations_remove",
-        responses={204: OpenApiResponse(description="Removed."), **refusals(401, 403, 404, 409)},
+        responses={204: OpenApiResponse(description="Removed."), **refusals(400, 401, 403, 404, 409)},
     )
     def delete(self, request: Request, name: str, username: str) -> Response:
         """Take a member out, or leave yourself. The last admin stays."""
+        only(request)
         organisation = _organisation(request, name)
         organisations.remove(organisation, actor=person_of(request), username=username)
         return Response(status=204)
@@ -182,19 +188,21 @@ class InvitationDetail(APIView):
     @extend_schema(
         operation_id="invitations_accept",
         request=None,
-        responses={200: OrganisationDetailSerializer, **refusals(401, 403, 404)},
+        responses={200: OrganisationDetailSerializer, **refusals(400, 401, 403, 404)},
     )
     def post(self, request: Request, name: str) -> Response:
         """Join an organisation that asked you."""
+        only(request)
         membership = organisations.accept(name, person=person_of(request))
         return _detail(request, membership.namespace)
 
     @extend_schema(
         operation_id="invitations_decline",
-        responses={204: OpenApiResponse(description="Declined."), **refusals(401, 403, 404)},
+        responses={204: OpenApiResponse(description="Declined."), **refusals(400, 401, 403, 404)},
     )
     def delete(self, request: Request, name: str) -> Response:
         """Do not join."""
+        only(request)
         organisations.decline(name, person=person_of(request))
         return Response(status=204)
 

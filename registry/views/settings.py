@@ -16,6 +16,7 @@ from registry.models import Namespace
 from registry.views import secrets_shown
 from registry.views.people import signed_in
 from web.errors import DomainError
+from web.refusals import show_refusal
 
 SHOWN_ONCE = "shown_once"
 
@@ -27,11 +28,14 @@ def profile(request: HttpRequest) -> HttpResponse:
     own = Namespace.objects.filter(name=user.username).first()
     form = ProfileForm(request.POST or None, initial={"full_name": own.full_name if own else ""})
     if request.method == "POST" and form.is_valid():
-        if own:
-            own.full_name = form.cleaned_data["full_name"].strip()
-            own.save(update_fields=["full_name"])
-        messages.success(request, "Saved.")
-        return redirect("profile")
+        try:
+            if own:
+                accounts.show_as(own, form.cleaned_data["full_name"])
+        except DomainError as error:
+            show_refusal(form, error)
+        else:
+            messages.success(request, "Saved.")
+            return redirect("profile")
     context = {"form": form, "addresses": accounts.addresses_of(user)}
     return render(request, "registry/profile.html", context, status=400 if form.errors else 200)
 

@@ -182,11 +182,15 @@ def test_the_people_who_run_the_site_delete_an_account_by_a_command(ada: User):
     said = StringIO()
     call_command("delete_account", "ada", stdout=said)
     assert said.getvalue() == (
-        "ada has 1 adapter and 0 compositions, of which 0 stay without an owner. Nothing was deleted; add --yes to do it.\n"
+        "ada has 1 adapter and 0 compositions, of which 0 stay without an owner, and 0 tasks, of which 0 go.\n"
+        "Nothing was deleted. Add --yes to do it.\n"
     )
     with pytest.raises(CommandError, match="There is nobody called 'eve' here"):
         call_command("delete_account", "eve", "--yes")
     make_organisation("lab", members={ada: "admin"})
+    call_command("delete_account", "ada", stdout=said)
+    assert "Nobody else is admin of lab" in said.getvalue()
+    assert said.getvalue().endswith("First do what stands above.\n")
     with pytest.raises(CommandError, match="Nobody else is admin of lab"):
         call_command("delete_account", "ada", "--yes")
     Membership.objects.filter(namespace__name="lab").delete()

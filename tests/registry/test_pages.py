@@ -692,6 +692,10 @@ def test_nobody_revokes_the_token_of_another(signed_in: Client):
 def test_a_name_to_show_appears_on_the_persons_page(signed_in: Client, client: Client):
     signed_in.post("/settings", {"full_name": "Alice Liddell"})
     assert "Alice Liddell" in text(client.get("/alice"))
+    refused = signed_in.post("/settings", {"full_name": "Alice\u202egnp.exe"})
+    assert refused.status_code == 400
+    assert "U+202E" in text(refused)
+    assert "Alice Liddell" in text(client.get("/alice"))
 
 
 # --- Snippets --------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from compose.models import KeptTokenizer
 from registry import storage, sweeping
+from registry.management.commands.set_up import ensure_bucket
 from registry.models import BaseModelFile, Blob
 from tests.compose.factories import make_composition
 from tests.factories import make_base_model, make_revision
@@ -284,6 +285,14 @@ def test_on_s3_blobs_are_stored_read_in_ranges_fetched_once_and_swept(s3_storage
     make_old(blob)
     assert sweeping.sweep_storage() == (0, 1)
     assert not storages["blobs"].exists(storage.key(blob.sha256))
+
+
+@pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
+def test_a_bucket_is_made_where_there_is_none(s3_storage, settings, region):
+    options = settings.STORAGES["blobs"]["OPTIONS"] | {"bucket_name": f"new-{region}", "region_name": region}
+    settings.STORAGES = {**settings.STORAGES, "blobs": settings.STORAGES["blobs"] | {"OPTIONS": options}}
+    assert ensure_bucket()
+    assert not ensure_bucket()
 
 
 @pytest.mark.services

@@ -28,8 +28,12 @@ class Command(BaseCommand):
             self.stdout.write(
                 f"{person} has {plural(held.adapters, 'adapter,adapters')} and "
                 f"{plural(held.compositions, 'composition,compositions')}, of which {held.kept:,} stay without an "
-                "owner. Nothing was deleted; add --yes to do it."
+                f"owner, and {plural(held.tasks, 'task,tasks')}, of which {held.tasks_removed:,} go."
             )
+            for obstacle in held.obstacles:
+                self.stdout.write(obstacle.message)
+            has_way = "First do what stands above." if held.obstacles else "Add --yes to do it."
+            self.stdout.write(f"Nothing was deleted. {has_way}")
             return
         try:
             leaving.delete_account(person, actor=None)

@@ -32,6 +32,13 @@ def ensure_bucket() -> bool:
     except ClientError as error:
         if cast(Any, error.response)["Error"]["Code"] not in {"404", "NoSuchBucket"}:
             raise
-        client.create_bucket(Bucket=storage.bucket_name)
+        client.create_bucket(**_where(storage.bucket_name, client.meta.region_name))
         return True
     return False
+
+
+def _where(bucket: str, region: str | None) -> dict[str, Any]:
+    """AWS makes buckets in us-east-1 unless another region is named, and refuses that one's name."""
+    if region in {None, "", "us-east-1", "aws-global"}:
+        return {"Bucket": bucket}
+    return {"Bucket": bucket, "CreateBucketConfiguration": {"LocationConstraint": region}}
