@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from django.db.models import Count, F, Max, OuterRef, QuerySet, Subquery
 
@@ -11,7 +12,7 @@ from compose.charts import METHOD_MEANINGS, method_label
 from compose.models import Candidate, Composition, Score
 from registry.models import Adapter, AdapterScore, Task, TaskRevision, TaskRow
 from registry.models.tasks import is_higher_better
-from registry.rights import Person
+from registry.rights import Person, owns
 from web.errors import NotFound
 
 HELD_OUT = "held_out"
@@ -187,7 +188,7 @@ def _ranked(scores: list[Score], task: Task, person: Person) -> list[Entry]:
             replace(
                 entry,
                 rank=before.rank if is_tie and before else position,
-                is_mine=person is not None and composition.owner_id == person.pk,
+                is_mine=owns(person, composition.owner_id),
                 is_published=composition.adapter_id is not None,
                 note=_note(composition, task),
             )
@@ -269,7 +270,7 @@ def _reported(task: Task, person: Person, metric: str) -> list[Entry]:
             if row.adapter.base_model
             else row.adapter.base_model_label,
             url=row.adapter.get_absolute_url(),
-            is_mine=person is not None and row.adapter.created_by_id == person.pk,
+            is_mine=owns(person, row.adapter.created_by_id),
             is_verified=False,
             note=row.note,
         )
@@ -328,26 +329,25 @@ def best_gains(compositions: QuerySet[Composition], limit: int) -> list[Gain]:
         .annotate(best=Max("value"))
         .values("best")
     )
-    found = (
+    ranked = (
         compositions.filter(status=Composition.Status.SUCCEEDED)
         .annotate(gain=Subquery(own) - Subquery(best_baseline))
         .filter(gain__isnull=False)
-        .select_related("adapter__namespace", "base_model", "task", "owner")
-        .prefetch_related("scores", "candidates")
-        .defer("examples", "test_examples", "predictions")
         .order_by("-gain", "created_at")
     )
-    gains: list[Gain] = []
-    tasks: set[int] = set()
-    for composition in found[: 4 * limit]:
-        if composition.task_id in tasks:
-            continue
-        if composition.task_id:
-            tasks.add(composition.task_id)
-        gain = gain_of(composition)
-        if gain is not None and len(gains) < limit:
-            gains.append(gain)
-    return gains
+    best: dict[Any, str] = {}  # by task, or by itself where there is none
+    for pk, task in ranked.values_list("pk", "task_id").iterator():
+        # One task may have hundreds before the next task's first.
+        best.setdefault(task or pk, pk)
+        if len(best) == limit:
+            break
+    found = (
+        Composition.objects.select_related("adapter__namespace", "base_model", "task", "owner")
+        .prefetch_related("scores", "candidates")
+        .defer("examples", "test_examples", "predictions")
+        .in_bulk(best.values())
+    )
+    return [gain for pk in best.values() if (gain := gain_of(found[pk])) is not None]
 
 
 def gain_of(composition: Composition) -> Gain | None:

@@ -326,3 +326,40 @@ def test_what_a_composition_was_compared_with_is_a_baseline_and_the_best_single_
     Adapter.objects.filter(pk=module.pk).update(visibility="private")
     assert leaderboards.board(task, make_user("else")).entries == []
     assert leaderboards.board(task, owner).entries[2].module == ""
+
+
+def test_what_has_no_owner_any_more_is_not_said_to_be_a_guests():
+    task = make_board_task()
+    done = scored(task, 0.6)
+    Composition.objects.filter(pk=done.pk).update(owner=None, adapter=make_adapter("mix", kind="composed"))
+    AdapterScore.objects.create(adapter=make_adapter("claimed"), task=task, source="reported", value=0.4)
+    page = Client().get("/tasks/count").content.decode()
+    assert "mix" in page
+    assert "claimed" in page
+    assert ">yours<" not in page
+
+
+def test_a_board_of_before_leads_to_its_own_files():
+    task, owner = make_board_task(), make_user()
+    client = Client()
+    client.force_login(owner)
+    scored(task, 0.6, owner=owner)
+    make_board_task(test=ROWS[::-1])
+    page = client.get("/tasks/count?revision=1").content.decode()
+    for address in ("/tasks/count/leaderboard.csv", "/api/v1/tasks/count/leaderboard/"):
+        assert f'href="{address}?revision=1"' in page
+
+
+def test_the_best_gains_are_of_different_tasks_however_many_one_of_them_has():
+    tasks = [make_board_task(slug=slug, title=slug) for slug in ("much", "less")]
+    base_model = make_base_model()
+    make_modules(base_model)
+    values = [(tasks[0], 0.9)] * 20 + [(tasks[1], 0.5), (None, 0.4), (None, 0.3)]
+    for task, value in values:
+        done = scored(task or make_board_task(), value, base_model=base_model)  # of a person of its own
+        if task is None:
+            Composition.objects.filter(pk=done.pk).update(task=None)
+    gains = leaderboards.best_gains(Composition.objects.all(), limit=3)
+    assert [(gain.ours.value, gain.composition.task) for gain in gains] == [
+        (0.9, tasks[0]), (0.5, tasks[1]), (0.4, None),
+    ]  # fmt: skip
