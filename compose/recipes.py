@@ -45,7 +45,7 @@ def recipe(composition: Composition) -> dict[str, Any]:
         "budget": composition.budget,
         "metric": composition.metric,
         "trials": composition.result["trials"],
-        "examples": {"count": len(composition.examples), "sha256": hash_of(composition.examples)},
+        "examples": {"count": len(composition.examples), "sha256": _hash_of_examples(composition)},
         # How the modules came to be offered; what they are stands below, whatever is chosen today.
         "chosen": {
             "by": "owner" if composition.is_picked else "site",
@@ -78,6 +78,8 @@ def recipe(composition: Composition) -> dict[str, Any]:
 def recipe_for(composition: Composition, person: Person) -> dict[str, Any]:
     """The recipe as this person may read it: a module that they may not see has its weight there, and nothing else.
 
+    Nor is it among those that were pinned.
+
     Its owner reads the whole of it, whatever has become of the modules since: it is how their adapter is made again.
     Raises WrongState.
     """
@@ -91,7 +93,15 @@ def recipe_for(composition: Composition, person: Person) -> dict[str, Any]:
         module if adapter in named else {**module, **nothing}
         for module, adapter in zip(whole["modules"], adapters, strict=True)
     ]
-    return {**whole, "modules": modules}
+    told = {module["adapter"].lower() for module in modules if module["adapter"]}
+    # Written as their owner typed them: what is no name of a module above may be the old one of a module that is hidden.
+    pinned = [name for name in whole["chosen"]["pinned"] if name.partition("@")[0].strip().lower() in told]
+    return {**whole, "modules": modules, "chosen": {**whole["chosen"], "pinned": pinned}}
+
+
+def _hash_of_examples(composition: Composition) -> str | None:
+    """None once the texts are removed: what is left are empty rows, and their hash would be that of no examples."""
+    return None if composition.examples_removed_at else hash_of(composition.examples)
 
 
 def as_text(recipe: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from compose.engine.metrics import METRICS
 from compose.examples import FORMATS
 from compose.models import Candidate, Composition, Score, Trial, Tryout
 from registry.models import Adapter
+from registry.rights import owns
 from registry.serializers import StrictSerializer
 
 # What of a result is said in words, and what stands there when nothing is.
@@ -353,7 +354,7 @@ class CompositionSerializer(CompositionListSerializer):
         return composition.excluded if self._is_owner(composition) else []
 
     def _is_owner(self, composition: Composition) -> bool:
-        return bool(composition.owner_id == self.context["request"].user.pk)
+        return owns(self.context["request"].user, composition.owner_id)
 
     def get_few_shot(self, composition: Composition) -> int:
         """Rows that the search sees."""

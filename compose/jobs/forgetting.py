@@ -24,8 +24,8 @@ def forget_texts() -> int:
     cutoff = timezone.now() - timedelta(days=settings.FEW_SHOT_KEPT_DAYS)
     old = Composition.objects.filter(finished_at__lt=cutoff, examples_removed_at=None).order_by("finished_at")
     count = 0
-    for composition in old.defer("result", "predictions")[:AT_ONCE]:
-        count += forget_texts_of(composition)
+    while some := list(old.defer("result", "predictions")[:AT_ONCE]):  # all that are due, and few in memory
+        count += sum(forget_texts_of(composition) for composition in some)
     return count
 
 

@@ -8,7 +8,8 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from compose import jobs
+from compose import jobs, recipes
+from compose.jobs import forgetting
 from compose.models import Composition
 from tests.compose.factories import finish, make_composition, make_examples
 
@@ -54,6 +55,13 @@ def test_texts_go_after_their_time_and_the_figures_stay():
     assert jobs.forget_texts() == 0, "once is enough"
 
 
+def test_all_that_are_due_go_however_many(monkeypatch):
+    monkeypatch.setattr(forgetting, "AT_ONCE", 1)
+    for days in (366, 400, 800):
+        ended(days_ago=days)
+    assert jobs.forget_texts() == 3
+
+
 def test_a_reason_that_may_quote_them_goes_too():
     claimed = jobs.claim(make_composition().pk, "w")
     assert claimed
@@ -87,3 +95,12 @@ def test_to_compose_again_says_that_the_examples_are_gone(client):
     page = client.get(f"/compose?again={old.pk}").content.decode()
     assert "The examples of this composition were removed 365 days after its end" in page
     assert page.count('name="example_input"') == 5
+
+
+def test_a_recipe_names_no_hash_of_what_is_gone():
+    old = ended(days_ago=366)
+    assert recipes.recipe(old)["examples"]["sha256"] == recipes.hash_of(old.examples)
+    jobs.forget_texts()
+    after = recipes.recipe(Composition.objects.get(pk=old.pk))
+    assert after["examples"] == {"count": len(old.examples), "sha256": None}
+    assert recipes.read(recipes.as_text(after)) == after

@@ -13,7 +13,14 @@ from compose.models import Composition
 from registry import moderation
 from registry.models import Adapter, User
 from tests.compose.factories import finish, make_composition, make_modules
-from tests.factories import make_adapter, make_base_model, make_organisation, make_user, namespace_of
+from tests.factories import (
+    make_adapter,
+    make_base_model,
+    make_organisation,
+    make_token,
+    make_user,
+    namespace_of,
+)
 from tests.visitors import client_of
 
 pytestmark = pytest.mark.django_db
@@ -139,3 +146,29 @@ def test_who_left_the_organisation_is_not_led_to_what_they_published_there(ada):
     left = client_of(ada).get(page).content.decode()
     assert "/lab/mix" not in left
     assert "Published, and not shown to you now" in left
+
+
+def test_a_recipe_tells_strangers_of_no_hidden_module_that_was_pinned(ada):
+    base_model = make_base_model()
+    make_modules(base_model, 3, owner=make_user("lin"))
+    pinned = ["Lin/part-0", "lin/part-1@main"]
+    composition = finish(make_composition(owner=ada, base_model=base_model, pinned=pinned))
+    jobs.share(composition, ada)
+    assert recipes.recipe_for(composition, None)["chosen"]["pinned"] == pinned
+    Adapter.objects.filter(name="part-0").update(visibility="private")
+    url = f"/compositions/{composition.pk}/recipe.json?key={composition.share_key}"
+    assert "part-0" not in Client().get(url).content.decode()
+    assert recipes.recipe_for(composition, None)["chosen"]["pinned"] == pinned[1:]
+    assert recipes.recipe_for(composition, ada)["chosen"]["pinned"] == pinned
+
+
+def test_what_was_pinned_and_left_out_is_not_told_to_a_token_for_something_else(ada):
+    composition = published(ada)
+    Composition.objects.filter(pk=composition.pk).update(pinned=["ada/secret"], excluded=["ada/other"])
+    url = f"/api/v1/compositions/{composition.pk}/"
+    for limit, told in (({}, True), ({"adapter": Adapter.objects.get(name="mix")}, False)):
+        headers = {"Authorization": f"Bearer {make_token(ada, 'read', **limit)}"}
+        answer = Client().get(url, headers=headers)
+        assert answer.status_code == 200
+        assert ("ada/secret" in answer.content.decode()) is told
+        assert ("ada/other" in answer.content.decode()) is told
