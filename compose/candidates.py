@@ -13,9 +13,10 @@ from django.db.models import Avg, Count, Q
 
 from compose.errors import CandidateProblem, ParentInQuarantine
 from compose.models import Candidate, Composition
+from registry import moving
 from registry.models import Adapter, BaseModel, Ref, Revision
 from registry.models.adapters import AdapterQuerySet
-from registry.rights import Person
+from registry.rights import Person, composable_for
 
 AUTOMATIC_LIMIT = 20  # LoraHub's own number
 # Methods that mix A and B apart, which only equal shapes allow.
@@ -201,6 +202,7 @@ def pick(names: Sequence[str], base_model: BaseModel, person: Person) -> list[Re
     A revision is a commit (7 or more of its digits), a branch or a tag; without one it is the head of main. Raises
     CandidateProblem with a sentence for each name that cannot be used.
     """
+    _require_few(len(names))
     revisions: list[Revision] = []
     problems: list[str] = []
     for name in names:
@@ -216,13 +218,10 @@ def pick(names: Sequence[str], base_model: BaseModel, person: Person) -> list[Re
 
 def check(revisions: Sequence[Revision], base_model: BaseModel, person: Person, *, method: str = "") -> None:
     """Raises CandidateProblem unless this person can compose these with each other on `base_model` by `method`."""
+    _require_few(len(revisions))
     problems = []
     if not revisions:
         problems.append("Pick at least one LoRA module, or leave the choice to us.")
-    if len(revisions) > settings.MAX_CANDIDATES:
-        problems.append(
-            f"You picked {len(revisions)} modules; at most {settings.MAX_CANDIDATES} can be composed at once."
-        )
     visible = set(
         Adapter.objects.visible_to(person)
         .filter(pk__in=[revision.adapter_id for revision in revisions], quarantined_at=None)
@@ -248,6 +247,14 @@ def check(revisions: Sequence[Revision], base_model: BaseModel, person: Person, 
         problems += _unequal(revisions, method)
     if problems:
         raise CandidateProblem(problems)
+
+
+def _require_few(picked: int) -> None:
+    """Raises CandidateProblem. Before any is looked up: a script may name a hundred thousand."""
+    if picked > settings.MAX_CANDIDATES:
+        raise CandidateProblem(
+            f"You picked {picked:,} modules; at most {settings.MAX_CANDIDATES} can be composed at once."
+        )
 
 
 def require_no_quarantine(revisions: Iterable[Revision]) -> None:
@@ -346,12 +353,10 @@ def _largest_family(members: Sequence[M], key: Callable[[M], str]) -> tuple[list
 def _named(text: str, person: Person) -> Revision:
     full_name, _, wanted = str(text).strip().partition("@")
     namespace, _, name = full_name.partition("/")
-    adapter = (
-        Adapter.objects.visible_to(person)
-        .filter(namespace__name__iexact=namespace, name__iexact=name, quarantined_at=None)
-        .select_related("namespace", "base_model", "head")
-        .first()
-    )
+    composable = composable_for(person).select_related("namespace", "base_model", "head")
+    adapter = composable.filter(namespace__name__iexact=namespace, name__iexact=name).first()
+    if adapter is None and (moved := moving.moved_from(namespace, name)) is not None:
+        adapter = composable.filter(pk=moved.pk).first()
     if adapter is None or adapter.head is None:
         raise CandidateProblem(_unknown(full_name))
     revision = adapter.head if wanted in {"", "main"} else _revision(adapter, wanted)

@@ -10,11 +10,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from django.db.models import Q
+
 from compose import naming
 from compose.engine.types import FLOAT_TYPES, ExportForm
 from compose.errors import RecipeProblem, WrongState
 from compose.models import Composition
-from registry import rights, storage
+from registry import moving, rights, storage
 from registry.models import BaseModel, Revision
 from registry.rights import Person
 
@@ -214,13 +216,12 @@ def _revisions(recipe: dict[str, Any]) -> list[Revision]:
     found = []
     for module in recipe["modules"]:
         namespace, _, name = module["adapter"].partition("/")
+        called = Q(adapter__namespace__name__iexact=namespace, adapter__name__iexact=name)
+        # A recipe stays as it was written, whatever its modules are called since.
+        moved = moving.moved_from(namespace, name)
         revision = (
             Revision.objects.select_related("adapter__namespace")
-            .filter(
-                adapter__namespace__name__iexact=namespace,
-                adapter__name__iexact=name,
-                commit=module["revision"],
-            )
+            .filter(Q(adapter=moved) if moved is not None else called, commit=module["revision"])
             .first()
         )
         if revision is None:

@@ -5,6 +5,7 @@ from django.utils import timezone
 
 from compose import candidates
 from compose.errors import CandidateProblem
+from registry import moving
 from registry.models import Adapter, Ref, Revision
 from tests.compose.factories import make_modules
 from tests.factories import make_adapter, make_base_model, make_revision, make_user
@@ -243,3 +244,27 @@ def test_names_that_are_not_there_or_in_both_lists_are_refused():
         candidates.choose_with_note(base_model, person, 1, excluded=["no/body"])
     with pytest.raises(CandidateProblem, match="You left out every LoRA module"):
         candidates.choose_with_note(base_model, person, 1, excluded=[module.full_name, other.full_name])
+
+
+def test_by_its_old_name_a_module_is_found_by_those_who_may_see_it():
+    base_model, owner = make_base_model(), make_user("ann")
+    module, other = make_modules(base_model, 2, owner=owner)
+    old = module.full_name
+    moving.move(module, actor=owner, namespace=module.namespace, name="renamed")
+    person = make_user()
+    [found] = candidates.pick([f"{old.upper()}@main"], base_model, person)
+    assert found.adapter.full_name == "ann/renamed"
+    chosen, _ = candidates.choose_with_note(base_model, person, 1, excluded=[old])
+    assert full_names(chosen) == [other.full_name]
+    Adapter.objects.filter(pk=module.pk).update(visibility="private")
+    with pytest.raises(CandidateProblem, match=f"There is no LoRA module '{old}'"):
+        candidates.pick([old], base_model, person)
+
+
+def test_very_many_names_are_refused_before_any_is_looked_up(django_assert_num_queries):
+    base_model, person = make_base_model(), make_user()
+    with (
+        django_assert_num_queries(0),
+        pytest.raises(CandidateProblem, match="You picked 1,000 modules; at most 200"),
+    ):
+        candidates.pick(["no/body"] * 1_000, base_model, person)

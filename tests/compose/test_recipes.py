@@ -12,8 +12,8 @@ from django.core.management import CommandError, call_command
 from compose import jobs, publishing, recipes, worker
 from compose.engine.types import Example, ExportForm
 from compose.errors import RecipeProblem
-from registry import storage
-from registry.models import BaseModel, BaseModelFile, Revision, User
+from registry import moving, storage
+from registry.models import Adapter, BaseModel, BaseModelFile, Revision, User
 from tests.compose.factories import finish, make_composition
 from tests.factories import make_base_model, make_user, namespace_of
 from tests.fake_adapters import files_of
@@ -168,6 +168,18 @@ def test_an_exact_mix_is_rebuilt_too(tiny, tmp_path):
     composition = compose(base_model, make_user("ann"), method="auto")
     recipe = recipes.recipe(composition)
     assert recipe["mix"] == "exact"
+    recipes.rebuild(recipes.read(recipes.as_text(recipe)), tmp_path / "out")
+    assert composition.weights_blob
+    made = (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
+    assert made == storage.open_blob(composition.weights_blob).read()
+
+
+def test_a_recipe_finds_its_modules_whatever_they_are_called_since(tiny, tmp_path):
+    base_model, maker = tiny
+    composition = compose(base_model, make_user("ann"), method="auto")
+    recipe = recipes.recipe(composition)
+    for module in Adapter.objects.all():
+        moving.move(module, actor=maker, namespace=module.namespace, name=f"{module.name}-renamed")
     recipes.rebuild(recipes.read(recipes.as_text(recipe)), tmp_path / "out")
     assert composition.weights_blob
     made = (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
