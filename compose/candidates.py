@@ -185,8 +185,8 @@ def experience_with(adapter_ids: Sequence[int], person: Person) -> dict[int, Exp
         )
         .values("revision__adapter_id")
         .annotate(
-            offered=Count("pk"),
-            kept=Count("pk", filter=~Q(mixing_weight=0)),
+            offered=Count("composition", distinct=True),
+            kept=Count("composition", distinct=True, filter=~Q(mixing_weight=0)),
             mean_weight=Avg("mixing_weight", filter=~Q(mixing_weight=0)),
         )
     )

@@ -120,8 +120,9 @@ def family(adapter: Adapter, person: Person, *, origin: Origin | None = None) ->
     parents = _up(found, this, near, MOST_NEAR, visible, drawn)
     found.parents = len(near)
     grandparents = []
-    for use, node in zip(near, parents, strict=False):
-        grandparents += _up(found, node, far.get(use.revision.adapter_id, []), MOST_FAR, visible, drawn)
+    for pk in dict.fromkeys(use.revision.adapter_id for use in near[:MOST_NEAR]):
+        if pk in visible:  # what a hidden one is made of is hidden too
+            grandparents += _up(found, drawn[f"adapter-{pk}"], far.get(pk, []), MOST_FAR, visible, drawn)
     if origin is not None:
         parents.append(Node(f"origin-{origin.pk}", origin.source, owner="imported from", url=origin.url,
                             title=f"{origin.source} at {origin.commit[:12]}", kind="origin"))  # fmt: skip
@@ -196,7 +197,7 @@ def _count_uses(adapter: Adapter, person: Person) -> Use:
         return Use()
     has_weight = ~Q(mixing_weight=0)
     numbers = _tried_before(adapter, person).aggregate(
-        tried=Count("pk"),
+        tried=Count("composition", distinct=True),
         count=Count("composition", distinct=True, filter=has_weight),
         weight=Avg("mixing_weight", filter=has_weight),
         attribution=Avg("attribution", filter=has_weight),

@@ -27,8 +27,9 @@ def usefulness() -> dict[int, Usefulness]:
         _tries()
         .values("revision__adapter_id")
         .annotate(
-            tries=Count("pk"),
-            uses=Count("pk", filter=~Q(mixing_weight=0)),
+            # Not of candidates: two versions of one adapter may be in one composition.
+            tries=Count("composition", distinct=True),
+            uses=Count("composition", distinct=True, filter=~Q(mixing_weight=0)),
             helped=Sum(Greatest("attribution", 0.0), filter=~Q(mixing_weight=0)),
         )
         .order_by()
@@ -49,7 +50,7 @@ def uses_by_day() -> dict[int, dict[date, float]]:
         .filter(composition__finished_at__gte=since)
         .exclude(mixing_weight=0)
         .values_list("revision__adapter_id", TruncDate("composition__finished_at"))
-        .annotate(count=Count("pk"))
+        .annotate(count=Count("composition", distinct=True))
         .order_by()
     )
     found: dict[int, dict[date, float]] = defaultdict(dict)

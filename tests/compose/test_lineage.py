@@ -7,11 +7,12 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from compose import lineage, naming
+from compose import candidates as fitting
+from compose import lineage, naming, usefulness
 from compose.models import Candidate, Composition
 from registry.models import Adapter, Origin, User
 from tests.compose.factories import finish, make_composition, make_modules
-from tests.factories import make_adapter, make_base_model, make_user, namespace_of
+from tests.factories import make_adapter, make_base_model, make_revision, make_user, namespace_of
 
 pytestmark = pytest.mark.django_db
 
@@ -119,3 +120,34 @@ def test_the_pages_take_few_queries_at_any_size(ada):
             page = Client().get(address)
         assert page.status_code == 200
         assert len(queries) <= 20, "\n".join(q["sql"][:400] for q in queries)
+
+
+def test_two_versions_of_one_adapter_shift_nobodys_parents(ada):
+    parts = make_modules(make_base_model(), 4, owner=ada)
+    first, second = mix("first", parts[:2], ada), mix("second", parts[2:], ada)
+    made = mix("made", [first, parts[0], second], ada)
+    newer = make_revision(first, tensor_sha256="b" * 64)
+    candidates = Candidate.objects.filter(composition__adapter=made)
+    candidates.filter(revision__adapter=parts[0]).update(revision=newer)
+    found = lineage.family(made, ada)
+    edges = {(edge.parent.name, edge.child.name) for edge in found.relations}
+    assert edges == {
+        ("first", "made"), ("second", "made"),
+        ("part-0", "first"), ("part-1", "first"), ("part-2", "second"), ("part-3", "second"),
+    }  # fmt: skip
+    use = lineage.use_of(first, ada)
+    assert (use.tried, use.count) == (1, 1)
+    assert fitting.experience_with([first.pk], ada)[first.pk].offered == 1
+    Composition.objects.update(owner=make_user())
+    assert usefulness.usefulness()[first.pk].uses == 1
+
+
+def test_what_a_hidden_parent_is_made_of_is_not_drawn(ada):
+    parts = make_modules(make_base_model(), 3, owner=ada)
+    first = mix("first", parts[:2], ada)
+    made = mix("made", [first, parts[2]], ada)
+    assert len(lineage.family(made, None).columns) == 3
+    Adapter.objects.filter(pk=first.pk).update(visibility="private")
+    found = lineage.family(made, None)
+    assert [names(column) for column in found.columns] == [["not public", "part-2"], ["made"]]
+    assert len(lineage.family(made, ada).columns) == 3
