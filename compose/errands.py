@@ -133,9 +133,10 @@ class Kind(Generic[E]):
         )
         lost.update(status=Status.FAILED, error=self.worker_lost, lease_until=None)
         waiting = objects.filter(status=Status.WAITING)
-        waiting.filter(created_at__lt=now - self.waits_at_most).update(
-            status=Status.FAILED, error=self.nobody_came
-        )
+        never_taken = Q(taken_at=None, created_at__lt=now - self.waits_at_most)
+        # Of one that a worker gave back or was lost with: it has not waited while it ran.
+        given_back = Q(taken_at__lt=now - self.runs_at_most - self.waits_at_most)
+        waiting.filter(never_taken | given_back).update(status=Status.FAILED, error=self.nobody_came)
         unheard = waiting.filter(created_at__lt=now - timedelta(seconds=3)).order_by("created_at")
         oldest = unheard.values_list("pk", flat=True).first()
         if oldest is not None:

@@ -343,3 +343,21 @@ def test_a_guest_who_wants_losses_signs_in_and_finds_what_they_typed(base_model,
     page = guest.get("/modules/fit?draft=1").content.decode()
     assert escape(LINES.splitlines()[-1]) in page
     assert f'<option value="{base_model.name}" selected>' in page
+
+
+def test_one_whose_worker_was_lost_late_is_not_told_that_nobody_came(base_model, ada):
+    auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES)
+    auditions.KIND.take_next("w1")
+    now = timezone.now()
+    Audition.objects.update(
+        created_at=now - timedelta(minutes=16),
+        taken_at=now - timedelta(minutes=14),
+        lease_until=now - timedelta(seconds=1),
+    )
+    errands.sweep()
+    audition = Audition.objects.get()
+    assert (audition.status, audition.losses) == ("waiting", 1)
+    Audition.objects.update(taken_at=now - timedelta(minutes=31))
+    errands.sweep()
+    audition.refresh_from_db()
+    assert audition.error == auditions.KIND.nobody_came
