@@ -191,19 +191,18 @@ def change_task(task: Task, *, actor: User, **said: Any) -> Task:
     TooManyTaskRevisions.
     """
     require_change_task(actor, task)
-    base_model, is_private = said.pop("base_model", task.base_model), said.pop("is_private", task.is_private)
-    metric = said.pop("metric", task.metric)
-    checked = check_said(said)
+    texts = {name: value for name, value in said.items() if name in LIMITS}
+    changes: dict[str, Any] = said | check_said(texts)
     with transaction.atomic():
-        if is_private and not task.is_private:
+        if changes.get("is_private") and not task.is_private:
             _require_may_become_private(task, actor)
             _forget_name(task)
-        for name, value in checked.items():
+        if changes.get("metric", task.metric) != task.metric:
+            _change_metric(task, changes["metric"])
+        for name, value in changes.items():
             setattr(task, name, value)
-        task.base_model, task.is_private = base_model, is_private
-        if metric != task.metric:
-            _change_metric(task, metric)
-        task.save(update_fields=[*said, "base_model", "is_private", "metric"])
+        # No more than was said: somebody else may have made it private, or changed its metric, since it was read.
+        task.save(update_fields=[*changes])
         _record(task, actor, "change task")
     return task
 
@@ -253,6 +252,7 @@ def new_rows(task: Task, *, actor: User, rows: Division) -> TaskRevision:
     require_takes_rows(task, actor)
     with transaction.atomic():
         _require_revisions_left(task)
+        task.refresh_from_db(fields=["metric"])  # somebody may have changed it since the task was read
         revision = _save(task, rows)
         if revision is None:
             raise NothingNew(f"{task.title} has these very rows already.")

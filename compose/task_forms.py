@@ -208,6 +208,9 @@ class NewTaskForm(SaidFields, RowFields):
 class TaskForm(SaidFields):
     """What may be changed without touching the rows."""
 
+    # What the page said when it was opened: a click on "Save" for another field is no wish to go back to that.
+    shown_visibility = forms.CharField(required=False, widget=forms.HiddenInput)
+
     def __init__(self, *args: Any, task: Task, user: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Its own too, whether or not anything is there to compose for it now: saving another field must not drop it.
@@ -219,8 +222,15 @@ class TaskForm(SaidFields):
             field: Any = self.fields["metric"]
             field.choices = [*field.choices, (task.metric, task.metric)]
 
+    def said(self) -> dict[str, Any]:
+        said = super().said()
+        if self.cleaned_data["visibility"] == self.cleaned_data["shown_visibility"]:
+            said.pop("is_private", None)
+        return said
+
     @classmethod
     def of(cls, task: Task, *, user: User) -> TaskForm:
+        visibility = "private" if task.is_private else "public"
         return cls(
             task=task,
             user=user,
@@ -230,7 +240,8 @@ class TaskForm(SaidFields):
                 "base_model": task.base_model.name if task.base_model else "",
                 "source": task.source,
                 "metric": task.metric,
-                "visibility": "private" if task.is_private else "public",
+                "visibility": visibility,
+                "shown_visibility": visibility,
                 **cls.initial_for(task.license),
             },
         )

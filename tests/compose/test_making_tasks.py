@@ -337,6 +337,13 @@ def test_new_rows_make_a_revision_with_an_empty_board_and_hide_nothing_that_was_
         )
 
 
+def test_new_rows_are_scored_by_the_metric_that_the_task_has_by_then(ada, task):
+    read_before = Task.objects.get(pk=task.pk)
+    making_tasks.change_task(task, actor=ada, metric="token_f1")
+    making_tasks.new_rows(read_before, actor=ada, rows=making_tasks.divide(rows_of(40), task=task))
+    assert [revision.metric for revision in task.revisions.all()] == ["exact_match", "token_f1", "token_f1"]
+
+
 def test_rows_by_script_too_and_only_for_a_task_to_compose_for(ada, task):
     client, token = Client(), token_of(ada)
     given = {"rows": lines_of(45), "shown": 10}

@@ -556,3 +556,17 @@ def test_what_is_refused_leaves_nothing_behind(ada: User, lab: Namespace, base_m
     with pytest.raises(DomainError):
         making_tasks.change_task(task, actor=ada, is_private=True)
     assert {job.title for job in Composition.objects.filter(pk__in=[mine.pk, theirs.pk])} == {TITLE}
+
+
+def test_what_was_opened_before_it_became_private_does_not_make_it_public(ada: User, lab: Namespace):
+    task = made_by(ada, lab, is_private=False)
+    read_before = Task.objects.get(pk=task.pk)
+    browser = client_of(ada)
+    page = browser.get(f"{task.get_absolute_url()}/edit").content.decode()
+    assert '<input type="hidden" name="shown_visibility" value="public"' in page
+    making_tasks.change_task(task, actor=ada, is_private=True, metric="token_f1")
+    making_tasks.change_task(read_before, actor=ada, description="Said at the same moment.")
+    sent = {"title": "Said later", "visibility": "public", "shown_visibility": "public", "metric": "token_f1"}
+    assert browser.post(f"{task.get_absolute_url()}/edit", sent).status_code == 302
+    task.refresh_from_db()
+    assert (task.title, task.is_private, task.metric) == ("Said later", True, "token_f1")
