@@ -124,8 +124,7 @@ def request_composition(request: CompositionRequest) -> Composition:
     with transaction.atomic():
         queue.require_room(request.owner)
         _keep(request, plan)
-        if request.task is not None and plan.has_hidden_test:
-            daily_limit.require_left(request.owner, request.task)
+        _require_left_today(request, plan)
         composition = Composition.objects.create(
             owner=request.owner,
             title=_title(request, plan),
@@ -144,7 +143,7 @@ def request_composition(request: CompositionRequest) -> Composition:
             test_examples=reading.as_json(plan.test_examples),
             has_hidden_test=plan.has_hidden_test,
             split_note=plan.split_note,
-            candidates_note=plan.candidates_note,
+            candidates_note=plan.candidates_note[:300],  # a base model's name may be long
             is_picked=request.candidates is not None,
             pinned=list(request.pinned) if request.candidates is None else [],
             excluded=list(request.excluded) if request.candidates is None else [],
@@ -183,6 +182,12 @@ def _keep(request: CompositionRequest, plan: Plan) -> None:
         raise GoneMeanwhile(gone, field="candidates", advice="Ask again with what is left.")
 
 
+def _require_left_today(request: CompositionRequest, plan: Plan) -> None:
+    """Raises DailyLimit."""
+    if request.task is not None and plan.has_hidden_test:
+        daily_limit.require_left(request.owner, request.task)
+
+
 def dry_run(request: CompositionRequest) -> dict[str, Any]:
     """What `request_composition` would do; saves nothing, and a refusal is a problem listed."""
     likely = estimate(request.base_model, request.method, request.trials)
@@ -190,6 +195,7 @@ def dry_run(request: CompositionRequest) -> dict[str, Any]:
         request.check()
         plan = _plan(request)
         queue.require_room(request.owner)
+        _require_left_today(request, plan)
     except DomainError as error:
         return refused(error) | {"estimate": likely}
     return {
@@ -279,11 +285,12 @@ def estimate(base_model: BaseModel, method: str, budget: int) -> dict[str, Any]:
     """Seconds of worker time from the last compositions on this base, and from how many; None if there are none."""
     recent = Composition.objects.filter(
         base_model=base_model, method=method, status=Status.SUCCEEDED, budget__gt=0
-    ).order_by("-finished_at")[:10]
+    ).order_by("-finished_at")
+    # Asked for while somebody types, and each second by a job's page: not with their examples and answers.
     took = [
-        (done.result["seconds"], done.result.get("trials", done.budget), done.budget)
-        for done in recent
-        if done.result
+        (result["seconds"], result.get("trials", asked), asked)
+        for result, asked in recent.values_list("result", "budget")[:10]
+        if result
     ]
     if not took:
         return {"seconds": None, "based_on": 0}
@@ -404,7 +411,7 @@ def _title(request: CompositionRequest, plan: Plan) -> str:
 
 def untold_title(examples: int, base_model: BaseModel) -> str:
     """The title of a composition that is named after no task."""
-    return f"{examples} examples on {base_model.short_name}"
+    return f"{examples} examples on {base_model.short_name}"[:200]
 
 
 def _spec_sha256(request: CompositionRequest, plan: Plan) -> str:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from compose import examples as reading
@@ -187,6 +190,38 @@ def test_a_dry_run_of_a_bad_request_lists_the_problems():
         "There is no LoRA module here that composes on demo/tiny-t5 and that you may see. Upload one, or choose "
         "another base model."
     ]
+
+
+def test_a_dry_run_says_that_todays_scored_compositions_are_used_up(settings):
+    settings.MAX_SCORED_PER_TASK_PER_DAY = 1
+    task, owner = make_task(rows=5, test_rows=30), make_user()
+    composition = make_composition(owner=owner, task=task, examples=[])
+    wanted = jobs.CompositionRequest(owner=owner, base_model=composition.base_model, task=task)
+    assert jobs.dry_run(wanted)["problems"] == ["At most 1 in 24 hours."]
+    own_rows = replace(wanted, examples=make_examples(5), test_examples=make_examples(4, start=9))
+    assert jobs.dry_run(own_rows)["ok"], "not scored on the task's rows"
+
+
+def test_an_estimate_reads_nobodys_rows():
+    base_model = make_base_model()
+    done = finish(make_composition(base_model=base_model))
+    with CaptureQueriesContext(connection) as queries:
+        assert jobs.estimate(base_model, done.method, done.budget)["based_on"] == 1
+    [query] = queries
+    assert '"result"' in query["sql"]
+    assert "examples" not in query["sql"]
+
+
+def test_what_is_said_of_a_composition_fits_its_columns_whatever_its_base_is_called():
+    base_model = make_base_model(f"lab/{'x' * 190}")
+    make_modules(base_model, 26)
+    unlike = [
+        make_adapter(base_model=base_model, facts={"ranks": [rank], "target_names": ["q"]}) for rank in (1, 2)
+    ]
+    composition = make_composition(base_model=base_model, excluded=[unlike[0].full_name])
+    assert "drawn by seed 1" in composition.candidates_note
+    assert len(composition.candidates_note) <= 300
+    assert len(composition.title) <= 200
 
 
 # --- claiming and order
