@@ -84,7 +84,10 @@ def record_audition(composition: Composition, base_loss: float, losses: Sequence
 
 @transaction.atomic
 def record_trials(composition: Composition, trials: Iterable[types.Trial]) -> None:
-    """Keep trials, so that another attempt goes on from them; those already there stay. Raises LeaseLost."""
+    """Keep trials, so that another attempt goes on from them. Raises LeaseLost.
+
+    One that is there already is written over: on another machine a search may go another way than the attempt before.
+    """
     rows = [
         Trial(
             composition=composition,
@@ -100,7 +103,12 @@ def record_trials(composition: Composition, trials: Iterable[types.Trial]) -> No
     # First the row: it makes a sweep wait, so that no trial is written for an attempt that was given up.
     if not lease.held(composition).update(step=rows[-1].number, heartbeat_at=timezone.now()):
         raise LeaseLost(composition.pk)
-    Trial.objects.bulk_create(rows, ignore_conflicts=True)
+    Trial.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["composition", "number"],
+        update_fields=["mixing_weights", "loss", "objective"],
+    )
 
 
 def record_trial(composition: Composition, trial: types.Trial) -> None:
@@ -143,6 +151,8 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
     )
     if not won:
         raise LeaseLost(composition.pk)
+    # Of an earlier attempt that went further.
+    composition.trials.filter(number__gt=len(result.trials)).delete()
     _keep_weights(composition, result)
     composition.scores.all().delete()
     Score.objects.bulk_create(

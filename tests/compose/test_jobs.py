@@ -284,6 +284,21 @@ def test_trials_are_recorded_once_and_read_back_in_order():
     assert claimed.step == 5
 
 
+def test_of_an_attempt_that_went_another_way_no_trial_is_left():
+    composition = make_composition()
+    lost = claim(composition)
+    jobs.record_trials(lost, make_trials(6))
+    let_the_lease_run_out(lost)
+    jobs.sweep()
+    second = claim(composition, "another-machine")
+    found = [replace(trial, loss=trial.loss / 2) for trial in make_trials(4)]
+    jobs.record_trials(second, found[:2])
+    assert jobs.recorded_trials(second)[:2] == found[:2]
+    jobs.finish(second, replace(make_result(), trials=found), **store_outputs())
+    assert jobs.recorded_trials(second) == found
+    assert second.trials.count() == 4
+
+
 def test_a_gap_ends_what_can_be_replayed():
     claimed = claim(make_composition())
     trials = make_trials(5)
