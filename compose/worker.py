@@ -64,6 +64,9 @@ def run_next(worker: str) -> bool:
         composition = jobs.claim_next(worker, warm=warm_bases())
         if composition is None:
             return False
+        if _draining.is_set():  # told to go at this moment, and perhaps after all it held was given back
+            jobs.release(composition)
+            return False
         run(composition)
     finally:
         _busy.release()

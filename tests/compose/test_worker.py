@@ -267,3 +267,18 @@ def test_two_revisions_of_one_adapter_have_two_names(tmp_path):
     names = [module.name for module in worker.lay_out_modules([first, second], tmp_path)]
     assert names[0] == adapter.full_name
     assert names[1] == f"{adapter.full_name}@{second.short_commit}"
+
+
+def test_what_it_takes_at_the_moment_it_is_told_to_go_is_given_back_at_once(monkeypatch):
+    composition = queue()
+    claim_next = jobs.claim_next
+
+    def told_to_go(*args, **kwargs):
+        found = claim_next(*args, **kwargs)
+        worker._draining.set()
+        return found
+
+    monkeypatch.setattr(jobs, "claim_next", told_to_go)
+    assert not worker.run_next("worker")
+    composition.refresh_from_db()
+    assert (composition.status, composition.attempt, composition.losses) == ("queued", 1, 0)
