@@ -69,16 +69,18 @@ class SiteStatus:
     def headline(self) -> str:
         """The state in one sentence."""
         states = {worker.state for worker in self.workers}
-        if "silent" in states:
-            return "A worker fell silent; what it held goes back into the queue by itself."
-        if self.waiting and not states - {"leaving"}:
+        is_anybody_there = not states.isdisjoint({"busy", "idle"})
+        if self.waiting and not is_anybody_there:
             return "Compositions are waiting and no worker is there; they stay in line until one comes."
+        # One that holds nothing any more is in the list for a day, and no news.
+        if any(worker.state == "silent" and worker.busy_with for worker in self.workers):
+            return "A worker fell silent; what it held goes back into the queue by itself."
         if self.waiting and "busy" not in states:
             return "Compositions are waiting and no worker is busy; one should begin within seconds."
         if self.running:
             return f"Working: {self.running} running, {self.waiting} waiting."
         if any(line.running or line.waiting for line in self.errands):
-            return self._of_errands(is_anybody_there=bool(states - {"leaving"}))
+            return self._of_errands(is_anybody_there=is_anybody_there)
         return "Idle: nothing is running and nothing waits."
 
     def _of_errands(self, *, is_anybody_there: bool) -> str:

@@ -43,6 +43,17 @@ def test_a_worker_that_holds_a_composition_and_stopped_beating_is_silent(setting
     assert "fell silent" in status_page.site_status().headline
 
 
+def test_one_that_fell_silent_is_no_news_for_longer_than_it_holds_something():
+    workers.report("dead")
+    Worker.objects.update(heartbeat_at=timezone.now() - timedelta(hours=1))
+    assert status_page.site_status().headline == "Idle: nothing is running and nothing waits."
+    composition = make_composition()
+    assert "no worker is there" in status_page.site_status().headline
+    workers.report("alive")
+    jobs.claim(composition.pk, "alive")
+    assert status_page.site_status().headline == "Working: 1 running, 0 waiting."
+
+
 def test_without_a_worker_the_page_says_that_none_is_there():
     make_composition()
     assert "no worker is there" in Client().get("/status").content.decode()
