@@ -23,12 +23,15 @@ def tell_invited(invitation: Invitation, *, origin: str) -> bool:
         return False
     if not cache.add(f"invited:{person.pk}:{invitation.namespace_id}", 1, AGAIN_AFTER_S):
         return False
-    return mail.send(
-        f"{settings.ACCOUNT_EMAIL_SUBJECT_PREFIX}Join {name}?",
-        _text(invitation, origin),
-        to=person.email,
-        about=f"the invitation of {person} to {name}",
-    )
+    try:
+        return mail.send(
+            f"{settings.ACCOUNT_EMAIL_SUBJECT_PREFIX}Join {name}?",
+            _text(invitation, origin),
+            to=person.email,
+            about=f"the invitation of {person} to {name}",
+        )
+    except mail.AddressRefused:
+        return False
 
 
 def _text(invitation: Invitation, origin: str) -> str:

@@ -11,15 +11,24 @@ from django.core.mail import send_mail
 logger = logging.getLogger(__name__)
 
 
+class AddressRefused(Exception):
+    """The mail server takes nothing for this address, now or later."""
+
+
 def is_sent() -> bool:
     """Whether this site has a mail server; else mails stand in the log."""
     return "console" not in settings.EMAIL_BACKEND
 
 
 def send(subject: str, text: str, *, to: str, about: str) -> bool:
-    """Whether the mail server took it. `about` is for the log."""
+    """Whether the mail server took it. `about` is for the log. Raises AddressRefused."""
     try:
         send_mail(subject, text, None, [to])
+    except smtplib.SMTPRecipientsRefused as error:
+        logger.warning("No mail about %s: %s", about, error)
+        if all(code >= 500 for code, _ in error.recipients.values()):
+            raise AddressRefused from error
+        return False
     except (OSError, smtplib.SMTPException) as error:
         logger.warning("No mail about %s: %s", about, error)
         return False

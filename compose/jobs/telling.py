@@ -1,13 +1,15 @@
-"""A mail to the owner when a composition has ended, once, and again only if the mail server did not take it."""
+"""A mail to the owner when a composition has ended, once, and again only if the mail server was not there for it."""
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 
 from django.utils import timezone
 
 from compose.errors import BadSetting
 from compose.models import Composition
+from registry import long_work
 from registry.models import User
 from web import mail
 
@@ -19,6 +21,8 @@ SUBJECTS = {
     Status.FAILED: "The composition failed: {title}",
     Status.CANCELLED: "Cancelled: {title}",
 }
+
+_telling = threading.Lock()
 
 
 def can_mail(person: User) -> bool:
@@ -36,15 +40,29 @@ def check_can_mail(person: User) -> None:
 
 def tell_owners() -> int:
     """Send what is due: how many mails the server took. Two that run at once send each mail once."""
+    # A round may wait long for the mail server, and the sweeps that come after it are not to wait there too.
+    with long_work.alone(_telling) as may_tell:
+        return _tell_round() if may_tell else 0
+
+
+def _tell_round() -> int:
     now = timezone.now()
     due = Composition.objects.filter(
         wants_email=True, told_at=None, finished_at__gte=now - GIVEN_UP_AFTER, owner__isnull=False
     ).select_related("owner", "adapter")
     sent = 0
-    for composition in due.defer("examples", "test_examples", "predictions")[:AT_ONCE]:
+    # In no order, so that one which is not taken for now does not stand before the others each time.
+    for composition in due.defer("examples", "test_examples", "predictions").order_by("?")[:AT_ONCE]:
         # Taken first, sent then: a mail twice is worse than one that waits for the next round.
-        if Composition.objects.filter(pk=composition.pk, told_at=None).update(told_at=now):
-            sent += _send(composition)
+        if not Composition.objects.filter(pk=composition.pk, told_at=None).update(told_at=now):
+            continue
+        try:
+            is_taken = _send(composition)
+        except mail.AddressRefused:
+            continue  # asked again, it would be refused again
+        if not is_taken:
+            break  # each of the others would wait as long for the same server
+        sent += 1
     return sent
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from compose import jobs
 from compose.errors import BadSetting
-from tests.compose.factories import finish, make_composition
-from tests.factories import make_user
+from tests.compose.factories import finish, make_composition, make_modules
+from tests.factories import make_base_model, make_user
+from web import mail
 
 pytestmark = pytest.mark.django_db
 SITE = "https://lora.example"
@@ -65,3 +66,44 @@ def test_asking_for_mail_without_an_address_or_a_mail_server_is_refused(ada, set
     with pytest.raises(BadSetting, match="sends no mail"):
         make_composition(owner=ada, notice_origin=SITE)
     assert not jobs.can_mail(ada)
+
+
+def test_an_address_that_is_refused_for_good_is_not_asked_again_and_stands_in_nobodys_way(
+    ada, mailoutbox, monkeypatch
+):
+    base_model = make_base_model()
+    make_modules(base_model)
+    for number in range(3):
+        bob = make_user(email=f"bob{number}@gone.example")
+        finish(make_composition(owner=bob, base_model=base_model, notice_origin=SITE))
+    finish(make_composition(owner=ada, base_model=base_model, notice_origin=SITE))
+    asked = []
+    send_mail = mail.send_mail
+
+    def refuse(subject, text, sender, to):
+        asked.extend(to)
+        if "gone" in to[0]:
+            raise smtplib.SMTPRecipientsRefused({to[0]: (550, b"no such user")})
+        send_mail(subject, text, sender, to)
+
+    monkeypatch.setattr("web.mail.send_mail", refuse)
+    assert (jobs.tell_owners(), jobs.tell_owners()) == (1, 0)
+    assert len(asked) == 4
+    assert len(mailoutbox) == 1
+
+
+def test_while_the_mail_server_is_away_one_mail_a_round_waits_for_it(ada, monkeypatch):
+    base_model = make_base_model()
+    make_modules(base_model)
+    for _ in range(3):
+        finish(make_composition(owner=ada, base_model=base_model, notice_origin=SITE))
+    asked = []
+
+    def away(*args):
+        asked.append(args)
+        assert jobs.tell_owners() == 0, "another round at the same time"
+        raise TimeoutError
+
+    monkeypatch.setattr("web.mail.send_mail", away)
+    assert jobs.tell_owners() == 0
+    assert len(asked) == 1
