@@ -136,7 +136,9 @@ class JobPage:
     @property
     def seconds_by_stage(self) -> list[tuple[str, float]]:
         spent = (self.composition.result or {}).get("seconds") or {}
-        return [(STAGES.get(stage, stage), seconds) for stage, seconds in spent.items()]
+        # Postgres keeps an object's keys in an order of its own.
+        in_order = [stage for stage in STAGES if stage in spent]
+        return [(STAGES[stage], spent[stage]) for stage in in_order]
 
     @property
     def versions(self) -> list[tuple[str, str]]:

@@ -429,6 +429,13 @@ def test_a_picked_module_stays_when_the_filter_hides_it(client: Client, base_mod
     assert not says(answer, "part-0")
 
 
+def test_the_stages_stand_in_their_order_whatever_order_the_database_gives_them():
+    seconds = {"load": 1.0, "export": 0.5, "search": 2.0, "evaluate": 3.0}  # as Postgres does
+    done = finish(make_composition(), seconds=seconds)
+    page = job_page.job_page(done, done.owner)
+    assert [label for label, _ in page.seconds_by_stage] == ["Load", "Search", "Evaluate", "Export"]
+
+
 def test_pinned_and_left_out_modules_reach_the_composition_and_come_back_with_run_again(
     as_owner: Client, base_model: BaseModel
 ):
