@@ -320,8 +320,9 @@ def _pickable(
     found, why = list(fitting[: PICKABLE + 1]), {}
     measured = auditions.modules_of(audition, request.user) if audition else []
     if audition and audition.is_finished and not text:
-        by_id = {adapter.pk: adapter for adapter in fitting}
-        found = [by_id[row.revision.adapter_id] for row in measured if row.revision.adapter_id in by_id]
+        ids = [row.revision.adapter_id for row in measured]
+        by_id = fitting.in_bulk(ids)
+        found = [by_id[pk] for pk in ids if pk in by_id]
         why = {row.revision.adapter_id: row.reasons for row in measured}
     elif examples and not text:
         fits = fit.rank_modules(

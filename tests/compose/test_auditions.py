@@ -6,18 +6,19 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models.signals import post_init
 from django.test import Client
 from django.utils import timezone
 from django.utils.html import escape
 
-from compose import auditioning, auditions, errands, running_errands, worker
+from compose import auditioning, auditions, errands, running_errands, views, worker
 from compose.engine.errors import IncompatibleModule
 from compose.engine.types import Example
 from compose.errors import CandidateProblem, FewShotProblem, NoSuchAudition, TooManyAuditions
 from compose.jobs import workers
 from compose.models import Audition, Auditioned
 from registry import moderation, storage
-from registry.models import BaseModel, BaseModelFile, User
+from registry.models import Adapter, BaseModel, BaseModelFile, User
 from tests.compose.factories import make_composition, make_modules
 from tests.conftest import ROOT
 from tests.factories import make_adapter, make_base_model, make_token, make_user, namespace_of
@@ -259,6 +260,30 @@ def test_the_compose_form_asks_and_shows_the_losses(base_model, ada, losses):
     stranger = Client().post("/compose/candidates", {**given, "audition": audition.pk}).content.decode()
     assert "2.250" not in stranger
     assert Audition.objects.count() == 1
+
+
+def test_of_very_many_modules_the_form_loads_those_that_were_measured(
+    base_model, ada, losses, settings, monkeypatch
+):
+    settings.MAX_CANDIDATES = 2
+    monkeypatch.setattr(views, "PICKABLE", 2)
+    make_modules(base_model, 20)
+    audition = auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES)
+    Audition.objects.update(status="done", base_loss=2.0)
+    loaded = []
+
+    def count(instance: Adapter, **_: Any) -> None:
+        loaded.append(instance)
+
+    post_init.connect(count, sender=Adapter)
+    page = (
+        signed_in(ada)
+        .post("/compose/candidates", {"base_model": base_model.name, "audition": audition.pk})
+        .content.decode()
+    )
+    assert audition.modules.first().revision.adapter.full_name in page
+    post_init.disconnect(count, sender=Adapter)
+    assert len(loaded) < 20
 
 
 def test_the_api_asks_answers_and_forgets(base_model, ada, losses):
