@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -18,6 +18,7 @@ TRENDING_DAYS = 14
 DECAY = 0.8  # a day; what happened a week ago counts a fifth
 LIKE_WORTH = 3  # downloads
 USE_WORTH = 5  # a composition that gave it a weight
+IDS_AT_ONCE = 10_000  # Postgres takes 65,535 values in one query, and SQLite 32,766 or more
 
 # Adapter -> day -> how much happened.
 Activity = Mapping[int, Mapping[date, float]]
@@ -56,16 +57,26 @@ def refresh(*, uses: Activity | None = None, usefulness: Mapping[int, Usefulness
         for pk in {*activity, *useful}
     }
     changed = []
-    had_some = SearchRow.objects.filter(
-        Q(trending__gt=0) | Q(usefulness__gt=0) | Q(uses__gt=0) | Q(pk__in=wanted)
-    )
-    for row in had_some.only("trending", "usefulness", "uses"):
+    for row in _rows_of(wanted):
         trending, proved = wanted.get(row.pk, (0.0, Usefulness(0.0, 0)))
         if (row.trending, row.usefulness, row.uses) != (trending, proved.value, proved.uses):
             row.trending, row.usefulness, row.uses = trending, proved.value, proved.uses
             changed.append(row)
     SearchRow.objects.bulk_update(changed, ["trending", "usefulness", "uses"], batch_size=500)
     return len(changed)
+
+
+def _rows_of(wanted: Collection[int]) -> Iterator[SearchRow]:
+    """Of the adapters that had some standing, and of those that are to have some."""
+    rows = SearchRow.objects.only("trending", "usefulness", "uses")
+    had_some = rows.filter(Q(trending__gt=0) | Q(usefulness__gt=0) | Q(uses__gt=0))
+    seen = set()
+    for row in had_some:
+        seen.add(row.pk)
+        yield row
+    new = [pk for pk in wanted if pk not in seen]
+    for start in range(0, len(new), IDS_AT_ONCE):
+        yield from rows.filter(pk__in=new[start : start + IDS_AT_ONCE])
 
 
 def _activity(today: date) -> dict[int, dict[date, float]]:

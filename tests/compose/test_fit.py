@@ -12,8 +12,10 @@ from django.utils.html import escape
 
 from compose import fit, usefulness
 from compose.engine.types import Example
+from registry import standing
 from registry.models import Adapter, BaseModel, Download, SearchRow
 from registry.search import AdapterQuery, find
+from registry.standing import Usefulness
 from tests.compose.factories import finish, make_composition, make_modules
 from tests.factories import make_adapter, make_base_model, make_task, make_token, make_user
 
@@ -102,6 +104,12 @@ def test_the_search_sorts_by_usefulness_and_by_what_is_trending():
     assert found[0].name == "part-0"
     names = [item.name for item in find(AdapterQuery(sort="trending"), person=None).items]
     assert names.index("loved") < names.index("old")
+
+
+def test_standing_is_written_for_more_adapters_than_a_query_takes_values():
+    module = make_adapter("useful")
+    useful = {pk: Usefulness(0.1, 1) for pk in range(module.pk, module.pk + 70_000)}
+    assert standing.refresh(usefulness=useful) == 1
 
 
 def test_a_useful_module_that_was_deleted_stays_out_of_the_list(base_model):
