@@ -49,7 +49,7 @@ _REFUSED_FIELDS = {
     "monteclora_config": "it is a MonteCLoRA adapter",
 }
 # These change the base's own weights when PEFT loads the adapter.
-_REFUSED_INITS = ("pissa", "olora", "corda", "loftq", "mica", "lora_ga")
+_REFUSED_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True)

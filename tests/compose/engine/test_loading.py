@@ -68,6 +68,16 @@ def test_a_config_that_is_more_than_plain_lora_is_refused_with_its_reason(
 
 
 def first(tensors: dict[str, torch.Tensor], side: str = "A") -> str:
+@pytest.mark.parametrize("start", ["gaussian", "eva", "orthogonal", "mica", True, False])
+def test_a_start_that_leaves_the_base_as_it_is_changes_nothing(module: Module, t5: Collection, start: object):
+    change_config(module, init_lora_weights=start)
+    expected = load_module(t5.modules[0]).factors
+    for target, pair in load_module(module).factors.items():
+        assert torch.equal(pair.a, expected[target].a)
+        assert torch.equal(pair.b, expected[target].b)
+        assert pair.scaling == expected[target].scaling
+
+
     return next(key for key in sorted(tensors) if f"lora_{side}" in key)
 
 
