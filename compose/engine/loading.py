@@ -6,11 +6,13 @@ import json
 import math
 import re
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -26,6 +28,7 @@ from transformers.pytorch_utils import Conv1D
 
 from compose.engine.errors import IncompatibleModule, UnusableBase
 from compose.engine.types import Module
+from compose.engine.wording import first_of
 
 # The released LoraHub code cuts inputs here; T5's relative positions set no limit of their own.
 LONGEST_SEQ2SEQ_INPUT = 2048
@@ -128,13 +131,16 @@ def load_base(path: Path, *, device: torch.device, dtype: torch.dtype = torch.fl
         config = AutoConfig.from_pretrained(path, local_files_only=True)
         kind = _kind(config)
         auto = AutoModelForSeq2SeqLM if kind == "seq2seq" else AutoModelForCausalLM
-        model: Any = auto.from_pretrained(path, config=config, dtype=dtype, local_files_only=True)
+        model, told = auto.from_pretrained(
+            path, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UnusableBase(f"The base model in {path} cannot be loaded: {reason}") from error
     model.requires_grad_(False).eval()
     model.to(device)
+    _check_whole(path, model, told["missing_keys"])
     return LoadedBase(
         model=model,
         tokenizer=tokenizer,
@@ -146,6 +152,15 @@ def load_base(path: Path, *, device: torch.device, dtype: torch.dtype = torch.fl
 
 def _kind(config: Any) -> str:
     if getattr(config, "is_encoder_decoder", False):
+def _check_whole(path: Path, model: Any, missing: Iterable[str]) -> None:
+    """Raises UnusableBase for weights that are in no file: they would be random, and others for every worker."""
+    lacking = sorted(set(missing) & {name for name, _ in model.named_parameters()})
+    if lacking:
+        raise UnusableBase(
+            f"The base model in {path} cannot be used: its files lack the weights {first_of(lacking, most=2)}."
+        )
+
+
         return "seq2seq"
     architectures = getattr(config, "architectures", None) or []
     if any("MaskedLM" in name or "ForSequence" in name or "ForToken" in name for name in architectures):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,6 @@ def test_a_config_that_is_more_than_plain_lora_is_refused_with_its_reason(
     assert reason in refusal(module)
 
 
-def first(tensors: dict[str, torch.Tensor], side: str = "A") -> str:
 @pytest.mark.parametrize("start", ["gaussian", "eva", "orthogonal", "mica", True, False])
 def test_a_start_that_leaves_the_base_as_it_is_changes_nothing(module: Module, t5: Collection, start: object):
     change_config(module, init_lora_weights=start)
@@ -78,6 +78,7 @@ def test_a_start_that_leaves_the_base_as_it_is_changes_nothing(module: Module, t
         assert pair.scaling == expected[target].scaling
 
 
+def first(tensors: dict[str, torch.Tensor], side: str = "A") -> str:
     return next(key for key in sorted(tensors) if f"lora_{side}" in key)
 
 
@@ -165,6 +166,29 @@ def test_a_base_without_weights_is_refused(t5: Collection, tmp_path: Path):
     (tmp_path / "config.json").write_bytes((t5.base / "config.json").read_bytes())
     with pytest.raises(UnusableBase, match="cannot be loaded"):
         loading.load_base(tmp_path, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("model.safetensors", lambda content: content[:-100]),
+        ("config.json", lambda content: content.replace(b'"d_kv": 8', b'"d_kv": "eight"')),
+    ],
+)
+def test_a_damaged_base_is_refused_in_words(t5: Collection, tmp_path: Path, file: str, change):
+    shutil.copytree(t5.base, tmp_path / "base")
+    (tmp_path / "base" / file).write_bytes(change((t5.base / file).read_bytes()))
+    with pytest.raises(UnusableBase, match="cannot be loaded: "):
+        loading.load_base(tmp_path / "base", device=torch.device("cpu"))
+
+
+def test_a_base_of_which_weights_are_missing_is_refused(t5: Collection, tmp_path: Path):
+    shutil.copytree(t5.base, tmp_path / "base")
+    weights = tmp_path / "base" / "model.safetensors"
+    encoder = {key: tensor for key, tensor in load_file(weights).items() if not key.startswith("decoder.")}
+    save_file(encoder, weights, metadata={"format": "pt"})
+    with pytest.raises(UnusableBase, match=r"its files lack the weights decoder\.block\.0.* and 26 more\.$"):
+        loading.load_base(tmp_path / "base", device=torch.device("cpu"))
 
 
 def test_an_encoder_is_refused_since_it_generates_no_text(tmp_path: Path):
