@@ -209,11 +209,12 @@ class Comparison:
 
     def _mixes(self, found: Sequence[tuple[Method, Vector]], best: int) -> dict[str, Mix]:
         """What answers for each method; a single module always acts as it is, which is the exact mix."""
-        n = self.searches.prepared.bank.size
+        n, left_out = self.searches.prepared.bank.size, self.searches.prepared.sizes.left_out
+        share = 1.0 / (n - len(left_out))
         return {
             "zero_shot": Mix(EXACT, (0.0,) * n),
             "best_single": Mix(EXACT, tuple(float(index == best) for index in range(n))),
-            "uniform": Mix(found[0][0].mix, (1.0 / n,) * n),
+            "uniform": Mix(found[0][0].mix, tuple(0.0 if index in left_out else share for index in range(n))),
             **{method.name: Mix(method.mix, weights) for method, weights in reversed(found)},
         }
 

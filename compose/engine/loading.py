@@ -53,6 +53,8 @@ _REFUSED_FIELDS = {
 }
 # These change the base's own weights when PEFT loads the adapter.
 _REFUSED_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+# Out of all proportion, and still a number in float32 whatever it is weighed by.
+_LARGEST_SCALING = 1e30
 
 
 @dataclass(frozen=True)
@@ -138,9 +140,9 @@ def load_base(path: Path, *, device: torch.device, dtype: torch.dtype = torch.fl
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UnusableBase(f"The base model in {path} cannot be loaded: {reason}") from error
+    _check_whole(path, model, told["missing_keys"])
     model.requires_grad_(False).eval()
     model.to(device)
-    _check_whole(path, model, told["missing_keys"])
     return LoadedBase(
         model=model,
         tokenizer=tokenizer,
@@ -150,8 +152,6 @@ def load_base(path: Path, *, device: torch.device, dtype: torch.dtype = torch.fl
     )
 
 
-def _kind(config: Any) -> str:
-    if getattr(config, "is_encoder_decoder", False):
 def _check_whole(path: Path, model: Any, missing: Iterable[str]) -> None:
     """Raises UnusableBase for weights that are in no file: they would be random, and others for every worker."""
     lacking = sorted(set(missing) & {name for name, _ in model.named_parameters()})
@@ -161,6 +161,8 @@ def _check_whole(path: Path, model: Any, missing: Iterable[str]) -> None:
         )
 
 
+def _kind(config: Any) -> str:
+    if getattr(config, "is_encoder_decoder", False):
         return "seq2seq"
     architectures = getattr(config, "architectures", None) or []
     if any("MaskedLM" in name or "ForSequence" in name or "ForToken" in name for name in architectures):
@@ -230,16 +232,24 @@ def _read_tensors(module: Module) -> dict[str, Tensor]:
         raise _refused(module, "it has no adapter_model.safetensors")
     try:
         # Read as a whole, which is faster than tensor by tensor, and so that a warm module outlives its file.
-        tensors = {key: tensor.float() for key, tensor in load(path.read_bytes()).items()}
+        tensors = {
+            key: tensor if tensor.dtype == torch.float64 else tensor.float()
+            for key, tensor in load(path.read_bytes()).items()
+        }
     except (SafetensorError, OSError, RuntimeError, KeyError, ValueError) as error:
         raise _refused(module, "its adapter_model.safetensors is damaged") from error
     _check_finite(module, tensors)
-    return tensors
+    # What is too large for float32 becomes as large as can be: such a module is left out and named, not the job refused.
+    most = torch.finfo(torch.float32).max
+    return {
+        key: tensor if tensor.dtype == torch.float32 else tensor.clamp(-most, most).float()
+        for key, tensor in tensors.items()
+    }
 
 
 def _check_finite(module: Module, tensors: dict[str, Tensor]) -> None:
     # A sum is not finite if one of its numbers is not; where it is only too large, the numbers say so.
-    if not tensors or torch.stack([tensor.sum() for tensor in tensors.values()]).isfinite().all():
+    if not tensors or torch.stack([tensor.sum().float() for tensor in tensors.values()]).isfinite().all():
         return
     for key, tensor in tensors.items():
         if not tensor.isfinite().all():
@@ -278,7 +288,7 @@ def _factors(module: Module, config: dict[str, Any], target: str, pair: dict[str
     if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha):
         raise _refused(module, f"its config gives no usable lora_alpha for {target}")
     divisor = math.sqrt(rank) if config.get("use_rslora") else rank
-    return Factors(a=a, b=b, scaling=alpha / divisor)
+    return Factors(a=a, b=b, scaling=min(alpha / divisor, _LARGEST_SCALING))
 
 
 def _pattern_value(config: dict[str, Any], pattern: str, target: str, default: Any) -> Any:

@@ -26,7 +26,7 @@ class Prepared:
     """The search may have a base and a bank of its own, in a shorter type."""
 
     base: LoadedBase  # float32, as is what follows
-    modules: list[LoadedModule]
+    modules: list[LoadedModule]  # what is left out is zeros, as in the banks
     bank: Bank
     mixer: Mixer
     rows: list[Row]
@@ -35,7 +35,7 @@ class Prepared:
     search_scorer: Scorer
     dtype: torch.dtype  # of the search
     method: str  # whose search it is; any other, as what it is compared with, runs in float32
-    sizes: Proportions  # of the modules; what is left out is zeros in the banks
+    sizes: Proportions  # of the modules
 
     def searching(self, method: Method, needs: str) -> tuple[Scorer, Bank]:
         """What a search by this method works with; small differences and derivatives are taken in float32."""
@@ -46,20 +46,15 @@ class Prepared:
 
 def prepare(request: Request, warm: WarmCache, dtype: torch.dtype | None) -> Prepared:
     """`dtype` None: what this machine does faster. Raises EngineError."""
-    check_modules(request.modules)
-    if not request.examples:
-        raise NoExamples("There are no few-shot examples; give at least one with an input and an output.")
-    device = loading.resolve_device(request.device)
-    base = warm.base(Path(request.base), device=device, dtype=torch.float32)
-    modules = [warm.module(module) for module in request.modules]
-    for module in modules:
-        loading.check_fit(module, base)
-    rows = tokenise(base, request.examples)
+    base, modules, rows = load(request, warm, torch.float32)
+    device = base.device
     sizes = proportions(base, warm.bank(request.modules, device=device, dtype=torch.float32))
+    if sizes.left_out:
+        modules = without(modules, sizes.left_out)
 
     def bank_in(dtype: torch.dtype) -> Bank:
         if sizes.left_out:
-            return build_bank(without(modules, sizes.left_out), device=device, dtype=dtype)
+            return build_bank(modules, device=device, dtype=dtype)
         return warm.bank(request.modules, device=device, dtype=dtype)
 
     bank = bank_in(torch.float32)
@@ -74,6 +69,21 @@ def prepare(request: Request, warm: WarmCache, dtype: torch.dtype | None) -> Pre
     return Prepared(
         base, modules, bank, mixer, rows, scorer, short_bank, short_scorer, chosen, request.method, sizes
     )
+
+
+def load(
+    request: Request, warm: WarmCache, dtype: torch.dtype
+) -> tuple[LoadedBase, list[LoadedModule], list[Row]]:
+    """The base in this type, the modules, all of which fit it, and the examples as tokens. Raises EngineError."""
+    check_modules(request.modules)
+    if not request.examples:
+        raise NoExamples("There are no few-shot examples; give at least one with an input and an output.")
+    device = loading.resolve_device(request.device)
+    base = warm.base(Path(request.base), device=device, dtype=dtype)
+    modules = [warm.module(module) for module in request.modules]
+    for module in modules:
+        loading.check_fit(module, base)
+    return base, modules, tokenise(base, request.examples)
 
 
 def check_modules(modules: Sequence[Module]) -> None:

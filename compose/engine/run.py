@@ -12,13 +12,15 @@ from pathlib import Path
 import torch
 
 from compose.engine import export, loading, metrics, precision
+from compose.engine.bank import Bank, build_bank
 from compose.engine.comparison import Comparison
 from compose.engine.errors import BadInput
 from compose.engine.methods import method_named
-from compose.engine.mixing import PAPER, Mix
-from compose.engine.prepared import Prepared, check_modules, check_weights, mix_kind, prepare
-from compose.engine.scoring import tokenise
+from compose.engine.mixing import EXACT, PAPER, Mix, Mixer
+from compose.engine.prepared import Prepared, check_modules, check_weights, load, mix_kind, prepare
+from compose.engine.scoring import Scorer, tokenise
 from compose.engine.searching import Searches, attribution, audition
+from compose.engine.soundness import out_of_proportion, without
 from compose.engine.types import Example, Exported, ExportForm, Module, Observer, Request, Result, Trial
 from compose.engine.warm import WarmCache
 
@@ -53,14 +55,36 @@ def score(
     dtype: str = "float32",
     warm: WarmCache | None = None,
 ) -> list[float]:
-    """Mean token loss (nats) of the examples as one batch, for every vector of mixing weights. Raises EngineError."""
+    """Mean token loss (nats) of the examples as one batch, for every vector of mixing weights. Raises EngineError.
+
+    No module is left out: of one out of all proportion the loss is what it is, or no number.
+    """
     for number, vector in enumerate(weights, start=1):
         check_weights(vector, modules, f"Weight vector {number}")
     request = Request(
         base=base, modules=tuple(modules), examples=tuple(examples), device=device, dtype=dtype, budget=1
     )
-    prepared = prepare(request, warm or WarmCache(), precision.named(dtype) or torch.float32)
-    return prepared.search_scorer.losses([Mix(mix_kind(mix), tuple(vector)) for vector in weights])
+    cache, chosen = warm or WarmCache(), precision.named(dtype) or torch.float32
+    loaded_base, loaded, rows = load(request, cache, chosen)
+    bank = cache.bank(request.modules, device=loaded_base.device, dtype=chosen)
+    kind = mix_kind(mix)
+    huge = out_of_proportion(loaded_base, bank) if kind == EXACT else ()
+
+    def losses_of(bank: Bank, vectors: Sequence[Sequence[float]]) -> list[float]:
+        scorer = Scorer(loaded_base, Mixer(loaded_base, bank), rows)
+        return scorer.losses([Mix(kind, tuple(vector)) for vector in vectors])
+
+    if not huge:
+        return losses_of(bank, weights)
+    # What has no weight must not be in a product either: infinity times 0 is no number.
+    device = loaded_base.device
+    losses = losses_of(build_bank(without(loaded, huge), device=device, dtype=chosen), weights)
+    for number, vector in enumerate(weights):
+        if any(vector[index] for index in huge):
+            used = [index for index, weight in enumerate(vector) if weight]
+            own = build_bank([loaded[index] for index in used], device=device, dtype=chosen)
+            [losses[number]] = losses_of(own, [[vector[index] for index in used]])
+    return losses
 
 
 def export_weights(
@@ -82,6 +106,10 @@ def export_weights(
     loaded = [cache.module(module) for module in modules]
     for module in loaded:
         loading.check_fit(module, loaded_base)
+    bank = cache.bank(modules, device=torch.device("cpu"), dtype=torch.float32)
+    loaded = without(
+        loaded, [index for index in out_of_proportion(loaded_base, bank) if not mixing_weights[index]]
+    )
     return export.export_adapter(
         loaded_base.model,
         loaded,

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
+import torch
+
 from compose.engine.bank import Bank
 from compose.engine.errors import NoModules
-from compose.engine.loading import LoadedBase, LoadedModule
+from compose.engine.loading import Factors, LoadedBase, LoadedModule
 from compose.engine.wording import first_of
 
 # A usual module's change is a third of the base's own matrices, in the Frobenius norm. One that is so many times as
@@ -17,6 +19,8 @@ from compose.engine.wording import first_of
 MOST_OF_BASE = 30.0
 # A module so many times as large as the pool's median is weighed by a unit of its own.
 UNUSUAL = 2.0
+# What changes less than this share of the base, as an untrained module does, says nothing about what is usual.
+LEAST_OF_BASE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -34,18 +38,28 @@ class Proportions:
     note: str
 
 
+def out_of_proportion(base: LoadedBase, bank: Bank) -> tuple[int, ...]:
+    """Indexes of the modules that have overwritten the base."""
+    most = MOST_OF_BASE * _size_of_base(base, bank)
+    # Not "size > limit": what is not a number is out of proportion too.
+    return tuple(index for index, size in enumerate(bank.change_sizes) if not size <= most)
+
+
+def _size_of_base(base: LoadedBase, bank: Bank) -> float:
+    """Frobenius norm of the base's own matrices that the modules change."""
+    return math.sqrt(sum(base.squared_norm(path) for path in bank.targets))
+
+
 def proportions(base: LoadedBase, bank: Bank) -> Proportions:
     """Raises NoModules if nothing is left."""
-    whole = math.sqrt(sum(base.squared_norm(path) for path in bank.targets))
-    sizes = bank.change_sizes
-    # Not "size > limit": what is not a number is out of proportion too.
-    left_out = tuple(index for index, size in enumerate(sizes) if not size <= MOST_OF_BASE * whole)
+    whole, sizes = _size_of_base(base, bank), bank.change_sizes
+    left_out = out_of_proportion(base, bank)
     sound = [size for index, size in enumerate(sizes) if index not in left_out]
     if not sound:
         raise NoModules(
             f"None of the modules can be used: {_said(bank, left_out, whole)}. Choose others for this base model."
         )
-    usual = median(sound)
+    usual = median([size for size in sound if size > LEAST_OF_BASE * whole] or [max(sound)])
     units = tuple(
         0.0 if index in left_out else usual / size if size > UNUSUAL * usual else 1.0
         for index, size in enumerate(sizes)
@@ -64,13 +78,24 @@ def _said(bank: Bank, left_out: Sequence[int], whole: float) -> str:
 
 
 def without(modules: Sequence[LoadedModule], left_out: Sequence[int]) -> list[LoadedModule]:
-    """The same modules, those that are left out with nothing but zeros: no product with them is too large for a number."""
-    return [_zeros(module) if index in left_out else module for index, module in enumerate(modules)]
+    """The same modules, those that are left out with nothing but zeros: no product with them is too large for a number.
+
+    They take scaling and config of the first that stays: the paper mix is scaled as its first module is.
+    """
+    staying = next((module for index, module in enumerate(modules) if index not in left_out), None)
+    return [
+        _zeros(module, staying or module) if index in left_out else module
+        for index, module in enumerate(modules)
+    ]
 
 
-def _zeros(module: LoadedModule) -> LoadedModule:
+def _zeros(module: LoadedModule, like: LoadedModule) -> LoadedModule:
     factors = {
-        path: replace(pair, a=pair.a.new_zeros(pair.a.shape), b=pair.b.new_zeros(pair.b.shape))
+        path: Factors(
+            a=torch.zeros_like(pair.a),
+            b=torch.zeros_like(pair.b),
+            scaling=like.factors[path].scaling if path in like.factors else 1.0,
+        )
         for path, pair in module.factors.items()
     }
-    return replace(module, factors=factors)
+    return replace(module, factors=factors, config=like.config)
