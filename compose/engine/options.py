@@ -138,6 +138,8 @@ def _sentence(hits: dict[str, list[bool]], written: dict[str, list[bool]], *, ou
         return f"More than the form of the answer: {counts}."
     if gains and n < ENOUGH_ROWS:
         return f"Too few rows to tell whether the gain is more than the form of the answer: {counts}."
+    if gains and sum(held) > sum(bare):
+        return f"The gain is not clearly more than the form of the answer: {counts}."
     if gains:
         return f"The gain is only the form of the answer: {counts}."
     best = max((name for name in hits if name != ours), key=lambda name: sum(hits[name]))

@@ -96,7 +96,10 @@ def rows(right: int, wrong: int) -> list[bool]:
     ("held", "bare", "written", "start"),
     [
         (rows(55, 5), rows(20, 40), rows(50, 10), "More than the form of the answer"),
-        (rows(40, 20), rows(39, 21), rows(50, 10), "The gain is only the form of the answer"),
+        (rows(40, 20), rows(40, 20), rows(50, 10), "The gain is only the form of the answer"),
+        (rows(39, 21), rows(40, 20), rows(50, 10), "The gain is only the form of the answer"),
+        # 45 against 35, of which 18 and 8 alone: p = 0.08.
+        (rows(45, 15), rows(27, 18) + rows(8, 7), rows(50, 10), "The gain is not clearly more than the form"),
         (rows(8, 2), rows(7, 3), rows(9, 1), "Too few rows to tell whether the gain is more than the form"),
         (rows(30, 30), rows(30, 30), rows(0, 60), "There is no gain to explain"),
     ],
