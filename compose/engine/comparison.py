@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from compose.engine import evaluation, export, metrics, options, verdicts
 from compose.engine.bank import build_bank
+from compose.engine.errors import EmptyExample, ExamplesTooLong
 from compose.engine.methods import METHODS, Method, Vector
 from compose.engine.mixing import EXACT, Mix, Mixer
 from compose.engine.scoring import Row
@@ -60,7 +61,7 @@ class Comparison:
         """Each by the request's metric, then by exact match; the answers; a sentence. Raises Cancelled, OutOfMemory."""
         request, prepared, audition = self.searches.request, self.searches.prepared, self.searches.audition
         if request.test:
-            asked = self._held_out_questions()
+            asked = self._held_out_questions(test_rows)
             rows, examples, split = test_rows, list(request.test), "held_out"
         elif len({example.input.strip() for example in request.examples}) > 1:
             asked = self._left_out_questions()
@@ -154,17 +155,22 @@ class Comparison:
         found = options.closed_set(request.examples, request.test)
         if found is None:
             return None
-        return options.score(
-            prepared.base,
-            prepared.mixer,
-            found,
-            request.test,
-            self._mixes(self._found(), self.searches.audition.best()),
-            ours=request.method,
-            written={name: [bool(value) for value in own] for name, own in hits.items()},
-            exported=self._exported,
-            on_row=self._tell,
-        )
+        try:
+            return options.score(
+                prepared.base,
+                prepared.mixer,
+                found,
+                request.test,
+                self._mixes(self._found(), self.searches.audition.best()),
+                ours=request.method,
+                written={name: [bool(value) for value in own] for name, own in hits.items()},
+                exported=self._exported,
+                on_row=self._tell,
+            )
+        except (EmptyExample, ExamplesTooLong) as error:
+            # An option that nobody has to answer with; the search and its scores are none the worse.
+            self.notes.append(f"The options were not compared. {error.message}")
+            return None
 
     def _tell(self, done: int, total: int) -> None:
         self.searches.observer.on_progress(done, total)
@@ -174,14 +180,14 @@ class Comparison:
     def _found(self) -> list[tuple[Method, Vector]]:
         return [(each.method, each.weights) for each in self.contestants]
 
-    def _held_out_questions(self) -> list[evaluation.Question]:
+    def _held_out_questions(self, rows: list[Row]) -> list[evaluation.Question]:
         request, base = self.searches.request, self.searches.prepared.base
         texts = [example.input for example in request.test]
         asked = []
         for name, mix in self._mixes(self._found(), self.searches.audition.best()).items():
             asked += evaluation.questions(base, name, mix, texts)
         prompts = [evaluation.in_context_prompt(request.examples, text) for text in texts]
-        return asked + self._in_context(prompts)
+        return asked + self._in_context(prompts, rows)
 
     def _left_out_questions(self) -> list[evaluation.Question]:
         """Every example asked of what is found without it; the folds' searches run in lockstep."""
@@ -205,7 +211,7 @@ class Comparison:
                 prompts[index] = evaluation.in_context_prompt([examples[i] for i in rest], text)
                 for name, mix in self._mixes(found, self.searches.audition.best(rest)).items():
                     asked += [_at_row(q, index) for q in evaluation.questions(base, name, mix, [text])]
-        return asked + self._in_context([prompts[index] for index in everything])
+        return asked + self._in_context([prompts[index] for index in everything], self.searches.prepared.rows)
 
     def _mixes(self, found: Sequence[tuple[Method, Vector]], best: int) -> dict[str, Mix]:
         """What answers for each method; a single module always acts as it is, which is the exact mix."""
@@ -218,12 +224,15 @@ class Comparison:
             **{method.name: Mix(method.mix, weights) for method, weights in reversed(found)},
         }
 
-    def _in_context(self, prompts: list[str]) -> list[evaluation.Question]:
-        """Questions to the bare base with the examples in front; none when they do not fit its context."""
+    def _in_context(self, prompts: list[str], rows: list[Row]) -> list[evaluation.Question]:
+        """Questions to the bare base with the examples in front; none when they do not fit its context.
+
+        `rows` are what is asked, which say how long answers may be.
+        """
         prepared = self.searches.prepared
         base = prepared.base
         asked = evaluation.questions(base, "in_context", Mix(EXACT, (0.0,) * prepared.bank.size), prompts)
-        room = evaluation.answer_limit(prepared.rows) if base.kind == "causal" else 0
+        room = evaluation.answer_limit(rows) if base.kind == "causal" else 0
         longest = max(len(question.prompt) for question in asked) + room
         if longest <= base.context_tokens:
             return asked

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 
 import torch
 
@@ -55,7 +56,7 @@ def answer(
     """
     texts = [""] * len(asked)
     done = 0
-    for batch in _batches(base, asked):
+    for batch in _batches(base, asked, max_new_tokens):
         # Rows of one mix have to lie together.
         chosen = sorted(batch, key=lambda index: (asked[index].mix.kind, asked[index].mix.mixing_weights))
         rows = [asked[index] for index in chosen]
@@ -67,18 +68,34 @@ def answer(
     return texts
 
 
-def _batches(base: LoadedBase, asked: Sequence[Question]) -> list[list[int]]:
-    """Indexes of similar prompt length together, within the limits of one batch."""
+def _batches(base: LoadedBase, asked: Sequence[Question], max_new_tokens: int) -> list[list[int]]:
+    """Indexes of similar prompt length and equal room for the answer together, within the limits of one batch."""
     rows_limit = _ROWS_AT_ONCE[base.device.type]
     tokens_limit = _PROMPT_TOKENS_AT_ONCE[base.device.type]
     batches: list[list[int]] = []
+    room = 0  # of the last batch
     for index in sorted(range(len(asked)), key=lambda i: (len(asked[i].prompt), asked[i].row)):
         longest = len(asked[index].prompt)  # sorted, so the newest is the longest
+        own_room = _room(base, longest, max_new_tokens)
         full = batches and (len(batches[-1]) >= rows_limit or (len(batches[-1]) + 1) * longest > tokens_limit)
-        if not batches or full:
+        if not batches or full or own_room != room:
             batches.append([])
         batches[-1].append(index)
+        room = own_room
     return batches
+
+
+def _room(base: LoadedBase, prompt_tokens: int, max_new_tokens: int) -> int:
+    """New tokens for an answer to such a prompt: a base with learned positions has none beyond its context."""
+    taken = prompt_tokens if base.kind == "causal" else 0
+    return max(1, min(max_new_tokens, base.context_tokens - taken))
+
+
+def _ends(base: LoadedBase) -> list[int]:
+    """Tokens that end an answer: those the base names, and the tokenizer's own, with which every scored answer ends."""
+    named = base.model.generation_config.eos_token_id
+    ends = [*(named if isinstance(named, list) else [named]), base.tokenizer.eos_token_id]
+    return sorted({int(token) for token in ends if token is not None})
 
 
 def _generate(base: LoadedBase, mixer: Mixer, max_new_tokens: int, rows: Sequence[Question]) -> list[str]:
@@ -92,19 +109,26 @@ def _generate(base: LoadedBase, mixer: Mixer, max_new_tokens: int, rows: Sequenc
     left = base.kind == "causal"
     inputs = pad(prompts, base.pad_token_id, left=left).to(base.device)
     mask = pad([[1] * len(prompt) for prompt in prompts], 0, left=left).to(base.device)
+    ends = _ends(base)
     with mixer.attached(), torch.inference_mode():
         mixer.assign(groups)
         tokens = base.model.generate(
             input_ids=inputs,
             attention_mask=mask,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=_room(base, inputs.shape[1], max_new_tokens),
             do_sample=False,
             num_beams=1,
             pad_token_id=base.pad_token_id,
+            eos_token_id=ends or None,
         )
-    if left:
-        tokens = tokens[:, inputs.shape[1] :]
-    return base.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+    # Behind the prompt, or the token that a decoder starts with.
+    written = tokens[:, inputs.shape[1] if left else 1 :].tolist()
+    return base.tokenizer.batch_decode([_before(ends, row) for row in written], skip_special_tokens=True)
+
+
+def _before(ends: Sequence[int], tokens: list[int]) -> list[int]:
+    """What stands before the first end. A batch fills up behind it, by a token that need not be a special one."""
+    return list(takewhile(lambda token: token not in ends, tokens))
 
 
 def answer_limit(rows: Sequence[Row]) -> int:

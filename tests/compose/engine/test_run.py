@@ -11,11 +11,15 @@ import pytest
 import torch
 
 from compose.engine import errors, evaluation, metrics, prepared, run, scoring, soundness
+from compose.engine.bank import build_bank
+from compose.engine.loading import load_module
 from compose.engine.methods import METHODS
+from compose.engine.mixing import EXACT, Mix, Mixer
 from compose.engine.types import Example, ExportForm, Observer, Request, Trial
 from compose.engine.warm import WarmCache
 from tests.compose.engine import tiny
 from tests.compose.engine.conftest import Collection
+from tests.compose.engine.test_scoring import load
 
 TEST_ROWS = tuple(
     Example(f"the {colour} {animal} sat on the box who", animal)
@@ -72,9 +76,7 @@ def test_a_composition_reports_trials_scores_and_predictions(collection: Collect
     assert tuple(result.mixing_weights) == best.mixing_weights
     assert result.loss == best.loss
     assert result.base_loss == pytest.approx(result.trials[0].loss, rel=1e-5)  # LoraHub starts at 0
-    methods = ["zero_shot", "best_single", "uniform", "lorahub"]
-    if collection.family == "t5":
-        methods.append("in_context")
+    methods = ["zero_shot", "best_single", "uniform", "lorahub", "in_context"]
     assert [score.method for score in result.scores] == methods
     assert {(score.split, score.n, score.metric) for score in result.scores} == {
         ("held_out", 9, "exact_match")
@@ -132,7 +134,8 @@ def test_a_metric_that_there_is_not_is_refused_before_anything_is_loaded(t5: Col
 
 
 def test_in_context_is_left_out_with_a_note_where_it_does_not_fit(llama: Collection):
-    result = run.compose(request_for(llama, budget=1))
+    examples = (*tiny.EXAMPLES, TEST_ROWS[0], TEST_ROWS[1])
+    result = run.compose(request_for(llama, budget=1, examples=examples))
     assert "in_context" not in {score.method for score in result.scores}
     assert any(note.startswith("In-context was not measured") and "takes 64" in note for note in result.notes)
 
@@ -140,6 +143,59 @@ def test_in_context_is_left_out_with_a_note_where_it_does_not_fit(llama: Collect
 def test_in_context_is_measured_where_it_fits(llama: Collection):
     result = run.compose(request_for(llama, budget=1, examples=tiny.EXAMPLES[:2]))
     assert "in_context" in {score.method for score in result.scores}
+
+
+def test_in_context_has_room_for_the_longest_answer_that_is_asked_for(llama: Collection):
+    long = Example("the cat who", "a red cat and a blue dog sat on the box under the tree")
+    result = run.compose(request_for(llama, budget=1, examples=tiny.EXAMPLES[:2], test=(*TEST_ROWS, long)))
+    assert "in_context" not in {score.method for score in result.scores}
+
+
+@pytest.mark.parametrize("words", [59, 62])
+def test_a_row_that_nearly_fills_the_context_is_answered_in_the_room_that_is_left(
+    gpt2: Collection, words: int
+):
+    full = Example("cat " * words, "dog")
+    result = run.compose(request_for(gpt2, budget=1, test=(TEST_ROWS[0], full, TEST_ROWS[1])))
+    for row in result.predictions:
+        assert all(len(text.split()) <= 64 - len(row.input.split()) for text in row.outputs.values())
+    alone = run.compose(request_for(gpt2, budget=1, test=(TEST_ROWS[0], TEST_ROWS[1])))
+    for beside, by_itself in zip(result.predictions[::2], alone.predictions, strict=True):
+        assert by_itself.outputs.items() >= beside.outputs.items(), "the others have all the room they had"
+
+
+def test_an_answer_ends_where_base_or_tokenizer_say(llama: Collection, monkeypatch: pytest.MonkeyPatch):
+    base = load(llama.base)
+    base.model.generation_config.eos_token_id = [5, 7]
+    told: dict[str, Any] = {}
+
+    def generate(**options: Any) -> torch.Tensor:
+        told.update(options)
+        return torch.cat(
+            [options["input_ids"], torch.tensor([[3, 1, 4, 4], [3, 7, 4, 4], [3, 4, 5, 4]])], dim=1
+        )
+
+    monkeypatch.setattr(base.model, "generate", generate)
+    bank = build_bank([load_module(llama.modules[0])], device=base.device)
+    asked = evaluation.questions(base, "zero_shot", Mix(EXACT, (0.0,)), ["cat", "dog", "bird"])
+    answers = evaluation.answer(base, Mixer(base, bank), asked, max_new_tokens=4)
+    assert told["eos_token_id"] == [1, 5, 7]
+    words = tiny.WORDS  # three special tokens stand before them
+    assert answers == [words[0], words[0], f"{words[0]} {words[1]}"]
+
+
+def test_an_option_that_does_not_fit_leaves_the_rest_of_the_result(llama: Collection):
+    listed = "{} Options:\n- cat\n- dog"
+    examples = tuple(
+        Example(listed.format(text), animal) for text, animal in (("red", "cat"), ("blue", "dog"))
+    )
+    wide = Example(listed.format("the " * 30) + "\n- " + "bird " * 20, "cat")
+    result = run.compose(request_for(llama, budget=1, examples=examples, test=(wide,)))
+    assert result.option_scores is None
+    assert result.scores
+    assert any(
+        note.startswith("The options were not compared. The option of a test row") for note in result.notes
+    )
 
 
 def test_the_same_request_gives_the_same_result_and_the_same_bytes(t5: Collection, tmp_path: Path):
