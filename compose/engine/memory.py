@@ -14,12 +14,13 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
+# Of torch's allocator on a CPU; of CUDA itself, which is asked past torch's for graphs; of cuBLAS for its workspace.
+_MESSAGES = ("not enough memory", "can't allocate", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch ran out of memory: its own class on a GPU, an allocator's message on a CPU."""
-    text = str(error)
-    return (
-        isinstance(error, torch.OutOfMemoryError) or "not enough memory" in text or "can't allocate" in text
-    )
+    """Whether torch ran out of memory: its own class on a GPU, else somebody's message."""
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in _MESSAGES)
 
 
 def in_halves(

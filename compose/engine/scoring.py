@@ -244,15 +244,21 @@ class Scorer:
         loss, total = 0.0, torch.zeros_like(weights)
         with slopes.attached(self._base, bank, weights), torch.enable_grad():
             for chosen in self._row_batches(examples):
-                logits, labels = self._logits([self._rows[index] for index in chosen], repeats=1)
-                part = functional.cross_entropy(
-                    logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
-                )
-                [slope] = torch.autograd.grad(part, weights)
-                loss, total = loss + part.item(), total + slope
-                self.forwards += 1
+                rows = [self._rows[index] for index in chosen]
+                found = in_halves(self._slope, [weights], rows, _too_long(rows)).sum((0, 1))  # (1 + n,)
+                loss, total = loss + found[0].item(), total + found[1:]
         self.evaluations += 1
         return loss / tokens, (total / tokens).tolist()
+
+    def _slope(self, weights: Sequence[Tensor], rows: Sequence[Row]) -> Tensor:
+        """Summed token loss of these rows and its derivative by every weight, (1, 1, 1 + n)."""
+        self.forwards += 1
+        logits, labels = self._logits(rows, repeats=1)
+        loss = functional.cross_entropy(
+            logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+        [slope] = torch.autograd.grad(loss, weights)
+        return torch.cat([loss.detach().view(1), slope]).view(1, 1, -1)
 
     def _row_batches(self, examples: Sequence[int]) -> list[list[int]]:
         """Rows of one forward. All together, as the reference does, unless that is more than one forward takes."""

@@ -44,6 +44,23 @@ def test_derivatives_over_some_examples_leave_the_others_out(scorer_and_bank):
     assert loss == pytest.approx(scorer.row_losses([Mix(EXACT, weights)]).means([1, 2])[0], rel=1e-5)
 
 
+def test_derivatives_that_do_not_fit_the_memory_are_taken_in_halves(scorer_and_bank, monkeypatch):
+    scorer, bank = scorer_and_bank
+    weights = tuple(0.1 for _ in range(bank.size))
+    loss, slope = scorer.gradient(bank, weights, range(scorer.row_count))
+    logits = scorer._logits
+
+    def narrow(rows, *, repeats):
+        if len(rows) > 1:
+            raise RuntimeError("[enforce fail] not enough memory: you tried to allocate 1 bytes.")
+        return logits(rows, repeats=repeats)
+
+    monkeypatch.setattr(scorer, "_logits", narrow)
+    in_halves = scorer.gradient(bank, weights, range(scorer.row_count))
+    assert in_halves[0] == pytest.approx(loss, rel=1e-5)
+    assert in_halves[1] == pytest.approx(slope, rel=1e-3, abs=1e-5)
+
+
 def test_responses_hold_the_losses_and_a_distribution_at_every_token(scorer_and_bank):
     scorer, bank = scorer_and_bank
     mixes = [Mix(EXACT, tuple(scale for _ in range(bank.size))) for scale in (0.0, 0.1, 0.2)]

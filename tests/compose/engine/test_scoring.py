@@ -227,7 +227,17 @@ def test_the_base_is_left_as_it_was(t5: Collection):
     assert not any(module._forward_hooks for module in base.model.modules())
 
 
-def test_a_batch_that_does_not_fit_the_memory_is_halved(t5: Collection, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[enforce fail] not enough memory: you tried to allocate 1 bytes.",
+        "CUDA error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_a_batch_that_does_not_fit_the_memory_is_halved(
+    t5: Collection, monkeypatch: pytest.MonkeyPatch, said: str
+):
     base, mixes = load(t5.base), many_mixes(6)
     expected = scorer_for(base, t5.modules).row_losses(mixes).sums
     scorer = scorer_for(base, t5.modules)
@@ -235,7 +245,7 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved(t5: Collection, monkeypa
 
     def narrow(part, rows):
         if len(part) * len(rows) > 3:
-            raise RuntimeError("[enforce fail] not enough memory: you tried to allocate 1 bytes.")
+            raise RuntimeError(said)
         return small_enough(part, rows)
 
     monkeypatch.setattr(scorer, "_one_forward", narrow)
