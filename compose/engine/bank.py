@@ -22,6 +22,9 @@ class TargetBank:
     owner: Tensor  # (R,) index of the module a row belongs to
     ranks: tuple[int, ...]  # (n,)
     scalings: Tensor  # (n,) 0 where the module has no such matrix
+    # LoraHub loads the mixed factors into the first module's model, so the first module's scaling holds. A number of
+    # Python's: to read one of `scalings` is to wait for the device, which no recorded forward may.
+    paper_scaling: float
 
     @property
     def in_features(self) -> int:
@@ -30,11 +33,6 @@ class TargetBank:
     @property
     def out_features(self) -> int:
         return self.b.shape[1]
-
-    @property
-    def paper_scaling(self) -> float:
-        """LoraHub loads the mixed factors into the first module's model, so the first module's scaling holds."""
-        return float(self.scalings[0])
 
 
 @dataclass(frozen=True)
@@ -177,6 +175,7 @@ def _target(modules: Sequence[LoadedModule], path: str, a: Tensor, b: Tensor) ->
         owner=torch.tensor(owner, device=a.device),
         ranks=tuple(ranks),
         scalings=torch.tensor(scalings, device=a.device, dtype=torch.float32),
+        paper_scaling=scalings[0],
     )
 
 

@@ -27,6 +27,8 @@ _BUCKET_STEP = 8
 # What a recording keeps beside its weights lies in memory that a CPU has less use for than a GPU for a launch.
 RECORDINGS_KEPT = {"cuda": 16, "cpu": 6}
 _WARM_UPS = 3  # libraries choose their kernels and allocate their workspaces in the first runs
+# How far the logits of a replay on a GPU may lie from the forward's own, for their largest: kernels are chosen anew there.
+_ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 # Out of how many uses a shape earns its recording: the audition and the final scores come once.
 _USES_BEFORE_RECORDING = 2
 
@@ -104,7 +106,12 @@ class Graphs:
         # Zeros, the bare base, in the places left over.
         entry.weights[: len(weights)].copy_(weights, non_blocking=True)
         entry.weights[len(weights) :].zero_()
-        logits = self._compute(key, entry)
+        try:
+            logits = self._compute(key, entry)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                self._entries.clear()  # their memory may be what is missing; the caller makes its batches smaller
+            raise
         return None if logits is None else logits[: len(logits) // size * len(weights)]
 
     def _compute(self, key: Hashable, entry: _Entry) -> Tensor | None:
@@ -117,7 +124,6 @@ class Graphs:
             entry.recording, logits = self._record(lambda: entry.forward(entry.weights), entry.weights)
         except RuntimeError as error:
             if is_out_of_memory(error):
-                self._entries.clear()  # their memory may be what is missing; the caller makes its batches smaller
                 raise
             return self._give_up(entry, f"this base model cannot be recorded: {error}")
         return logits
@@ -128,8 +134,9 @@ class Graphs:
         self.replays += 1
         # Once with other weights: a forward may read them in a way that nobody could follow.
         if not entry.is_trusted:
-            expected = logits if self._on_gpu else entry.forward(entry.weights)
-            if not torch.allclose(logits, expected, rtol=0, atol=0, equal_nan=True):
+            expected = entry.forward(entry.weights)
+            most = _ROUNDING[logits.dtype] * expected.nan_to_num().abs().max().item() if self._on_gpu else 0.0
+            if not torch.allclose(logits, expected, rtol=0, atol=most, equal_nan=True):
                 return self._give_up(entry, "a recorded forward gave other numbers than the base model")
             entry.is_trusted = True
         return logits
@@ -156,18 +163,24 @@ class _CudaRecorder:
 
     def __init__(self) -> None:
         self._pool: Any = None
+        self._stream: Any = None
 
-    def __call__(self, forward: Callable[[], Tensor], _weights: Tensor) -> tuple[Recording, Tensor]:
+    def __call__(self, forward: Callable[[], Tensor], weights: Tensor) -> tuple[Recording, Tensor]:
+        # Streams are the current device's, and nothing is captured of what another one does.
+        with torch.cuda.device(weights.device):
+            return self._recorded(forward)
+
+    def _recorded(self, forward: Callable[[], Tensor]) -> tuple[Recording, Tensor]:
         if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
+            # Torch's own stream for captures is that of the device it was first asked on.
+            self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
             for _ in range(_WARM_UPS):
                 forward()
-        torch.cuda.current_stream().wait_stream(aside)
+        torch.cuda.current_stream().wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             logits = forward()
         recording = _CudaRecording(graph, logits)
         return recording, recording.replay()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.utils import import_utils
 
 from compose.engine import graphs, loading
 from compose.engine.bank import build_bank
@@ -146,7 +149,10 @@ def test_only_so_many_recordings_are_kept(t5: Collection, monkeypatch: pytest.Mo
     assert len(recorded._entries) == 2
 
 
-def test_a_recording_of_other_numbers_is_the_last(t5: Collection, caplog: pytest.LogCaptureFixture):
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_a_recording_of_other_numbers_is_the_last(
+    t5: Collection, caplog: pytest.LogCaptureFixture, on_gpu: bool
+):
     class Stale(Repeated):
         def replay(self) -> Tensor:
             return self.logits  # as if nobody had seen that the forward reads the weights
@@ -156,6 +162,7 @@ def test_a_recording_of_other_numbers_is_the_last(t5: Collection, caplog: pytest
         return stale, stale.logits
 
     recorded = Graphs(CPU, record=record)
+    recorded._on_gpu = on_gpu
     scorer, plain = graphed_scorer(t5, recorded), scorer_for(load(t5.base), t5.modules)
     for seed in range(4):
         mixes = exact_mixes(2, seed=seed)
@@ -163,6 +170,53 @@ def test_a_recording_of_other_numbers_is_the_last(t5: Collection, caplog: pytest
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert recorded.is_broken
     assert caplog.text.count("gave other numbers") == 1
+
+
+def test_on_a_gpu_other_rounding_is_no_other_number(t5: Collection):
+    class Rounded(Repeated):
+        def replay(self) -> Tensor:
+            return super().replay().mul_(1 + 1e-6)
+
+    def record(forward: Callable[[], Tensor], _weights: Tensor) -> tuple[Rounded, Tensor]:
+        rounded = Rounded(forward)
+        return rounded, rounded.logits
+
+    recorded = Graphs(CPU, record=record)
+    recorded._on_gpu = True
+    scorer = graphed_scorer(t5, recorded)
+    for seed in range(3):
+        scorer.row_losses(exact_mixes(2, seed=seed))
+    assert recorded.replays == 1
+    assert not recorded.is_broken
+
+
+class NothingWaits(TorchDispatchMode):
+    """Refuses to read a number of a tensor, which is an error while a CUDA graph is captured."""
+
+    READS = (torch.ops.aten.item, torch.ops.aten._local_scalar_dense, torch.ops.aten.is_nonzero)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.overloadpacket not in self.READS, "a number was read from the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", [EXACT, PAPER])
+def test_nothing_that_is_recorded_waits_for_the_device(
+    collection: Collection, kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    # As while a stream is captured: transformers then looks at no mask.
+    monkeypatch.setattr(import_utils, "is_cuda_stream_capturing", lambda: True)
+    made: list[Repeated] = []
+
+    def record(forward: Callable[[], Tensor], _weights: Tensor) -> tuple[Repeated, Tensor]:
+        with NothingWaits():
+            made.append(Repeated(forward))
+        return made[-1], made[-1].logits
+
+    scorer = graphed_scorer(collection, Graphs(CPU, record=record))
+    for _ in range(2):
+        scorer.row_losses([Mix(kind, mix.mixing_weights) for mix in exact_mixes(1)])
+    assert made
 
 
 @pytest.mark.gpu
@@ -176,9 +230,9 @@ def test_cuda_graphs_give_the_losses_of_the_usual_way(collection: Collection):
     scorer = Scorer(base, Mixer(base, bank), tokenise(base, tiny.EXAMPLES), graphs=recorded)
     plain = scorer_for(load(collection.base), collection.modules)
     for seed in range(4):
-        mixes = exact_mixes(9, seed=seed)
-        torch.testing.assert_close(
-            scorer.row_losses(mixes).sums, plain.row_losses(mixes).sums, rtol=1e-3, atol=1e-3
-        )
-    assert recorded.replays == 2
+        for mixes in (exact_mixes(9, seed=seed), [Mix(PAPER, exact_mixes(1, seed=seed)[0].mixing_weights)]):
+            torch.testing.assert_close(
+                scorer.row_losses(mixes).sums, plain.row_losses(mixes).sums, rtol=1e-3, atol=1e-3
+            )
+    assert recorded.replays == 4
     assert not recorded.is_broken
