@@ -77,12 +77,12 @@ def score(
     if not huge:
         return losses_of(bank, weights)
     # What has no weight must not be in a product either: infinity times 0 is no number.
-    device = loaded_base.device
-    losses = losses_of(build_bank(without(loaded, huge), device=device, dtype=chosen), weights)
+    where = loaded_base.device
+    losses = losses_of(build_bank(without(loaded, huge), device=where, dtype=chosen), weights)
     for number, vector in enumerate(weights):
         if any(vector[index] for index in huge):
             used = [index for index, weight in enumerate(vector) if weight]
-            own = build_bank([loaded[index] for index in used], device=device, dtype=chosen)
+            own = build_bank([loaded[index] for index in used], device=where, dtype=chosen)
             [losses[number]] = losses_of(own, [[vector[index] for index in used]])
     return losses
 
