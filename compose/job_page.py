@@ -395,7 +395,10 @@ def predictions_csv(composition: Composition) -> str:
 
     Cells that a spreadsheet would run are made text.
     """
-    methods = list(composition.predictions[0]["outputs"]) if composition.predictions else []
+    found = composition.predictions[0]["outputs"] if composition.predictions else {}
+    # Postgres keeps a JSON object's names in an order of its own.
+    order = [composition.method, *charts.METHOD_LABELS]
+    methods = sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(["input", "expected", *methods, *(f"{name} {composition.metric}" for name in methods)])

@@ -36,5 +36,11 @@ def lineage_page(request: HttpRequest, namespace: str, name: str) -> HttpRespons
     return render(
         request,
         "compose/lineage.html",
-        {"adapter": adapter, "parents": parents, "page": page, "section": "modules"},
+        {
+            "adapter": adapter,
+            "parents": parents,
+            "is_recorded": lineage.made(adapter).composition is not None,
+            "page": page,
+            "section": "modules",
+        },
     )

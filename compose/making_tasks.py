@@ -247,18 +247,28 @@ def _forget_name(task: Task) -> None:
 def new_rows(task: Task, *, actor: User, rows: Division) -> TaskRevision:
     """The task's next revision, with a leaderboard of its own; scores on the rows before stay with those.
 
-    Raises Forbidden, NothingNew, TooManyTaskRevisions.
+    Raises Forbidden, NothingNew, TooManyTaskRevisions, Conflict.
     """
     require_takes_rows(task, actor)
     with transaction.atomic():
         _require_revisions_left(task)
         task.refresh_from_db(fields=["metric"])  # somebody may have changed it since the task was read
+        _require_still_hidden(rows, task)
         revision = _save(task, rows)
         if revision is None:
             raise NothingNew(f"{task.title} has these very rows already.")
         _record(task, actor, "new rows of a task")
     logger.info("%s gave the task %s revision %d", actor, task.slug, revision.number)
     return revision
+
+
+def _require_still_hidden(rows: Division, task: Task) -> None:
+    """Raises Conflict where a revision that was made since the rows were divided shows one of those to be hidden."""
+    shown = _seen(task)
+    if any(row.input in shown for row in rows.hidden):
+        raise Conflict(
+            f"{task.title} got other rows at this moment, which show some of those to be hidden. Divide yours again."
+        )
 
 
 def _require_revisions_left(task: Task) -> None:

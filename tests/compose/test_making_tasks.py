@@ -337,6 +337,14 @@ def test_new_rows_make_a_revision_with_an_empty_board_and_hide_nothing_that_was_
         )
 
 
+def test_new_rows_hide_nothing_that_somebody_elses_new_rows_show_at_the_same_moment(ada, task):
+    mine, theirs = (making_tasks.divide(rows_of(60), shown=15, seed=seed, task=task) for seed in (7, 8))
+    making_tasks.new_rows(task, actor=ada, rows=theirs)
+    with pytest.raises(Conflict, match="Divide yours again"):
+        making_tasks.new_rows(task, actor=ada, rows=mine)
+    assert task.revisions.count() == 2
+
+
 def test_new_rows_are_scored_by_the_metric_that_the_task_has_by_then(ada, task):
     read_before = Task.objects.get(pk=task.pk)
     making_tasks.change_task(task, actor=ada, metric="token_f1")

@@ -196,6 +196,15 @@ def test_the_result_names_the_metric_and_has_exact_match_beside_it(browser, base
     assert "token F1" in text_of(browser.get("/compositions"))
 
 
+def test_the_columns_of_the_predictions_are_in_one_order_on_every_database(browser, ann):
+    row = Prediction("q", "a", {"best_single": "b", "zero_shot": "c", "lorahub": "a"})
+    composition = finish(make_composition(owner=ann), predictions=[row])
+    text = text_of(browser.get(f"{composition.get_absolute_url()}/predictions.csv"))
+    assert text.splitlines()[0].startswith(
+        "input,expected,lorahub,zero_shot,best_single,lorahub exact_match,"
+    )
+
+
 def test_a_result_by_exact_match_says_it_once(browser, base_model, ann):
     composition = finish(make_composition(owner=ann))
     page = text_of(browser.get(composition.get_absolute_url()))
