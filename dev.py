@@ -565,7 +565,7 @@ def test(arguments: list[str]) -> int:
     alone = [engine, "tests/demo", rights]
     in_processes = ["-m", "not browser and not site"]
     # On both is what asks the database in ways of its own. The rest is decided in Python: SQLite is quicker to
-    # start, and Postgres the stricter about what it is given.
+    # start, and Postgres the stricter about what it is given by pages and forms; on SQLite those run in the browser.
     clients = [
         f"{hub}/test_{name}.py" for name in ("clients_old", "clients_read", "clients_write", "hf_command")
     ]
@@ -573,18 +573,27 @@ def test(arguments: list[str]) -> int:
         *clients, rights, f"{hub}/test_limits.py", "tests/web/test_static_files.py",
         *(f"tests/registry/test_{name}.py" for name in ("snippets", "other_site", "base_models")),
     ]  # fmt: skip
-    on_postgres = ["tests/test_hostile.py", "tests/test_schema_fuzz.py"]
+    on_postgres = [  # each of their tests touches the database: one that does not would run nowhere
+        "tests/test_hostile.py", "tests/test_schema_fuzz.py",
+        *(f"tests/registry/test_{name}.py" for name in ("admin", "import_jobs", "pages")),
+        *(f"{jobs}/test_{name}.py" for name in ("leaderboards", "making_tasks", "pages", "private_tasks")),
+    ]  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="lora-passes-") as name:
         folder = Path(name)
         pytest = [str(PYTHON), "-m", "pytest", f"--migrated-in={folder}"]
         # More lanes than most machines have cores: each waits for programs it started a good part of the time.
         lanes = {
-            "of the whole site in a browser, of the engine and of rights": [
-                [*pytest, "-q", "-m", "browser or site"],
-                [*pytest, "-q", *alone, *in_processes],
+            "of the engine, and of the whole site in a browser": [
+                [*pytest, "-q", engine, "tests/demo", *in_processes],
+                [*pytest, "-q", "-m", "browser or site", *_marked("browser", "site")],
             ],
-            "of the Hub and of jobs": [[*pytest, "-q", hub, jobs, *in_processes, *_without(engine)]],
-            "on Postgres": [[*pytest, "-q", "--postgres", *_without(hub, jobs, *on_sqlite)]],
+            "of the Hub and of jobs": [
+                [*pytest, "-q", hub, jobs, *in_processes, *_without(engine, *on_postgres)]
+            ],
+            "on Postgres, and of rights": [
+                [*pytest, "-q", "--postgres", *_without(hub, jobs, *on_sqlite)],
+                [*pytest, "-q", rights],
+            ],
             "of the Hub and of jobs on Postgres": [
                 [*pytest, "-q", hub, jobs, "--postgres", *_without(engine, *on_sqlite)]
             ],
@@ -608,6 +617,12 @@ def test(arguments: list[str]) -> int:
         finally:
             for lane in beside:
                 lane.stop()
+
+
+def _marked(*markers: str) -> list[str]:
+    """Files with such tests: to import all others too takes a pass half a minute."""
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [str(file) for file in files if any(f"mark.{name}" in file.read_text("utf-8") for name in markers)]
 
 
 def _without(*paths: str) -> list[str]:

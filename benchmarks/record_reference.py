@@ -19,12 +19,12 @@ from pathlib import Path
 # the same points; the rest is what it imports and does not declare.
 PINS = (
     "torch==2.13.0",
-    "transformers==5.23.0",
+    "transformers==5.24.0",
     "peft==0.21.2",
     "nevergrad==1.0.12",
     "numpy==2.3.5",
     "scipy==1.16.3",
-    "sentencepiece==0.2.1",
+    "sentencepiece==0.2.3",
     "pandas",
     "datasets",
     "tqdm",

@@ -9,7 +9,7 @@ from typing import Protocol
 import nevergrad as ng
 import numpy as np
 from nevergrad.optimization.base import Optimizer
-from nevergrad.optimization.recaster import MessagingThread, SequentialRecastOptimizer
+from nevergrad.optimization.recaster import SequentialRecastOptimizer, _MessagingThread
 
 from compose.engine.types import Trial
 
@@ -100,11 +100,13 @@ class _Running:
     def __init__(self, array: ng.p.Array, optimizer: SequentialRecastOptimizer) -> None:
         self._array, self._point = array, array.spawn_child()
         self._optimizer = optimizer  # what runs refers to it, but weakly
-        self._thread: MessagingThread | None = None
+        self._thread: _MessagingThread | None = None
 
     def following(self) -> np.ndarray:
         if self._thread is None:
-            self._thread = MessagingThread(self._optimizer.get_optimization_function())
+            self._thread = _MessagingThread(self._optimizer.get_optimization_function())
+            self._thread.daemon = True  # a process that ends in the midst of a search does not wait for it
+            self._thread.start()
         told = self._thread.messages_ask.get()
         if not isinstance(told, np.ndarray):
             raise RuntimeError(f"The optimiser of LoraHub ended by itself: {told}") from self._thread.error
@@ -114,3 +116,7 @@ class _Running:
     def answer(self, objective: float) -> None:
         assert self._thread is not None
         self._thread.messages_tell.put(objective)
+
+    def __del__(self) -> None:
+        if self._thread is not None:
+            self._thread.stop()

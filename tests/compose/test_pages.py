@@ -1048,5 +1048,5 @@ def test_the_list_says_that_what_was_published_is_deleted(
     composition = finish(make_composition(owner=owner, base_model=base_model))
     publish_row(composition)
     assert "deleted since" not in text_of(as_owner.get("/compositions"))
-    Adapter.objects.filter(pk=composition.adapter_id).update(deleted_at=timezone.now())
+    Adapter.objects.filter(composition=composition).update(deleted_at=timezone.now())
     assert "and deleted since" in text_of(as_owner.get("/compositions"))

@@ -809,6 +809,7 @@ def test_an_import_or_a_push_leads_to_nothing_that_is_deleted(
     signed_in: Client, alice: User, module: Adapter
 ):
     there = {"owner": alice, "endpoint": "https://hub.example", "visibility": "public"}
+    assert module.head is not None
     done = ImportJob.objects.create(
         **there, namespace=module.namespace, sources=["lab/a"], status="succeeded", is_expanded=True
     )

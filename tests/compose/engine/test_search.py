@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 import time
 
@@ -66,3 +68,13 @@ def test_a_search_that_is_given_up_leaves_no_thread():
     while set(threading.enumerate()) - before and time.monotonic() < end:
         time.sleep(0.01)
     assert not set(threading.enumerate()) - before
+
+
+def test_a_process_that_ends_in_the_midst_of_a_search_does_not_wait_for_it():
+    script = (
+        "from compose.engine.search import LoraHubSearch\n"
+        "search = LoraHubSearch(modules=3, examples=5, budget=40, seed=42)\n"
+        "print(len(search.ask()[0]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
