@@ -549,7 +549,7 @@ def wait_until_it_answers(family: Family, port: int) -> None:
 
 
 def test(arguments: list[str]) -> int:
-    """The suite. Without arguments: everything on SQLite, and what touches the database on Postgres as well.
+    """The suite. Without arguments: on SQLite and on Postgres, each test on one of them or on both.
 
     With arguments, one run, on the database of DATABASE_URL. The last lines are pytest's summary either way.
     """
