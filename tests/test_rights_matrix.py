@@ -375,9 +375,7 @@ ROUTES: dict[str, Route] = {
     f"{_HUB}/auth-check$": hub(f"/api/models/{A}/auth-check", GET=SEE),
     f"{_HUB}/auth-check/write$": hub(f"/api/models/{A}/auth-check/write", GET=CHANGE),
     "api/models/<path:rest>": hub("/api/models/a/b/c", GET=NOTHING),
-    r"^api/(?P<rest>(?:datasets|spaces|kernels|repos|collections)/.+)$": hub(
-        "/api/datasets/x", GET=NOTHING
-    ),
+    r"^api/(?P<rest>(?:datasets|spaces|kernels|repos|collections)/.+)$": hub("/api/datasets/x", GET=NOTHING),
     r"^(?P<rest>(?:datasets|spaces|kernels)/.+/(?:resolve|raw|info/lfs)/.*)$": hub(
         "/datasets/x/resolve/main/y", GET=NOTHING
     ),
