@@ -8,13 +8,11 @@ from typing import Any
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from compose import auditions, fit
+from compose import auditions, drafts, fit
 from compose.errors import FewShotProblem
 from compose.examples import from_json, parse_examples
 from compose.forms import MAX_DRAFT_BYTES, as_lines, base_models
@@ -22,7 +20,6 @@ from compose.models import Audition, Auditioned
 from registry.models import Adapter, BaseModel, User
 from web.errors import DomainError
 
-DRAFT = "fit_draft"
 PICKED = 8  # of the best, ticked for composing
 SHOWN = 20
 
@@ -34,7 +31,7 @@ def fit_page(request: HttpRequest) -> HttpResponse:
     With `action=measure` a person also asks for every module's loss on the examples; that needs an account.
     """
     known = list(base_models(request.user))
-    given = request.session.pop(DRAFT, {}) if "draft" in request.GET else request.POST
+    given = drafts.kept(request, "fit") or request.POST
     text = given.get("examples_text", "")
     context = _form(known, given.get("base_model") or request.GET.get("base", ""), text)
     if request.method != "POST":
@@ -55,11 +52,10 @@ def fit_page(request: HttpRequest) -> HttpResponse:
             except DomainError as error:
                 context["refusal"] = error.message
         elif len(text) <= MAX_DRAFT_BYTES:
-            return _sign_in_first(request, base_model, text)
+            typed = {"base_model": base_model.name, "examples_text": text}
+            return drafts.sign_in_first(request, "fit", typed, to="have the losses measured")
         else:
-            context["refusal"] = (
-                "Sign in first: these examples are too large to keep for you in the meantime."
-            )
+            context["refusal"] = drafts.TOO_LARGE
     fits = fit.rank_modules(examples=examples, base_model=base_model, person=request.user, limit=SHOWN)
     context["fits"] = fits
     context["rows"] = [
@@ -68,12 +64,6 @@ def fit_page(request: HttpRequest) -> HttpResponse:
     ]
     context["lines"] = as_lines(examples)
     return render(request, "compose/fit.html", context, status=429 if "refusal" in context else 200)
-
-
-def _sign_in_first(request: HttpRequest, base_model: BaseModel, text: str) -> HttpResponse:
-    request.session[DRAFT] = {"base_model": base_model.name, "examples_text": text}
-    messages.info(request, "Sign in to have the losses measured; what you typed is kept.")
-    return redirect_to_login(f"{reverse('fit')}?draft=1")
 
 
 @login_required

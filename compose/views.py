@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.contrib.auth.views import redirect_to_login
 from django.db.models import Case, Count, Q, Value, When
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.urls import reverse
 from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
 
 from compose import (
     auditions,
     candidates,
+    drafts,
     fit,
     job_page,
     jobs,
@@ -41,7 +40,6 @@ from registry.snippets import snippets_for
 from web.errors import DomainError
 from web.pagination import paginate
 
-DRAFT = "compose_draft"
 PICKABLE = 60
 TASKS_SHOWN = 8
 PAGE = 30
@@ -102,7 +100,7 @@ def compose(request: HttpRequest) -> HttpResponse:
 
 def _fresh_form(request: HttpRequest) -> ComposeForm:
     """Empty, or filled from a draft, a task to try, or an earlier composition of this person."""
-    draft = request.session.pop(DRAFT, None) if "draft" in request.GET else None
+    draft = drafts.kept(request, "compose")
     if draft is not None:
         return ComposeForm.from_draft(draft, person=request.user)
     if "again" in request.GET:
@@ -128,11 +126,9 @@ def _unchecked(form: ComposeForm) -> ComposeForm:
 def _sign_in_first(request: HttpRequest, form: ComposeForm) -> HttpResponse:
     draft = form.as_draft()
     if draft is None:
-        form.add_error(None, "Sign in first: these examples are too large to keep for you in the meantime.")
+        form.add_error(None, drafts.TOO_LARGE)
         return _render_form(request, form, status=403)
-    request.session[DRAFT] = draft
-    messages.info(request, "Sign in to compose; what you typed is kept.")
-    return redirect_to_login(f"{reverse('compose')}?draft=1")
+    return drafts.sign_in_first(request, "compose", draft, to="compose")
 
 
 def _render_form(

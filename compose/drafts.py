@@ -1,0 +1,24 @@
+"""What somebody typed, kept in the session while they sign in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.views import redirect_to_login
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+
+TOO_LARGE = "Sign in first: these examples are too large to keep for you in the meantime."
+
+
+def sign_in_first(request: HttpRequest, page: str, draft: dict[str, Any], *, to: str) -> HttpResponse:
+    """To the sign-in and back to `page`, a route's name, which then asks for what is `kept`."""
+    request.session[f"{page}_draft"] = draft
+    messages.info(request, f"Sign in to {to}; what you typed is kept.")
+    return redirect_to_login(f"{reverse(page)}?draft=1")
+
+
+def kept(request: HttpRequest, page: str) -> dict[str, Any] | None:
+    """The draft, once; None where there is none."""
+    return request.session.pop(f"{page}_draft", None) if "draft" in request.GET else None
