@@ -136,9 +136,7 @@ class JobPage:
     @property
     def seconds_by_stage(self) -> list[tuple[str, float]]:
         spent = (self.composition.result or {}).get("seconds") or {}
-        # Postgres keeps an object's keys in an order of its own.
-        in_order = [stage for stage in STAGES if stage in spent]
-        return [(STAGES[stage], spent[stage]) for stage in in_order]
+        return [(STAGES.get(stage, stage), spent[stage]) for stage in in_order(spent, list(STAGES))]
 
     @property
     def versions(self) -> list[tuple[str, str]]:
@@ -390,15 +388,18 @@ def _pieces(text: str) -> list[str]:
     return [*pieces[:400], "".join(pieces[400:])] if len(pieces) > 400 else pieces
 
 
+def in_order(names: Iterable[str], order: Sequence[str]) -> list[str]:
+    """The names of a JSON object, which Postgres keeps in an order of its own; unknown ones last."""
+    return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
+
+
 def predictions_csv(composition: Composition) -> str:
     """Every kept prediction, one column for each method, then what each is worth by the composition's metric.
 
     Cells that a spreadsheet would run are made text.
     """
     found = composition.predictions[0]["outputs"] if composition.predictions else {}
-    # Postgres keeps a JSON object's names in an order of its own.
-    order = [composition.method, *charts.METHOD_LABELS]
-    methods = sorted(found, key=lambda name: (order.index(name) if name in order else len(order), name))
+    methods = in_order(found, [composition.method, *charts.METHOD_LABELS])
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(["input", "expected", *methods, *(f"{name} {composition.metric}" for name in methods)])
