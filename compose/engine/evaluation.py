@@ -110,7 +110,7 @@ def _generate(base: LoadedBase, mixer: Mixer, max_new_tokens: int, rows: Sequenc
     inputs = pad(prompts, base.pad_token_id, left=left).to(base.device)
     mask = pad([[1] * len(prompt) for prompt in prompts], 0, left=left).to(base.device)
     ends = _ends(base)
-    with mixer.attached(), torch.inference_mode():
+    with mixer.attached(fused=True), torch.inference_mode():
         mixer.assign(groups)
         tokens = base.model.generate(
             input_ids=inputs,

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compose.engine import fused as fused_layers
+from compose.engine import products
 from compose.engine.bank import Bank, Stack, TargetBank
 from compose.engine.errors import IncompatibleModule
 from compose.engine.loading import LoadedBase
@@ -82,6 +83,7 @@ class Mixer:
         self._exact_way = exact_way
         self._layers = {path: base.model.get_submodule(path) for path in bank.targets}
         self._others = fused_layers.layers_of(base.model)
+        self._fused = False
         self._rows = 0
         self._as_released = True  # whether a single paper mix is to be rounded as the released code rounds it
         self._room = 0  # bytes left for dense changes that are kept
@@ -97,6 +99,7 @@ class Mixer:
         """
         with self._base.lock:
             layers, others = self._layers, self._others if fused else {}
+            self._fused = fused
             try:
                 for layer, cheaper in others.items():
                     vars(layer)["forward"] = partial(self._forward_beside, layer, cheaper)
@@ -105,10 +108,11 @@ class Mixer:
                     # slower way, and it may leave out the base's own product. Written past nn.Module's own setter,
                     # which looks for parameters first.
                     vars(layer)["forward"] = partial(self._forward, path, layer)
+                    fused_layers.mark_adapted(layer)
                 yield self
             finally:
                 for layer in [*layers.values(), *others]:
-                    vars(layer).pop("forward", None)
+                    fused_layers.restore(layer)
                 self._changes = {}
 
     def assign(self, groups: Sequence[tuple[Mix, int]], *, once: bool = False) -> None:
@@ -184,6 +188,15 @@ class Mixer:
         self._room -= delta.nbytes
         return self._room >= 0
 
+    def _forward_of_base(self, layer: Any, inputs: Tensor) -> Tensor:
+        """What a target does without any change."""
+        cheaper = self._others.get(layer) if self._fused else None
+        return (
+            type(layer).forward(layer, inputs)
+            if cheaper is None
+            else self._forward_beside(layer, cheaper, inputs)
+        )
+
     def _forward_beside(self, layer: Any, cheaper: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What a layer that is no target does."""
         if self._as_released:
@@ -194,7 +207,7 @@ class Mixer:
         """What the layer does, with the changes of every row."""
         changes = self._changes.get(path)
         if not changes:
-            return type(layer).forward(layer, inputs)
+            return self._forward_of_base(layer, inputs)
         # Some models flatten (rows, tokens) before a linear layer; row order is kept, so this undoes it.
         x = inputs.reshape(self._rows, -1, inputs.shape[-1])  # (rows, tokens, in)
         covers = len(changes) == 1 and changes[0][:2] == (0, self._rows)
@@ -207,7 +220,7 @@ class Mixer:
                 whole = change.whole(x[start:stop].reshape(groups, -1, x.shape[-1]), layer)
                 y[start:stop] = whole.view(stop - start, y.shape[1], y.shape[2])
             return y.view(*inputs.shape[:-1], y.shape[-1])
-        output = type(layer).forward(layer, inputs)
+        output = self._forward_of_base(layer, inputs)
         y = output.view(self._rows, -1, output.shape[-1])  # (rows, tokens, out)
         if covers:
             # Into the change and not into the output, which a recording keeps below the first adapted matrix.
@@ -273,7 +286,7 @@ class _Weighted:
     def __call__(self, x: Tensor) -> Tensor:
         """The change alone: (groups, tokens, in) -> (groups, tokens, out)."""
         target = self._target
-        return (x @ target.a.T * self._per_row().to(x.dtype).unsqueeze(1)) @ target.b
+        return _through(x, target, self._per_row().to(x.dtype))
 
     def _per_row(self) -> Tensor:
         """The strength of every row of the factors in every group, (groups, R) float32."""
@@ -295,13 +308,18 @@ class _Weighted:
             matrices = _transposed(layer).float() + self._from_factors()
         else:
             sizes = (-1, self._target.in_features, self._target.out_features)
-            matrices = torch.mm(self._with_base, dense).view(sizes)
-        y = x @ matrices.to(x.dtype)  # (groups, in, out)
+            matrices = products.linear(self._with_base, dense.T).view(sizes)
+        y = products.grouped(x, matrices.to(x.dtype))  # matrices: (groups, in, out)
         return y if layer.bias is None else y.add_(layer.bias)
 
     def _from_factors(self) -> Tensor:
         """The change of every group, (groups, in, out) float32."""
         return self._target.a.float().T @ (self._per_row().unsqueeze(-1) * self._target.b.float())
+
+
+def _through(x: Tensor, target: TargetBank, strengths: Tensor) -> Tensor:
+    """All modules at once: (groups, tokens, in), with strengths (groups, R) of the rows -> (groups, tokens, out)."""
+    return products.linear(products.linear(x, target.a) * strengths.unsqueeze(1), target.b.T)
 
 
 def _transposed(layer: Any) -> Tensor:
@@ -317,7 +335,7 @@ def _folded(target: TargetBank, mixing_weights: Tensor) -> Change:
     a = (weights @ target.a.view(n, -1)).view(groups, -1, target.in_features)  # (groups, r, in)
     b = (weights @ target.b.view(n, -1)).view(groups, -1, target.out_features)  # (groups, r, out)
     b = b * target.paper_scaling
-    return lambda x: x @ a.transpose(1, 2) @ b
+    return lambda x: products.grouped(products.grouped(x, a.transpose(1, 2)), b)
 
 
 def _as_peft_does(bank: Bank, mixing_weights: Tensor) -> dict[str, Change]:
@@ -377,11 +395,11 @@ class _Exact:
             return x.new_zeros(*x.shape[:-1], self._target.out_features)
         way = self._way(x.shape[1])
         if way == "concatenated":
-            return (x @ self._target.a.T * self._per_row.unsqueeze(1)) @ self._target.b
+            return _through(x, self._target, self._per_row)
         if way == "gathered":
             a, b = self._gathered()
-            return x @ a.transpose(1, 2) @ b
-        return x @ self._delta()
+            return products.grouped(products.grouped(x, a.transpose(1, 2)), b)
+        return products.grouped(x, self._delta())
 
     def is_whole(self, tokens: int) -> bool:
         """Whether base and change are best multiplied as one matrix of every group."""
@@ -390,7 +408,7 @@ class _Exact:
 
     def whole(self, x: Tensor, layer: Any) -> Tensor:
         """What the layer gives with the change: (groups, tokens, in) -> (groups, tokens, out)."""
-        y = x @ (self._delta() + _transposed(layer))
+        y = products.grouped(x, self._delta() + _transposed(layer))
         return y if layer.bias is None else y.add_(layer.bias)
 
     def _way(self, tokens: int) -> str:

@@ -8,13 +8,14 @@ machine is asked with a stopwatch and not by its name.
 
 from __future__ import annotations
 
-import time
 from functools import lru_cache
 
 import torch
 
+from compose.engine import products
 from compose.engine.errors import BadInput
 from compose.engine.loading import LoadedBase
+from compose.engine.stopwatch import times_faster
 
 AUTO = "auto"
 _NAMED = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -26,7 +27,7 @@ FASTER_BY = 1.5
 # None of today's: `lorahub` has to propose the released package's points, `gradient` takes derivatives, and `auto`
 # compares the steps of a round by differences that bfloat16 rounds away. It is for who asks for it.
 BEAR_BFLOAT16: frozenset[str] = frozenset()
-_ROWS, _REPEATS = 512, 5
+_ROWS = 512
 
 
 def named(name: str) -> torch.dtype | None:
@@ -57,21 +58,11 @@ def for_search(base: LoadedBase) -> torch.dtype:
 
 @lru_cache
 def bfloat16_gain(device_type: str, width: int) -> float:
-    """How many times faster a product of this width is in bfloat16; measured once for each worker, some milliseconds."""
+    """How many times faster a product of this width is in bfloat16; measured once for each worker."""
     device = torch.device(device_type)
-    x, weight = torch.randn(_ROWS, width, device=device), torch.randn(width, 2 * width, device=device)
-    pairs = {torch.float32: (x, weight), torch.bfloat16: (x.bfloat16(), weight.bfloat16())}
-    best = dict.fromkeys(pairs, float("inf"))
-    for _ in range(_REPEATS):  # in turns, so that what else the machine does meets both
-        for dtype, (left, right) in pairs.items():
-            _wait(device)
-            started = time.perf_counter()
-            left @ right
-            _wait(device)
-            best[dtype] = min(best[dtype], time.perf_counter() - started)
-    return best[torch.float32] / best[torch.bfloat16]
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    x, weight = torch.randn(_ROWS, width, device=device), torch.randn(2 * width, width, device=device)
+    short_x, short_weight = x.bfloat16(), weight.bfloat16()
+    with torch.inference_mode():
+        return times_faster(
+            lambda: products.linear(x, weight), lambda: products.linear(short_x, short_weight), device=device
+        )

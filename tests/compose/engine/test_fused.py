@@ -43,6 +43,39 @@ def test_fused_layers_give_the_losses_of_the_layers(collection: Collection, monk
     )
 
 
+@pytest.mark.parametrize(
+    ("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)], ids=["float32", "bfloat16"]
+)
+@pytest.mark.parametrize("at_once", [1, 200, 2**19], ids=["a head at once", "two", "all heads"])
+def test_attention_of_products_is_the_layers_own(
+    t5: Collection, dtype: torch.dtype, near: float, at_once: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(fused, "_SCORES", at_once)
+    base = load(t5.base)
+    first, second = (block.layer[0].SelfAttention.to(dtype) for block in base.model.encoder.block[:2])
+    x = torch.randn(3, 9, first.d_model, generator=torch.Generator().manual_seed(0)).to(dtype)
+    hidden = torch.ones(3, 1, 1, 9, dtype=torch.bool)
+    hidden[1, ..., 6:] = False
+    for mask in (None, hidden, torch.zeros(hidden.shape, dtype=dtype).masked_fill(~hidden, -torch.inf)):
+        with torch.inference_mode():
+            expected, bias, _ = first(x, mask=mask)
+            found, own_bias, _ = fused._attention(first, x, mask=mask)
+            torch.testing.assert_close(own_bias, bias)
+            torch.testing.assert_close(found, expected, rtol=near, atol=near)
+            expected, _, _ = second(x, mask=mask, position_bias=bias)
+            found, _, _ = fused._attention(second, x, mask=mask, position_bias=bias)
+            torch.testing.assert_close(found, expected, rtol=near, atol=near)
+
+
+def test_a_layer_gets_its_own_forward_back(t5: Collection):
+    base = load(t5.base)
+    bank = build_bank([load_module(module) for module in t5.modules], device=CPU)
+    with Mixer(base, bank).attached(fused=True):
+        assert any("forward" in vars(layer) for layer in base.model.modules())
+        assert any(fused.is_adapted(layer) for layer in base.model.modules())
+    assert not any("forward" in vars(layer) or fused.is_adapted(layer) for layer in base.model.modules())
+
+
 def test_layers_are_called_by_their_own_names(collection: Collection, recwarn: pytest.WarningsRecorder):
     sums_of(collection.base, collection.modules, EXACT)
     assert [str(told.message) for told in recwarn if "T5Attention" in str(told.message)] == []
