@@ -154,12 +154,13 @@ def _adapter(generator: random.Random, number: int, people: Any, bases: Any, tas
     words = [pick(generator, WORDS) for _ in range(12)]
     base = pick(generator, bases)
     when = datetime(2024, 1, 1, tzinfo=UTC) + timedelta(seconds=number * 60 + generator.randrange(60))
+    visibility = "private" if generator.random() < 0.02 else "public"
     return Adapter(
         namespace=people[zipf(generator, len(people))],
         name=f"{words[0]}-{words[1]}-{number}",
         description=" ".join(words[2:]),
         kind="composed" if generator.random() < 0.15 else "module",
-        visibility="private" if generator.random() < 0.02 else "public",
+        visibility=visibility,
         license=pick(generator, LICENCES),
         language=pick(generator, LANGUAGES),
         tags=[words[3], words[4]],
@@ -172,6 +173,7 @@ def _adapter(generator: random.Random, number: int, people: Any, bases: Any, tas
         downloads=zipf(generator, 100_000),
         likes=zipf(generator, 1000),
         created_at=when,
+        first_public_at=when if visibility == "public" else None,
         updated_at=when,
     )
 

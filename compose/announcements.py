@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import Q
 from django.utils import timezone
 
 from compose import naming
@@ -49,11 +50,15 @@ def _announce_ended(hook: Webhook) -> int:
 def _announce_used(hook: Webhook) -> int:
     """Published adapters of other people that this person may see, with a weight on a module of a namespace of theirs."""
     mine = Membership.objects.filter(user=hook.user).values("namespace_id")
+    # Members of where it was published know of it from its making on; others, once they can see it.
+    is_new = Q(composition__adapter__first_public_at__gte=_since(hook)) & ~Q(
+        composition__adapter__namespace__in=mine
+    ) | Q(composition__adapter__created_at__gte=_since(hook), composition__adapter__namespace__in=mine)
     uses = (
         Candidate.objects.filter(
+            is_new,
             revision__adapter__namespace__in=mine,
             composition__adapter__in=Adapter.objects.visible_to(hook.user),
-            composition__adapter__created_at__gte=_since(hook),
         )
         .exclude(mixing_weight=None)
         .exclude(mixing_weight=0)

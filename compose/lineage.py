@@ -14,6 +14,7 @@ from django.db.models import Avg, Count, F, Q, QuerySet
 from compose.models import Candidate, Composition
 from compose.naming import HIDDEN, may_be_named
 from registry.models import Adapter, Origin
+from registry.models.adapters import published_at
 from registry.rights import Person
 
 MOST_NEAR = 8  # parents or children drawn
@@ -221,8 +222,8 @@ def _tried_before(adapter: Adapter, person: Person) -> QuerySet[Candidate]:
 
 
 def made_with(adapter: Adapter, person: Person) -> QuerySet[Candidate]:
-    """Where this adapter has a weight in a published one that this person may see."""
-    return _uses([adapter.pk], person)
+    """Where this adapter has a weight in a published one that this person may see; `published` says since when."""
+    return _uses([adapter.pk], person).annotate(published=published_at("composition__adapter__"))
 
 
 # --- Gathering -----------------------------------------------------------------------------------------------
@@ -258,7 +259,7 @@ def _uses(ids: Sequence[int], person: Person) -> QuerySet[Candidate]:
         .only(
             "mixing_weight", "attribution", "revision__adapter_id", "composition__adapter__name",
             "composition__adapter__kind", "composition__adapter__namespace__name", "composition__adapter__created_at",
-            "composition__adapter__deleted_at",
+            "composition__adapter__first_public_at", "composition__adapter__deleted_at",
         )
     )  # fmt: skip
 
@@ -276,7 +277,8 @@ def _made_with(
     found: dict[int, list[Candidate]] = {}
     if counts:
         # Enough for all of them unless a few have very many: then some boxes are counted and not drawn.
-        for use in _uses(ids, person).order_by("-composition__adapter__created_at", "-pk")[: most * 40]:
+        newest_first = _uses(ids, person).order_by(published_at("composition__adapter__").desc(), "-pk")
+        for use in newest_first[: most * 40]:
             row = found.setdefault(use.revision.adapter_id, [])
             if len(row) < most and all(use.composition_id != other.composition_id for other in row):
                 row.append(use)

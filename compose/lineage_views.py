@@ -31,7 +31,10 @@ def lineage_page(request: HttpRequest, namespace: str, name: str) -> HttpRespons
         for use in uses
     ]
     page = paginate(
-        lineage.made_with(adapter, request.user), order=("-pk",), cursor=request.GET.get("cursor"), size=PAGE
+        lineage.made_with(adapter, request.user),
+        order=("-published", "-pk"),
+        cursor=request.GET.get("cursor"),
+        size=PAGE,
     )
     return render(
         request,

@@ -98,7 +98,7 @@ def sections(person: User) -> dict[str, Rows]:
             seen.filter(namespace=leaving.own_namespace(person)),
             "name", "kind", "visibility", "description", "license", "language", "tags", "dataset",
             "dataset_revision", "training", "leakage", "prompt_template", "downloads", "likes", "created_at",
-            "updated_at", base=F("base_model_label"),
+            "first_public_at", "updated_at", base=F("base_model_label"),
         ),
         "tasks_by_you": _of(
             tasks,

@@ -48,7 +48,7 @@ PAGE = 30
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
     visible = Adapter.objects.visible_to(request.user)
-    newest = visible.select_related("namespace", "base_model", "task").order_by("-created_at", "-id")
+    newest = visible.select_related("namespace", "base_model", "task").newest_first()
     public = Composition.objects.filter(adapter__in=Adapter.objects.visible_to(None))
     held_out = tasks_shown_to(request.user).held_out()
     to_try = leaderboards.with_best(held_out, request.user).select_related("base_model")

@@ -65,7 +65,8 @@ LIST_PARAMETERS = [
     OpenApiParameter(
         "created",
         str,
-        description="A day in UTC or days, both ends included, such as 2026-11-01..2026-11-28 or 2026-11-01..",
+        description="When it was published (`published_at`): a day in UTC or days, both ends included, such as "
+        "2026-11-01..2026-11-28 or 2026-11-01..",
     ),
     OpenApiParameter("updated", str, description="The same for the time of the newest version."),
     OpenApiParameter("kind", str, enum=Adapter.Kind.values),

@@ -17,7 +17,7 @@ from pathlib import Path
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from registry import details, preparing, publishing, quotas, storage
+from registry import details, preparing, publishing, storage
 from registry.errors import InspectionRefused, Problem
 from registry.filenames import CARD, LEGACY_WEIGHTS
 from registry.models import Adapter, Blob, Namespace, Ref, Revision, RevisionFile, User
@@ -117,10 +117,7 @@ def create_adapter(
         raise NameTaken(existing)
     try:
         with transaction.atomic():
-            quotas.require_room_for_one_more(namespace)
-            adapter = Adapter.objects.create(
-                namespace=namespace, name=name, visibility=visibility, created_by=author
-            )
+            adapter = publishing.create(namespace, name, author=author, visibility=visibility)
             with preparing.prepare({}, may_be_unfinished=True) as prepared:
                 publishing.write_revision(
                     adapter, author=author, message=FIRST_MESSAGE, prepared=prepared, blobs={}

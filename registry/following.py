@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Case, Exists, F, OuterRef, Q, QuerySet, When
+from django.db.models.functions import Coalesce, Greatest
 
 from registry.models import Adapter, Follow, Like, Namespace, Revision, User
 from registry.rights import Person
@@ -54,11 +55,13 @@ def news_for(user: User) -> QuerySet[Revision]:
 
 
 def versions_of(adapters: QuerySet[Adapter]) -> QuerySet[Revision]:
-    """Complete versions of these adapters, newest first, without their long facts."""
+    """Complete versions of these adapters, newest first by `Revision.published_at`, without their long facts."""
+    opened = Greatest("created_at", Coalesce("adapter__first_public_at", "created_at"))
+    published = Case(When(adapter__head=F("pk"), then=opened), default="created_at")
     return (
         Revision.objects.filter(adapter__in=adapters.filter(rank__isnull=False))
         .exclude(facts={})
         .select_related("adapter__namespace", "adapter__task", "adapter__base_model", "author")
         .defer("facts", "warnings", "adapter__base_model__config", "adapter__base_model__matrices")
-        .order_by("-created_at", "-pk")
+        .order_by(published.desc(), "-created_at", "-pk")
     )

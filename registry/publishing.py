@@ -144,8 +144,8 @@ def publish(
         try:
             with transaction.atomic():
                 require_write(author, namespace, name)  # again: reading took a while, and they may be gone
-                adapter = _adapter_to_write(namespace, name, author=author, kind=kind, before=before)
-                if visibility:
+                adapter = _held(before) if before else _new(namespace, name, author, kind, visibility)
+                if before and visibility:
                     _change_visibility(adapter, visibility)
                 describe(adapter, given, tags, prepared)
                 if not _is_unchanged(adapter, blobs):
@@ -206,7 +206,7 @@ def _change_visibility(adapter: Adapter, visibility: str) -> None:
     """Raises BadDetail, and what somebody has against its becoming public (`BEFORE_SHOWN`)."""
     visibility = details.check_visibility(visibility)
     require_showable(adapter, adapter.namespace, visibility)
-    adapter.visibility = visibility
+    adapter.set_visibility(visibility)
 
 
 def require_showable(adapter: Adapter, namespace: Namespace, visibility: str) -> None:
@@ -269,21 +269,33 @@ def find_by_name(namespace: Namespace, name: str) -> Adapter | None:
     return adapter
 
 
-def _adapter_to_write(
-    namespace: Namespace, name: str, *, author: User, kind: str, before: Adapter | None
+def create(
+    namespace: Namespace, name: str, *, author: User, kind: str = Adapter.Kind.MODULE, visibility: str = ""
 ) -> Adapter:
-    """The adapter's row, locked, as it was before the files were read; a new row if there was none.
+    """The row of a new adapter. Raises QuotaReached, and IntegrityError if somebody was faster."""
+    quotas.require_room_for_one_more(namespace)
+    adapter = Adapter(namespace=namespace, name=name, kind=kind, created_by=author)
+    adapter.set_visibility(visibility or Adapter.Visibility.PUBLIC)
+    with transaction.atomic():
+        adapter.save()
+    return adapter
+
+
+def _new(namespace: Namespace, name: str, author: User, kind: str, visibility: str) -> Adapter:
+    """Raises QuotaReached, and PublishedMeanwhile if somebody was faster."""
+    try:
+        return create(namespace, name, author=author, kind=kind, visibility=visibility)
+    except IntegrityError as error:
+        raise PublishedMeanwhile(namespace, name) from error
+
+
+def _held(before: Adapter) -> Adapter:
+    """The adapter's row, locked, as it was before the files were read.
 
     Raises PublishedMeanwhile if somebody was faster, NameNotFree if it was deleted meanwhile, Quarantined if it was
     put there.
     """
-    if before is None:
-        quotas.require_room_for_one_more(namespace)
-        try:
-            with transaction.atomic():
-                return Adapter.objects.create(namespace=namespace, name=name, kind=kind, created_by=author)
-        except IntegrityError as error:
-            raise PublishedMeanwhile(namespace, name) from error
+    namespace, name = before.namespace, before.name
     adapter = Adapter.objects.select_for_update().get(pk=before.pk)
     if adapter.deleted_at is not None:
         raise NameNotFree(namespace, name)

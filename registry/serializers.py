@@ -64,6 +64,10 @@ class AdapterSerializer(serializers.ModelSerializer[Adapter]):
     composes_with = serializers.SerializerMethodField(help_text="Other adapters it can be composed with.")
     revision = serializers.SerializerMethodField(help_text="Commit of the newest revision.")
     tags = serializers.ListField(child=serializers.CharField(), read_only=True)
+    published_at = serializers.DateTimeField(
+        read_only=True,
+        help_text="When everybody could first see it, by which new ones are found; when it was made, until then.",
+    )
     url = serializers.SerializerMethodField(help_text="Its page.")
 
     class Meta:
@@ -71,7 +75,7 @@ class AdapterSerializer(serializers.ModelSerializer[Adapter]):
         fields = [
             "id", "namespace", "name", "kind", "visibility", "description", "license", "language", "tags", "task",
             "base_model", "base_model_label", "base_fit", "composable", "composable_reason", "composes_with", "rank",
-            "parameters", "dataset", "dataset_revision", "training", "leakage", "prompt_template", "size_bytes", "best_score", "best_score_metric", "downloads", "revision", "created_at", "updated_at", "url",
+            "parameters", "dataset", "dataset_revision", "training", "leakage", "prompt_template", "size_bytes", "best_score", "best_score_metric", "downloads", "revision", "created_at", "published_at", "updated_at", "url",
         ]  # fmt: skip
         read_only_fields = fields
 

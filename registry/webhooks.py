@@ -189,7 +189,11 @@ def announce_versions() -> int:
             | visible.filter(pk__in=follows.filter(adapter__isnull=False).values("adapter_id"))
             | visible.filter(namespace__in=follows.filter(namespace__isnull=False).values("namespace_id"))
         )
-        for revision in versions_of(adapters).filter(created_at__gte=since):
+        # Whoever is no member hears of what was private when it is opened, and then of its newest version alone.
+        opened = Q(pk=F("adapter__head"), adapter__first_public_at__gte=since) & ~Q(
+            adapter__namespace__in=mine
+        )
+        for revision in versions_of(adapters).filter(Q(created_at__gte=since) | opened):
             data = {
                 "adapter": revision.adapter.full_name,
                 "revision": revision.commit,

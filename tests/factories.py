@@ -96,9 +96,16 @@ def make_adapter(
     if namespace is None:
         namespace = namespace_of(owner or make_user())
     fields = {"rank": 4, "is_composable": "base_model" in fields, "license": "mit", **fields}
-    adapter = Adapter.objects.create(namespace=namespace, name=name or f"module-{number}", **fields)
+    adapter = _new_adapter(namespace=namespace, name=name or f"module-{number}", **fields)
     make_revision(adapter, facts=facts, files=files)
     adapter.refresh_from_db()
+    return adapter
+
+
+def _new_adapter(**fields: Any) -> Adapter:
+    adapter = Adapter(**fields)
+    adapter.set_visibility(adapter.visibility)
+    adapter.save()
     return adapter
 
 
@@ -110,9 +117,7 @@ def make_revision(
     **fields: Any,
 ) -> Revision:
     """A further revision, made the head of branch main."""
-    adapter = adapter or Adapter.objects.create(
-        namespace=namespace_of(make_user()), name=f"module-{next(_numbers)}"
-    )
+    adapter = adapter or _new_adapter(namespace=namespace_of(make_user()), name=f"module-{next(_numbers)}")
     number = next(_numbers)
     if files is None:
         files = {

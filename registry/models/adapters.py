@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.db import models
-from django.db.models.functions import Lower
+from django.db.models.functions import Coalesce, Lower
 from django.urls import reverse
 from django.utils import timezone
 
@@ -36,6 +37,11 @@ class Blob(models.Model):
         return self.sha256
 
 
+def published_at(path: str = "") -> Coalesce:
+    """`Adapter.published_at` in a query; `path` leads to the adapter, as in "composition__adapter__"."""
+    return Coalesce(f"{path}first_public_at", f"{path}created_at")
+
+
 class AdapterQuerySet(models.QuerySet["Adapter"]):
     _counts_for: tuple[User | AnonymousUser | None] | None = None
 
@@ -61,6 +67,9 @@ class AdapterQuerySet(models.QuerySet["Adapter"]):
     def composable_with(self, base_model: BaseModel) -> AdapterQuerySet:
         """Adapters of one composition family: plain LoRA whose matrices fit this base model."""
         return self.alive().filter(base_model=base_model, is_composable=True, quarantined_at=None)
+
+    def newest_first(self) -> AdapterQuerySet:
+        return self.order_by(published_at().desc(), models.F("id").desc())
 
     def with_family_sizes(self, user: User | AnonymousUser | None) -> AdapterQuerySet:
         """Each adapter gets `composes_with`, the number of others it composes with that this person may see.
@@ -119,6 +128,11 @@ class Adapter(models.Model):
     name = models.CharField(max_length=96)
     kind = models.CharField(max_length=8, choices=Kind.choices, default=Kind.MODULE)
     visibility = models.CharField(max_length=8, choices=Visibility.choices, default=Visibility.PUBLIC)
+    first_public_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="Since then it is new to everybody; being hidden for a while changes nothing.",
+    )
     description = models.CharField(max_length=500, blank=True)
     license = models.CharField(max_length=100, blank=True)
     language = models.CharField(max_length=40, blank=True)
@@ -172,10 +186,15 @@ class Adapter(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            models.UniqueConstraint("namespace", Lower("name"), name="adapter_name_once")
+            models.UniqueConstraint("namespace", Lower("name"), name="adapter_name_once"),
+            models.CheckConstraint(
+                condition=models.Q(visibility="private") | models.Q(first_public_at__isnull=False),
+                name="adapter_public_since",
+            ),
         ]
         indexes: ClassVar = [
             models.Index(fields=["-created_at", "-id"], name="adapter_newest"),
+            models.Index(published_at().desc(), models.F("id").desc(), name="adapter_published"),
             models.Index(fields=["-downloads", "-id"], name="adapter_most_downloaded"),
             models.Index(fields=["base_model", "is_composable"], name="adapter_family"),
         ]
@@ -189,6 +208,17 @@ class Adapter(models.Model):
     @property
     def full_name(self) -> str:
         return f"{self.namespace.name}/{self.name}"
+
+    @property
+    def published_at(self) -> datetime:
+        """When it was new: when everybody could first see it, or when it was made where only its members can."""
+        return self.first_public_at or self.created_at
+
+    def set_visibility(self, visibility: str) -> None:
+        """For the caller to save."""
+        self.visibility = visibility
+        if not self.is_private and self.first_public_at is None:
+            self.first_public_at = timezone.now()
 
     @property
     def is_private(self) -> bool:
@@ -250,6 +280,13 @@ class Revision(models.Model):
 
     def __str__(self) -> str:
         return f"{self.adapter_id}@{self.commit[:8]}"
+
+    @property
+    def published_at(self) -> datetime:
+        """When it was new: when it was made, or when everybody could first see it if it was the newest one then."""
+        if self.pk != self.adapter.head_id or self.adapter.first_public_at is None:
+            return self.created_at
+        return max(self.created_at, self.adapter.first_public_at)
 
     @property
     def short_commit(self) -> str:

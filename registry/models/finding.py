@@ -49,7 +49,7 @@ class SearchRow(models.Model):
         max_length=500, blank=True, help_text="Names of its target matrices, as k,q,v."
     )
     size_bytes = models.BigIntegerField(default=0)
-    created_us = models.BigIntegerField(help_text="Microseconds since 1970.")
+    published_us = models.BigIntegerField(help_text="Microseconds since 1970.")
     updated_us = models.BigIntegerField()
     downloads = models.BigIntegerField(default=0)
     likes = models.BigIntegerField(default=0)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # The columns of a search row that are kept in memory, in the order in which they are read.
 COLUMNS = (
     "adapter_id", "is_alive", "is_public", "namespace_id", "base_model_id", "task_id", "is_composable", "is_composed",
-    "rank", "size_bytes", "created_us", "updated_us", "downloads", "likes", "score", "trending", "usefulness", "uses",
+    "rank", "size_bytes", "published_us", "updated_us", "downloads", "likes", "score", "trending", "usefulness", "uses",
     "license", "language", "targets",
 )  # fmt: skip
 TEXTS = ("license", "language", "targets")

@@ -37,7 +37,7 @@ TYPES: dict[str, Any] = {
     "is_composed": np.bool_,
     "rank": np.int32,
     "size_bytes": np.int64,
-    "created_us": np.int64,
+    "published_us": np.int64,
     "updated_us": np.int64,
     "downloads": np.int64,
     "likes": np.int64,

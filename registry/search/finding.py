@@ -30,7 +30,7 @@ FACET_VALUES = 30
 SIZE_STEPS = ("0-4", "5-19", "20-49", "50-99", "100-249", "250-999", "1000-")
 SORT_COLUMNS = {
     "trending": "trending",
-    "new": "created_us",
+    "new": "published_us",
     "updated": "updated_us",
     "downloads": "downloads",
     "likes": "likes",
@@ -189,7 +189,7 @@ class _Search:
         if query.size:
             masks["size"] = _within(table["size_bytes"], query.size, unit=MEGABYTE)
         if query.created:
-            masks["created"] = _within(table["created_us"], query.created, unit=DAY_US)
+            masks["created"] = _within(table["published_us"], query.created, unit=DAY_US)
         if query.updated:
             masks["updated"] = _within(table["updated_us"], query.updated, unit=DAY_US)
         for name in columns.TEXTS:

@@ -58,8 +58,8 @@ def _tables_are_there(connection: Any) -> bool:
 def _columns_are_there(connection: Any) -> bool:
     """Not after going back to an earlier migration: the triggers are then for that version's code to make."""
     with connection.cursor() as cursor:
-        found = connection.introspection.get_table_description(cursor, "registry_task")
-    return "is_private" in {column.name for column in found}
+        found = connection.introspection.get_table_description(cursor, "registry_adapter")
+    return "first_public_at" in {column.name for column in found}
 
 
 def _version(*modules: ModuleType) -> str:

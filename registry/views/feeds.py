@@ -95,8 +95,8 @@ def _feed(request: HttpRequest, title: str, path: str, versions: Iterable[Revisi
             unique_id=address,
             description=escape(_for_xml(adapter.description)),  # Atom1Feed says that it is HTML
             author_name=adapter.namespace.name,
-            pubdate=version.created_at,
-            updateddate=version.created_at,
+            pubdate=version.published_at,
+            updateddate=version.published_at,
             categories=[
                 _for_xml(text)
                 for text in (

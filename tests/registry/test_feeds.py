@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import re
+from datetime import datetime, timedelta
 from xml.etree import ElementTree
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
-from registry import following
-from registry.models import Adapter
-from tests.factories import make_adapter, make_user, namespace_of
+from registry import following, publishing
+from registry.models import Adapter, Revision
+from tests.factories import make_adapter, make_revision, make_user, namespace_of
 
 pytestmark = pytest.mark.django_db
 ATOM = "{http://www.w3.org/2005/Atom}"
@@ -19,6 +22,14 @@ def titles(address: str) -> list[str]:
     assert answer["Content-Type"].startswith("application/atom+xml")
     feed = ElementTree.fromstring(answer.content)
     return [entry.findtext(f"{ATOM}title", "") for entry in feed.findall(f"{ATOM}entry")]
+
+
+def times(address: str) -> list[datetime]:
+    feed = ElementTree.fromstring(Client().get(address).content)
+    return [
+        datetime.fromisoformat(entry.findtext(f"{ATOM}published", ""))
+        for entry in feed.findall(f"{ATOM}entry")
+    ]
 
 
 def test_feeds_tell_of_public_versions_and_of_nothing_private():
@@ -66,6 +77,36 @@ def test_what_is_gone_is_no_longer_shown_as_followed(client: Client):
     page = client.get("/settings/following").content.decode()
     assert gone.full_name not in page
     assert "You follow nothing yet" in page
+
+
+def test_what_is_opened_is_new_to_everybody_then_and_only_the_first_time(client: Client):
+    ada = make_user("ada")
+    late = make_adapter("late", owner=ada, facts={"rank": 4}, visibility="private")
+    make_revision(late, facts={"rank": 4})
+    long_ago = timezone.now() - timedelta(days=40)
+    Adapter.objects.update(created_at=long_ago)
+    Revision.objects.update(created_at=long_ago)
+    late.refresh_from_db()
+    make_adapter("early", owner=ada, facts={"rank": 4})
+
+    def newest() -> list[str]:
+        return [row["name"] for row in Client().get("/api/v1/adapters/").json()["results"]]
+
+    assert newest() == ["early"]
+    publishing.update_adapter(late, actor=ada, visibility="public")
+    assert newest() == ["late", "early"]
+    assert re.findall("/ada/(late|early)", Client().get("/").content.decode()) == ["late", "early"]
+    # Its newest version is new; the one before is as old as it is.
+    assert titles("/ada/feed.atom") == ["ada/late: Upload", "ada/early: Upload", "ada/late: Upload"]
+    assert [when.date() for when in times("/ada/feed.atom")][::2] == [timezone.now().date(), long_ago.date()]
+    assert times("/modules/feed.atom")[0] == times("/ada/feed.atom")[0]
+
+    opened_at = Adapter.objects.get(name="late").published_at
+    publishing.update_adapter(late, actor=ada, visibility="private")
+    make_adapter("last", owner=ada, facts={"rank": 4})
+    publishing.update_adapter(late, actor=ada, visibility="public")
+    assert newest() == ["last", "late", "early"]
+    assert Adapter.objects.get(name="late").published_at == opened_at
 
 
 def test_feeds_of_nothing_are_not_found_and_of_bad_searches_refused():

@@ -18,7 +18,7 @@ def test_more_modules_than_one_may_have_are_refused_on_every_way_in(settings):
     with pytest.raises(quotas.QuotaReached, match="ada has 1 modules"):
         commits.create_adapter(author=ada, namespace=namespace_of(ada), name="second")
     with pytest.raises(quotas.QuotaReached):
-        publishing._adapter_to_write(namespace_of(ada), "second", author=ada, kind="module", before=None)
+        publishing.create(namespace_of(ada), "second", author=ada)
     hub = Client().post(
         "/api/repos/create",
         {"name": "second", "type": "model"},

@@ -477,7 +477,7 @@ def test_days_narrow_by_when_it_was_published_and_updated():
     for name, created, updated in (("old", "2026-01-10", "2026-06-01"), ("new", "2026-05-20", "2026-05-20")):
         adapter = make_adapter(name)
         Adapter.objects.filter(pk=adapter.pk).update(
-            created_at=datetime.fromisoformat(f"{created}T23:59:59+00:00"),
+            first_public_at=datetime.fromisoformat(f"{created}T23:59:59+00:00"),
             updated_at=datetime.fromisoformat(f"{updated}T00:00:00+00:00"),
         )
 
@@ -509,3 +509,10 @@ def test_days_that_are_none_are_refused(days, sentence):
     answer = Client().get(f"/api/v1/adapters/?created={days}")
     assert answer.status_code == 400
     assert sentence in answer.json()["message"]
+
+
+def test_the_home_page_finds_the_newest_by_an_index():
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET LOCAL enable_seqscan = off")  # so few rows are read as they lie
+        assert "adapter_published" in Adapter.objects.visible_to(None).newest_first()[:6].explain()

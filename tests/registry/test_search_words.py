@@ -215,4 +215,4 @@ def test_all_rows_at_once_are_the_rows_one_by_one(monkeypatch, adapters):
             assert kept.words["license"].texts[kept["license"][place]] == adapter.license.lower()
             assert kept["score"][place] == 0.25
             assert kept["namespace_id"][place] == adapter.namespace_id
-            assert kept["created_us"][place] == int(adapter.created_at.timestamp() * 1_000_000)
+            assert kept["published_us"][place] == int(adapter.published_at.timestamp() * 1_000_000)

@@ -13,10 +13,10 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from registry import webhooks
+from registry import following, publishing, webhooks
 from registry.accounts import block
-from registry.models import Delivery, Membership, Webhook
-from tests.factories import make_adapter, make_organisation, make_user
+from registry.models import Adapter, Delivery, Membership, Revision, Webhook
+from tests.factories import make_adapter, make_organisation, make_revision, make_user
 
 pytestmark = pytest.mark.django_db
 EVERYTHING = list(webhooks.EVENTS)
@@ -268,6 +268,26 @@ def test_members_hear_of_their_organisation_and_strangers_of_nothing_private(rec
     make_adapter("secret", namespace=lab, visibility="private", facts={"rank": 4})
     assert webhooks.announce_versions() == 1
     assert Delivery.objects.get().webhook.user == ada
+
+
+def test_followers_hear_of_what_is_opened_its_newest_version_and_once(receiver: Receiver):
+    ada, bob = make_user("ada"), make_user("bob")
+    for user in (ada, bob):
+        webhooks.create(user=user, url=receiver.address, events=EVERYTHING)
+    late = make_adapter("late", owner=ada, visibility="private", facts={"rank": 4})
+    make_revision(late, facts={"rank": 4})
+    following.follow(user=bob, namespace=late.namespace)
+    Revision.objects.update(created_at=timezone.now() - timedelta(days=40))
+    assert webhooks.announce_versions() == 0
+    publishing.update_adapter(late, actor=ada, visibility="public")
+    assert webhooks.announce_versions() == 1
+    heard = Delivery.objects.get()
+    assert (heard.webhook.user, heard.payload["data"]["revision"]) == (bob, late.head.commit)
+    Delivery.objects.all().delete()  # as after a month
+    Adapter.objects.update(first_public_at=timezone.now() - timedelta(days=31))
+    for visibility in ("private", "public"):
+        publishing.update_adapter(Adapter.objects.get(), actor=ada, visibility=visibility)
+    assert webhooks.announce_versions() == 0
 
 
 def test_who_is_blocked_hears_of_nothing_any_more(receiver: Receiver):

@@ -307,7 +307,7 @@ def test_knowing_a_hash_opens_nothing(adapter: Adapter, token: str):
     assert "actions" in batch(token, oid, len(secret))
     named = line("lfsFile", path="mine.txt", algo="sha256", oid=oid, size=len(secret))
     assert commit(token, named).status_code == 400
-    Adapter.objects.update(visibility="public")
+    Adapter.objects.update(visibility="public", first_public_at=timezone.now())
     assert "actions" not in batch(token, oid, len(secret))
     assert commit(token, named).status_code == 200
 
