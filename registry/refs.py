@@ -30,6 +30,17 @@ class RefExists(Conflict):
         super().__init__(f"There is a {ref.kind} {ref.name!r} already.")
 
 
+class NameOfOtherKind(DomainError):
+    """Not a 409, which the Hub's clients take for "it is there already" with `exist_ok`: the one asked for is not."""
+
+    code = "bad_ref_name"
+
+    def __init__(self, ref: Ref, kind: str) -> None:
+        super().__init__(
+            f"There is a {ref.kind} {ref.name!r} already, and here no {kind} can have the same name. Choose another name."
+        )
+
+
 class RefClashes(DomainError):
     """One name may not be the beginning of another's path: `a` and `a/b` could not be told apart in an address."""
 
@@ -49,7 +60,7 @@ class MainStays(DomainError):
 
 
 def create(adapter: Adapter, *, actor: User, kind: str, name: str, revision: Revision) -> Ref:
-    """A branch or tag that points to `revision`. Raises RefExists, RefClashes, BadRefName, Forbidden."""
+    """A branch or tag that points to `revision`. Raises RefExists, NameOfOtherKind, RefClashes, BadRefName, Forbidden."""
     require_change(actor, adapter)
     _check_name(name)
     try:
@@ -58,12 +69,16 @@ def create(adapter: Adapter, *, actor: User, kind: str, name: str, revision: Rev
             Adapter.objects.select_for_update().get(pk=adapter.pk)
             for other in Ref.objects.filter(adapter=adapter):
                 if other.name == name:
-                    raise RefExists(other)
+                    raise _taken(other, kind)
                 if f"{other.name}/".startswith(f"{name}/") or f"{name}/".startswith(f"{other.name}/"):
                     raise RefClashes(name, other.name)
             return Ref.objects.create(adapter=adapter, kind=kind, name=name, revision=revision)
     except IntegrityError as error:
-        raise RefExists(Ref.objects.get(adapter=adapter, name=name)) from error
+        raise _taken(Ref.objects.get(adapter=adapter, name=name), kind) from error
+
+
+def _taken(ref: Ref, kind: str) -> DomainError:
+    return RefExists(ref) if ref.kind == kind else NameOfOtherKind(ref, kind)
 
 
 def delete(adapter: Adapter, *, actor: User, kind: str, name: str) -> None:

@@ -133,6 +133,8 @@ def test_branches_tags_moves_and_likes(live_server: Any, tmp_path: Path, token: 
             tagged=refs.tags[0].target_commit == main,
             on_branch=api.file_exists(ID, "extra.txt", revision="feature/x"), on_main=api.file_exists(ID, "extra.txt"),
             text=open(hub.hf_hub_download(ID, "extra.txt", revision="feature/x")).read(),
+            no_tag_main=message_of(lambda: api.create_tag(ID, tag="main", exist_ok=True)),
+            no_branch_v1=message_of(lambda: api.create_branch(ID, branch="v1", exist_ok=True)),
             main_stays=message_of(lambda: api.delete_branch(ID, branch="main")),
             to_tag=message_of(lambda: api.upload_file(path_or_fileobj=b"x", path_in_repo="x.txt", repo_id=ID, revision="v1")),
             to_none=error_of(lambda: api.upload_file(path_or_fileobj=b"x", path_in_repo="x.txt", repo_id=ID, revision="v2")))
@@ -155,6 +157,8 @@ def test_branches_tags_moves_and_likes(live_server: Any, tmp_path: Path, token: 
     assert said["tags"] == ["v1"]
     assert said["tagged"]
     assert (said["on_branch"], said["on_main"], said["text"]) == (True, False, "only here")
+    assert "There is a branch 'main' already, and here no tag can have the same name" in said["no_tag_main"]
+    assert "There is a tag 'v1' already, and here no branch can have the same name" in said["no_branch_v1"]
     assert "cannot be deleted" in said["main_stays"]
     assert "no branch" in said["to_tag"]
     assert said["to_none"] == "RevisionNotFoundError"
