@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.apps import AppConfig
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 
 if TYPE_CHECKING:
     from registry.models import Adapter, Namespace
@@ -13,16 +13,23 @@ class ComposeConfig(AppConfig):
     name = "compose"
 
     def ready(self) -> None:
-        from registry import publishing, tombstones
+        from registry import publishing, task_sets, tombstones
 
         publishing.BEFORE_SHOWN.append(_require_nameable_parents)
         tombstones.STILL_NEEDED.append(_what_compositions_are_made_of)
+        task_sets.ALSO_USED.append(_what_is_composed_for)
 
 
 def _require_nameable_parents(adapter: Adapter, namespace: Namespace, visibility: str) -> None:
     from compose.publishing import require_nameable_parents  # not at the top: models are not loaded yet
 
     require_nameable_parents(adapter, namespace, visibility)
+
+
+def _what_is_composed_for() -> Q:
+    from compose.models import Composition
+
+    return Q(Exists(Composition.objects.filter(task=OuterRef("pk"))))
 
 
 def _what_compositions_are_made_of() -> Q:

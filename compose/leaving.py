@@ -13,7 +13,7 @@ from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 
 from compose import jobs, making_tasks
 from compose.models import Candidate, Composition
-from registry import leaving, quotas, tombstones
+from registry import leaving, quotas, task_sets, tombstones
 from registry.models import Adapter, Namespace, Task, User
 from web.database import take_for_deletion
 from web.errors import DomainError
@@ -85,7 +85,7 @@ def delete_account(person: User, *, actor: User | None) -> None:
     removed = mine.count()
     mine.delete()
     adapters = tombstones.close_namespace(own)
-    _remove_tasks(own)
+    task_sets.remove_unneeded(own)
     detail = (
         f"{plural(adapters, 'adapter,adapters')} and {plural(removed, 'composition,compositions')} deleted; "
         f"{plural(kept, 'composition,compositions')} kept for what is made of them"
@@ -122,12 +122,3 @@ def _tasks_to_remove(person: User, own: Namespace) -> QuerySet[Task]:
     others = Adapter.objects.alive().exclude(namespace=own)
     mine = Task.objects.filter(owner=own, quarantined_at=None)
     return mine.filter(Q(is_private=True) | Q(pk__in=making_tasks.unused(mine, by=others, composed=left)))
-
-
-def _remove_tasks(namespace: Namespace) -> None:
-    """Remove a closed namespace's tasks that nobody uses and its private ones, which nobody sees any more; the others
-    stay, so that scores keep their meaning."""
-    tasks = Task.objects.filter(owner=namespace, quarantined_at=None)
-    take_for_deletion(tasks)
-    tasks.filter(is_private=True).delete()
-    making_tasks.unused(tasks, by=Adapter.objects.alive()).delete()

@@ -24,7 +24,6 @@ from registry import audit, quotas, task_sets
 from registry.details import BadDetail, check_text
 from registry.models import (
     Adapter,
-    AdapterScore,
     BaseModel,
     Membership,
     Namespace,
@@ -224,7 +223,7 @@ def _require_may_become_private(task: Task, actor: User) -> None:
     members = Membership.objects.filter(namespace=task.owner).values("user_id")
     if Composition.objects.filter(task=task).exclude(owner__in=members).exists():
         why = f"somebody who is no member of {task.owner.name} has composed for it"
-    elif not _unnamed(Task.objects.filter(pk=task.pk), by=Adapter.objects.all()).exists():
+    elif not task_sets.unnamed(Task.objects.filter(pk=task.pk), by=Adapter.objects.all()).exists():
         why = "a module or a score names it"
     else:
         return
@@ -321,17 +320,11 @@ def _save(task: Task, rows: Division) -> TaskRevision | None:
 def unused(
     tasks: QuerySet[Task], *, by: QuerySet[Adapter], composed: QuerySet[Composition] | None = None
 ) -> QuerySet[Task]:
-    """Of these tasks those that none of these compositions (None: nobody's) is for, no score is of, and none of these
-    adapters names.
+    """Of these tasks those that none of these compositions (None: nobody's) is for, and none of these adapters names or
+    has a score on.
     """
     composed = Composition.objects.all() if composed is None else composed
-    return _unnamed(tasks, by=by).exclude(Exists(composed.filter(task=OuterRef("pk"))))
-
-
-def _unnamed(tasks: QuerySet[Task], *, by: QuerySet[Adapter]) -> QuerySet[Task]:
-    return tasks.exclude(
-        Exists(by.filter(task=OuterRef("pk"))) | Exists(AdapterScore.objects.filter(task=OuterRef("pk")))
-    )
+    return task_sets.unnamed(tasks, by=by).exclude(Exists(composed.filter(task=OuterRef("pk"))))
 
 
 def _record(task: Task, actor: User, action: str) -> None:

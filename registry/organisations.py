@@ -10,16 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from django.db import IntegrityError, transaction
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
-from registry import audit, tombstones
+from registry import audit, task_sets, tombstones
 from registry.accounts import NameTaken
 from registry.details import MAX_FULL_NAME, BadDetail, check_text
 from registry.models import Adapter, Invitation, Membership, Namespace, Task, Token, User
 from registry.names import check_namespace_name
 from registry.rights import require_admin, require_whole_account, require_writing_token
-from web.database import take_for_deletion
 from web.errors import Conflict, DomainError, NotFound
 
 logger = logging.getLogger(__name__)
@@ -117,8 +116,8 @@ def rename(organisation: Namespace, *, actor: User, full_name: str) -> Namespace
 
 
 def delete_organisation(organisation: Namespace, *, actor: User) -> None:
-    """Delete it with all its adapters, their texts and files. Tombstones stay (`registry.tombstones`); its tasks stay
-    too, for the scores of others on them, but for the private ones, which nobody could see any more.
+    """Delete it with all its adapters, their texts and files, and the tasks that nobody else uses
+    (`registry.task_sets.unneeded`). Tombstones stay (`registry.tombstones`).
 
     Raises Forbidden, Conflict while an adapter or a task of it is in quarantine.
     """
@@ -130,11 +129,9 @@ def delete_organisation(organisation: Namespace, *, actor: User) -> None:
             )
         if Task.objects.filter(owner=organisation).exclude(quarantined_at=None).exists():
             raise Conflict("A task of it is in quarantine, and what is to be looked into does not vanish.")
-        private = Task.objects.filter(owner=organisation, is_private=True)
-        take_for_deletion(private)
-        private.delete()
         now = timezone.now()
         adapters = tombstones.close_namespace(organisation)
+        task_sets.remove_unneeded(organisation)
         members = list(
             Membership.objects.filter(namespace=organisation).values_list("user__username", flat=True)
         )
@@ -147,12 +144,15 @@ def delete_organisation(organisation: Namespace, *, actor: User) -> None:
 
 
 def held_by(organisation: Namespace) -> dict[str, int]:
-    """How many adapters and private tasks would go with it, and how many tasks would stay."""
-    tasks = Task.objects.filter(owner=organisation)
+    """How many adapters and tasks would go with it, and how many tasks would stay."""
+    going = task_sets.unneeded(organisation)
+    tasks = Task.objects.filter(owner=organisation).aggregate(
+        going=Count("pk", filter=Q(pk__in=going.values("pk"))), all=Count("pk")
+    )
     return {
         "adapters": Adapter.objects.alive().filter(namespace=organisation).count(),
-        "private_tasks": tasks.filter(is_private=True).count(),
-        "tasks": tasks.filter(is_private=False).count(),
+        "tasks_going": tasks["going"],
+        "tasks_staying": tasks["all"] - tasks["going"],
     }
 
 

@@ -7,20 +7,22 @@ import itertools
 import json
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils.text import slugify
 
 from registry.details import check_text
-from registry.models import BaseModel, Namespace, Task, TaskRevision, TaskRow
+from registry.models import Adapter, AdapterScore, BaseModel, Namespace, Task, TaskRevision, TaskRow
 from registry.rights import Person
 from registry.search import sees_task, tasks_shown_to
-from web.database import keep_from_deletion
+from web.database import keep_from_deletion, take_for_deletion
 
 MOST_OF_A_TITLE = 100
+# Which tasks are used besides by adapters and their scores; whoever stands above this app and uses tasks adds a function.
+ALSO_USED: list[Callable[[], Q]] = []
 RESERVED_SLUGS = frozenset({"new"})  # an address below /tasks/ of its own
 
 
@@ -65,6 +67,30 @@ def kept(task: Task, *, person: Person) -> Task | None:
     keep_from_deletion(same)
     now = same.first()
     return now if now is not None and sees_task(person, now) else None
+
+
+def unnamed(tasks: QuerySet[Task], *, by: QuerySet[Adapter]) -> QuerySet[Task]:
+    """Of these tasks those that none of these adapters names or has a score on."""
+    scores = AdapterScore.objects.filter(task=OuterRef("pk"), adapter__in=by)
+    return tasks.exclude(Exists(by.filter(task=OuterRef("pk"))) | Exists(scores))
+
+
+def unneeded(namespace: Namespace) -> QuerySet[Task]:
+    """What goes with a namespace: its private tasks, which nobody would see any more, and those that nobody else uses.
+
+    The others stay, so that scores keep their meaning, and so does what is to be looked into.
+    """
+    tasks = Task.objects.filter(owner=namespace, quarantined_at=None)
+    unused = unnamed(tasks, by=Adapter.objects.alive().exclude(namespace=namespace))
+    for used in ALSO_USED:
+        unused = unused.exclude(used())
+    return tasks.filter(Q(is_private=True) | Q(pk__in=unused.values("pk")))
+
+
+def remove_unneeded(namespace: Namespace) -> None:
+    """Delete what goes with a namespace, inside the transaction that closes it."""
+    take_for_deletion(Task.objects.filter(owner=namespace))
+    unneeded(namespace).delete()
 
 
 def _titled(known: QuerySet[Task], title: str, base_model: BaseModel | None) -> Task | None:

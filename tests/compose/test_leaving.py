@@ -26,7 +26,7 @@ from django.utils import timezone
 from compose import jobs, leaving, lineage, own_data, recipes
 from compose.errors import LeaseLost
 from compose.models import Audition, Composition, Tryout
-from registry import likes, moving, publishing, storage, sweeping
+from registry import likes, moving, organisations, publishing, storage, sweeping
 from registry.accounts import NameTaken, create_account
 from registry.leaving import HoldsQuarantined, OnlyAdmin
 from registry.models import (
@@ -402,6 +402,27 @@ def test_a_task_that_they_made_goes_with_its_rows_unless_somebody_composed_for_i
     assert not TaskRow.objects.filter(task__slug="unused").exists()
     page = Client().get(used.get_absolute_url()).content.decode()
     assert "By somebody who is gone" in page
+
+
+def test_tasks_of_an_organisation_go_with_it_unless_somebody_composed_for_them(ada: User):
+    lab = make_organisation("lab", members={ada: Membership.Role.ADMIN})
+    make_task("unused", owner=lab)
+    make_composition(task=make_task("used", owner=lab, rows=5, is_held_out=True))
+    said = browser_of(ada).get("/lab/settings").content.decode()
+    assert "1 task stays with leaderboard and rows" in said
+    assert "1 task goes with all rows" in said
+    organisations.delete_organisation(lab, actor=ada)
+    assert Task.objects.get().slug == "used"
+
+
+def test_a_score_of_a_module_that_goes_keeps_no_task(ada: User):
+    task = make_task("mine", owner=namespace_of(ada))
+    own = make_adapter("own", owner=ada, task=task)
+    AdapterScore.objects.create(adapter=own, task=task, source="reported", value=0.5)
+    page = browser_of(ada).get("/settings/delete").content.decode()
+    assert "Of 1 task, 1 is removed with the rows." in page
+    leaving.delete_account(ada, actor=ada)
+    assert not Task.objects.exists()
 
 
 def test_the_page_counts_the_tasks_that_go_and_those_that_stay_as_the_deletion_does(ada: User):

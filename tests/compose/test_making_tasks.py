@@ -430,9 +430,10 @@ def test_a_task_is_reported_and_put_into_quarantine_where_its_members_alone_see_
     assert Client().get(url).status_code == 200
 
 
-def test_the_tasks_of_a_deleted_organisation_stay_and_one_in_quarantine_keeps_it(ada):
+def test_the_used_tasks_of_a_deleted_organisation_stay_and_one_in_quarantine_keeps_it(ada):
     lab = make_organisation("lab", members={ada: "admin"})
     task = made_by(ada, namespace=lab)
+    make_composition(task=task)
     moderation.quarantine(task, moderator=None, reason="x")
     with pytest.raises(Conflict):
         organisations.delete_organisation(lab, actor=ada)

@@ -9,7 +9,7 @@ import pytest
 from django.test import Client
 
 from registry import organisations, rights
-from registry.models import Adapter, AuditEntry, Membership, Namespace, User
+from registry.models import Adapter, AdapterScore, AuditEntry, Membership, Namespace, Task, User
 from registry.names import InvalidName
 from tests.factories import make_adapter, make_organisation, make_task, make_token, make_user, publish_fake
 from tests.visitors import client_of
@@ -163,9 +163,18 @@ def test_its_settings_say_how_many_modules_go_with_it_and_how_many_tasks_stay(ad
     client.force_login(ada)
     page = client.get("/story-lab/settings").content.decode()
     assert "with 2 modules and their cards and files." in page
-    assert "leaderboard and rows" not in page
-    make_task("theirs", owner=lab)
-    assert "1 task stays with leaderboard and rows." in client.get("/story-lab/settings").content.decode()
+    assert "with all rows" not in page
+    used, scored, _, _ = (make_task(name, owner=lab) for name in ("used", "scored", "own", "unused"))
+    make_task("private", owner=lab, is_private=True)
+    make_adapter("trained", owner=bob, task=used)
+    AdapterScore.objects.create(adapter=make_adapter("best"), task=scored, source="reported", value=0.5)
+    own = make_adapter("ours", namespace=lab, task=Task.objects.get(slug="own"))
+    AdapterScore.objects.create(adapter=own, task=Task.objects.get(slug="own"), source="reported", value=0.5)
+    page = client.get("/story-lab/settings").content.decode()
+    assert "2 tasks stay with leaderboard and rows, for the scores of others." in page
+    assert "3 tasks go with all rows, being private or used by nobody." in page
+    organisations.delete_organisation(lab, actor=ada)
+    assert list(Task.objects.filter(owner=lab).values_list("slug", flat=True)) == ["scored", "used"]
 
 
 def test_a_deleted_organisation_takes_its_modules_along_and_leaves_its_name(ada, bob, lab):
