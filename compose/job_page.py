@@ -6,7 +6,7 @@ import csv
 import difflib
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -286,11 +286,10 @@ class JobPage:
         ]
         return charts.weight_chart(modules, is_live=self.composition.status == Composition.Status.RUNNING)
 
-    def _told(self, sentence: str) -> str:
-        """What the engine said, without the names of modules that the reader may not see."""
-        adapters = (candidate.revision.adapter for candidate in self.candidates)
-        hidden = (adapter.full_name for adapter in adapters if adapter.pk not in self.named_adapters)
-        return naming.without_names(sentence, hidden)
+    @cached_property
+    def _told(self) -> Callable[[str], str]:
+        """Takes the names of modules that the reader may not see out of what the engine said."""
+        return naming.without_hidden(self.candidates, self.named_adapters)
 
     def _weight(self, candidate: Candidate, best: Trial | None) -> float:
         if candidate.mixing_weight is not None:

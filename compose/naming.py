@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import cache
 
 from django.db.models import Q
 
-from compose.models import Composition
-from registry.models import Adapter, Task
+from compose.models import Candidate, Composition
+from registry.models import Adapter, FormerName, Task
 from registry.rights import Person, owns
 from registry.search import sees_task
 
 HIDDEN = "a module that is not public"
+_FULL_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def may_be_named(ids: Collection[int], person: Person, *, is_owner: bool = False) -> set[int]:
@@ -51,8 +53,32 @@ def link_to(adapter: Adapter, named: set[int]) -> str:
     return adapter.get_absolute_url() if adapter.pk in named and adapter.deleted_at is None else ""
 
 
+def without_hidden(candidates: Iterable[Candidate], named: set[int]) -> Callable[[str], str]:
+    """What takes the names of those that are not among `named` out of a sentence, those of before a move too: a sentence keeps
+    the names of its day.
+
+    The database is asked once, and only where a sentence names something that no candidate is called now.
+    """
+    adapters = {candidate.revision.adapter for candidate in candidates}
+    now = {adapter.full_name.lower() for adapter in adapters}
+    hidden = {adapter.pk: adapter.full_name for adapter in adapters if adapter.pk not in named}
+
+    @cache
+    def former() -> list[str]:
+        rows = FormerName.objects.filter(adapter__in=hidden).values_list("namespace__name", "name")
+        return [f"{namespace}/{name}" for namespace, name in rows]
+
+    def tell(sentence: str) -> str:
+        told = without_names(sentence, hidden.values())
+        others = (name.rstrip(".").lower() for name in _FULL_NAME.findall(told))
+        return without_names(told, former()) if hidden and not now.issuperset(others) else told
+
+    return tell
+
+
 def without_names(text: str, names: Iterable[str]) -> str:
-    """A sentence in which these full names of adapters are not told, whatever revision stands behind them."""
+    """A sentence in which these full names of adapters are not told, in any case and whatever revision stands behind them."""
     for name in names:
-        text = re.sub(rf"(?<![\w./-]){re.escape(name)}(@[0-9a-f]+)?(?![\w/-]|\.\w)", HIDDEN, text)
+        pattern = rf"(?<![\w./-]){re.escape(name)}(@[0-9a-f]+)?(?![\w/-]|\.\w)"
+        text = re.sub(pattern, HIDDEN, text, flags=re.IGNORECASE)
     return text

@@ -372,19 +372,14 @@ class CompositionSerializer(CompositionListSerializer):
         # Results of earlier versions lack these.
         later = {"precision": "float32", "exported": None, "option_scores": None}
         found = {**later, "scores": scores, **composition.result}
-        told = {name: self._told(found.get(name, empty), composition) for name, empty in _SENTENCES.items()}
+        # What was found in words, without the names of modules that this person may not see.
+        tell = naming.without_hidden(composition.candidates.all(), self.context["named"])
+        said = {name: found.get(name, empty) for name, empty in _SENTENCES.items()}
+        told = {
+            name: [tell(each) for each in text] if isinstance(text, list) else tell(text)
+            for name, text in said.items()
+        }
         return {**found, **told}
-
-    def _told(self, said: Any, composition: Composition) -> Any:
-        """What was found in words, without the names of modules that this person may not see."""
-        if isinstance(said, list):
-            return [self._told(sentence, composition) for sentence in said]
-        hidden = (
-            candidate.revision.adapter.full_name
-            for candidate in composition.candidates.all()
-            if candidate.revision.adapter_id not in self.context["named"]
-        )
-        return naming.without_names(said, hidden)
 
 
 class CompositionPublishSerializer(StrictSerializer):

@@ -45,14 +45,13 @@ def adapter_lineage(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]
         for score in composition.scores.all()
         if score.split == "held_out" and score.metric == composition.metric
     ]
-    hidden = [c.revision.adapter.full_name for c in candidates if c.revision.adapter_id not in named]
     verdict = str((composition.result or {}).get("verdict", "")) if scores else ""
     return {
         "composition": composition,
         "chart": chart,
         "tried": len(candidates),
         "scores": scores,
-        "finding": naming.without_names(verdict, hidden),
+        "finding": naming.without_hidden(candidates, named)(verdict),
     }
 
 

@@ -10,7 +10,7 @@ from django.test import Client
 
 from compose import jobs, naming, recipes
 from compose.models import Composition
-from registry import moderation
+from registry import moderation, moving, publishing
 from registry.models import Adapter, User
 from tests.compose.factories import finish, make_composition, make_modules
 from tests.factories import (
@@ -74,6 +74,27 @@ def test_no_door_names_a_hidden_module_to_strangers(ada, state):
             assert "part-1" in answer.content.decode(), url
 
 
+def test_no_door_names_a_hidden_module_by_the_name_that_it_had_when_it_was_composed(ada):
+    said = (
+        "Better: 6 of 9 rows right, against 3 for best single module (lin/part-0@abcdef12) on held-out rows."
+    )
+    composition = published(ada, verdict=said, notes=["It was worse than lin/part-0, which is taken."])
+    jobs.share(composition, ada)
+    hidden = Adapter.objects.get(name="part-0")
+    lin = User.objects.get(username="lin")
+    moved = moving.move(hidden, actor=lin, namespace=namespace_of(lin), name="renamed")
+    publishing.update_adapter(moved, actor=lin, visibility="private")
+    shared = f"/compositions/{composition.pk}?key={composition.share_key}"
+    for url in [*doors(composition), shared]:
+        page = Client().get(url).content.decode()
+        assert "part-0" not in page, url
+        assert "renamed" not in page, url
+    assert (
+        "against 3 for best single module (a module that is not public)"
+        in Client().get("/ada/mix").content.decode()
+    )
+
+
 def test_a_shared_link_names_no_private_module_and_its_owner_keeps_the_whole_recipe(ada):
     base_model = make_base_model()
     make_modules(base_model, 3, owner=ada)
@@ -118,7 +139,7 @@ def test_a_link_leads_nowhere_while_its_adapter_is_in_quarantine(ada):
 
 
 def test_a_name_is_taken_out_of_a_sentence_and_longer_ones_stay():
-    said = "Against a/b (a/b@12ab34cd, or a/b.), a/b-2, a/b.c, x-a/b and za/b."
+    said = "Against a/b (a/b@12ab34cd, or A/b.), a/b-2, a/b.c, x-a/b and za/b."
     hidden = naming.HIDDEN
     assert naming.without_names(said, ["a/b"]) == (
         f"Against {hidden} ({hidden}, or {hidden}.), a/b-2, a/b.c, x-a/b and za/b."
