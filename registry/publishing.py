@@ -32,7 +32,6 @@ from registry.models import (
     Adapter,
     BaseModel,
     Blob,
-    FormerName,
     Namespace,
     Origin,
     Ref,
@@ -254,11 +253,21 @@ def _checked(**texts: str) -> dict[str, str]:
 
 
 def find_by_name(namespace: Namespace, name: str) -> Adapter | None:
-    """The adapter of this name, gone or not. Raises NameNotFree for one that was deleted."""
+    """The adapter of this name. Raises NameNotFree for one that was deleted, under this name or after it was moved,
+    NameMoved, NameOfBaseModel.
+    """
     adapter = Adapter.objects.filter(namespace=namespace, name__iexact=name).first()
-    if adapter is not None and adapter.deleted_at is not None:
+    moved = (
+        None
+        if adapter
+        else Adapter.objects.filter(
+            former_names__namespace=namespace, former_names__name__iexact=name
+        ).first()
+    )
+    had_it = adapter or moved
+    if had_it is not None and had_it.deleted_at is not None:
         raise NameNotFree(namespace, name)
-    if adapter is None and FormerName.objects.filter(namespace=namespace, name__iexact=name).exists():
+    if moved is not None:
         raise NameMoved(namespace, name)
     full_name = f"{namespace.name}/{name}"
     if (

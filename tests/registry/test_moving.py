@@ -7,7 +7,7 @@ import json
 import pytest
 from django.test import Client
 
-from registry import moving, quotas
+from registry import moving, publishing, quotas
 from registry.models import Adapter, Membership, User
 from tests.factories import (
     make_adapter,
@@ -168,3 +168,23 @@ def test_no_namespace_gets_more_than_it_may_keep_by_moving(ada: User, settings):
         moving.move(adapter, actor=ada, namespace=lab, name="second")
     assert Membership.objects.filter(namespace=lab, user=ada).exists()
     assert Adapter.objects.get(pk=adapter.pk).full_name == "ada/renamed"
+
+
+def test_the_old_name_of_one_that_is_deleted_since_is_said_to_be_deleted_and_leads_nowhere(ada: User):
+    adapter = make_adapter("colour", owner=ada)
+    space = namespace_of(ada)
+    moved = moving.move(adapter, actor=ada, namespace=space, name="shades")
+    with pytest.raises(publishing.NameMoved, match="its old name leads to the new one"):
+        publishing.find_by_name(space, "Colour")
+    publishing.withdraw(moved, actor=ada)
+    for name in ("Colour", "shades"):
+        with pytest.raises(publishing.NameNotFree, match=f"ada/{name} was deleted, and names are not"):
+            publishing.find_by_name(space, name)
+    authorization = {"Authorization": f"Bearer {make_token(ada)}"}
+    made = Client().post(
+        "/api/repos/create", {"name": "colour", "type": "model"}, "application/json", headers=authorization
+    )
+    assert made.status_code == 400  # as a 409 clients would take it for theirs
+    assert "ada/colour was deleted" in made.headers["X-Error-Message"]
+    for address in ("/ada/colour", "/api/v1/adapters/ada/colour/", "/api/models/ada/colour"):
+        assert browser_of(ada).get(address).status_code == 404, address
