@@ -86,7 +86,7 @@ class Moved(Exception):
 
 def answer(error: DomainError, **also: str) -> JsonResponse:
     """The refusal as JSON, with `also`; its sentence stands in a header too, where clients look first."""
-    message = in_ascii(_sentence(error))
+    message = in_ascii(sentence(error))
     content = {"error": message, "errors": [{"message": message}], **also}
     response = JsonResponse(content, status=error.status)
     response["X-Error-Message"] = message.replace("\n", " ")
@@ -122,7 +122,7 @@ def moved(request: HttpRequest, move: Moved) -> JsonResponse:
     return response
 
 
-def _sentence(error: DomainError) -> str:
+def sentence(error: DomainError) -> str:
     if not isinstance(error, InspectionRefused):
         return error.message
     shown = [problem.message for problem in error.problems[:_PROBLEMS_SHOWN]]

@@ -17,13 +17,15 @@ from django.http.response import HttpResponseBase
 
 from registry import cards, commits, filenames, moving, publishing, refs, rights, storage
 from registry.commits import Delete, DeleteFolder, FileNotThere, NameTaken, Operation, Put
-from registry.hub import errors, front_matter, gitignore, repositories
+from registry.errors import InspectionRefused
+from registry.hub import errors, front_matter, gitignore, refused, repositories
 from registry.hub.bodies import BadRequest, body_of, text_in
 from registry.hub.doors import Caller, by_method, door
 from registry.hub.errors import EntryNotFound, Moved, RevisionNotFound
 from registry.hub.ndjson import BadLine, Lines
 from registry.hub.repositories import NotWritable, Repository
-from registry.models import Adapter, Blob, Ref, User
+from registry.models import Adapter, Blob, Ref, Revision, User
+from registry.quotas import QuotaReached
 from web.errors import Forbidden, NotFound
 
 # Files up to this size come inside of the commit, larger ones by Git LFS or Xet, as the client likes.
@@ -241,9 +243,11 @@ def preupload(request: HttpRequest, caller: Caller, repo: str, revision: str) ->
     out are only named, even where there are no others: who sends a large folder asks by batches, and a batch that is
     refused comes again for ever.
     """
-    _, _, repository = writable(caller, repo)
+    person, _, repository = writable(caller, repo)
     _require_no_pull_request(request)
     snapshot = repository.snapshot(revision)
+    if snapshot.revision is not None:
+        refused.forget(person=person, head=snapshot.revision)
     body = body_of(request)
     files = body.get("files")
     if not isinstance(files, list) or not all(isinstance(file, dict) for file in files):
@@ -307,10 +311,11 @@ def commit(request: HttpRequest, caller: Caller, repo: str, revision: str) -> Ht
     """All operations of the body as one commit on a branch, or none."""
     person, adapter, repository = writable(caller, repo)
     _require_no_pull_request(request)
-    _require_branch(adapter, repository, revision)
+    head = _head_of(adapter, repository, revision)
     storage.require_free_space(int(request.META.get("CONTENT_LENGTH") or 0))
     with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="commit-") as folder, _made() as made:
         header, operations = _read(request, person, Path(folder), made)
+        refused.require_no_part(person=person, head=head, operations=operations)
         title, _, rest = text_in(header, "summary", default="").strip().partition("\n")
         description = [rest.strip(), text_in(header, "description", default="")]
         try:
@@ -325,6 +330,9 @@ def commit(request: HttpRequest, caller: Caller, repo: str, revision: str) -> Ht
             )
         except FileNotThere as error:
             raise EntryNotFound(error.path, repository.snapshot(revision).commit, error.message) from error
+        except (InspectionRefused, QuotaReached) as error:
+            refused.remember(error, person=person, head=head, operations=operations)
+            raise
     oid = outcome.revision.commit
     answer = {
         "success": True,
@@ -340,9 +348,9 @@ def _require_no_pull_request(request: HttpRequest) -> None:
         raise BadRequest("There are no pull requests here. Push to a branch of your own instead.")
 
 
-def _require_branch(adapter: Adapter, repository: Repository, name: str) -> None:
+def _head_of(adapter: Adapter, repository: Repository, name: str) -> Revision:
     try:
-        commits.branch_head(adapter, name)
+        return commits.branch_head(adapter, name)
     except NotFound as error:
         repository.snapshot(name)
         raise BadRequest(f"{name[:100]!r} is no branch. Commits go to branches only.") from error

@@ -299,6 +299,39 @@ def test_tokens_that_may_not_write_are_told_so_before_any_byte_is_sent(
     assert by_writer["create"] == ""
 
 
+def test_an_upload_of_many_files_that_is_refused_leaves_none_and_the_next_one_is_kept(
+    live_server: Any, tmp_path: Path, token: str
+):
+    folder = make_adapter(tmp_path / "adapter", rank=8)
+    config = folder / "adapter_config.json"
+    right = config.read_text()
+    config.write_text(right.replace('"r": 8', '"r": 4'))
+    for number in range(30):
+        (folder / f"Notes-{number:02}.txt").write_text(f"Note {number}")
+    said = run(
+        f"""
+        import pathlib
+        ID, folder = "ada/many", pathlib.Path({str(folder)!r})
+        api.create_repo(ID)
+        say(refused=message_of(lambda: api.upload_folder(repo_id=ID, folder_path=folder)))
+        say(left=api.list_repo_files(ID), commits=len(api.list_repo_commits(ID)))
+        api.upload_folder(repo_id=ID, folder_path=folder, ignore_patterns="adapter_*")
+        say(notes=len(api.list_repo_files(ID)))
+        (folder / "adapter_config.json").write_text({right!r})
+        api.upload_folder(repo_id=ID, folder_path=folder)
+        say(files=len(api.list_repo_files(ID)), is_whole=api.file_exists(ID, "adapter_model.safetensors"))
+        """,
+        live_server.url,
+        tmp_path / "home",
+        token=token,
+    )
+    assert said["refused"].startswith("400 ")
+    assert "Nothing of this upload was kept." in said["refused"]
+    assert (said["left"], said["commits"]) == ([], 1)
+    assert said["notes"] == 30
+    assert (said["files"], said["is_whole"]) == (32, True)
+
+
 def test_every_file_that_is_left_out_is_told(live_server: Any, tmp_path: Path, token: str):
     folder = make_adapter(tmp_path / "adapter")
     (folder / "optimizer.pt").write_bytes(b"pickled")
