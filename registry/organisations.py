@@ -224,8 +224,9 @@ def accept(organisation_name: str, *, person: User) -> Membership:
     """Join an organisation that asked. Raises NotFound, Forbidden."""
     require_writing_token(person)
     require_whole_account(person)
-    invitation = _invitation(organisation_name, person)
-    with _held(invitation.namespace):
+    organisation = _invitation(organisation_name, person).namespace
+    with _held(organisation):
+        invitation = _invitation(organisation_name, person)  # again: it may have been taken back meanwhile
         membership, _ = Membership.objects.get_or_create(
             namespace=invitation.namespace, user=person, defaults={"role": invitation.role}
         )

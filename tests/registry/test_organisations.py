@@ -125,6 +125,22 @@ def test_only_an_admin_changes_people(ada, bob, lab, role):
     assert Membership.objects.filter(namespace=lab).count() == 2
 
 
+def test_an_invitation_that_is_taken_back_at_this_moment_lets_nobody_in(ada, bob, lab, monkeypatch):
+    eve = make_user("eve")
+    organisations.invite(lab, actor=ada, username="eve", role="admin")
+    hold = organisations._held
+
+    def late(organisation):
+        monkeypatch.setattr(organisations, "_held", hold)
+        organisations.withdraw_invitation(lab, actor=ada, username="eve")
+        return hold(organisation)
+
+    monkeypatch.setattr(organisations, "_held", late)
+    with pytest.raises(NotFound, match="no invitation"):
+        organisations.accept("story-lab", person=eve)
+    assert not rights.is_member(eve, lab)
+
+
 def test_the_last_admin_neither_leaves_nor_steps_down(ada, bob, lab):
     join(lab, ada, bob, "write")
     for act in (
