@@ -14,7 +14,7 @@ from django.db.models import Avg, Count, F, Q, QuerySet
 from compose.models import Candidate, Composition
 from compose.naming import HIDDEN, may_be_named
 from registry.models import Adapter, Origin
-from registry.models.adapters import published_at
+from registry.models.publication import published_at
 from registry.rights import Person
 
 MOST_NEAR = 8  # parents or children drawn

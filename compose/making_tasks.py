@@ -12,6 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Exists, OuterRef, QuerySet
+from django.utils import timezone
 
 from compose import examples as reading
 from compose import jobs
@@ -196,6 +197,8 @@ def change_task(task: Task, *, actor: User, **said: Any) -> Task:
         if changes.get("is_private") and not task.is_private:
             _require_may_become_private(task, actor)
             _forget_name(task)
+        if not changes.get("is_private", True) and task.first_public_at is None:
+            changes["first_public_at"] = timezone.now()
         if changes.get("metric", task.metric) != task.metric:
             _change_metric(task, changes["metric"])
         for name, value in changes.items():

@@ -343,7 +343,9 @@ class TaskAdmin(Audited, admin.ModelAdmin):
     autocomplete_fields = ("base_model", "owner")
     # By the moderators' page; and the task's own, where another metric makes another revision, and where is asked
     # whether anybody else has used what is to be private.
-    readonly_fields = ("metric", "created_by", "quarantined_at", "quarantine_reason", "is_private")
+    readonly_fields = (
+        "metric", "created_by", "first_public_at", "quarantined_at", "quarantine_reason", "is_private",
+    )  # fmt: skip
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Task]:
         return super().get_queryset(request).annotate(row_count=Count("rows"))

@@ -363,13 +363,16 @@ class TaskSerializer(serializers.ModelSerializer[Task]):
     tags = serializers.ListField(child=serializers.CharField(), read_only=True)
     examples = serializers.SerializerMethodField(help_text="Few-shot rows, where it has them.")
     test_rows = serializers.SerializerMethodField(help_text="How many hidden rows it is scored on.")
+    published_at = serializers.DateTimeField(
+        read_only=True, help_text="When everybody could first see it; when it was made, until then."
+    )
     url = serializers.SerializerMethodField()
 
     class Meta:
         model = Task
         fields = [
             "slug", "title", "description", "metric", "tags", "base_model", "owner", "source", "license", "held_out",
-            "visibility", "revision", "seed", "examples", "test_rows", "created_at", "url",
+            "visibility", "revision", "seed", "examples", "test_rows", "created_at", "published_at", "url",
         ]  # fmt: skip
 
     def get_owner(self, task: Task) -> str | None:

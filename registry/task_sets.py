@@ -122,6 +122,8 @@ def add_task(*, title: str, **fields: Any) -> Task:
 
     A private one has letters of chance behind it: else a number behind somebody's own slug would tell them of it.
     """
+    if fields.get("is_private"):
+        fields["first_public_at"] = None
     slug = f"{slug_of(title)[:90]}-{secrets.token_hex(4)}" if fields.get("is_private") else slug_of(title)
     for number in itertools.count(2):
         task, is_new = Task.objects.get_or_create(slug=slug, defaults={"title": title, **fields})

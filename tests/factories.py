@@ -73,6 +73,8 @@ def make_base_model(name: str = "demo/tiny-t5", **fields: Any) -> BaseModel:
 
 def make_task(slug: str = "", *, rows: int = 0, test_rows: int = 0, **fields: Any) -> Task:
     slug = slug or f"task-{next(_numbers)}"
+    if fields.get("is_private"):
+        fields["first_public_at"] = None
     task = Task.objects.create(slug=slug, **{"title": slug.replace("-", " ").capitalize(), **fields})
     few_shot, test = (
         [{"input": f"{split} question {position}", "output": str(position)} for position in range(count)]

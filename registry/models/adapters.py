@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.db import models
-from django.db.models.functions import Coalesce, Lower
+from django.db.models.functions import Lower
 from django.urls import reverse
 from django.utils import timezone
 
 from registry.models.accounts import Membership, Namespace, User
 from registry.models.base_models import BaseModel
+from registry.models.publication import published_at
 from registry.models.tasks import Task
 
 if TYPE_CHECKING:
@@ -35,11 +36,6 @@ class Blob(models.Model):
 
     def __str__(self) -> str:
         return self.sha256
-
-
-def published_at(path: str = "") -> Coalesce:
-    """`Adapter.published_at` in a query; `path` leads to the adapter, as in "composition__adapter__"."""
-    return Coalesce(f"{path}first_public_at", f"{path}created_at")
 
 
 class AdapterQuerySet(models.QuerySet["Adapter"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django.db import models
@@ -9,6 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from registry.models.accounts import Namespace, User
+from registry.models.publication import published_at
 
 # Metrics of which less is better; all others are shares of what is right.
 LOWER_IS_BETTER = frozenset({"loss", "perplexity", "word_error_rate", "edit_distance"})
@@ -52,6 +54,9 @@ class Task(models.Model):
     source = models.CharField(max_length=300, blank=True, help_text="Where its rows are from.")
     license = models.CharField(max_length=100, blank=True, help_text="Of its rows.")
     created_at = models.DateTimeField(auto_now_add=True)
+    first_public_at = models.DateTimeField(
+        null=True, blank=True, default=timezone.now, help_text="Since then it is new to everybody."
+    )
     quarantined_at = models.DateTimeField(null=True, blank=True)
     quarantine_reason = models.CharField(max_length=500, blank=True, help_text="For its makers to read.")
     is_private = models.BooleanField(
@@ -67,10 +72,14 @@ class Task(models.Model):
             models.CheckConstraint(
                 condition=models.Q(is_private=False) | models.Q(owner__isnull=False),
                 name="private_task_has_an_owner",
-            )
+            ),
+            models.CheckConstraint(
+                condition=models.Q(is_private=True) | models.Q(first_public_at__isnull=False),
+                name="task_public_since",
+            ),
         ]
         indexes: ClassVar = [
-            models.Index(fields=["-created_at", "-id"], name="task_newest"),
+            models.Index(published_at().desc(), models.F("id").desc(), name="task_published"),
             # Few at most, and every list of modules asks which.
             models.Index(
                 fields=["id"],
@@ -84,6 +93,11 @@ class Task(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("task", args=[self.slug])
+
+    @property
+    def published_at(self) -> datetime:
+        """When it was new: when everybody could first see it, or when it was made where only its members can."""
+        return self.first_public_at or self.created_at
 
     @property
     def is_quarantined(self) -> bool:

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from django.db.models import Q, QuerySet
 
 from registry.models import Adapter, Task
+from registry.models.publication import published_at
 from registry.models.tasks import TaskQuerySet
 from registry.rights import Person, may_moderate, namespaces_of
 from web.errors import NotFound
 
-# By the name of the order: `web.pagination` takes it.
-TASK_SORTS: dict[str, tuple[str, ...]] = {"name": ("slug",), "new": ("-created_at", "-id")}
+# By the name of the order: `web.pagination` takes it, of what `tasks_matching` finds.
+TASK_SORTS: dict[str, tuple[str, ...]] = {"name": ("slug",), "new": ("-published", "-id")}
 
 
 def tasks_matching(tasks: TaskQuerySet, words: str) -> TaskQuerySet:
@@ -21,7 +22,7 @@ def tasks_matching(tasks: TaskQuerySet, words: str) -> TaskQuerySet:
         tasks = tasks.filter(
             Q(title__icontains=word) | Q(slug__icontains=word) | Q(description__icontains=word)
         )
-    return tasks
+    return tasks.annotate(published=published_at())
 
 
 def visible_task(person: Person, slug: str) -> Task:

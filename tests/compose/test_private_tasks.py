@@ -446,6 +446,22 @@ def test_it_becomes_public_at_any_time_and_the_page_says_what_that_shows(used: U
     assert Client().get("/api/v1/adapters/lab/trained/").json()["task"]["slug"] == used.task.slug
 
 
+def test_it_is_new_when_it_is_opened_for_the_first_time(task: Task, ada: User, lab: Namespace):
+    made_by(ada, lab, is_private=False, title="Between")
+
+    def newest() -> list[str]:
+        return [found["title"] for found in Client().get("/api/v1/tasks/?sort=new").json()["results"]]
+
+    assert newest() == ["Between"]
+    making_tasks.change_task(task, actor=ada, is_private=False)
+    assert newest() == [TITLE, "Between"]
+    assert [found.title for found in Client().get("/tasks?sort=new").context["tasks"]] == newest()
+    made_by(ada, lab, is_private=False, title="Last")
+    for is_private in (True, False):
+        making_tasks.change_task(task, actor=ada, is_private=is_private)
+    assert newest() == ["Last", TITLE, "Between"]
+
+
 def test_it_becomes_private_while_members_alone_used_it_and_their_results_forget_its_name(
     ada: User, lab: Namespace, base_model: BaseModel
 ):
