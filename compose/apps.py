@@ -6,22 +6,29 @@ from django.apps import AppConfig
 from django.db.models import Exists, OuterRef, Q
 
 if TYPE_CHECKING:
-    from registry.models import Adapter, Namespace
+    from registry.models import Adapter, Namespace, User
 
 
 class ComposeConfig(AppConfig):
     name = "compose"
 
     def ready(self) -> None:
-        from registry import publishing, task_sets, tombstones
+        from registry import accounts, publishing, task_sets, tombstones
 
+        accounts.ON_BLOCK.append(_end_work_for)
         publishing.BEFORE_SHOWN.append(_require_nameable_parents)
         tombstones.STILL_NEEDED.append(_what_compositions_are_made_of)
         task_sets.ALSO_USED.append(_what_is_composed_for)
 
 
+def _end_work_for(person: User) -> None:
+    from compose import blocking  # not at the top: models are not loaded yet
+
+    blocking.end_work_for(person)
+
+
 def _require_nameable_parents(adapter: Adapter, namespace: Namespace, visibility: str) -> None:
-    from compose.publishing import require_nameable_parents  # not at the top: models are not loaded yet
+    from compose.publishing import require_nameable_parents
 
     require_nameable_parents(adapter, namespace, visibility)
 

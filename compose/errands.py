@@ -22,7 +22,7 @@ from compose.errors import LeaseLost
 from compose.models import Errand
 from registry.models import User
 from web.database import after_commit
-from web.errors import DomainError
+from web.errors import DomainError, Forbidden
 
 logger = logging.getLogger(__name__)
 KEPT = timedelta(days=1)
@@ -57,9 +57,12 @@ class Kind(Generic[E]):
     # --- Asking ----------------------------------------------------------------------------------------------
 
     def require_room(self, person: User, refusal: type[DomainError], noun: str) -> None:
-        """Raises `refusal`. Inside a transaction: the person's row is held, so that two requests do not both take
-        the last place."""
-        list(User.objects.select_for_update().filter(pk=person.pk).values_list("pk"))
+        """Raises `refusal`, and Forbidden for an account that was deleted or blocked meanwhile.
+
+        Inside a transaction: the person's row is held, so that two requests do not both take the last place.
+        """
+        if not User.objects.select_for_update().filter(pk=person.pk, is_active=True):
+            raise Forbidden("This account is deleted or blocked.")
         own = self.model._default_manager.filter(asked_by=person)
         if own.filter(status__in=[Status.WAITING, Status.RUNNING]).count() >= self.most_unfinished:
             raise refusal(
@@ -121,6 +124,13 @@ class Kind(Generic[E]):
         mine = self.model._default_manager.filter(status=Status.RUNNING, worker=worker[:200])
         return mine.update(status=Status.WAITING, lease_until=None, worker="")
 
+    def end_all_of(self, person: User, why: str) -> int:
+        """End what waits or runs for one person, with a sentence for them."""
+        unfinished = self.model._default_manager.filter(
+            asked_by=person, status__in=[Status.WAITING, Status.RUNNING]
+        )
+        return unfinished.update(status=Status.FAILED, lease_until=None, error=why)
+
     # --- The sweep -------------------------------------------------------------------------------------------
 
     def sweep(self) -> None:
@@ -176,3 +186,7 @@ def sweep() -> None:
 
 def release_all(worker: str) -> int:
     return sum(kind.release_all(worker) for kind in kinds())
+
+
+def end_all_of(person: User, why: str) -> int:
+    return sum(kind.end_all_of(person, why) for kind in kinds())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
@@ -28,6 +29,8 @@ from web.errors import Conflict
 
 KNOWN_BROWSER = "known_browser"
 KNOWN_BROWSER_S = 365 * 24 * 3600
+# What else ends when somebody is blocked, in the same transaction.
+ON_BLOCK: list[Callable[[User], None]] = []
 
 
 class NameTaken(Conflict):
@@ -94,17 +97,22 @@ def show_as(own: Namespace, full_name: str) -> None:
 
 
 def block(person: User, *, moderator: User | None) -> None:
-    """Nothing works for this person any more: sessions and tokens end now. What they published stays as it is."""
+    """Nothing works for this person any more: sessions, tokens and what is computed for them end now (`ON_BLOCK`).
+
+    What they published stays as it is.
+    """
     if moderator is not None:
         require_moderator(moderator)
     with transaction.atomic():
         User.objects.filter(pk=person.pk).update(is_active=False)
         Token.objects.filter(user=person, revoked_at=None).update(revoked_at=timezone.now())
+        for end in ON_BLOCK:
+            end(person)
         audit.record(actor=moderator, action="block", subject=person)
 
 
 def unblock(person: User, *, moderator: User | None) -> None:
-    """They may sign in again and make new tokens."""
+    """They may sign in again and make new tokens. What ended when they were blocked stays ended."""
     if moderator is not None:
         require_moderator(moderator)
     with transaction.atomic():

@@ -48,7 +48,7 @@ from compose.jobs.holding import (
     set_step,
     wish,
 )
-from compose.jobs.owning import cancel, require_owner, share, stop, unshare, visible_composition
+from compose.jobs.owning import cancel, end_all_of, require_owner, share, stop, unshare, visible_composition
 from compose.jobs.queue import (
     Room,
     claim,
@@ -79,6 +79,7 @@ __all__ = [
     "claim_next",
     "confirm_cancelled",
     "dry_run",
+    "end_all_of",
     "estimate",
     "fail",
     "finish",

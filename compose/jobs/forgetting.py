@@ -11,6 +11,7 @@ from django.utils import timezone
 from compose.models import Composition, LogLine
 
 AT_ONCE = 200
+Status = Composition.Status
 REASON_GONE = "It failed; the reason is no longer kept, since it may quote the examples."
 
 
@@ -37,7 +38,8 @@ def forget_texts_of(composition: Composition) -> bool:
         examples=[empty] * len(composition.examples),
         test_examples=[empty] * len(composition.test_examples),
         predictions=[],
-        error=REASON_GONE if composition.error else "",
+        # Why one was cancelled is a sentence of ours and quotes nothing.
+        error=REASON_GONE if composition.error and composition.status == Status.FAILED else composition.error,
         examples_removed_at=timezone.now(),
     )
     LogLine.objects.filter(composition=composition).delete()

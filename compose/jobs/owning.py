@@ -1,4 +1,4 @@
-"""What people may do with a composition that is there: see it, cancel it, stop it."""
+"""What people may do with a composition that is there: see it, cancel it, stop it; and ending all of somebody's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from compose.errors import NoSuchComposition, WrongState
 from compose.jobs import lease, log
 from compose.models import Composition
+from registry.models import User
 from registry.rights import Person, owns
 from web.errors import Forbidden
 
@@ -64,7 +65,7 @@ def cancel(composition: Composition, actor: Person) -> None:
     for _ in range(3):  # a worker or the sweep may change the status between the two updates
         row = Composition.objects.filter(pk=composition.pk)
         if lease.close(row.filter(status=Status.QUEUED), Status.CANCELLED):
-            log.write(composition, "Cancelled before it began.")
+            log.write(composition, "Cancelled while it waited.")
             break
         if row.filter(status=Status.RUNNING).exclude(wish=Wish.CANCEL).update(wish=Wish.CANCEL):
             log.write(composition, "Asked to cancel.")
@@ -77,6 +78,20 @@ def cancel(composition: Composition, actor: Person) -> None:
                 f"This composition has already {_ended(composition)}; there is nothing to cancel."
             )
     composition.refresh_from_db()
+
+
+def end_all_of(owner: User, why: str) -> int:
+    """End whatever waits or runs for `owner`, with a sentence for them: how many there were.
+
+    A running one ends here and now. Its worker finds that it lost the lease, and so goes on to somebody else's.
+    """
+    ended = 0
+    for composition in Composition.objects.filter(owner=owner, status__in=[Status.QUEUED, Status.RUNNING]):
+        row = Composition.objects.filter(pk=composition.pk, status__in=[Status.QUEUED, Status.RUNNING])
+        if lease.close(row, Status.CANCELLED, error=why):
+            log.write(composition, why)
+            ended += 1
+    return ended
 
 
 def stop(composition: Composition, actor: Person) -> None:

@@ -24,7 +24,7 @@ from compose.errors import TooManyWaiting
 from compose.jobs import lease, log, workers
 from compose.models import Composition
 from registry.models import User
-from web.errors import NotFound
+from web.errors import Forbidden, NotFound
 
 logger = logging.getLogger(__name__)
 TURN_S = 900.0
@@ -66,13 +66,16 @@ def room(owner: User) -> Room:
 
 
 def require_room(owner: User) -> None:
-    """Raises TooManyWaiting, and NotFound for an account that was deleted meanwhile.
+    """Raises TooManyWaiting, and NotFound or Forbidden for an account that was deleted or blocked meanwhile.
 
     Inside a transaction, so that two requests at once do not both take the last place.
     """
     with transaction.atomic():
-        if not User.objects.select_for_update().filter(pk=owner.pk).values_list("pk"):
+        found = User.objects.select_for_update().filter(pk=owner.pk).first()
+        if found is None:
             raise NotFound("This account is deleted.")
+        if not found.is_active:
+            raise Forbidden("This account is blocked.")
         left = room(owner)
     if not left.places_left:
         raise TooManyWaiting(left.waiting)

@@ -47,8 +47,8 @@ def tell_owners() -> int:
 
 def _tell_round() -> int:
     now = timezone.now()
-    due = Composition.objects.filter(
-        wants_email=True, told_at=None, finished_at__gte=now - GIVEN_UP_AFTER, owner__isnull=False
+    due = Composition.objects.filter(  # nothing is sent to people who are blocked
+        wants_email=True, told_at=None, finished_at__gte=now - GIVEN_UP_AFTER, owner__is_active=True
     ).select_related("owner", "adapter")
     sent = 0
     # In no order, so that one which is not taken for now does not stand before the others each time.

@@ -6,11 +6,11 @@ from functools import partial
 
 import pytest
 
-from compose import engine, jobs, worker
+from compose import blocking, engine, jobs, worker
 from compose.engine.types import Example
 from compose.errors import LeaseLost
 from compose.models import Composition
-from registry import storage
+from registry import accounts, storage
 from registry.models import BaseModelFile
 from tests import fakes
 from tests.compose.factories import make_composition, make_examples
@@ -151,6 +151,17 @@ def test_cancel_takes_effect_before_the_next_evaluation(monkeypatch):
     assert composition.status == "cancelled"
     assert composition.trials.count() <= 5
     assert composition.finished_at
+
+
+def test_what_runs_for_somebody_who_is_blocked_ends_and_the_worker_goes_on_to_others(monkeypatch):
+    bob, base_model = make_user("bob"), hosted_base()
+    composition = queue(owner=bob, base_model=base_model, budget=400)
+    AtTrial(monkeypatch, 3, lambda: accounts.block(bob, moderator=None))
+    work(composition)
+    assert (composition.status, composition.error) == ("cancelled", blocking.WHY)
+    assert composition.trials.count() <= 3
+    assert composition.result is None
+    assert work(queue(base_model=base_model, budget=2)).status == "succeeded"
 
 
 def test_stop_keeps_the_best_and_finishes(monkeypatch):
