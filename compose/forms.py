@@ -6,7 +6,7 @@ The domain functions hold the rules; a form collects what they are given, and ke
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -408,7 +408,7 @@ class ComposeForm(forms.Form):
             person=person,
             rows=[] if are_gone else [(row["input"], row["output"]) for row in composition.examples],
             test_text=as_lines(tests),
-            picked=[candidate.revision.adapter.full_name for candidate in offered],
+            picked=_as_picked([candidate.revision for candidate in offered], composition),
             pinned=composition.pinned,
             excluded=composition.excluded,
             initial={
@@ -429,6 +429,16 @@ class ComposeForm(forms.Form):
         if composition.is_picked:
             form.modules_gone = sum(not candidate.still_fits for candidate in offered)
         return form
+
+
+def _as_picked(revisions: Sequence[Revision], composition: Composition) -> list[str]:
+    """Names for another pick of the same modules: those picked then in the versions of then, drawn ones in the newest."""
+    return [
+        named
+        if composition.is_picked and revision.pk != revision.adapter.head_id
+        else revision.adapter.full_name
+        for revision, named in zip(revisions, candidates.names(revisions), strict=True)
+    ]
 
 
 def _names(data: QueryDict, field: str) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from copy import copy
 
 from django.conf import settings
 from django.contrib import messages
@@ -301,10 +302,11 @@ def _pickable(
         return {"pickable": [], "pickable_count": 0, "filter": text}
     fitting = candidates.fitting(base_model, request.user)
     marks = {
-        mark: {name.partition("@")[0].lower() for name in names}
-        for mark, names in (("picked", picked), ("pinned", pinned), ("excluded", excluded))
+        "picked": {_name_and_version(name) for name in picked},
+        "pinned": {_name_and_version(name) for name in pinned},
+        "excluded": {(_name_and_version(name)[0], "") for name in excluded},  # whatever the version
     }
-    chosen_names = set().union(*marks.values())
+    chosen = set().union(*marks.values())
     total = fitting.count()
     for word in text.split():
         fitting = fitting.filter(
@@ -330,25 +332,31 @@ def _pickable(
         found = [each.adapter for each in fits.ranked]
         why = {each.adapter.pk: each.reasons for each in fits.ranked}
     kept = []
-    if chosen_names:
+    if chosen:
         all_names = Q()
-        for name in chosen_names:
-            namespace, _, own = name.partition("/")
+        for name, _ in chosen:
+            namespace, own = name.partition("/")[::2]
             all_names |= Q(namespace__name__iexact=namespace, name__iexact=own)
         kept = list(candidates.fitting(base_model, request.user).filter(all_names))
     kept_ids = {adapter.pk for adapter in kept}
-    shown = kept + [adapter for adapter in found[:PICKABLE] if adapter.pk not in kept_ids]
-    reasons = candidates.experience_with([adapter.pk for adapter in shown], request.user)
+    adapters = kept + [adapter for adapter in found[:PICKABLE] if adapter.pk not in kept_ids]
+    reasons = candidates.experience_with([adapter.pk for adapter in adapters], request.user)
     losses = {row.revision.adapter_id: row for row in measured}
-    show_tasks(shown, person=request.user)
-    for adapter in shown:
+    show_tasks(adapters, person=request.user)
+    for adapter in adapters:
         adapter.measured = losses.get(adapter.pk)  # type: ignore[attr-defined]
         adapter.experience = reasons.get(adapter.pk)  # type: ignore[attr-defined]
         adapter.why = why.get(adapter.pk, [])  # type: ignore[attr-defined]
+    versions = {
+        adapter.pk: [version for name, version in chosen if version and name == adapter.full_name.lower()]
+        for adapter in kept
+    }
+    shown = [entry for adapter in adapters for entry in _entries(adapter, versions.get(adapter.pk, []))]
     return {
         "pickable": shown,
+        "pickable_shown": len(adapters),
         **{
-            f"{mark}_ids": {adapter.pk for adapter in kept if adapter.full_name.lower() in names}
+            f"{mark}_names": {entry.named for entry in shown if _name_and_version(entry.named) in names}  # type: ignore[attr-defined]
             for mark, names in marks.items()
         },
         "pickable_count": total,
@@ -363,6 +371,23 @@ def _pickable(
         "pickable_more": len(found) > PICKABLE,
         "filter": text,
     }
+
+
+def _name_and_version(given: str) -> tuple[str, str]:
+    """A module as the form names it, in small letters; without a version where it is the newest that is meant."""
+    name, _, version = given.strip().partition("@")
+    return name.lower(), "" if version == "main" else version
+
+
+def _entries(adapter: Adapter, versions: Iterable[str]) -> list[Adapter]:
+    """An adapter in the list of modules: each version that is named, then the newest. `named` is what the form sends."""
+    entries = []
+    for version in (*sorted(versions), ""):
+        entry = copy(adapter)
+        entry.version = version  # type: ignore[attr-defined]
+        entry.named = f"{adapter.full_name}@{version}" if version else adapter.full_name  # type: ignore[attr-defined]
+        entries.append(entry)
+    return entries
 
 
 # --- One composition ---------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from tests.compose.factories import (
     make_trials,
     owner_of,
 )
-from tests.factories import make_adapter, make_base_model, make_task, make_user, namespace_of
+from tests.factories import make_adapter, make_base_model, make_revision, make_task, make_user, namespace_of
 
 pytestmark = pytest.mark.django_db
 MOST_QUERIES = 15
@@ -385,6 +385,45 @@ def test_what_was_picked_and_is_gone_is_counted_when_it_is_asked_for_again(
     Adapter.objects.filter(pk=picked[1].pk).update(visibility="private")
     page = text_of(as_owner.get(f"/compose?again={composition.pk}"))
     assert "2 modules that were picked then cannot be picked any more" in page
+
+
+def test_run_again_brings_the_versions_that_were_picked_and_the_newest_beside_them(
+    as_owner: Client, base_model: BaseModel, owner: User
+):
+    first, second, third = Adapter.objects.order_by("name")
+    then = [adapter.head for adapter in (first, second)]
+    earlier = make_composition(owner=owner, base_model=base_model, candidates=then)
+    make_revision(first, base_fit="fits", facts=then[0].facts)
+    page = text_of(as_owner.get(f"/compose?again={earlier.pk}"))
+    picks = re.findall(r'name="pick" value="([^"]+)"( checked)?', page)
+    old = f"{first.full_name}@{then[0].commit}"
+    assert picks == [
+        (old, " checked"), (first.full_name, ""), (second.full_name, " checked"), (third.full_name, "")
+    ]  # fmt: skip
+    as_owner.post("/compose", filled(choice="picked", pick=[name for name, checked in picks if checked]))
+    again = Composition.objects.exclude(pk=earlier.pk).get()
+    assert [candidate.revision for candidate in again.candidates.all()] == then
+
+
+def test_a_version_that_was_pinned_comes_back_with_run_again_and_stays_when_the_list_is_filtered(
+    as_owner: Client, base_model: BaseModel, owner: User
+):
+    first, second, _ = Adapter.objects.order_by("name")
+    old = f"{first.full_name}@{first.head.commit[:9]}"
+    make_revision(first, base_fit="fits", facts=first.head.facts)
+    earlier = make_composition(
+        owner=owner,
+        base_model=base_model,
+        pinned=[old],
+        excluded=[f"{second.full_name}@{second.head.commit}"],
+    )
+    page = text_of(as_owner.get(f"/compose?again={earlier.pk}"))
+    assert f'name="pin" value="{old}" checked' in page
+    assert f'name="exclude" value="{second.full_name}" checked' in page
+    filtered = as_owner.get(
+        "/compose/candidates", {"base_model": base_model.name, "filter": "zzz", "pin": old}
+    )
+    assert f'name="pin" value="{old}" checked' in text_of(filtered)
 
 
 def test_the_live_check_counts_and_names_mistakes(client: Client, base_model: BaseModel):
