@@ -88,6 +88,7 @@ def seen_by(person: Person, audition_id: str) -> Audition:
         found = (
             Audition.objects.select_related("base_model")
             .filter(pk=audition_id, asked_by_id=person.pk)
+            .exclude(examples=[])  # forgotten
             .first()
         )
     if found is None:
@@ -96,8 +97,15 @@ def seen_by(person: Person, audition_id: str) -> Audition:
 
 
 def forget(audition: Audition) -> None:
-    """Examples and losses, at once. A worker that is at it stops at its next look."""
-    audition.delete()
+    """Examples and losses, at once. A worker that is at it stops at its next look.
+
+    That there was one stays for its day: what was forgotten still counts for the most that one person may ask in an hour.
+    """
+    with transaction.atomic():
+        Audition.objects.filter(pk=audition.pk).update(
+            status=Status.FAILED, lease_until=None, examples=[], base_loss=None, error=""
+        )
+        audition.modules.all().delete()
 
 
 def modules_of(audition: Audition, person: Person) -> list[Auditioned]:

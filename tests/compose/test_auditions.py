@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -132,7 +133,24 @@ def test_one_that_was_removed_while_it_ran_stops_without_a_word(base_model, ada,
     assert taken is not None
     auditions.forget(audition)
     auditioning.measure(taken)
-    assert not Audition.objects.exists()
+    assert_forgotten(audition)
+
+
+def assert_forgotten(audition: Audition) -> None:
+    """That somebody asked is all that is left."""
+    audition.refresh_from_db()
+    assert (audition.examples, audition.base_loss, audition.modules.count()) == ([], None, 0)
+    assert audition.is_finished
+    with pytest.raises(NoSuchAudition):
+        auditions.seen_by(audition.asked_by, audition.pk)
+
+
+def test_what_is_forgotten_still_counts_for_the_most_in_an_hour(base_model, ada, monkeypatch):
+    monkeypatch.setattr(auditions, "KIND", replace(auditions.KIND, most_an_hour=2))
+    for _ in range(2):
+        auditions.forget(auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES))
+    with pytest.raises(TooManyAuditions, match="2 measurements in the last hour"):
+        auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES)
 
 
 def test_nobody_came_is_said_and_all_is_removed_after_a_day(base_model, ada):
@@ -220,7 +238,8 @@ def test_the_page_shows_the_ranking_at_once_and_the_losses_when_they_are_there(b
                                        "pin": ticked, "method": "auto", "audition": audition.pk})  # fmt: skip
     assert "loss 0.250, below the base" in compose.content.decode()
     assert client.post(f"{asked['Location']}/forget").status_code == 302
-    assert not Audition.objects.exists()
+    assert_forgotten(audition)
+    assert client.get(asked["Location"]).status_code == 404
 
 
 def test_nothing_new_is_no_answer_so_that_ticks_stay(base_model, ada):
