@@ -82,8 +82,7 @@ def delete_account(person: User, *, actor: User | None) -> None:
     take_for_deletion(mine)
     leaving.hold_wholly(person)
     kept = _let_go_of(mine.filter(_is_built_on(person, own)))
-    removed = mine.count()
-    mine.delete()
+    removed = jobs.remove(mine)
     adapters = tombstones.close_namespace(own)
     task_sets.remove_unneeded(own)
     detail = (

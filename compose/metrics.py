@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from compose import errands, status_page
+from compose import errands, jobs, status_page
 from compose.models import Composition
 from web.metrics import may_read
 
@@ -67,14 +67,8 @@ def _errands() -> Metric:
 
 def _ended() -> Metric:
     ended = CounterMetricFamily("lora_compositions_ended", "Compositions that ended.", labels=["status"])
-    counts = dict(
-        Composition.objects.exclude(status__in=[Status.QUEUED, Status.RUNNING])
-        .values_list("status")
-        .annotate(count=Count("pk"))
-        .order_by()
-    )
-    for status in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
-        ended.add_metric([status], counts.get(status, 0))
+    for status, count in jobs.ended().items():
+        ended.add_metric([status], count)
     return ended
 
 

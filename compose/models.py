@@ -275,6 +275,17 @@ class Score(models.Model):
         return f"{self.method} {self.metric} {self.value:.3f}"
 
 
+class RemovedTally(models.Model):
+    """How many compositions of one status were removed with their owner's account: what counts those that ended adds
+    them, and so never falls."""
+
+    status = models.CharField(max_length=10, choices=Composition.Status.choices, unique=True)
+    count = models.PositiveIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.count} {self.status} and removed"
+
+
 class LogLine(models.Model):
     """One thing that happened to a composition, in words for its owner."""
 

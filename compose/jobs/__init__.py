@@ -31,7 +31,7 @@ from compose.jobs.asking import (
     untold_title,
     usual_budget,
 )
-from compose.jobs.forgetting import forget_texts, forget_texts_of
+from compose.jobs.forgetting import ended, forget_texts, forget_texts_of, remove
 from compose.jobs.holding import (
     beat,
     confirm_cancelled,
@@ -80,6 +80,7 @@ __all__ = [
     "confirm_cancelled",
     "dry_run",
     "end_all_of",
+    "ended",
     "estimate",
     "fail",
     "finish",
@@ -97,6 +98,7 @@ __all__ = [
     "refused",
     "release",
     "release_all",
+    "remove",
     "request_composition",
     "require_lengths",
     "require_owner",

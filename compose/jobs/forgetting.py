@@ -1,4 +1,7 @@
-"""Texts that people gave are not kept for ever: FEW_SHOT_KEPT_DAYS after its end a composition holds none."""
+"""Texts that people gave are not kept for ever: FEW_SHOT_KEPT_DAYS after its end a composition holds none.
+
+And of compositions that are removed with their owner's account only how many there were is kept.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ from datetime import timedelta
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Count, F, QuerySet
 from django.utils import timezone
 
-from compose.models import Composition, LogLine
+from compose.models import Composition, LogLine, RemovedTally
 
 AT_ONCE = 200
 Status = Composition.Status
@@ -44,3 +48,26 @@ def forget_texts_of(composition: Composition) -> bool:
     )
     LogLine.objects.filter(composition=composition).delete()
     return bool(changed)
+
+
+@transaction.atomic
+def remove(compositions: QuerySet[Composition]) -> int:
+    """Delete compositions and all that hangs on them: how many there were. How those ended stays counted."""
+    by_status = compositions.order_by().values_list("status").annotate(count=Count("pk"))
+    counts: dict[str, int] = dict(by_status)
+    for status, count in counts.items():
+        RemovedTally.objects.get_or_create(status=status)
+        RemovedTally.objects.filter(status=status).update(count=F("count") + count)
+    compositions.delete()
+    return sum(counts.values())
+
+
+def ended() -> dict[str, int]:
+    """How many compositions ended in each way since the site began, those that were removed included."""
+    there = Composition.objects.order_by().values_list("status").annotate(count=Count("pk"))
+    kept: dict[str, int] = dict(there)
+    gone: dict[str, int] = dict(RemovedTally.objects.values_list("status", "count"))
+    return {
+        status: kept.get(status, 0) + gone.get(status, 0)
+        for status in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
+    }

@@ -12,9 +12,9 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from compose import jobs, status_page, tryouts
+from compose import jobs, leaving, status_page, tryouts
 from compose.jobs import workers
-from compose.models import Audition, Worker
+from compose.models import Audition, Composition, Worker
 from tests.compose.factories import finish, make_composition
 from tests.conftest import ROOT
 from tests.factories import make_base_model, make_user
@@ -110,6 +110,20 @@ def test_metrics_are_nobodys_without_a_token_and_the_token_holders_with_one(sett
     assert 'lora_compositions{base_model="demo/tiny-t5",status="queued"} 1.0' in text
     assert 'lora_compositions_ended_total{status="succeeded"} 1.0' in text
     assert 'lora_workers{state="idle"} 1.0' in text
+
+
+def test_what_ended_stays_counted_when_an_account_is_deleted():
+    for owner in (make_user("ada"), make_user("bob")):
+        base_model = make_base_model(f"demo/of-{owner}")
+        finish(make_composition(owner=owner, base_model=base_model))
+        waiting = make_composition(owner=owner, base_model=base_model)
+        jobs.cancel(waiting, owner)
+        make_composition(owner=owner, base_model=base_model)
+        before = jobs.ended()
+        leaving.delete_account(owner, actor=owner)
+        assert jobs.ended() == before
+    assert not Composition.objects.exists()
+    assert jobs.ended() == {"succeeded": 2, "failed": 0, "cancelled": 2}
 
 
 def test_requests_are_counted_over_processes_by_route(tmp_path):
