@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from compose.engine.metrics import label_of
+from compose.engine.metrics import best_of, label_of
 from web.templatetags.formatting import signed
 
 MAX_OPEN_BARS = 12
@@ -81,7 +81,7 @@ class Dot:
     high: float
     n: int
     is_ours: bool
-    is_best_baseline: bool
+    is_best_baseline: bool  # perhaps one of several that tie
     x: str
     x_low: str
     x_high: str
@@ -116,6 +116,11 @@ class DotChart:
         return next((dot for dot in self.dots if dot.is_best_baseline), None)
 
     @property
+    def has_tie(self) -> bool:
+        """Whether several baselines are the best."""
+        return sum(dot.is_best_baseline for dot in self.dots) > 1
+
+    @property
     def gain(self) -> float | None:
         """Ours minus the best baseline; None without both."""
         if self.ours is None or self.best_baseline is None:
@@ -136,7 +141,7 @@ def score_chart(scores: Iterable[Scored], *, ours: str, exact: Mapping[str, floa
     given, beside = list(scores), exact or {}
     metric = label_of(given[0].metric) if given else "score"
     baselines = [score for score in given if score.method != ours]
-    best = max(baselines, key=lambda score: score.value, default=None)
+    best = best_of({score.method: score.value for score in baselines})
     in_order = [*baselines, *(score for score in given if score.method == ours)]
     dots = [_dot(score, ours=ours, best=best, exact=beside.get(score.method)) for score in in_order]
     ticks = [Tick(_score_x(value), f"{value:.2f}") for value in (0.0, 0.25, 0.5, 0.75, 1.0)]
@@ -145,7 +150,7 @@ def score_chart(scores: Iterable[Scored], *, ours: str, exact: Mapping[str, floa
     return DotChart(dots=dots, ticks=ticks, name=name, metric=metric)
 
 
-def _dot(score: Scored, *, ours: str, best: Scored | None, exact: float | None) -> Dot:
+def _dot(score: Scored, *, ours: str, best: Sequence[str], exact: float | None) -> Dot:
     is_ours = score.method == ours
     return Dot(
         method=score.method,
@@ -156,7 +161,7 @@ def _dot(score: Scored, *, ours: str, best: Scored | None, exact: float | None) 
         high=score.high,
         n=score.n,
         is_ours=is_ours,
-        is_best_baseline=best is not None and score.method == best.method,
+        is_best_baseline=score.method in best,
         x=_score_x(score.value),
         x_low=_score_x(score.low),
         x_high=_score_x(score.high),

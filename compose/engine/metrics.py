@@ -10,7 +10,7 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 EXACT_MATCH = "exact_match"
@@ -202,3 +202,9 @@ def values_of_rows(metric: str, written: Sequence[str], expected: Sequence[str])
 def mean(values: Sequence[float]) -> float:
     """The same whatever the order of the rows."""
     return math.fsum(values) / len(values)
+
+
+def best_of(values: Mapping[str, float]) -> list[str]:
+    """The names of the highest value, in their order: several where they tie."""
+    highest = max(values.values(), default=0.0)
+    return [name for name, value in values.items() if math.isclose(value, highest, abs_tol=1e-12)]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from compose.engine.metrics import EXACT_MATCH, label_of, mean
+from compose.engine.metrics import EXACT_MATCH, best_of, label_of, mean
 from compose.engine.types import Score
 
 # Fewer rows than this cannot separate two methods at the 5 % level unless they differ nearly everywhere.
@@ -143,26 +143,41 @@ def verdict(
 ) -> str:
     """One plain sentence: is the method better than the strongest baseline on these rows?
 
+    Where several are the strongest it names them all, and is better only where that is clear against each.
+
     Args:
         method: the method that ran; every other key of `values` is a baseline.
         values: for every method, what each row is worth by `metric`.
         single: name of the best single module, for the sentence.
     """
     ours = values[method]
-    baseline = max((name for name in values if name != method), key=lambda name: mean(values[name]))
-    theirs = values[baseline]
-    label = LABELS.get(baseline, baseline) + (f" ({single})" if baseline == "best_single" and single else "")
-    counts = f"{in_words(metric, ours)}, against {short(metric, theirs)} for {label}"
+    baselines = {name: mean(theirs) for name, theirs in values.items() if name != method}
+    strongest = best_of(baselines)
+    theirs = short(metric, values[strongest[0]])
+    counts = f"{in_words(metric, ours)}, against {theirs} for {_label(strongest, of=len(baselines), single=single)}"
     if split != "held_out":
         return (
             f"Not scored on held-out rows: with each example left out in turn, {counts}. "
             "Give test rows to know more."
         )
-    is_more = mean(ours) > mean(theirs)
-    if p_value(metric, ours, theirs) < 0.05:
+    is_more = mean(ours) > baselines[strongest[0]]
+    if max(p_value(metric, ours, values[name]) for name in strongest) < 0.05:
         how = "Better" if is_more else "Worse"
     elif len(ours) >= ENOUGH_ROWS:
         how = "Not clearly better" if is_more else "No better"
     else:
         how = "Too few rows to tell"
     return f"{how}: the composed adapter gets {counts} on held-out rows."
+
+
+def _label(names: Sequence[str], *, of: int, single: str) -> str:
+    """`the base model alone`; of several that tie, all of them, or `every baseline`."""
+    if len(names) == of > 1:
+        return "every baseline"
+    labels = [
+        LABELS.get(name, name) + (f" ({single})" if name == "best_single" and single else "")
+        for name in names
+    ]
+    if len(labels) == 1:
+        return labels[0]
+    return f"each of {', '.join(labels[:-1])} and {labels[-1]}"

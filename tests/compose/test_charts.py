@@ -46,6 +46,18 @@ def test_our_method_comes_last_and_is_highlighted_and_the_best_baseline_is_marke
     assert chart.gain == pytest.approx(0.3)
 
 
+def test_of_baselines_that_tie_each_is_marked_and_called_so():
+    scores = [FakeScore("lorahub", 0.6), FakeScore("zero_shot", 0), FakeScore("uniform", 0)]
+    chart = charts.score_chart(scores, ours="lorahub")
+    assert [dot.is_best_baseline for dot in chart.dots] == [True, True, False]
+    assert chart.gain == pytest.approx(0.6)
+    drawn = render("{% score_chart scores 'lorahub' exact %}", scores=scores, exact={})
+    assert drawn.count("best baseline, a tie") == 2
+    alone = render("{% score_chart scores 'lorahub' exact %}", scores=scores[:2], exact={})
+    assert "best baseline" in alone
+    assert "a tie" not in alone
+
+
 def test_a_dot_lies_inside_its_interval_and_inside_the_plot():
     dot = charts.score_chart([FakeScore("lorahub", 1.0, low=0.9, high=1.0)], ours="lorahub").dots[0]
     assert 0 < position(dot.x_low) < position(dot.x) <= position(dot.x_high) < 100

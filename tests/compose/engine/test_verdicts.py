@@ -146,6 +146,28 @@ def test_the_verdict_compares_with_the_strongest_baseline():
     assert "against 40 for the uniform average" in verdict("lorahub", found, split="held_out")
 
 
+def test_of_several_strongest_baselines_the_verdict_names_all():
+    found = {
+        "zero_shot": hits(9, 50),
+        "best_single": hits(9, 50),
+        "uniform": hits(3, 50),
+        "auto": hits(40, 50),
+    }
+    both = "against 9 for each of the base model alone and the best single module (m) on held-out rows."
+    assert both in verdict("auto", found, split="held_out", single="m")
+    found["uniform"] = hits(9, 50)
+    assert "against 9 for every baseline on" in verdict("auto", found, split="held_out", single="m")
+
+
+def test_of_several_strongest_baselines_the_verdict_has_to_hold_against_each():
+    ours = hits(40, 60)
+    first, last = hits(30, 60), hits(30, 60)[::-1]
+    assert sign_test(ours, first) < 0.05 < sign_test(ours, last)
+    for found in ({"zero_shot": first, "uniform": last}, {"zero_shot": last, "uniform": first}):
+        said = verdict("auto", {**found, "in_context": hits(1, 60), "auto": ours}, split="held_out")
+        assert said.startswith("Not clearly better")
+
+
 def test_few_rows_are_too_few_unless_the_difference_is_overwhelming():
     few = {"zero_shot": hits(1, 9), "lorahub": hits(3, 9)}
     assert verdict("lorahub", few, split="held_out").startswith("Too few rows to tell")
