@@ -136,6 +136,9 @@ class Composition(models.Model):
     stage_note = models.CharField(max_length=300, blank=True)
     step = models.PositiveIntegerField(default=0)
     steps = models.PositiveIntegerField(default=0, help_text="Of this stage; 0 when it is not counted.")
+    counted = models.CharField(
+        max_length=10, blank=True, help_text="What the steps are: trials, answers, rows."
+    )
     wish = models.CharField(max_length=8, choices=Wish.choices, default=Wish.NONE, blank=True)
     attempt = models.PositiveSmallIntegerField(default=0)
     losses = models.PositiveSmallIntegerField(default=0, help_text="How often its worker was lost.")

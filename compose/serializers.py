@@ -283,6 +283,7 @@ class CompositionListSerializer(serializers.ModelSerializer):
             "stage_note",
             "step",
             "steps",
+            "counted",
             "queue_place",
             "created_at",
             "started_at",

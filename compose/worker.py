@@ -363,6 +363,7 @@ class Reporter(types.Observer):
             message,
             step=self.trials if is_search else 0,
             steps=self.composition.budget if is_search else 0,
+            counted="trials" if is_search else "",
         )
 
     def on_audition(self, base_loss: float, losses: Sequence[float]) -> None:
@@ -374,10 +375,10 @@ class Reporter(types.Observer):
         if time.monotonic() - self._kept_at >= TRIALS_KEPT_EVERY_S:
             self.flush()
 
-    def on_progress(self, done: int, total: int) -> None:
-        if done == total or time.monotonic() - self._told_at >= PROGRESS_EVERY_S:
+    def on_progress(self, done: int, total: int, counted: str) -> None:
+        if done in (0, total) or time.monotonic() - self._told_at >= PROGRESS_EVERY_S:
             self._told_at = time.monotonic()
-            jobs.set_step(self.composition, done, total)
+            jobs.set_step(self.composition, done, total, counted)
 
     def wanted(self) -> str:
         self.heart.check()

@@ -57,7 +57,7 @@ def compose(
     for number in range(1, len(rows) + 1):
         if _wish(observer) == "cancel":
             raise Cancelled
-        observer.on_progress(number, len(rows))
+        observer.on_progress(number, len(rows), "answers")
     observer.on_stage("export")
     if request.out is not None:
         export(weights, request.out, request.base_name)

@@ -82,8 +82,8 @@ class _Progress(Observer):
     def on_trial(self, trial: Trial) -> None:
         _say(f"trial {trial.number}: loss {trial.loss:.6f}, objective {trial.objective:.6f}")
 
-    def on_progress(self, done: int, total: int) -> None:
-        _say(f"evaluate: {done} of {total} rows")
+    def on_progress(self, done: int, total: int, counted: str) -> None:
+        _say(f"evaluate: {done} of {total} {counted}")
 
 
 def _say(line: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from compose.engine import evaluation, export, metrics, options, verdicts
 from compose.engine.bank import build_bank
@@ -118,6 +119,7 @@ class Comparison:
         if written:
             asked = [replace(q, method=_AS_MIXED) if q.method == request.method else q for q in asked]
         limit, total, before = evaluation.answer_limit(rows), len(asked) + len(written), 0
+        self._tell(0, total, "answers")
         for mixer, questions in ((prepared.mixer, asked), (self._exported, written)):
             if not questions or mixer is None:
                 continue
@@ -126,7 +128,7 @@ class Comparison:
                 mixer,
                 questions,
                 max_new_tokens=limit,
-                on_batch=lambda done, before=before: self._tell(before + done, total),  # type: ignore[misc]
+                on_batch=lambda done, before=before: self._tell(before + done, total, "answers"),  # type: ignore[misc]
             )
             before += len(questions)
             yield from zip(questions, texts, strict=True)
@@ -165,17 +167,21 @@ class Comparison:
                 ours=request.method,
                 written={name: [bool(value) for value in own] for name, own in hits.items()},
                 exported=self._exported,
-                on_row=self._tell,
+                on_row=partial(self._tell, counted="rows"),
             )
         except (EmptyExample, ExamplesTooLong) as error:
             # An option that nobody has to answer with; the search and its scores are none the worse.
             self.notes.append(f"The options were not compared. {error.message}")
             return None
 
-    def _tell(self, done: int, total: int) -> None:
-        self.searches.observer.on_progress(done, total)
+    def _tell(self, done: int, total: int, counted: str) -> None:
+        self.searches.observer.on_progress(done, total, counted)
         if done < total:
             self.searches.observer.checked()
+
+    def _tell_trials(self, before: int, total: int, done: int) -> None:
+        # A search may go a little over its budget, to the end of a batch.
+        self.searches.observer.on_progress(min(before + done, total), total, "trials")
 
     def _found(self) -> list[tuple[Method, Vector]]:
         return [(each.method, each.weights) for each in self.contestants]
@@ -200,9 +206,11 @@ class Comparison:
                 "those with the same input together."
             )
         kept = [[index for index in everything if index not in fold] for fold in folds]
-        weights = [
-            self.searches.on_folds(each.method, kept, trials_each=each.trials) for each in self.contestants
-        ]
+        weights, before, total = [], 0, sum(each.trials for each in self.contestants)
+        for each in self.contestants:
+            tell = partial(self._tell_trials, before, total)
+            weights.append(self.searches.on_folds(each.method, kept, trials_each=each.trials, on_trials=tell))
+            before += each.trials
         asked, prompts = [], {}
         for number, (fold, rest) in enumerate(zip(folds, kept, strict=True)):
             found = [(each.method, own[number]) for each, own in zip(self.contestants, weights, strict=True)]

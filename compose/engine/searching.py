@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -116,8 +116,17 @@ class Searches:
         loss = best.loss if best else self.audition.base()
         return self._in_float32(method, Found(weights, trials, loss, self._stopped))
 
-    def on_folds(self, method: Method, kept: list[list[int]], *, trials_each: int) -> list[Vector]:
+    def on_folds(
+        self,
+        method: Method,
+        kept: list[list[int]],
+        *,
+        trials_each: int,
+        on_trials: Callable[[int], None] = lambda done: None,
+    ) -> list[Vector]:
         """The weights found on each set of kept rows; one forward scores the next trials of every fold.
+
+        `on_trials` is told how many trials each fold has had, from 0 on.
 
         `trials_each` is the budget, or after a stop what the search on all rows took until then. A wish to stop that comes
         later ends none of them: cut short, what is compared would look worse than it is.
@@ -126,6 +135,7 @@ class Searches:
         folds = [_Fold(rest, method.start(self._problem(rest, budget))) for rest in kept]
         done = 0
         while done < trials_each and (asked := [fold.search.ask() for fold in folds]) and any(asked):
+            on_trials(done)
             self.observer.checked()
             self._score_folds(method, folds, asked)
             done = max(len(fold.trials) for fold in folds)

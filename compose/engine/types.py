@@ -181,8 +181,10 @@ class Observer:
     def on_trial(self, trial: Trial) -> None:
         """A new trial was evaluated; replayed ones are not told again."""
 
-    def on_progress(self, done: int, total: int) -> None:
-        """Inside "evaluate": rows generated so far."""
+    def on_progress(self, done: int, total: int, counted: str) -> None:
+        """Inside "evaluate", from 0 on: how many of the "trials" of searches again, then of the "answers" of all methods
+        and then of the "rows" whose options are compared.
+        """
 
     def wanted(self) -> str:
         """Asked between evaluations: "go", "stop" (keep the best so far) or "cancel"."""

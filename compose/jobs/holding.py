@@ -46,17 +46,21 @@ def set_base_commit(composition: Composition, commit: str) -> None:
         raise LeaseLost(composition.pk)
 
 
-def set_stage(composition: Composition, stage: str, note: str = "", *, step: int = 0, steps: int = 0) -> None:
-    """Say how far it is: `step` of `steps`, which is 0 in a stage that is not counted. Raises LeaseLost."""
-    changed = lease.held(composition).update(stage=stage[:20], stage_note=note[:300], step=step, steps=steps)
+def set_stage(
+    composition: Composition, stage: str, note: str = "", *, step: int = 0, steps: int = 0, counted: str = ""
+) -> None:
+    """Say how far it is: `step` of `steps` of what is `counted`; 0 in a stage that is not. Raises LeaseLost."""
+    changed = lease.held(composition).update(
+        stage=stage[:20], stage_note=note[:300], step=step, steps=steps, counted=counted
+    )
     if not changed:
         raise LeaseLost(composition.pk)
     log.stage(composition, stage, note)
 
 
-def set_step(composition: Composition, step: int, steps: int) -> None:
+def set_step(composition: Composition, step: int, steps: int, counted: str) -> None:
     """Raises LeaseLost."""
-    if not lease.held(composition).update(step=step, steps=steps):
+    if not lease.held(composition).update(step=step, steps=steps, counted=counted):
         raise LeaseLost(composition.pk)
 
 
@@ -142,6 +146,7 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
         stage_note="",
         step=len(result.trials),
         steps=composition.budget,
+        counted="trials",
         error="",
         result=_result_block(result),
         base_loss=result.base_loss,

@@ -29,6 +29,9 @@ def back_in_line() -> dict[str, Any]:
         "worker": "",
         "stage": "",
         "stage_note": "",
+        "step": 0,
+        "steps": 0,
+        "counted": "",
         "rung_at": timezone.now(),
     }
 

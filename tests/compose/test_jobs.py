@@ -384,7 +384,7 @@ def test_a_worker_that_was_given_up_can_write_nothing():
         lambda: jobs.beat(lost),
         lambda: jobs.record_trials(lost, make_trials(1)),
         lambda: jobs.set_stage(lost, "search"),
-        lambda: jobs.set_step(lost, 1, 2),
+        lambda: jobs.set_step(lost, 1, 2, "answers"),
         lambda: jobs.finish(lost, make_result(), **store_outputs()),
     ):
         with pytest.raises(LeaseLost):
@@ -406,6 +406,15 @@ def test_a_released_composition_is_next_for_another_worker(rung, django_capture_
     again = claim(claimed, "next")
     assert (again.attempt, again.losses) == (2, 0)
     assert len(jobs.recorded_trials(again)) == 3
+
+
+def test_what_another_worker_begins_anew_says_nothing_of_how_far_the_one_before_was():
+    claimed = claim(make_composition())
+    jobs.set_stage(claimed, "evaluate")
+    jobs.set_step(claimed, 40, 240, "answers")
+    jobs.release(claimed)
+    again = claim(claimed, "next")
+    assert (again.stage, again.step, again.steps, again.counted) == ("", 0, 0, "")
 
 
 def test_failing_keeps_the_sentence():

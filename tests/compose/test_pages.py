@@ -541,7 +541,7 @@ def queued(owner: User, base_model: BaseModel) -> Composition:
 def running(queued: Composition) -> Composition:
     claimed = jobs.claim(queued.pk, "worker-7")
     assert claimed is not None
-    jobs.set_stage(claimed, "search", "lorahub", step=0, steps=40)
+    jobs.set_stage(claimed, "search", "lorahub", step=0, steps=40, counted="trials")
     jobs.record_trials(claimed, make_trials(17))
     return Composition.objects.get(pk=queued.pk)
 
@@ -560,7 +560,7 @@ def test_a_queued_composition_shows_its_place(as_owner: Client, queued: Composit
 
 def test_a_running_composition_shows_step_curve_worker_and_heartbeat(as_owner: Client, running: Composition):
     page = as_owner.get(running.get_absolute_url())
-    assert "step 17/40" in text_of(page)
+    assert "17/40 trials" in text_of(page)
     assert "<title>Search 17/40: Colours" in text_of(page)
     assert says(page, "worker-7")
     assert says(page, "Heartbeat")

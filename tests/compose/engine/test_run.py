@@ -44,7 +44,7 @@ class Recorder(Observer):
     def __init__(self, wish: str = "go", after_trials: int = 0) -> None:
         self.stages: list[str] = []
         self.trials: list[Trial] = []
-        self.progress: list[tuple[int, int]] = []
+        self.progress: list[tuple[int, int, str]] = []
         self.auditions: list[tuple[float, list[float], int]] = []
         self.wish, self.after_trials = wish, after_trials
 
@@ -57,8 +57,8 @@ class Recorder(Observer):
     def on_trial(self, trial: Trial) -> None:
         self.trials.append(trial)
 
-    def on_progress(self, done: int, total: int) -> None:
-        self.progress.append((done, total))
+    def on_progress(self, done: int, total: int, counted: str) -> None:
+        self.progress.append((done, total, counted))
 
     def wanted(self) -> str:
         return self.wish if len(self.trials) >= self.after_trials else "go"
@@ -323,10 +323,13 @@ def test_cancelling_takes_effect_within_one_evaluation(t5: Collection, tmp_path:
 def test_cancelling_takes_effect_between_batches_of_answers(t5: Collection, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(evaluation._ROWS_AT_ONCE, "cpu", 4)
     observer = Recorder()
-    monkeypatch.setattr(observer, "wanted", lambda: "cancel" if observer.progress else "go")
+    monkeypatch.setattr(
+        observer, "wanted", lambda: "cancel" if any(done for done, *_ in observer.progress) else "go"
+    )
     with pytest.raises(errors.Cancelled):
         run.compose(request_for(t5), observer=observer)
-    assert len(observer.progress) == 1
+    (none, *_), (some, total, _) = observer.progress
+    assert none == 0 < some < total
 
 
 def test_answers_do_not_depend_on_how_rows_are_batched(
@@ -351,6 +354,23 @@ def test_the_leave_one_out_mix_is_the_one_a_search_without_that_example_finds(t5
     # The longest expected answer limits how far either writes on.
     assert set(ours) == set(theirs)
     assert all(ours[method].startswith(theirs[method]) for method in ours)
+
+
+def test_how_far_an_evaluation_is_is_told_from_its_beginning_and_says_what_it_counts(t5: Collection):
+    observer = Recorder()
+    result = run.compose(request_for(t5, method="auto", budget=30), observer=observer)
+    methods = len({score.method for score in result.scores})
+    answers = methods * len(TEST_ROWS)
+    assert [step for step in observer.progress if step[2] == "answers"] == [
+        (0, answers, "answers"), (answers, answers, "answers")
+    ]  # fmt: skip
+    observer = Recorder()
+    run.compose(request_for(t5, method="auto", budget=30, test=()), observer=observer)
+    trials = [step for step in observer.progress if step[2] == "trials"]
+    assert trials[0] == (0, 30 + 40, "trials"), "auto again, and LoraHub beside it"
+    assert len(trials) > 10
+    assert [done for done, *_ in trials] == sorted(done for done, *_ in trials)
+    assert observer.progress.index(trials[-1]) < observer.progress.index((0, 4 * methods, "answers"))
 
 
 def test_many_examples_are_left_out_in_five_parts_and_that_is_said(t5: Collection):
