@@ -118,9 +118,14 @@ def unscored_note(count: int, inputs: int) -> str:
     """For so many examples with so many different inputs."""
     verb = "is" if count == 1 else "are"
     alike = f" with {plural(inputs, 'different input,different inputs')}" if inputs < count else ""
+    instead = (
+        "The result gives a leave-one-out estimate instead."
+        if inputs > 1
+        else "There is no estimate either: what has one input cannot be both shown and left out."
+    )
     return (
         f"Unscored: {plural(count, 'example,examples')}{alike} {verb} too few to hold some out ({MIN_ROWS_TO_SPLIT} "
-        "different ones are needed) and there are no test rows. The result gives a leave-one-out estimate instead."
+        f"different ones are needed) and there are no test rows. {instead}"
     )
 
 

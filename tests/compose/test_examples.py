@@ -244,6 +244,12 @@ def test_what_counts_is_how_many_inputs_there_are():
     assert split(make_examples(1), seed=1)[2].startswith("Unscored: 1 example is too few")
 
 
+def test_an_estimate_is_announced_only_where_there_will_be_one():
+    assert split(make_examples(4), seed=1)[2].endswith("The result gives a leave-one-out estimate instead.")
+    alike = [Example("the same", answer) for answer in ("a", "b", "c")]
+    assert "There is no estimate either" in split(alike, seed=1)[2]
+
+
 def test_a_first_row_that_looks_like_a_header_is_said():
     rows = parse_examples(
         "Frage,Antwort\nwer kam zu spät,Anna\nwas ist das hier,ein Hut\nwo ist der Hut,hier"
