@@ -9,6 +9,7 @@ from typing import Any
 from django.db.models import Count, F, Max, OuterRef, QuerySet, Subquery
 
 from compose.charts import METHOD_MEANINGS, method_label
+from compose.engine.metrics import best_of
 from compose.models import Candidate, Composition, Score
 from registry.models import Adapter, AdapterScore, Task, TaskRevision, TaskRow
 from registry.models.tasks import is_higher_better
@@ -307,11 +308,15 @@ def with_best(tasks: QuerySet[Task], person: Person) -> QuerySet[Task]:
 
 @dataclass(frozen=True)
 class Gain:
-    """A composition with its own score and the best of its baselines, all by the composition's metric."""
+    """A composition with its own score and the best of its baselines, all by the composition's metric.
+
+    `baseline` is one of `ties` that are the best.
+    """
 
     composition: Composition
     ours: Score
     baseline: Score
+    ties: int
     scores: list[Score]
 
     @property
@@ -358,12 +363,10 @@ def gain_of(composition: Composition) -> Gain | None:
         if score.split == HELD_OUT and score.metric == composition.metric
     ]
     ours = next((score for score in scores if score.method == composition.method), None)
-    baselines = [score for score in scores if score.method != composition.method]
+    baselines = {score.method: score for score in scores if score.method != composition.method}
     if ours is None or not baselines:
         return None
+    best = best_of({name: score.value for name, score in baselines.items()})
     return Gain(
-        composition=composition,
-        ours=ours,
-        baseline=max(baselines, key=lambda score: score.value),
-        scores=scores,
+        composition=composition, ours=ours, baseline=baselines[best[0]], ties=len(best), scores=scores
     )

@@ -17,7 +17,7 @@ from django.utils.html import escape
 
 from compose import job_page, jobs
 from compose.engine import types
-from compose.models import Composition
+from compose.models import Composition, Score
 from registry.models import Adapter, BaseModel, IdempotentAnswer, TaskRow, User
 from tests.compose.factories import (
     finish,
@@ -726,7 +726,8 @@ def test_a_result_without_scores_says_that_it_is_unscored(as_owner: Client, queu
     )
     page = as_owner.get(queued.get_absolute_url())
     assert says(page, "Not scored: one example")
-    assert says(page, "Unscored.")
+    assert says(page, "Unscored: 5 examples are too few to hold some out")
+    assert not says(page, "Unscored. ")
 
 
 def test_a_published_result_is_open_but_the_examples_are_not(as_stranger: Client, succeeded: Composition):
@@ -852,6 +853,7 @@ def test_my_compositions_are_mine(as_owner: Client, succeeded: Composition, base
     page = as_owner.get("/compositions")
     assert says(page, "Colours")
     assert not says(page, "Not mine")
+    assert says(page, "exact match, +0.40 on best baseline")
 
 
 def test_my_compositions_ask_strangers_to_sign_in(client: Client):
@@ -887,7 +889,14 @@ def test_home_shows_modules_gains_and_tasks(client: Client, succeeded: Compositi
     page = client.get("/")
     assert says(page, "part-2")
     assert says(page, "+0.40")
+    assert says(page, "0.600 against 0.200 for zero-shot, 20 rows, by exact match")
     assert says(page, "Colour, twice")
+    first = succeeded.scores.get(method="zero_shot")
+    Score.objects.create(
+        composition=succeeded, position=9, method="uniform", metric="exact_match", split="held_out",
+        value=first.value, low=first.low, high=first.high, n=first.n,
+    )  # fmt: skip
+    assert says(client.get("/"), "0.600 against 0.200 for each of 2 baselines, 20 rows, by exact match")
 
 
 def test_examples_pasted_at_home_stand_on_the_form_for_a_stranger_and_nothing_runs(
