@@ -16,11 +16,15 @@ from registry import publishing, shapes, storage
 from registry.details import BadDetail, check_text
 from registry.matrices import fold
 from registry.models import BaseModel, BaseModelAlias, BaseModelFile
-from web.errors import Conflict, NotFound
+from web.errors import Conflict, DomainError, NotFound
 
 logger = logging.getLogger(__name__)
 
 MAX_ALIASES = 20
+# Any of these; one that works on bytes has its settings alone.
+TOKENIZER_FILES = frozenset(
+    {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tokenizer_config.json"}
+)
 _PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?\Z")
 
 
@@ -30,6 +34,13 @@ class BaseModelKnown(Conflict):
     def __init__(self, name: str, known: BaseModel) -> None:
         also = "" if known.name.lower() == name.lower() else f" is another name of {known.name}, which"
         super().__init__(f"{name}{also} is already known here.", fields={"name": ["Already known."]})
+
+
+class BaseModelIncomplete(DomainError):
+    code = "base_model_incomplete"
+
+    def __init__(self, name: str, lacking: str) -> None:
+        super().__init__(f"The folder of {name} lacks {lacking}. Put it there and try again.")
 
 
 def base_model_called(name: str) -> BaseModel:
@@ -122,11 +133,12 @@ def host_base_model(
 ) -> tuple[BaseModel, bool]:
     """A base model whose files lie here, from a folder with config.json and weights; and whether anything changed.
 
-    Files are read again only where they are new. Raises ConfigRefused.
+    Files are read again only where they are new. Raises BaseModelIncomplete, ConfigRefused.
     """
     files = {
         path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
     }
+    _require_parts(name, files)
     commit = _commit_of(files)
     present = BaseModel.objects.filter(name=name, commit=commit).first()
     if present is not None and present.is_hosted:
@@ -152,6 +164,15 @@ def host_base_model(
         _add_aliases(base_model, aliases)
     publishing.recheck_adapters(base_model)
     return base_model, True
+
+
+def _require_parts(name: str, files: Iterable[str]) -> None:
+    """Raises BaseModelIncomplete. What lacks weights can still be read of; which tokenizer it needs the worker knows."""
+    there = set(files)
+    if "config.json" not in there:
+        raise BaseModelIncomplete(name, "config.json")
+    if not there & TOKENIZER_FILES:
+        raise BaseModelIncomplete(name, "a tokenizer, such as tokenizer.json")
 
 
 def check_base_model_name(name: str) -> str:

@@ -141,6 +141,7 @@ def load_base(path: Path, *, device: torch.device, dtype: torch.dtype = torch.fl
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UnusableBase(f"The base model in {path} cannot be loaded: {reason}") from error
     _check_whole(path, model, told["missing_keys"])
+    _check_tokenizer(path, tokenizer)
     model.requires_grad_(False).eval()
     model.to(device)
     return LoadedBase(
@@ -158,6 +159,16 @@ def _check_whole(path: Path, model: Any, missing: Iterable[str]) -> None:
     if lacking:
         raise UnusableBase(
             f"The base model in {path} cannot be used: its files lack the weights {first_of(lacking, most=2)}."
+        )
+
+
+def _check_tokenizer(path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises UnusableBase where none of its files is there: transformers then makes one that knows no words."""
+    files = sorted(set(tokenizer.vocab_files_names.values()))  # none of one that works on bytes
+    if files and not any((path / name).is_file() for name in files):
+        raise UnusableBase(
+            f"The base model in {path} cannot be used: its tokenizer is missing, which is in "
+            f"{' or '.join(files)}. Put it beside config.json."
         )
 
 

@@ -100,11 +100,14 @@ def test_the_sizes_of_a_real_config_are_computed_and_an_adapter_for_it_fits(tmp_
 def test_a_hosted_base_model_is_read_again_only_when_its_files_change(tmp_path: Path, quick_shapes):
     folder = tmp_path / "base"
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(TINY_T5))
+    for file, lacking in (("config.json", "config.json"), ("tokenizer.json", "a tokenizer")):
+        with pytest.raises(DomainError, match=f"The folder of demo/tiny lacks {lacking}"):
+            base_models.host_base_model(name="demo/tiny", folder=folder)
+        (folder / file).write_text(json.dumps(TINY_T5))
     first, is_new = base_models.host_base_model(name="demo/tiny", folder=folder, license="mit")
     assert is_new
     assert base_models.host_base_model(name="demo/tiny", folder=folder) == (first, False)
     (folder / "model.safetensors").write_bytes(b"w")
     again, is_new = base_models.host_base_model(name="demo/tiny", folder=folder)
-    assert (again.pk, is_new, again.files.count()) == (first.pk, True, 2)
+    assert (again.pk, is_new, again.files.count()) == (first.pk, True, 3)
     assert again.commit != first.commit

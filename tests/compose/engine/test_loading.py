@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import ByT5Tokenizer
 
 from compose.engine import loading
 from compose.engine.errors import IncompatibleModule, UnusableBase
@@ -189,6 +190,30 @@ def test_a_base_of_which_weights_are_missing_is_refused(t5: Collection, tmp_path
     save_file(encoder, weights, metadata={"format": "pt"})
     with pytest.raises(UnusableBase, match=r"its files lack the weights decoder\.block\.0.* and 26 more\.$"):
         loading.load_base(tmp_path / "base", device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_base_without_its_tokenizer_is_refused_naming_the_files(
+    t5: Collection, tmp_path: Path, is_named: bool
+):
+    shutil.copytree(t5.base, tmp_path / "base")
+    (tmp_path / "base" / "tokenizer.json").unlink()
+    settings = tmp_path / "base" / "tokenizer_config.json"
+    settings.unlink(missing_ok=True)
+    if is_named:
+        settings.write_text('{"tokenizer_class": "T5Tokenizer"}')
+    with pytest.raises(
+        UnusableBase, match=r"its tokenizer is missing, which is in spiece\.model or tokenizer\.json"
+    ):
+        loading.load_base(tmp_path / "base", device=torch.device("cpu"))
+
+
+def test_a_tokenizer_of_bytes_needs_no_files(t5: Collection, tmp_path: Path):
+    shutil.copytree(t5.base, tmp_path / "base")
+    (tmp_path / "base" / "tokenizer.json").unlink()
+    ByT5Tokenizer().save_pretrained(tmp_path / "base")
+    base = loading.load_base(tmp_path / "base", device=torch.device("cpu"))
+    assert base.tokenizer("ab")["input_ids"] == [100, 101, 1]
 
 
 def test_an_encoder_is_refused_since_it_generates_no_text(tmp_path: Path):
