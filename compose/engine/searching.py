@@ -239,12 +239,17 @@ class Searches:
         return replace(found, weights=mixes[chosen].mixing_weights, loss=losses[chosen], note=note)
 
     def _score_folds(self, method: Method, folds: list[_Fold], asked: list[list[Vector]]) -> None:
-        """Tell every fold what it asked; where the losses do, one forward serves them all."""
-        if any(fold.search.needs != "losses" for fold in folds):
+        """Tell every fold what it asked; where the losses do, one forward serves them all.
+
+        A fold of all rows is measured as the search on all rows is, so that LoraHub beside another method finds the very
+        weights that it finds alone.
+        """
+        if len(folds) == 1 or any(fold.search.needs != "losses" for fold in folds):
             for fold, own in zip(folds, asked, strict=True):
-                needs = fold.search.needs
+                needs, rows = fold.search.needs, fold.rows
                 scoring = self.prepared.searching(method, needs)
-                fold.tell(own, *measure(*scoring, method.mix, needs, own, fold.rows))
+                some = rows if len(rows) < len(self.prepared.rows) else None
+                fold.tell(own, *measure(*scoring, method.mix, needs, own, some))
             return
         vectors = [vector for own in asked for vector in own]
         scorer, _ = self.prepared.searching(method, "losses")

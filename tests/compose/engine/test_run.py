@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from compose.engine import errors, evaluation, metrics, prepared, run, scoring, soundness
+from compose.engine import errors, evaluation, metrics, prepared, run, scoring, searching, soundness
 from compose.engine.bank import build_bank
 from compose.engine.loading import load_module
 from compose.engine.methods import METHODS
 from compose.engine.mixing import EXACT, Mix, Mixer
+from compose.engine.searching import _Fold
 from compose.engine.types import Example, ExportForm, Observer, Request, Trial
 from compose.engine.warm import WarmCache
 from tests.compose.engine import tiny
@@ -345,6 +346,17 @@ def test_without_test_rows_every_example_is_predicted_by_a_mix_found_without_it(
     assert {(score.split, score.n) for score in result.scores} == {("leave_one_out", 4)}
     assert result.verdict.startswith("Not scored on held-out rows")
     assert [p.expected for p in result.predictions] == [example.output for example in tiny.EXAMPLES]
+
+
+def test_lorahub_beside_another_method_is_the_search_that_it_is_alone(
+    t5: Collection, monkeypatch: pytest.MonkeyPatch
+):
+    folds: list[searching._Fold] = []
+    monkeypatch.setattr(searching, "_Fold", lambda *given: folds.append(_Fold(*given)) or folds[-1])
+    run.compose(request_for(t5, method="auto", budget=20))
+    alone = run.compose(request_for(t5, method="lorahub", budget=METHODS["lorahub"].usual_budget))
+    [beside] = folds
+    assert beside.trials == alone.trials, "to the last digit"
 
 
 def test_the_leave_one_out_mix_is_the_one_a_search_without_that_example_finds(t5: Collection):
