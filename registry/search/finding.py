@@ -16,6 +16,7 @@ from django.db import connection
 from numpy.typing import NDArray
 
 from registry.models import Adapter, AdapterScore, BaseModel, Membership, Namespace, Task
+from registry.models.tasks import is_higher_better
 from registry.rights import Person
 from registry.search import backends, columns
 from registry.search.alike import MOST_ERRORS
@@ -75,7 +76,8 @@ def find(query: AdapterQuery, *, person: Person, with_facets: bool = False) -> F
     """Adapters that fit the query and this person may see. Raises BadCursor, BadParameter.
 
     Those that have no weights yet are listed only where their namespace is asked for. Each has `composes_with`, the
-    number of other adapters that it can be composed with, and no `facts` of its head, which may be long.
+    number of other adapters that it can be composed with, `listed_score`, its best on the task of `scored_on`, and no
+    `facts` of its head, which may be long.
     """
     table = columns.current()
     with table.lock:
@@ -89,6 +91,8 @@ def find(query: AdapterQuery, *, person: Person, with_facets: bool = False) -> F
     cursor = _encode(query.order, keys[query.limit - 1], int(ids[query.limit - 1])) if has_more else ""
     rows = _adapters(items.tolist(), families)
     show_tasks(rows, person=person)
+    for adapter in rows:
+        adapter.listed_score = search.best_on_task.get(adapter.pk)  # type: ignore[attr-defined]
     return Found(
         items=rows,
         next_cursor=cursor,
@@ -146,7 +150,8 @@ class _Search:
         self.table = table
         self.is_similar = False
         self.name_matches: NDArray[Any] | None = None  # by which relevance sorts first
-        self.task_scores: NDArray[np.float64] | None = None
+        self.task_scores: NDArray[np.float64] | None = None  # the higher the better, whatever the metric
+        self.best_on_task: dict[int, AdapterScore] = {}
         self.base_model: BaseModel | None = None  # that is asked for, by whichever of its names
         table.refresh()
         self.sees_more = False  # than everybody does
@@ -284,14 +289,20 @@ class _Search:
         if task is None:
             raise BadParameter("scored_on", f"There is no task {slug[:100]!r}.")
         scores = AdapterScore.objects.filter(task=task, metric=task.metric)  # others do not compare
-        rows = list(scores.values_list("adapter_id", "value"))
-        self.task_scores = np.full(self.table.size, -1.0)
-        ids = np.array([pk for pk, _ in rows], np.int64)
-        known = (ids > 0) & (ids < len(self.table.positions))
-        places = self.table.positions[ids[known]] if len(ids) else ids
-        values = np.array([value for _, value in rows])[known] if len(ids) else np.zeros(0)
-        np.maximum.at(self.task_scores, places[places >= 0], values[places >= 0])
-        return self.task_scores >= 0
+        sign = 1.0 if is_higher_better(task.metric) else -1.0
+        # The better last, and of equal ones those that we computed: what is kept of each adapter is its best.
+        told = scores.only("adapter_id", "value", "metric", "source")
+        rows = sorted(
+            told, key=lambda score: (sign * score.value, score.source == AdapterScore.Source.VERIFIED)
+        )
+        self.best_on_task = {score.adapter_id: score for score in rows}
+        self.task_scores = np.full(self.table.size, -np.inf)
+        ids = np.fromiter(self.best_on_task, np.int64)
+        values = np.fromiter((sign * score.value for score in self.best_on_task.values()), np.float64)
+        known = ids < len(self.table.positions)
+        places = self.table.positions[ids[known]]
+        self.task_scores[places[places >= 0]] = values[known][places >= 0]
+        return np.isfinite(self.task_scores)
 
     def _fitting(self, *, without: str = "") -> Mask:
         mask = self.visible

@@ -31,7 +31,7 @@ SORTS: dict[str, str] = {
     "updated": "last updated",
     "downloads": "downloads",
     "likes": "likes",
-    "score": "best held-out score; with scored_on, the score on that task",
+    "score": "best held-out score, of whatever task and metric; with scored_on, the score on that task",
     "useful": "what compositions lost without it",
 }
 DEFAULT_SORT = "new"

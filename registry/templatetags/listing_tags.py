@@ -13,7 +13,7 @@ from django import template
 from django.template.loader import render_to_string
 from django.utils.safestring import SafeString, mark_safe
 
-from registry.models import Adapter
+from registry.models import Adapter, AdapterScore
 from web.templatetags.formatting import count, relative
 
 register = template.Library()
@@ -44,8 +44,9 @@ class Row:
     is_composable: bool
     composable_reason: str
     composes_with: int
-    best_score: float | None
-    best_score_metric: str
+    score: float | None
+    score_metric: str
+    is_score_reported: bool
     downloads: int
     updated_at: datetime
     updated: str  # `updated_at` in words, which change as time goes by
@@ -55,6 +56,7 @@ class Row:
 def module_row(adapter: Adapter) -> SafeString:
     """The row of an adapter that has `composes_with`; rendered once while nothing in it changes."""
     task, base_model, head = adapter.shown_task, adapter.base_model, adapter.head
+    listed: AdapterScore | None = getattr(adapter, "listed_score", None)
     return _rendered(
         Row(
             url=adapter.get_absolute_url(),
@@ -74,8 +76,9 @@ def module_row(adapter: Adapter) -> SafeString:
             is_composable=adapter.is_composable,
             composable_reason=head.composable_reason if head and not adapter.is_composable else "",
             composes_with=adapter.composes_with,
-            best_score=adapter.best_score,
-            best_score_metric=adapter.best_score_metric,
+            score=listed.value if listed else adapter.best_score,
+            score_metric=listed.metric if listed else adapter.best_score_metric,
+            is_score_reported=bool(listed and listed.source == AdapterScore.Source.REPORTED),
             downloads=adapter.downloads,
             updated_at=adapter.updated_at,
             updated=relative(adapter.updated_at),

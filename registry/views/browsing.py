@@ -30,7 +30,7 @@ SORT_WORDS = {
     "updated": "last updated",
     "downloads": "downloads",
     "likes": "likes",
-    "score": "best score",
+    "score": "best score on any task, by any metric",
     "useful": "usefulness",
 }
 FACET_ROWS = 8  # before "more"
@@ -159,6 +159,7 @@ def namespace(request: HttpRequest, namespace: str) -> HttpResponse:
 def _listing(request: HttpRequest, query: AdapterQuery, *, with_facets: bool = True) -> dict[str, Any]:
     page = search.find(query, person=request.user, with_facets=with_facets)
     facets = page.facets
+    sort_words = {**SORT_WORDS, "score": "best score on the task"} if query.scored_on else SORT_WORDS
     return {
         "query": query,
         "page": page,
@@ -171,10 +172,10 @@ def _listing(request: HttpRequest, query: AdapterQuery, *, with_facets: bool = T
         "filters": _filters(query, facets, request.user),
         "sorts": [
             (words, query.url_with(sort=name), name == query.order)
-            for name, words in SORT_WORDS.items()
+            for name, words in sort_words.items()
             if name != "relevance" or query.q
         ],
-        "sort_words": SORT_WORDS[query.order],
+        "sort_words": sort_words[query.order],
         "next_url": query.url_with(cursor=page.next_cursor) if page.next_cursor else "",
         "first_url": query.url_with() if query.cursor else "",
         "has_cursor": bool(query.cursor),

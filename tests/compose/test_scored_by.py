@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -325,6 +326,28 @@ def test_modules_found_by_their_score_on_a_task_are_compared_by_its_metric(base_
         )
     found = find(AdapterQuery(scored_on="summaries", sort="score"), person=None)
     assert [adapter.name for adapter in found.items] == ["high", "low"]
+    listed = Client().get("/modules?scored_on=summaries&sort=score").content.decode()
+    assert '<div class="stat">0.50<span>self-reported token F1</span></div>' in listed
+
+
+def test_of_modules_with_a_loss_on_a_task_the_lowest_is_the_best(base_model):
+    task = make_task("scale", metric="loss")
+    for name, value in (("far", 40.0), ("near", 0.5), ("gain", -0.25)):
+        module = make_adapter(name, best_score=0.8)
+        AdapterScore.objects.create(adapter=module, task=task, source="verified", metric="loss", value=value)
+    AdapterScore.objects.create(adapter=module, task=task, source="reported", metric="loss", value=7.0)
+    query = AdapterQuery(scored_on="scale", sort="score", limit=2)
+    first = find(query, person=None)
+    assert [adapter.name for adapter in first.items] == ["gain", "near"]
+    rest = find(replace(query, cursor=first.next_cursor), person=None)
+    assert [adapter.name for adapter in rest.items] == ["far"]
+    listed = Client().get("/modules?scored_on=scale&sort=score").content.decode()
+    assert "−0.25<span>loss</span>" in listed
+    assert "0.80<span>" not in listed
+    assert "sort: best score on the task" in listed
+    assert (
+        "sort: best score on any task, by any metric" in Client().get("/modules?sort=score").content.decode()
+    )
 
 
 # --- Tasks --------------------------------------------------------------------------------------------------------
