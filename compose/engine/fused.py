@@ -15,6 +15,7 @@ from torch.nn import functional
 from transformers.activations import NewGELUActivation
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.t5.modeling_t5 import T5Attention, T5LayerNorm
+from transformers.pytorch_utils import Conv1D
 
 from compose.engine import products
 
@@ -167,8 +168,13 @@ def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
     return products.linear(x, layer.weight, layer.bias)
 
 
+def _conv1d(layer: Conv1D, x: Tensor) -> Tensor:
+    return products.linear(x, layer.weight.T, layer.bias)
+
+
 FUSED: dict[type[nn.Module], Callable[..., Any]] = {
     nn.Linear: _linear,
+    Conv1D: _conv1d,
     NewGELUActivation: _gelu,
     T5LayerNorm: _rms_norm,
     LlamaRMSNorm: _rms_norm,
