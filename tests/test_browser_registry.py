@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from registry import organisations
 from registry.models import Adapter, User
-from tests.factories import make_base_model, make_user, publish_fake
+from tests.factories import make_base_model, make_organisation, make_user, publish_fake
 from tests.fake_adapters import make_adapter as make_adapter_folder
 
 if TYPE_CHECKING:
@@ -200,6 +202,26 @@ def test_the_api_reference_says_what_each_call_takes(page: Page, live_server: An
     assert page.locator(".call-path", has_text="/adapters/").count() > 3
     page.click("summary:has-text('Compose for a new task')")
     assert page.is_visible("text=Rows to score on.")
+
+
+def test_a_double_click_sends_a_form_once(page: Page, live_server: Any, alice: User, monkeypatch: Any):
+    ada = make_user("ada")
+    lab = make_organisation("lab", members={ada: "admin"})
+    organisations.invite(lab, actor=ada, username="alice", role="read")
+    sign_in(page, live_server)
+    page.goto(f"{live_server.url}/settings/organizations")
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+    accept = organisations.accept
+
+    def slowly(name: str, *, person: User) -> Any:
+        time.sleep(0.5)  # the second click comes while the first is on its way
+        return accept(name, person=person)
+
+    monkeypatch.setattr(organisations, "accept", slowly)
+    page.get_by_role("button", name="Join").dblclick(delay=100)
+    page.get_by_text("You belong to lab now.").wait_for()
+    assert len(sent) == 1
 
 
 def test_a_list_is_walked_by_keys(page: Page, live_server: Any, alice: User, tmp_path: Path):

@@ -90,9 +90,17 @@
   document.addEventListener("htmx:responseError", () => tell(true));
   document.addEventListener("htmx:afterOnLoad", () => tell(false));
 
-  // A form that asks first; without scripts it goes through a page of its own.
+  // A form that asks first; without scripts it goes through a page of its own. The second of a double click sends nothing:
+  // its answer, that there is nothing left to do, would be the one that is shown.
+  const DOUBLE_CLICK_MS = 1000;
+  const sentAt = new WeakMap();
   document.addEventListener("submit", (event) => {
-    const question = event.target.dataset.confirm;
+    const form = event.target;
+    const question = form.dataset.confirm;
     if (question && !window.confirm(question)) event.preventDefault();
+    // By its attribute: a field called "method" would hide the property.
+    if (event.defaultPrevented || form.getAttribute("method") !== "post") return;
+    if (event.timeStamp - sentAt.get(form) < DOUBLE_CLICK_MS) event.preventDefault();
+    else sentAt.set(form, event.timeStamp);
   });
 })();

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from registry import organisations, rights
+from registry import accounts, organisations, rights
 from registry.models import Adapter, AdapterScore, AuditEntry, Membership, Namespace, Task, User
 from registry.names import InvalidName
 from tests.factories import make_adapter, make_organisation, make_task, make_token, make_user, publish_fake
@@ -154,6 +154,15 @@ def test_the_last_admin_neither_leaves_nor_steps_down(ada, bob, lab):
     assert not rights.is_member(ada, lab)
     with pytest.raises(organisations.LastAdmin):
         organisations.remove(lab, actor=bob, username="bob")
+
+
+def test_an_admin_whose_account_is_blocked_does_not_count_and_is_shown_to_be(ada, bob, lab):
+    join(lab, ada, bob, "admin")
+    assert "account blocked" not in client_of(ada).get("/story-lab/settings").content.decode()
+    accounts.block(bob, moderator=None)
+    with pytest.raises(organisations.LastAdmin):
+        organisations.change_role(lab, actor=ada, username="ada", role="read")
+    assert "account blocked" in client_of(ada).get("/story-lab/settings").content.decode()
 
 
 def test_a_change_of_role_counts_for_the_next_request(tmp_path, ada, bob, lab):
