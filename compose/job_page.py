@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from compose import charts, jobs, naming
 from compose.engine.metrics import EXACT_MATCH, METRICS, matches
+from compose.engine.wording import first_of
 from compose.licences import DerivedLicence, derive_licence
 from compose.models import Candidate, Composition, LogLine, Score, Trial
 from registry.models import Adapter, Task
@@ -84,6 +85,7 @@ class JobPage:
     queue_place: int | None
     log: list[LogLine]  # the newest first, so that it is seen in a short box
     task: Task | None  # where the reader may be told of it
+    changed_since: list[str]  # what a result is made of or scored on that is otherwise now, in sentences
     shows_all: bool = False
 
     @property
@@ -300,6 +302,21 @@ class JobPage:
     def kept(self) -> int:
         return sum(bool(candidate.mixing_weight) for candidate in self.candidates)
 
+    @property
+    def quarantined(self) -> str:
+        """Names of its modules that are in quarantine: with them it cannot be published."""
+        return self._names_of(
+            c.revision.adapter for c in self.candidates if c.revision.adapter.is_quarantined
+        )
+
+    @property
+    def private_parents(self) -> str:
+        """Names of its modules that are private: with them it cannot be published for everybody."""
+        return self._names_of(c.revision.adapter for c in self.candidates if c.revision.adapter.is_private)
+
+    def _names_of(self, adapters: Iterable[Adapter]) -> str:
+        return first_of((naming.name_of(adapter, self.named_adapters) for adapter in adapters), most=3)
+
     # --- predictions --------------------------------------------------------------------------------------------
 
     @property
@@ -347,6 +364,8 @@ def job_page(composition: Composition, person: Person, *, shows_all: bool = Fals
         composition.predictions = []
         composition.examples = []
         composition.test_examples = []
+    named = naming.may_be_named(adapter_ids, person, is_owner=is_owner)
+    task = naming.task_of(composition, person)
     return JobPage(
         composition=composition,
         is_owner=is_owner,
@@ -354,13 +373,34 @@ def job_page(composition: Composition, person: Person, *, shows_all: bool = Fals
         # Thousands of vectors, of which the page shows one: the best trial fetches its own.
         trials=list(composition.trials.defer("mixing_weights")),
         scores=list(composition.scores.all()),
-        named_adapters=naming.may_be_named(adapter_ids, person, is_owner=is_owner),
+        named_adapters=named,
         queue_place=jobs.queue_place(composition),
         # The owner's alone: it names machines, and candidates that others may not see.
         log=list(composition.log.order_by("-pk")[:LOG_LINES]) if is_owner else [],
-        task=naming.task_of(composition, person),
+        task=task,
+        changed_since=_changed_since(composition, task),
         shows_all=shows_all,
     )
+
+
+def _changed_since(composition: Composition, task: Task | None) -> list[str]:
+    """What is otherwise now than when a result was found."""
+    found: list[str] = []
+    if composition.status != Composition.Status.SUCCEEDED:
+        return found
+    numbers: dict[int | None, int] = dict(task.revisions.values_list("pk", "number")) if task else {}
+    used = numbers.get(composition.task_revision_id)
+    if task is not None and used is not None and used != max(numbers.values()):
+        found.append(
+            f"{task.title} has other rows or another metric since: this is scored on its revision {used}, and the newest "
+            f"is {max(numbers.values())}. Each has a leaderboard of its own."
+        )
+    base_model = composition.base_model
+    if base_model.is_hosted and composition.base_commit != base_model.commit:
+        found.append(
+            f"The files of {base_model.name} changed since: this is made for those of then, and scored with them."
+        )
+    return found
 
 
 def compare(method: str, written: str, expected: str, *, metric: str = EXACT_MATCH) -> Answer:

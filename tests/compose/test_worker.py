@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
+from html import unescape
 
 import pytest
+from django.test import Client
 
 from compose import blocking, engine, jobs, worker
 from compose.engine.types import Example
 from compose.errors import LeaseLost
 from compose.models import Composition
-from registry import accounts, storage
-from registry.models import BaseModelFile
+from registry import accounts, moderation, publishing, storage, task_sets
+from registry.models import Adapter, BaseModel, BaseModelFile, Task
 from tests import fakes
-from tests.compose.factories import make_composition, make_examples
-from tests.factories import make_base_model, make_user
+from tests.compose.factories import make_composition, make_examples, make_modules, owner_of
+from tests.factories import make_base_model, make_task, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -293,3 +295,98 @@ def test_what_it_takes_at_the_moment_it_is_told_to_go_is_given_back_at_once(monk
     assert not worker.run_next("worker")
     composition.refresh_from_db()
     assert (composition.status, composition.attempt, composition.losses) == ("queued", 1, 0)
+
+
+# --- What it is made of or scored on changes while it runs ---------------------------------------------------------
+
+
+@pytest.fixture
+def ada():
+    return make_user("ada")
+
+
+def page_of(composition: Composition) -> str:
+    client = Client()
+    client.force_login(owner_of(composition))
+    return unescape(client.get(composition.get_absolute_url()).content.decode())
+
+
+def queue_for_task(ada, **task) -> Composition:
+    base_model = hosted_base()
+    make_modules(base_model, owner=ada)
+    made = make_task("passing", rows=5, test_rows=20, base_model=base_model, is_held_out=True, **task)
+    return queue(base_model=base_model, task=made, examples=(), budget=6, owner=make_user("bob"))
+
+
+def test_what_runs_for_a_task_that_is_deleted_is_finished_without_it(ada, monkeypatch):
+    composition = queue_for_task(ada)
+    AtTrial(monkeypatch, 3, lambda: Task.objects.all().delete())
+    work(composition)
+    assert (composition.status, composition.task, composition.task_revision) == ("succeeded", None, None)
+    assert composition.predictions == [], "of hidden rows that nobody can say who may see"
+    assert composition.scores.filter(split="held_out", n=20).exists()
+    assert page_of(composition)
+
+
+def test_what_runs_for_a_task_that_gets_other_rows_is_scored_on_those_of_then_and_says_so(ada, monkeypatch):
+    composition = queue_for_task(ada)
+    then = composition.task_revision
+    rows = [{"input": f"new {number}", "output": "x"} for number in range(30)]
+    AtTrial(
+        monkeypatch,
+        3,
+        lambda: task_sets.save_rows(Task.objects.get(), few_shot=rows[:5], test=rows[5:]),
+    )
+    work(composition)
+    assert composition.task_revision == then
+    assert "this is scored on its revision 1, and the newest is 2" in page_of(composition)
+    again = work(queue_again(composition))
+    assert again.task_revision != then
+    assert "this is scored on its revision" not in page_of(again)
+
+
+def queue_again(composition: Composition) -> Composition:
+    return queue(base_model=composition.base_model, task=composition.task, examples=(), budget=6)
+
+
+def test_of_what_runs_with_a_module_that_is_put_into_quarantine_the_page_says_that_it_is_not_published(
+    ada, monkeypatch
+):
+    composition = queue_for_task(ada)
+    module = Adapter.objects.get(name="part-1")
+    AtTrial(monkeypatch, 3, lambda: moderation.quarantine(module, moderator=None, reason="It is a copy."))
+    work(composition)
+    assert composition.status == "succeeded"
+    assert "This cannot be published now" in page_of(composition)
+    moderation.release(module, moderator=None)
+    assert "This cannot be published now" not in page_of(composition)
+
+
+def test_of_what_runs_with_a_module_that_becomes_private_the_page_says_what_it_is_not_published_as(
+    ada, monkeypatch
+):
+    composition = queue_for_task(ada)
+    assert "Private among its modules" not in page_of(composition)
+    AtTrial(monkeypatch, 3, lambda: Adapter.objects.filter(name="part-1").update(visibility="private"))
+    work(composition)
+    page = page_of(composition)
+    assert "Private among its modules: a module that is not public. Publish it privately" in page
+    assert "ada/part-1" not in page.partition('class="log"')[0]
+
+
+def test_what_runs_with_a_module_that_is_deleted_is_finished_and_names_it(ada, monkeypatch):
+    composition = queue_for_task(ada)
+    AtTrial(monkeypatch, 3, lambda: publishing.withdraw(Adapter.objects.get(name="part-1"), actor=ada))
+    work(composition)
+    assert composition.status == "succeeded"
+    page = page_of(composition)
+    assert "ada/part-1" in page
+    assert 'href="/ada/part-1"' not in page
+
+
+def test_what_runs_on_a_base_model_whose_files_change_is_finished_and_says_so(ada, monkeypatch):
+    composition = queue_for_task(ada)
+    AtTrial(monkeypatch, 3, lambda: BaseModel.objects.update(commit="d" * 40))
+    work(composition)
+    assert composition.status == "succeeded"
+    assert "The files of demo/tiny-t5 changed since: this is made for those of then" in page_of(composition)

@@ -351,8 +351,13 @@ def test_without_test_rows_every_example_is_predicted_by_a_mix_found_without_it(
 def test_lorahub_beside_another_method_is_the_search_that_it_is_alone(
     t5: Collection, monkeypatch: pytest.MonkeyPatch
 ):
-    folds: list[searching._Fold] = []
-    monkeypatch.setattr(searching, "_Fold", lambda *given: folds.append(_Fold(*given)) or folds[-1])
+    folds: list[_Fold] = []
+
+    def fold(*given: Any) -> _Fold:
+        folds.append(_Fold(*given))
+        return folds[-1]
+
+    monkeypatch.setattr(searching, "_Fold", fold)
     run.compose(request_for(t5, method="auto", budget=20))
     alone = run.compose(request_for(t5, method="lorahub", budget=METHODS["lorahub"].usual_budget))
     [beside] = folds
