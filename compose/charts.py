@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from compose.engine.metrics import best_of, label_of
-from web.templatetags.formatting import signed
+from web.templatetags.formatting import plural, signed
 
 MAX_OPEN_BARS = 12
 MAX_LIVE_BARS = 30  # of a larger mix the live page shows the largest weights
@@ -478,5 +478,5 @@ def weight_sparkline(weights: Sequence[float]) -> Sparkline:
         bars=bars,
         zero=percent(high / span),
         width=percent(slot * 0.7),
-        name=f"{len(kept)} modules with a weight, from {signed(low)} to {signed(high)}",
+        name=f"{plural(len(kept), 'module,modules')} with a weight, from {signed(low)} to {signed(high)}",
     )

@@ -53,7 +53,7 @@ def home(request: HttpRequest) -> HttpResponse:
     public = Composition.objects.filter(adapter__in=Adapter.objects.visible_to(None))
     held_out = tasks_shown_to(request.user).held_out()
     to_try = leaderboards.with_best(held_out, request.user).select_related("base_model")
-    counts = visible.aggregate(
+    counts = visible.listed().aggregate(
         modules=Count("id", filter=Q(kind=Adapter.Kind.MODULE)),
         composed=Count("id", filter=Q(kind=Adapter.Kind.COMPOSED)),
     )
@@ -62,7 +62,7 @@ def home(request: HttpRequest) -> HttpResponse:
         request,
         "home.html",
         {
-            "newest": newest.filter(kind=Adapter.Kind.MODULE)[:6],
+            "newest": newest.listed().filter(kind=Adapter.Kind.MODULE)[:6],
             "gains": gains,
             "shown_tasks": to_try.order_by("slug")[: 4 if gains else 6],
             "counts": counts,

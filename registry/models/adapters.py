@@ -60,6 +60,10 @@ class AdapterQuerySet(models.QuerySet["Adapter"]):
             own &= models.Q(pk=token.adapter_id)
         return self.alive().filter(public | own)
 
+    def listed(self) -> AdapterQuerySet:
+        """Those in lists that are not of one namespace: they have weights (`registry.search.find`)."""
+        return self.filter(rank__isnull=False)
+
     def composable_with(self, base_model: BaseModel) -> AdapterQuerySet:
         """Adapters of one composition family: plain LoRA whose matrices fit this base model."""
         return self.alive().filter(base_model=base_model, is_composable=True, quarantined_at=None)

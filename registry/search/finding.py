@@ -123,13 +123,13 @@ def family_size(adapter: Adapter, *, person: Person) -> int:
 
 
 def modules_by_base(*, person: Person) -> dict[int, tuple[int, int]]:
-    """Base model -> how many adapters this person sees that name it, and how many of them can be composed."""
+    """Base model -> how many adapters a list shows this person that name it, and how many of them can be composed."""
     table = columns.current()
     with table.lock:
-        visible = _Search(AdapterQuery(), person, table).visible
+        listed = _Search(AdapterQuery(), person, table)._fitting_all()
         bases, composable = table["base_model_id"], table["is_composable"]
-        seen = np.bincount(bases[visible])
-        mixable = np.bincount(bases[visible & composable], minlength=len(seen))
+        seen = np.bincount(bases[listed])
+        mixable = np.bincount(bases[listed & composable], minlength=len(seen))
     return {int(base): (int(seen[base]), int(mixable[base])) for base in np.flatnonzero(seen) if base}
 
 

@@ -58,7 +58,7 @@ def base_model(request: HttpRequest, name: str) -> HttpResponse:
     shown = base_model_called(name)
     if shown.name != name:
         return redirect(shown)
-    family = Adapter.objects.visible_to(request.user).filter(base_model=shown)
+    family = Adapter.objects.visible_to(request.user).listed().filter(base_model=shown)
     counts = family.aggregate(all=Count("pk"), composable=Count("pk", filter=Q(is_composable=True)))
     query = search.AdapterQuery(base=shown.name, sort="downloads", limit=MODULES_SHOWN)
     context = {

@@ -19,6 +19,7 @@ from compose import job_page, jobs
 from compose.engine import types
 from compose.models import Composition, Score
 from registry.models import Adapter, BaseModel, IdempotentAnswer, TaskRow, User
+from registry.search import modules_by_base
 from tests.compose.factories import (
     finish,
     make_composition,
@@ -558,6 +559,19 @@ def test_a_queued_composition_shows_its_place(as_owner: Client, queued: Composit
     assert says(page, "Cancel")
 
 
+def test_the_trial_whose_weights_are_shown_is_named_where_another_has_the_lowest_loss(
+    as_owner: Client, running: Composition
+):
+    page = as_owner.get(running.get_absolute_url())
+    assert says(page, "Weights of trial 17, the best so far")
+    assert not says(page, "a penalty on large weights")
+    jobs.record_trials(running, [types.Trial(18, (9.0, 0.0, 0.0), loss=1 / 20, objective=2.0)])
+    page = as_owner.get(running.get_absolute_url())
+    assert says(page, "at trial 18")
+    assert says(page, "Weights of trial 17, the best so far")
+    assert says(page, "a penalty on large weights")
+
+
 def test_a_running_composition_shows_step_curve_worker_and_heartbeat(as_owner: Client, running: Composition):
     page = as_owner.get(running.get_absolute_url())
     assert "17/40 trials" in text_of(page)
@@ -910,6 +924,31 @@ def test_examples_pasted_at_home_stand_on_the_form_for_a_stranger_and_nothing_ru
     assert ">two blue keys</textarea>" in text_of(page)
     assert ">[blue]</textarea>" in text_of(page)
     assert not Composition.objects.exists()
+
+
+def test_the_counts_at_home_are_those_of_the_lists_they_lead_to(
+    client: Client, succeeded: Composition, base_model: BaseModel
+):
+    publish_row(succeeded)
+    make_adapter("empty", base_model=base_model, rank=None, is_composable=False)
+    home = text_of(client.get("/"))
+    for kind, words in (("module", "3 LoRA modules"), ("composed", "1 composed adapter")):
+        address = f"/modules?kind={kind}"
+        assert f'href="{address}">{words}</a>' in home
+        assert len(client.get(f"/api/v1/adapters/?kind={kind}").json()["results"]) == int(words[0])
+    assert "/empty" not in home
+    assert says(client.get(base_model.get_absolute_url()), "4 modules · 4 can be composed")
+    assert modules_by_base(person=None)[base_model.pk] == (4, 4)
+
+
+def test_an_estimate_is_of_runs_by_the_same_method(
+    as_owner: Client, succeeded: Composition, base_model: BaseModel
+):
+    asked = {"base_model": base_model.name, "budget": "40"}
+    known = as_owner.post("/compose/check", filled(**asked, method="lorahub"))
+    assert says(known, "from the only run by this method on this base model")
+    other = as_owner.post("/compose/check", filled(**asked, method="auto"))
+    assert says(other, "No run by this method on this base model yet")
 
 
 def test_home_keeps_private_things_to_itself(client: Client, succeeded: Composition):
