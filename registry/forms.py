@@ -324,7 +324,7 @@ class InviteForm(forms.Form):
         label="May",
         choices=[
             (Membership.Role.READ, "read: see what is private"),
-            (Membership.Role.WRITE, "write: publish and change"),
+            (Membership.Role.WRITE, "write: publish, change, move and delete"),
             (Membership.Role.ADMIN, "admin: also decide who belongs"),
         ],
         initial=Membership.Role.WRITE,

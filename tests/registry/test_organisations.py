@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 from django.test import Client
 
-from registry import accounts, organisations, rights
+from registry import accounts, moving, organisations, publishing, rights
 from registry.models import Adapter, AdapterScore, AuditEntry, Membership, Namespace, Task, User
 from registry.names import InvalidName
 from tests.factories import make_adapter, make_organisation, make_task, make_token, make_user, publish_fake
@@ -326,3 +327,17 @@ def test_the_hubs_clients_see_their_organisations_with_their_role(ada):
     make_organisation("lab", members={ada: "write"})
     answer = Client().get("/api/whoami-v2", headers={"Authorization": f"Bearer {make_token(ada)}"}).json()
     assert [(org["name"], org["roleInOrg"]) for org in answer["orgs"]] == [("lab", "write")]
+
+
+@pytest.mark.parametrize(("role", "may"), [("read", False), ("write", True)])
+def test_who_may_write_deletes_and_moves_as_the_settings_say(ada, bob, lab, role, may):
+    join(lab, ada, bob, role)
+    adapter = make_adapter("m", namespace=lab)
+    page = client_of(bob).get("/story-lab/settings").content.decode()
+    assert "write publishes, changes, moves and deletes modules" in page
+    for act in (
+        lambda: moving.move(adapter, actor=bob, namespace=lab, name="other"),
+        lambda: publishing.withdraw(adapter, actor=bob),
+    ):
+        with nullcontext() if may else pytest.raises(Forbidden):
+            act()
