@@ -283,21 +283,24 @@ def check_export(form: ExportForm) -> None:
 
 def estimate(base_model: BaseModel, method: str, budget: int) -> dict[str, Any]:
     """Seconds of worker time from the last compositions on this base, and from how many; None if there are none."""
+    # Of one that went on from an earlier attempt's trials the seconds are the last attempt's alone.
     recent = Composition.objects.filter(
-        base_model=base_model, method=method, status=Status.SUCCEEDED, budget__gt=0
+        base_model=base_model, method=method, status=Status.SUCCEEDED, budget__gt=0, attempt__lte=1
     ).order_by("-finished_at")
     # Asked for while somebody types, and each second by a job's page: not with their examples and answers.
     took = [
-        (result["seconds"], result.get("trials", asked), asked)
+        (result["seconds"], result.get("trials", asked), asked, result.get("stopped_early", False))
         for result, asked in recent.values_list("result", "budget")[:10]
         if result
     ]
     if not took:
         return {"seconds": None, "based_on": 0}
     # Loading and scoring take as long whatever the budget; a search may end before it.
-    besides = statistics.median(sum(s.values()) - s.get("search", 0.0) for s, _, _ in took)
-    per_trial = statistics.median(s.get("search", 0.0) / max(trials, 1) for s, trials, _ in took)
-    trials = budget * statistics.median(min(1.0, trials / asked) for _, trials, asked in took)
+    besides = statistics.median(sum(s.values()) - s.get("search", 0.0) for s, *_ in took)
+    per_trial = statistics.median(s.get("search", 0.0) / max(trials, 1) for s, trials, *_ in took)
+    # That its owner stopped one says nothing of where the next one ends.
+    shares = [min(1.0, trials / asked) for _, trials, asked, is_stopped in took if not is_stopped]
+    trials = budget * statistics.median(shares or [1.0])
     return {"seconds": round(besides + per_trial * trials, 1), "based_on": len(took)}
 
 

@@ -202,6 +202,22 @@ def test_a_dry_run_says_that_todays_scored_compositions_are_used_up(settings):
     assert jobs.dry_run(own_rows)["ok"], "not scored on the task's rows"
 
 
+def test_an_estimate_is_not_misled_by_what_was_resumed_or_stopped():
+    base_model = make_base_model()
+    seconds = {"load": 1.0, "search": 8.0, "evaluate": 2.0, "export": 0.5}
+    plain = finish(make_composition(base_model=base_model, budget=4), seconds=seconds, trials=4)
+    expected = {"seconds": 3.5 + 2.0 * 10, "based_on": 1}
+    assert jobs.estimate(base_model, "lorahub", 10) == expected
+    resumed = make_composition(base_model=base_model, budget=4)
+    jobs.release(claim(resumed))
+    finish(resumed, seconds={**seconds, "search": 0.1}, trials=4)
+    assert jobs.estimate(base_model, "lorahub", 10) == expected
+    for _ in range(2):
+        stopped = make_composition(base_model=plain.base_model, budget=40)
+        finish(stopped, seconds=seconds, trials=4, stopped_early=True)
+    assert jobs.estimate(base_model, "lorahub", 10) == {**expected, "based_on": 3}
+
+
 def test_an_estimate_reads_nobodys_rows():
     base_model = make_base_model()
     done = finish(make_composition(base_model=base_model))

@@ -731,6 +731,20 @@ def test_an_estimate_is_called_one(as_owner: Client, queued: Composition):
     assert says(as_owner.get(queued.get_absolute_url()), "An estimate, not a score")
 
 
+def test_of_a_composition_that_was_taken_up_again_the_seconds_are_called_the_last_attempts(
+    as_owner: Client, queued: Composition
+):
+    claimed = jobs.claim(queued.pk, "lost")
+    assert claimed is not None
+    jobs.release(claimed)
+    again = jobs.claim(queued.pk, "next")
+    assert again is not None
+    assert says(as_owner.get(queued.get_absolute_url()), "Since it began first")
+    jobs.release(again)
+    finish(queued)
+    assert says(as_owner.get(queued.get_absolute_url()), "in the last of 3 attempts")
+
+
 def test_a_result_without_scores_says_that_it_is_unscored(as_owner: Client, queued: Composition):
     finish(
         queued,

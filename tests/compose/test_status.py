@@ -112,6 +112,32 @@ def test_metrics_are_nobodys_without_a_token_and_the_token_holders_with_one(sett
     assert 'lora_workers{state="idle"} 1.0' in text
 
 
+def test_the_numbers_are_those_of_the_rows(settings):
+    settings.MAX_WAITING_JOBS_PER_USER = 50
+    now, owner, base_model = timezone.now(), make_user("ada"), make_base_model()
+    client = Client()
+    assert client.get("/status").content.decode().count("no composition has succeeded yet") == 2
+    waits, runs = (5, 60, 20), (40, 100, 500)
+    for number, (wait_s, run_s) in enumerate(zip(waits, runs, strict=True)):
+        done = finish(make_composition(owner=owner, base_model=base_model))
+        ended = now - timedelta(hours=20 * number)  # the last of them is 40 hours ago
+        began = ended - timedelta(seconds=run_s)
+        Composition.objects.filter(pk=done.pk).update(
+            finished_at=ended, started_at=began, created_at=began - timedelta(seconds=wait_s)
+        )
+    for number in range(3):
+        jobs.cancel(make_composition(owner=owner, base_model=base_model), owner)
+        claimed = jobs.claim(make_composition(owner=owner, base_model=base_model).pk, "w1")
+        assert claimed is not None
+        if number:
+            jobs.fail(claimed, "No.")
+    status = status_page.site_status()
+    assert (status.median_wait_s, status.median_run_s, status.waits_counted) == (20.0, 100.0, 3)
+    assert (status.succeeded, status.failed, status.cancelled) == (2, 2, 3)
+    assert (status.running, status.waiting, len(status.failures)) == (1, 0, 2)
+    assert {worker.name: worker.done for worker in status.workers} == {"w1": 0}
+
+
 def test_what_ended_stays_counted_when_an_account_is_deleted():
     for owner in (make_user("ada"), make_user("bob")):
         base_model = make_base_model(f"demo/of-{owner}")
