@@ -15,6 +15,7 @@ from registry.models import Adapter, AdapterScore, Task, TaskRevision, TaskRow
 from registry.models.tasks import is_higher_better
 from registry.rights import Person, owns
 from web.errors import NotFound
+from web.templatetags.formatting import plural
 
 HELD_OUT = "held_out"
 BEST_SINGLE = "best_single"
@@ -198,7 +199,7 @@ def _ranked(scores: list[Score], task: Task, person: Person) -> list[Entry]:
 
 
 def _note(composition: Composition, task: Task) -> str:
-    how = f"{method_label(composition.method)}, {composition.budget} trials, seed {composition.seed}"
+    how = f"{method_label(composition.method)}, at most {plural(composition.budget, 'trial,trials')}, seed {composition.seed}"
     # Honest people do well too; whoever reads the board should know it all the same.
     is_makers = task.created_by_id is not None and composition.owner_id == task.created_by_id
     return f"{how}; by the maker of the task, who knows its hidden rows" if is_makers else how

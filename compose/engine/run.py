@@ -151,7 +151,7 @@ class _Composition:
             self.observer.on_audition(heard.base(), heard.modules())
         searches = Searches(request, self.observer, self.recorded, prepared, heard)
         comparison = Comparison(searches, self.notes)
-        with self._stage("search", f"{method.name}, {request.budget} trials"):
+        with self._stage("search", f"{method.name}, at most {request.budget} trials"):
             found = searches.on_all_rows(method)
             self.notes += [found.note] if found.note else []
             rises = attribution(prepared, method, found.weights)

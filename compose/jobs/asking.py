@@ -159,7 +159,7 @@ def request_composition(request: CompositionRequest) -> Composition:
         )
         modules = plural(len(plan.candidates), "module,modules")
         trials = plural(request.trials, "trial,trials")
-        log.write(composition, f"Asked for, with {modules} and {trials}.")
+        log.write(composition, f"Asked for, with {modules} and at most {trials}.")
         # After commit, or a fast worker would look for a row that is not there yet.
         after_commit(queue.ring, composition.pk)
     return composition

@@ -33,7 +33,7 @@ def test_the_log_tells_the_story_of_a_composition(rung):
     finish(composition)
     told = lines(composition)
     assert told[:3] == [
-        "Asked for, with 3 modules and 40 trials.",
+        "Asked for, with 3 modules and at most 40 trials.",
         "Taken by worker-1.",
         "Trying every module alone.",
     ]

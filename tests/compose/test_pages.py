@@ -882,6 +882,7 @@ def test_my_compositions_are_mine(as_owner: Client, succeeded: Composition, base
     assert says(page, "Colours")
     assert not says(page, "Not mine")
     assert says(page, "exact match, +0.40 on best baseline")
+    assert says(page, "LoraHub · at most 40 trials · seed 1")
 
 
 def test_my_compositions_ask_strangers_to_sign_in(client: Client):
