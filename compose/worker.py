@@ -22,7 +22,7 @@ from django.db import connection
 from compose import candidates as choosing
 from compose import errands, fetching, jobs, token_counts
 from compose import examples as reading
-from compose.engine import types
+from compose.engine import importing, types
 from compose.engine.errors import Cancelled, EngineError
 from compose.errors import BaseUnavailable, LeaseLost
 from compose.jobs import workers
@@ -135,10 +135,11 @@ def warm_bases() -> list[str]:
 
 def import_engine() -> None:
     """Load torch and the other libraries of the engine, so that the next composition finds them there."""
-    from huggingface_hub.utils import disable_progress_bars
-    from transformers.utils.logging import disable_progress_bar
+    with importing.what_stays():
+        from huggingface_hub.utils import disable_progress_bars
+        from transformers.utils.logging import disable_progress_bar
 
-    from compose.engine import run as _engine  # noqa: F401
+        from compose.engine import run as _engine  # noqa: F401
 
     # Nobody watches them here: each step of a bar would be a warning in the log.
     disable_progress_bars()

@@ -51,6 +51,7 @@ def pytest_collection_finish() -> None:
     """What is imported stays: the collector need not look at it a thousand times."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _touches_the_database(item: pytest.Item) -> bool:

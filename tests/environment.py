@@ -6,6 +6,7 @@ no data folder, no broker, no bucket. DATABASE_URL alone is kept, for it chooses
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -70,6 +71,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]:
+    gc.disable()  # until everything is imported: see pytest_collection_finish
     folder = Path(tempfile.mkdtemp(prefix="lora-tests-"))
     early_config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     for name in _OF_A_SITE:

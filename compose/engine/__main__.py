@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from compose.engine import importing
 from compose.engine.errors import BadInput, EngineError
 from compose.engine.metrics import EXACT_MATCH, METRICS
 from compose.engine.types import Example, ExportForm, Module, Observer, Request, Result, Trial
@@ -106,13 +107,15 @@ def _compose(options: argparse.Namespace) -> dict[str, Any]:
         metric=options.metric,
     )
     # Here, as torch takes seconds to import: what is refused before should not wait for it.
-    from compose.engine import run
+    with importing.what_stays():
+        from compose.engine import run
 
     return _as_json(run.compose(request, observer=_Progress()))
 
 
 def _usual_budget(name: str) -> int:
-    from compose.engine.methods import method_named
+    with importing.what_stays():
+        from compose.engine.methods import method_named
 
     return method_named(name).usual_budget
 
@@ -148,7 +151,8 @@ def _as_json(result: Result) -> dict[str, Any]:
 def _score(options: argparse.Namespace) -> dict[str, Any]:
     modules, examples = _modules(options.modules), read_examples(options.examples)
     weights = _read_weights(options.weights)
-    from compose.engine import run
+    with importing.what_stays():
+        from compose.engine import run
 
     losses = run.score(
         options.base,

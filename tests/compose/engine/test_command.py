@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from compose.engine import run
+from compose.engine import importing, run
 from compose.engine.__main__ import main
 from compose.engine.types import Example
 from tests.compose.engine import tiny
@@ -144,3 +145,12 @@ def test_the_engines_types_and_errors_import_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_collector_waits_while_the_engine_is_imported_and_only_then(monkeypatch: pytest.MonkeyPatch):
+    with importing.what_stays():
+        assert gc.isenabled(), "torch is here already"
+    monkeypatch.delitem(sys.modules, "torch")
+    with importing.what_stays():
+        assert not gc.isenabled()
+    assert gc.isenabled()

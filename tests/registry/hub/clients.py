@@ -12,7 +12,8 @@ from typing import Any
 from tests.conftest import clean_environment
 
 _PROLOGUE = """
-import json, os
+import gc, json, os
+gc.disable()  # it takes a quarter of importing torch
 import huggingface_hub as hub
 from huggingface_hub import errors
 api = hub.HfApi()
