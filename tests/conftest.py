@@ -399,12 +399,15 @@ def copy_data(site: Site, folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def empty_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def empty_data(tmp_path_factory: pytest.TempPathFactory, migrated: Migrated, django_db_setup: None) -> Path:
     """The data folder of an empty site on SQLite, and beside it account.json of a login with a token; to be copied."""
     folder = tmp_path_factory.mktemp("empty-site")
     environment = {**clean_environment(), "LORA_DATA_DIR": str(folder / "data")}
-    account = ["demo_account", "--file", str(folder / "account.json")]
-    for command in (["migrate", "--noinput", "-v", "0"], account):
+    commands = [["demo_account", "--file", str(folder / "account.json")]]
+    (folder / "data").mkdir()
+    if not migrated.copy_file(folder / "data" / "db.sqlite3"):
+        commands.insert(0, ["migrate", "--noinput", "-v", "0"])
+    for command in commands:
         subprocess.run(
             [sys.executable, "manage.py", *command],
             cwd=ROOT,

@@ -68,6 +68,13 @@ class Migrated:
                 self._made.write_text(name)
         self._waiting.close()
 
+    def copy_file(self, path: Path) -> bool:
+        """Lay a SQLite database of its own at `path`, migrated and without rows. False where passes share none."""
+        if self._folder is None or not self._is_file:
+            return False
+        shutil.copyfile(self._made, path)
+        return True
+
     def end(self) -> None:
         """A file goes with its folder. Of a server's database a pass that begins after this makes another."""
         if self._is_maker and not self._is_file:

@@ -13,14 +13,18 @@ from benchmarks.chaos import __main__ as chaos
 from benchmarks.chaos.disk import Filler, small_disk
 from benchmarks.chaos.stage import Outcome, Stage
 from tests.conftest import ROOT, clean_environment
+from tests.migrated import Migrated
 
 SHORT = ["F4", "F6", "F7", "F10", "F20"]  # those without a web server, whose start takes longer than they do
 
 
 @pytest.mark.slow
-def test_the_short_trials_find_nothing_wrong():
+def test_the_short_trials_find_nothing_wrong(migrated: Migrated, django_db_setup: None, tmp_path: Path):
+    options = ["--scale", "0.01", "--seed", "3"]
+    if migrated.copy_file(tmp_path / "chaos.sqlite3"):
+        options += ["--database", f"sqlite:///{tmp_path / 'chaos.sqlite3'}"]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.chaos", "--scale", "0.01", "--seed", "3", "--trials", *SHORT],
+        [sys.executable, "-m", "benchmarks.chaos", *options, "--trials", *SHORT],
         cwd=ROOT,
         env={**clean_environment(), "DJANGO_SETTINGS_MODULE": "config.settings"},
         capture_output=True,
