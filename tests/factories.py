@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
+import json
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from django.utils import timezone
 
-from registry import storage, task_sets
+from registry import shapes, storage, task_sets
 from registry.accounts import create_account
+from registry.base_models import host_base_model
 from registry.models import (
     Adapter,
     BaseModel,
@@ -27,7 +31,10 @@ from registry.models import (
 from tests.fake_adapters import TINY_MATRICES, files_of
 from tests.fake_adapters import make_adapter as make_adapter_folder
 
+DEMO = Path(__file__).resolve().parent.parent / "demo"
 _numbers = itertools.count(1)
+# Each time it is a process that imports torch, for the same few configs.
+_compute_shapes = functools.cache(shapes.compute_shapes)
 
 
 def make_user(username: str = "", *, password: str | None = "correct horse battery", **fields: Any) -> User:
@@ -147,6 +154,14 @@ def make_revision(
     adapter.size_bytes = revision.size_bytes
     adapter.save(update_fields=["head", "size_bytes"])
     return revision
+
+
+def host_demo_base(name: str) -> BaseModel:
+    """A base model of the demo collection with its files."""
+    collection = json.loads((DEMO / "collection.json").read_text())
+    path = next(base["path"] for base in collection["base_models"] if base["id"] == name)
+    with mock.patch.object(shapes, "compute_shapes", _compute_shapes):
+        return host_base_model(name=name, folder=DEMO / path)[0]
 
 
 def publish_fake(

@@ -12,17 +12,15 @@ from typing import Any
 import pytest
 
 from registry import snippets
-from registry.base_models import host_base_model
 from registry.filenames import WEIGHTS
 from registry.models import Adapter
 from registry.publishing import publish
 from tests.conftest import clean_environment
-from tests.factories import make_token, make_user, namespace_of
+from tests.factories import DEMO, host_demo_base, make_token, make_user, namespace_of
 from tests.fake_adapters import files_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
-DEMO = Path(__file__).parents[2] / "demo"
 TRY_IT = """
 inputs = tokenizer("anna put two red books in the park .", return_tensors="pt")
 print("ANSWER", tokenizer.decode(model.generate(**inputs, max_new_tokens=8)[0]))
@@ -37,7 +35,7 @@ def publish_demo_module(architecture: str) -> Adapter:
     if name is None:
         pytest.skip(f"The demo collection has no {architecture}.")
     entry = next(entry for entry in collection["modules"] if entry["base_model"] == name)
-    host_base_model(name=name, folder=folders[name])
+    host_demo_base(name)
     alice = make_user("alice")
     return publish(
         author=alice,

@@ -13,23 +13,20 @@ import pytest
 from django.http import StreamingHttpResponse
 
 from registry import downloads
-from registry.base_models import host_base_model
 from registry.models import Adapter, Ref
 from registry.publishing import publish
 from tests.conftest import clean_environment
-from tests.factories import make_adapter, make_token, make_user, namespace_of
+from tests.factories import DEMO, host_demo_base, make_adapter, make_token, make_user, namespace_of
 from tests.fake_adapters import files_of
 from tests.registry.hub.clients import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
-DEMO = Path(__file__).parents[3] / "demo"
 
 
 def publish_demo_module(name: str = "who-plain") -> Adapter:
     """A module of the demo collection, on its base, both served here."""
     collection = json.loads((DEMO / "collection.json").read_text())
-    base = next(base for base in collection["base_models"] if base["id"] == "demo/story-t5")
-    host_base_model(name=base["id"], folder=DEMO / base["path"])
+    host_demo_base("demo/story-t5")
     entry = next(entry for entry in collection["modules"] if entry["path"].endswith(f"plain-tools/{name}"))
     owner = make_user("plain-tools")
     return publish(
