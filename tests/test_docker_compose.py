@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 import yaml
+from celery import Celery
 
 from tests import postgres
 from tests.conftest import ROOT, clean_environment, free_port, wait_for
@@ -257,22 +258,9 @@ def _collected(folder: Path, environment: dict[str, str]) -> Path:
 
 def _sweeps(environment: dict[str, str]) -> int:
     """How often the chores worker has swept, as it says itself."""
-    command = [
-        sys.executable,
-        "-m",
-        "celery",
-        "-A",
-        "config",
-        "inspect",
-        "stats",
-        "--json",
-        "-d",
-        "chores@test",
-    ]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        return 0
-    return json.loads(done.stdout)["chores@test"]["total"].get("compose.tasks.sweep_compositions", 0)
+    with Celery(broker=environment["REDIS_URL"], set_as_current=False) as asking:
+        told = asking.control.inspect(["chores@test"]).stats() or {}
+    return sum(one["total"].get("compose.tasks.sweep_compositions", 0) for one in told.values())
 
 
 def _is_healthy(port: int) -> bool:
