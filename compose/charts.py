@@ -81,7 +81,7 @@ class Dot:
     high: float
     n: int
     is_ours: bool
-    is_best_baseline: bool  # perhaps one of several that tie
+    is_best_baseline: bool  # perhaps one of several that tie, but not where all do
     x: str
     x_low: str
     x_high: str
@@ -113,7 +113,7 @@ class DotChart:
 
     @property
     def best_baseline(self) -> Dot | None:
-        return next((dot for dot in self.dots if dot.is_best_baseline), None)
+        return max((dot for dot in self.dots if not dot.is_ours), key=lambda dot: dot.value, default=None)
 
     @property
     def has_tie(self) -> bool:
@@ -142,6 +142,8 @@ def score_chart(scores: Iterable[Scored], *, ours: str, exact: Mapping[str, floa
     metric = label_of(given[0].metric) if given else "score"
     baselines = [score for score in given if score.method != ours]
     best = best_of({score.method: score.value for score in baselines})
+    if len(best) == len(baselines) > 1:
+        best = []  # none stands out
     in_order = [*baselines, *(score for score in given if score.method == ours)]
     dots = [_dot(score, ours=ours, best=best, exact=beside.get(score.method)) for score in in_order]
     ticks = [Tick(_score_x(value), f"{value:.2f}") for value in (0.0, 0.25, 0.5, 0.75, 1.0)]

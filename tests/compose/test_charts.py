@@ -47,15 +47,24 @@ def test_our_method_comes_last_and_is_highlighted_and_the_best_baseline_is_marke
 
 
 def test_of_baselines_that_tie_each_is_marked_and_called_so():
-    scores = [FakeScore("lorahub", 0.6), FakeScore("zero_shot", 0), FakeScore("uniform", 0)]
+    scores = [
+        FakeScore("lorahub", 0.6), FakeScore("zero_shot", 0.2), FakeScore("uniform", 0.2), FakeScore("in_context", 0)
+    ]  # fmt: skip
     chart = charts.score_chart(scores, ours="lorahub")
-    assert [dot.is_best_baseline for dot in chart.dots] == [True, True, False]
-    assert chart.gain == pytest.approx(0.6)
+    assert [dot.is_best_baseline for dot in chart.dots] == [True, True, False, False]
+    assert chart.gain == pytest.approx(0.4)
     drawn = render("{% score_chart scores 'lorahub' exact %}", scores=scores, exact={})
     assert drawn.count("best baseline, a tie") == 2
     alone = render("{% score_chart scores 'lorahub' exact %}", scores=scores[:2], exact={})
     assert "best baseline" in alone
     assert "a tie" not in alone
+
+
+def test_where_all_baselines_tie_none_is_marked_and_the_gain_is_over_all():
+    scores = [FakeScore("lorahub", 0.6), FakeScore("zero_shot", 0), FakeScore("uniform", 0)]
+    chart = charts.score_chart(scores, ours="lorahub")
+    assert chart.gain == pytest.approx(0.6)
+    assert "best baseline" not in render("{% score_chart scores 'lorahub' exact %}", scores=scores, exact={})
 
 
 def test_a_dot_lies_inside_its_interval_and_inside_the_plot():
