@@ -18,7 +18,7 @@ from playwright.sync_api import expect
 
 from compose import jobs
 from compose.models import Composition
-from registry.models import BaseModel, User
+from registry.models import Adapter, BaseModel, User
 from tests.albums import Album
 from tests.compose.factories import finish, make_composition, make_modules, make_trials
 from tests.conftest import ROOT, Site
@@ -287,6 +287,20 @@ def test_modules_are_picked_and_filtered(page: Page, live_server: Any, base_mode
     assert page.locator("[name=pick]:checked").count() == 1
     page.click("[data-pick=none]")
     assert page.locator("[name=pick]:checked").count() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_version_is_pinned_and_let_go_of_beside_the_newest(
+    page: Page, live_server: Any, base_model: BaseModel
+):
+    adapter = Adapter.objects.get(name="part-1")
+    assert adapter.head is not None
+    named = f"{adapter.full_name}@{adapter.head.commit}"
+    page.goto(f"{live_server.url}/compose?pick={named}")
+    pin = page.locator(f"[name=pin][value='{named}']")
+    expect(pin).to_be_checked()
+    pin.uncheck()
+    pin.check()
 
 
 @pytest.mark.django_db(transaction=True)

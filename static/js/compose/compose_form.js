@@ -74,7 +74,7 @@
     if (box.name === "choice" && box.value === "picked") form.querySelector(".picker").open = true;
     if (!box.checked || !["pin", "exclude"].includes(box.name)) return;
     const other = box.name === "pin" ? "exclude" : "pin";
-    box.closest("li").querySelector(`[name=${other}]`).checked = false;
+    for (const one of box.closest("li").querySelectorAll(`[name=${other}]`)) one.checked = false;
   });
 
   // Enter in the filter filters; it must not send the form.
