@@ -38,6 +38,7 @@ def collection(tmp_path: Path) -> Path:
     base.mkdir(parents=True)
     (base / "config.json").write_text('{"model_type": "t5"}')
     (base / "model.safetensors").write_bytes(b"weights")
+    (base / "tokenizer.json").write_text("{}")
     modules = []
     for number, name in enumerate(["who-plain", "where-plain"]):
         make_adapter(folder / "modules" / "plain-tools" / name, seed=number, card="---\nlicense: mit\n---\n")
@@ -90,7 +91,7 @@ def test_the_demo_is_published_like_anybodys_modules(collection, computed):
     assert "2 modules, 2 of them new" in said
     base = BaseModel.objects.get(name="demo/tiny-t5")
     assert base.is_hosted
-    assert {file.path for file in base.files.all()} == {"config.json", "model.safetensors"}
+    assert {file.path for file in base.files.all()} == {"config.json", "model.safetensors", "tokenizer.json"}
     adapter = Adapter.objects.get(name="who-plain")
     assert (adapter.base_model, adapter.is_composable, adapter.head.base_fit) == (base, True, "fits")
     assert adapter.namespace.kind == Namespace.Kind.ORGANISATION
