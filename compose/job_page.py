@@ -85,6 +85,9 @@ class JobPage:
     queue_place: int | None
     log: list[LogLine]  # the newest first, so that it is seen in a short box
     task: Task | None  # where the reader may be told of it
+    is_held_back: (
+        bool  # it waits until one of its owner's own ends, who has as many running as one person may
+    )
     changed_since: list[str]  # what a result is made of or scored on that is otherwise now, in sentences
     shows_all: bool = False
 
@@ -378,9 +381,17 @@ def job_page(composition: Composition, person: Person, *, shows_all: bool = Fals
         # The owner's alone: it names machines, and candidates that others may not see.
         log=list(composition.log.order_by("-pk")[:LOG_LINES]) if is_owner else [],
         task=task,
+        is_held_back=is_owner and _is_held_back(composition),
         changed_since=_changed_since(composition, task),
         shows_all=shows_all,
     )
+
+
+def _is_held_back(composition: Composition) -> bool:
+    if composition.status != Composition.Status.QUEUED or composition.owner is None:
+        return False
+    room = jobs.room(composition.owner)
+    return room.running >= room.may_run
 
 
 def _changed_since(composition: Composition, task: Task | None) -> list[str]:

@@ -745,6 +745,20 @@ def test_of_a_composition_that_was_taken_up_again_the_seconds_are_called_the_las
     assert says(as_owner.get(queued.get_absolute_url()), "in the last of 3 attempts")
 
 
+def test_what_waits_for_its_owners_others_is_not_called_next_in_line(
+    as_owner: Client, owner: User, queued: Composition, base_model: BaseModel, settings: Any
+):
+    settings.MAX_RUNNING_JOBS_PER_USER = 1
+    assert says(as_owner.get(queued.get_absolute_url()), "Next in line")
+    other = jobs.claim(make_composition(owner=owner, base_model=base_model).pk, "worker")
+    assert other is not None
+    page = as_owner.get(queued.get_absolute_url())
+    assert says(page, "it begins when one of them ends")
+    assert not says(page, "Next in line")
+    jobs.fail(other, "No.")
+    assert says(as_owner.get(queued.get_absolute_url()), "Next in line")
+
+
 def test_a_result_without_scores_says_that_it_is_unscored(as_owner: Client, queued: Composition):
     finish(
         queued,
