@@ -207,3 +207,9 @@ def test_the_live_chart_of_a_large_mix_shows_the_largest_in_their_places():
 def test_a_small_weight_is_printed_with_the_digits_it_needs():
     bars = charts.weight_chart([Weighted("a", 0.5), Weighted("b", -0.0004)]).bars
     assert [bar.signed_weight for bar in bars] == ["+0.50", "−0.0004"]
+
+
+def test_a_number_that_is_shown_as_zero_has_no_sign():
+    shown = Template("{% load formatting %}{{ value|decimals }} {{ value|signed }}")
+    assert shown.render(Context({"value": -0.001})) == "0.00 0.00"
+    assert shown.render(Context({"value": -0.25})) == "−0.25 −0.25"

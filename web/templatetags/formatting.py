@@ -69,7 +69,8 @@ def decimals(value: float | None, digits: int = 2) -> str:
     """0.4137 -> `0.41`, with a real minus sign."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{value:.{digits}f}".replace("-", MINUS)
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", MINUS)
 
 
 @register.filter
