@@ -565,18 +565,22 @@ def test(arguments: list[str]) -> int:
     alone = [engine, "tests/demo", rights]
     in_processes = ["-m", "not browser and not site"]
     # On both is what asks the database in ways of its own. The rest is decided in Python: SQLite is quicker to
-    # start, and Postgres the stricter about what it is given by pages and forms; on SQLite those run in the browser.
+    # start, and Postgres the stricter about what it is given by pages, forms and scripts; on SQLite those run in the
+    # browser, and the rights matrix asks every address.
     clients = [
         f"{hub}/test_{name}.py" for name in ("clients_old", "clients_read", "clients_write", "hf_command")
     ]
     on_sqlite = [
         *clients, rights, f"{hub}/test_limits.py", "tests/web/test_static_files.py",
-        *(f"tests/registry/test_{name}.py" for name in ("snippets", "other_site", "base_models")),
+        *(f"tests/registry/test_{name}.py" for name in ("base_models", "downloads", "other_site", "snippets")),
+        f"{jobs}/test_examples.py",
     ]  # fmt: skip
     on_postgres = [  # each of their tests touches the database: one that does not would run nowhere
         "tests/test_hostile.py", "tests/test_schema_fuzz.py",
-        *(f"tests/registry/test_{name}.py" for name in ("admin", "import_jobs", "pages")),
-        *(f"{jobs}/test_{name}.py" for name in ("leaderboards", "making_tasks", "pages", "private_tasks")),
+        *(f"tests/registry/test_{name}.py" for name in ("admin", "api", "import_jobs", "moderation")),
+        *(f"tests/registry/test_{name}.py" for name in ("organisations", "pages", "sign_in")),
+        *(f"{jobs}/test_{name}.py" for name in ("api", "leaderboards", "making_tasks", "pages")),
+        *(f"{jobs}/test_{name}.py" for name in ("private_tasks", "publishing")),
     ]  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="lora-passes-") as name:
         folder = Path(name)
