@@ -575,7 +575,7 @@ def test(arguments: list[str]) -> int:
         *(f"tests/registry/test_{name}.py" for name in ("base_models", "downloads", "other_site", "snippets")),
         f"{jobs}/test_examples.py",
     ]  # fmt: skip
-    on_postgres = [  # each of their tests touches the database: one that does not would run nowhere
+    on_postgres = [
         "tests/test_hostile.py", "tests/test_schema_fuzz.py",
         *(f"tests/registry/test_{name}.py" for name in ("admin", "api", "import_jobs", "moderation")),
         *(f"tests/registry/test_{name}.py" for name in ("organisations", "pages", "sign_in")),
@@ -585,6 +585,7 @@ def test(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="lora-passes-") as name:
         folder = Path(name)
         pytest = [str(PYTHON), "-m", "pytest", f"--migrated-in={folder}"]
+        on_server = [*pytest, "-q", "--postgres", *(f"--all-of={path}" for path in on_postgres)]
         # More lanes than most machines have cores: each waits for programs it started a good part of the time.
         lanes = {
             "of the engine, and of the whole site in a browser": [
@@ -595,12 +596,10 @@ def test(arguments: list[str]) -> int:
                 [*pytest, "-q", hub, jobs, *in_processes, *_without(engine, *on_postgres)]
             ],
             "on Postgres, and of rights": [
-                [*pytest, "-q", "--postgres", *_without(hub, jobs, *on_sqlite)],
+                [*on_server, *_without(hub, jobs, *on_sqlite)],
                 [*pytest, "-q", rights],
             ],
-            "of the Hub and of jobs on Postgres": [
-                [*pytest, "-q", hub, jobs, "--postgres", *_without(engine, *on_sqlite)]
-            ],
+            "of the Hub and of jobs on Postgres": [[*on_server, hub, jobs, *_without(engine, *on_sqlite)]],
         }
         beside = [
             # Two fill the cores of most machines, and leave what they compiled and migrated to those that come later.

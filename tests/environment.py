@@ -55,6 +55,14 @@ def missing(what: str) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lora commons")
     group.addoption("--postgres", action="store_true", help="run what touches the database, on Postgres")
+    group.addoption(
+        "--all-of",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="with --postgres: every test of it",
+    )
     group.addoption("--whole", action="store_true", help="every case of the long lists, behind every door")
     group.addoption(
         "--migrated-in", type=Path, metavar="DIR", help="where passes of one run share a migrated database"
