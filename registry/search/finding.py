@@ -151,7 +151,7 @@ class _Search:
         self.is_similar = False
         self.name_matches: NDArray[Any] | None = None  # by which relevance sorts first
         self.task_scores: NDArray[np.float64] | None = None  # the higher the better, whatever the metric
-        self.best_on_task: dict[int, AdapterScore] = {}
+        self.best_on_task: dict[int, Any] = {}  # rows with a value, a metric and a source
         self.base_model: BaseModel | None = None  # that is asked for, by whichever of its names
         table.refresh()
         self.sees_more = False  # than everybody does
@@ -291,7 +291,7 @@ class _Search:
         scores = AdapterScore.objects.filter(task=task, metric=task.metric)  # others do not compare
         sign = 1.0 if is_higher_better(task.metric) else -1.0
         # The better last, and of equal ones those that we computed: what is kept of each adapter is its best.
-        told = scores.only("adapter_id", "value", "metric", "source")
+        told = scores.values_list("adapter_id", "value", "metric", "source", named=True)
         rows = sorted(
             told, key=lambda score: (sign * score.value, score.source == AdapterScore.Source.VERIFIED)
         )

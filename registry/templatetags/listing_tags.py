@@ -56,7 +56,7 @@ class Row:
 def module_row(adapter: Adapter) -> SafeString:
     """The row of an adapter that has `composes_with`; rendered once while nothing in it changes."""
     task, base_model, head = adapter.shown_task, adapter.base_model, adapter.head
-    listed: AdapterScore | None = getattr(adapter, "listed_score", None)
+    listed = getattr(adapter, "listed_score", None)  # of a search that is about one task
     return _rendered(
         Row(
             url=adapter.get_absolute_url(),
