@@ -129,9 +129,10 @@ def _self_attention(layer: T5Attention, x: Tensor, mask: Tensor | None, position
     added = _added(position_bias, mask).expand(rows, heads, tokens, tokens)
     own = x.new_empty(rows, tokens, heads, width)
     at_once = max(1, _SCORES // tokens**2)  # heads of one row or several
-    for row in range(0, rows, max(1, at_once // heads)):
-        for head in range(0, heads, min(heads, at_once)):
-            piece = slice(row, row + max(1, at_once // heads)), slice(head, head + min(heads, at_once))
+    many_rows, many_heads = max(1, at_once // heads), min(heads, at_once)
+    for row in range(0, rows, many_rows):
+        for head in range(0, heads, many_heads):
+            piece = slice(row, row + many_rows), slice(head, head + many_heads)
             left, right = q[piece], k[piece].transpose(2, 3).flatten(0, 1)
             # One rounding of product and bias together.
             scores = torch.baddbmm(added[piece].flatten(0, 1), left.flatten(0, 1), right)

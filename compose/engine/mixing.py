@@ -83,7 +83,9 @@ class Mixer:
         self._exact_way = exact_way
         self._layers = {path: base.model.get_submodule(path) for path in bank.targets}
         self._others = fused_layers.layers_of(base.model)
-        self._fused = False
+        self._cheaper: dict[
+            Any, Callable[..., Any]
+        ] = {}  # of `_others`, what is done otherwise while attached
         self._rows = 0
         self._as_released = True  # whether a single paper mix is to be rounded as the released code rounds it
         self._room = 0  # bytes left for dense changes that are kept
@@ -99,7 +101,7 @@ class Mixer:
         """
         with self._base.lock:
             layers, others = self._layers, self._others if fused else {}
-            self._fused = fused
+            self._cheaper = others
             try:
                 for layer, cheaper in others.items():
                     vars(layer)["forward"] = partial(self._forward_beside, layer, cheaper)
@@ -190,12 +192,7 @@ class Mixer:
 
     def _forward_of_base(self, layer: Any, inputs: Tensor) -> Tensor:
         """What a target does without any change."""
-        cheaper = self._others.get(layer) if self._fused else None
-        return (
-            type(layer).forward(layer, inputs)
-            if cheaper is None
-            else self._forward_beside(layer, cheaper, inputs)
-        )
+        return self._forward_beside(layer, self._cheaper.get(layer, type(layer).forward), inputs)
 
     def _forward_beside(self, layer: Any, cheaper: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What a layer that is no target does."""
