@@ -21,6 +21,7 @@ from registry.errors import Problem
 from registry.filenames import WEIGHTS
 from registry.safetensors_header import TensorInfo
 from registry.targets import PatternRefused, Target, resolve_targets
+from web.line import BULK
 
 if TYPE_CHECKING:
     import numpy as np
@@ -474,10 +475,11 @@ def read_bytes(path: Path, tensors: Sequence[TensorInfo]) -> ByteFacts:
     """Read every tensor once, in chunks: are all values finite, is any tensor all zero, what is the content's hash.
 
     The hash is the sha256 over (name, dtype, shape, sha256 of the bytes) of all tensors sorted by name, so the order
-    in the file and its metadata do not count. Large files are read by several threads, each a share of the tensors.
+    in the file and its metadata do not count. Large files are read by several threads, each a share of the tensors, and
+    few files at a time.
     """
     shares = _shares(tensors)
-    with ThreadPoolExecutor(len(shares), "tensors") as pool:
+    with BULK, ThreadPoolExecutor(len(shares), "tensors") as pool:
         read = [one for share in pool.map(partial(_read_tensors, path), shares) for one in share]
     whole = hashlib.sha256()
     for one in sorted(read, key=lambda one: one.tensor.name):

@@ -38,6 +38,7 @@ from gunicorn.http.parser import _DRAIN_MAX_BYTES
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from web.busy import Busy
+from web.line import BULK
 from web.sending import Answer
 
 REQUEST_S = 20.0  # for a head, and a small body, to arrive
@@ -158,7 +159,9 @@ class PatientWorker(ThreadWorker):
     def _begin(self, conn: TConn, seen: bytes) -> None:
         conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         conn.data_ready = True
-        if is_large(seen[: seen.find(b"\r\n\r\n") + 4]):
+        head = seen[: seen.find(b"\r\n\r\n") + 4]
+        if is_large(head):
+            conn.bulk = len(head) + length if (length := _body_bytes(head)) else 0
             if len(self.large) >= self.most_large:
                 self.large_waiting.append(conn)
                 return
@@ -335,8 +338,10 @@ class PatientWorker(ThreadWorker):
         if not self.cfg.is_ssl:
             conn.sock.setblocking(True)
             conn.init()
-            conn.parser.unreader.sock = Metered(conn.sock)
             conn.parser.mesg_class = PatientRequest
+            with Metered(conn.sock, bulk=conn.bulk if conn in self.large else 0) as metered:
+                conn.parser.unreader.sock = metered
+                return super().handle(conn)
         return super().handle(conn)
 
     def _keepalive_after(self, conn: TConn, keepalive: bool | Answer) -> Any:
@@ -373,17 +378,35 @@ def _unread_bytes(request: Request) -> float:
 
 
 class Metered:
-    """A socket that gives up on somebody who sends too slowly; time in which nobody reads from it does not count."""
+    """A socket that gives up on somebody who sends too slowly; time in which nobody reads from it does not count.
 
-    def __init__(self, sock: socket.socket) -> None:
+    With `bulk`, the bytes of a large request, its reader has a place in the line for such while more of them are to come,
+    but for the time in which it waits for them. What is done with the whole may wait for others, and stands in no line.
+    """
+
+    def __init__(self, sock: socket.socket, *, bulk: int = 0) -> None:
         self._sock = sock
+        self._bulk = bulk
+        self._has_place = False
         self._bytes = 0
         self._seconds = 0.0
+
+    def __enter__(self) -> Metered:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._has_place:
+            self._has_place = False
+            BULK.leave()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
 
     def recv(self, size: int) -> bytes:
+        self._leave()
         began = time.monotonic()
         try:
             got = self._sock.recv(size)
@@ -393,4 +416,8 @@ class Metered:
         self._seconds += time.monotonic() - began
         if self._seconds > SILENCE_S and self._bytes < SLOWEST * self._seconds:
             raise ConnectionResetError(errno.ECONNRESET, "it came too slowly")
+        # The first piece brings the head: who sends it is asked of the database.
+        if len(got) < self._bytes < self._bulk:
+            BULK.take()
+            self._has_place = True
         return got

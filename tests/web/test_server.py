@@ -20,6 +20,7 @@ import pytest
 
 from tests.conftest import free_port, wait_for
 from web import server
+from web.line import Line
 from web.server import Metered, wanted_bytes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -269,6 +270,45 @@ def test_a_client_that_goes_away_in_the_middle_leaves_nothing_behind(port: int):
 )
 def test_how_much_of_a_request_has_to_be_here(seen: bytes, wanted: int):
     assert wanted_bytes(seen) == wanted
+
+
+def test_of_those_who_work_through_large_bodies_only_a_few_do_at_a_time_and_none_while_it_waits(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    line = Line(1)
+    monkeypatch.setattr(server, "BULK", line)
+    ours, theirs = socket.socketpair()
+    with ours, theirs, Metered(ours, bulk=50) as metered:
+        theirs.send(b"head and a piece, ")
+        metered.recv(100)
+        assert line.free == 1  # whose head it is may be asked of the database
+        theirs.send(b"another piece")
+        metered.recv(100)
+        assert line.free == 0
+        waiting = threading.Thread(target=metered.recv, args=[100])
+        waiting.start()
+        wait_for(lambda: line.free == 1, seconds=20, what="the place of who waits for bytes")
+        with line:
+            theirs.send(b"a third piece")
+            wait_for(lambda: len(line) == 1, seconds=20, what="who has got them to stand in line")
+        waiting.join(20)
+        assert line.free == 0
+        theirs.send(b"the last")
+        metered.recv(100)
+        assert line.free == 1  # what is done with the whole may wait for others
+
+
+def test_a_large_body_that_ends_early_gives_its_place_back(monkeypatch: pytest.MonkeyPatch):
+    line = Line(1)
+    monkeypatch.setattr(server, "BULK", line)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        with Metered(ours, bulk=50) as metered:
+            for piece in (b"head, ", b"a piece"):
+                theirs.send(piece)
+                metered.recv(100)
+            assert line.free == 0
+        assert line.free == 1
 
 
 def test_a_body_that_trickles_is_given_up_and_our_own_slowness_does_not_count(
