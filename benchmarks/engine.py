@@ -29,6 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -69,12 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     torch.set_num_threads(options.threads)
     report: dict[str, Any] = {"machine": machine(options), "shapes": [], "growth": []}
-    with tempfile.TemporaryDirectory() as scratch:
+    kind, measure = ("growth", _growth) if options.growth is not None else ("shapes", _race)
+    # In a thread, as a worker's jobs are: a process's first one gives much of its memory back to the system each time.
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(1) as slot:
         for shape in options.shapes:
-            if options.growth is not None:
-                report["growth"].append(_growth(Path(scratch), shape, options))
-            else:
-                report["shapes"].append(_race(Path(scratch), shape, options))
+            report[kind].append(slot.submit(measure, Path(scratch), shape, options).result())
             _write(report, options.out)
     print(as_markdown(report))
 
