@@ -29,8 +29,8 @@ RECORDINGS_KEPT = {"cuda": 16, "cpu": 6}
 _WARM_UPS = 3  # libraries choose their kernels and allocate their workspaces in the first runs
 # How far the logits of a replay on a GPU may lie from the forward's own, for their largest: kernels are chosen anew there.
 _ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
-# Out of how many uses a shape earns its recording: the audition and the final scores come once.
-_USES_BEFORE_RECORDING = 2
+# Of the logits, so many numbers say whether a recording gives what the forward gave.
+_COMPARED = 2**17
 
 
 class Recording(Protocol):
@@ -48,8 +48,10 @@ Record = Callable[[Callable[[], Tensor], Tensor], tuple[Recording, Tensor]]
 class _Entry:
     weights: Tensor  # (bucket, n), what the recording reads
     forward: Forward  # holds the other tensors it reads
-    recording: Recording | None = None  # not before it has earned one
-    is_trusted: bool = False
+    # Of its first use, which earns no recording, as the audition and the final scores come once: weights, some of the logits.
+    first: tuple[Tensor, Tensor] | None = None
+    recording: Recording | None = None
+    fits: bool = True  # into memory as a recording, as far as is known
 
 
 def bucket(mixes: int) -> int:
@@ -73,7 +75,6 @@ class Graphs:
         self._in_buckets = self._on_gpu if in_buckets is None else in_buckets
         self._record = record or (_CudaRecorder() if self._on_gpu else tape.record)
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
-        self._uses: dict[Hashable, int] = {}
 
     @staticmethod
     def for_device(device: torch.device) -> Graphs | None:
@@ -95,7 +96,6 @@ class Graphs:
             return None
         size = bucket(len(weights)) if self._in_buckets else len(weights)
         key = (key, size)
-        self._uses[key] = self._uses.get(key, 0) + 1
         entry = self._entries.get(key)
         if entry is None:
             entry = _Entry(torch.zeros(size, weights.shape[1], device=self._device), prepared(size))
@@ -107,45 +107,67 @@ class Graphs:
         entry.weights[: len(weights)].copy_(weights, non_blocking=True)
         entry.weights[len(weights) :].zero_()
         try:
-            logits = self._compute(key, entry)
+            logits = self._compute(entry)
         except RuntimeError as error:
             if is_out_of_memory(error):
                 self._entries.clear()  # their memory may be what is missing; the caller makes its batches smaller
             raise
-        return None if logits is None else logits[: len(logits) // size * len(weights)]
+        return logits[: len(logits) // size * len(weights)]
 
-    def _compute(self, key: Hashable, entry: _Entry) -> Tensor | None:
+    def _compute(self, entry: _Entry) -> Tensor:
         """What the entry's weights give: by its forward until that has earned a recording, then from this."""
         if entry.recording is not None:
-            return self._replayed(entry)
-        if self._uses[key] < _USES_BEFORE_RECORDING:
-            return entry.forward(entry.weights)
+            self.replays += 1
+            return entry.recording.replay()
+        if entry.first is not None and not torch.equal(entry.first[0], entry.weights):
+            recorded = self._recorded(entry, *entry.first)
+            if recorded is not None:
+                return recorded
+        logits = entry.forward(entry.weights)
+        if entry.first is None and entry.fits:
+            entry.first = entry.weights.clone(), _some(logits)
+        return logits
+
+    def _recorded(self, entry: _Entry, others: Tensor, expected: Tensor) -> Tensor | None:
+        """What the entry's weights give while that is recorded; None if it cannot be.
+
+        The recording is tried with `others`, that gave `expected`: a forward may read weights in a way nobody could follow.
+        """
+        entry.first = None
         try:
-            entry.recording, logits = self._record(lambda: entry.forward(entry.weights), entry.weights)
+            recording, logits = self._record(lambda: entry.forward(entry.weights), entry.weights)
         except RuntimeError as error:
             if is_out_of_memory(error):
-                raise
-            return self._give_up(entry, f"this base model cannot be recorded: {error}")
-        return logits
+                entry.fits = False
+            else:
+                self._give_up(f"this base model cannot be recorded: {error}")
+            return None
+        own = entry.weights.clone()
+        entry.weights.copy_(others)
+        again = recording.replay()
+        is_same = self._is_same(_some(again), expected)
+        entry.weights.copy_(own)
+        if not is_same:
+            self._give_up("a recorded forward gave other numbers than the base model")
+            return None
+        entry.recording = recording
+        # A CUDA graph writes to the same place each time.
+        return recording.replay() if again.data_ptr() == logits.data_ptr() else logits
 
-    def _replayed(self, entry: _Entry) -> Tensor:
-        assert entry.recording is not None
-        logits = entry.recording.replay()
-        self.replays += 1
-        # Once with other weights: a forward may read them in a way that nobody could follow.
-        if not entry.is_trusted:
-            expected = entry.forward(entry.weights)
-            most = _ROUNDING[logits.dtype] * expected.nan_to_num().abs().max().item() if self._on_gpu else 0.0
-            if not torch.allclose(logits, expected, rtol=0, atol=most, equal_nan=True):
-                return self._give_up(entry, "a recorded forward gave other numbers than the base model")
-            entry.is_trusted = True
-        return logits
+    def _is_same(self, found: Tensor, expected: Tensor) -> bool:
+        most = _ROUNDING[found.dtype] * expected.nan_to_num().abs().max().item() if self._on_gpu else 0.0
+        return torch.allclose(found, expected, rtol=0, atol=most, equal_nan=True)
 
-    def _give_up(self, entry: _Entry, reason: str) -> Tensor:
+    def _give_up(self, reason: str) -> None:
         logger.warning("Going on without recorded forwards, since %s", reason)
         self.is_broken = True
         self._entries.clear()
-        return entry.forward(entry.weights)
+
+
+def _some(logits: Tensor) -> Tensor:
+    """Numbers of every row and position, apart from what is overwritten later."""
+    step = max(1, logits.numel() // _COMPARED) | 1
+    return logits.flatten()[::step].clone()
 
 
 @dataclass(frozen=True)

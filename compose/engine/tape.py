@@ -7,7 +7,9 @@ again in the same order at every replay, by the same kernels, so that the number
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +30,9 @@ _EMPTY = {
     torch.ops.aten.new_empty,
     torch.ops.aten.new_empty_strided,
 }
-# A program costs about as much as this many times what it saves at a replay.
+# A program is written after this many replays, and as many more as cost what comparing it does in Python, which it saves.
 _REPLAYS_BEFORE_WRITING = 4
+_PYTHON_S = 6e-6  # of an operation that is done step by step
 _DEPENDS_ON_NUMBERS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
 
@@ -82,6 +85,8 @@ class Tape:
         self._steps, self._slots = list(steps), slots
         self._given, self._result = given, result
         self._replays = 0
+        self._shortest_s = math.inf
+        self._has_tried = False
         self._program: Callable[[Tensor], Tensor] | None = None
         later = {result}
         for step in reversed(self._steps):
@@ -103,11 +108,18 @@ class Tape:
         """The result for the numbers the input holds now."""
         if self._program is not None:
             return self._program(self._given)
+        started = time.perf_counter()
         result = self._step_by_step()
+        self._shortest_s = min(self._shortest_s, time.perf_counter() - started)
         self._replays += 1
-        if self._replays == _REPLAYS_BEFORE_WRITING and isinstance(self._result, int):
+        if not self._has_tried and isinstance(self._result, int) and self._replays >= self._enough():
+            self._has_tried = True
             self._write(self._result, result)
         return result
+
+    def _enough(self) -> float:
+        """Replays after which a program is worth writing: its check is a replay, and Python is all that it saves."""
+        return _REPLAYS_BEFORE_WRITING + self._shortest_s / (_PYTHON_S * max(1, len(self._steps)))
 
     def _write(self, result: int, expected: Tensor) -> None:
         """From now on as a program, if there can be one and it gives the same numbers."""
@@ -165,8 +177,7 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
-        leaves = tree_flatten((args, kwargs or {}))[0]
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        tensors = _tensors([*args, *(kwargs or {}).values()])
         written = {self._storage(tensor) for tensor in _written(func, args, kwargs or {})}
         read = {self._storage(tensor) for tensor in tensors}
         if not read & self._depending:
@@ -234,4 +245,13 @@ def _written(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> list[Ten
     arguments = func._schema.arguments
     given = {argument.name: value for argument, value in zip(arguments, args, strict=False)} | kwargs
     names = [each.name for each in arguments if each.alias_info is not None and each.alias_info.is_write]
-    return [tensor for tensor in tree_flatten([given.get(name) for name in names])[0] if tensor is not None]
+    return _tensors(given.get(name) for name in names)
+
+
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    """Tensors among an operation's arguments, and in lists of them."""
+    found = []
+    for value in values:
+        members = value if isinstance(value, list | tuple) else (value,)
+        found += [member for member in members if isinstance(member, Tensor)]
+    return found

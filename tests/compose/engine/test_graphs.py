@@ -80,9 +80,10 @@ def test_unlike_modules_and_rows_in_parts_are_recorded_too(t5: Collection, tmp_p
     bank = build_bank([load_module(module) for module in modules], device=CPU)
     rows = tokenise(base, tiny.EXAMPLES)
     scorer = Scorer(base, Mixer(base, bank), rows, tokens_per_forward=60, graphs=recorded)
-    mixes = exact_mixes(5, modules=3)
-    expected = scorer_for(base, modules).row_losses(mixes).sums
-    for _ in range(3):
+    plain = scorer_for(base, modules)
+    for seed in range(3):
+        mixes = exact_mixes(5, modules=3, seed=seed)
+        expected = plain.row_losses(mixes).sums
         torch.testing.assert_close(scorer.row_losses(mixes).sums, expected, rtol=1e-5, atol=1e-5)
     assert recorded.replays > 0
 
@@ -94,7 +95,7 @@ def test_one_recording_serves_all_numbers_of_its_bucket(t5: Collection):
         scorer.row_losses(exact_mixes(count))
     assert len(made) == 1
     scorer.row_losses(exact_mixes(2))
-    scorer.row_losses(exact_mixes(2))
+    scorer.row_losses(exact_mixes(2, seed=1))
     assert len(made) == 2
 
 
@@ -115,38 +116,56 @@ def test_a_base_that_cannot_be_recorded_is_scored_without(t5: Collection, caplog
 
     recorded = Graphs(CPU, record=refuses)
     scorer = graphed_scorer(t5, recorded)
-    mixes = exact_mixes(4)
-    expected = scorer_for(load(t5.base), t5.modules).row_losses(mixes).sums
-    for _ in range(3):
+    plain = scorer_for(load(t5.base), t5.modules)
+    for seed in range(3):
+        mixes = exact_mixes(4, seed=seed)
+        expected = plain.row_losses(mixes).sums
         torch.testing.assert_close(scorer.row_losses(mixes).sums, expected, rtol=1e-5, atol=1e-5)
     assert recorded.is_broken
     assert caplog.text.count("this base model cannot be recorded") == 1
 
 
-def test_a_recording_that_does_not_fit_the_memory_makes_the_batch_smaller(t5: Collection):
+def test_what_does_not_fit_the_memory_as_a_recording_is_computed_without(t5: Collection):
+    tried: list[int] = []
+
     def narrow(forward: Callable[[], Tensor], _weights: Tensor) -> tuple[Repeated, Tensor]:
         repeated = Repeated(forward)
+        tried.append(len(repeated.logits))
         if len(repeated.logits) > 2 * len(tiny.EXAMPLES):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return repeated, repeated.logits
 
     recorded = Graphs(CPU, record=narrow, in_buckets=True)
     scorer = graphed_scorer(t5, recorded)
-    mixes = exact_mixes(8)
-    expected = scorer_for(load(t5.base), t5.modules).row_losses(mixes).sums
-    for _ in range(3):
-        torch.testing.assert_close(scorer.row_losses(mixes).sums, expected, rtol=1e-5, atol=1e-5)
+    plain = scorer_for(load(t5.base), t5.modules)
+    for count, replays in ((8, 0), (2, 2)):
+        for seed in range(4):
+            mixes = exact_mixes(count, seed=seed)
+            expected = plain.row_losses(mixes).sums
+            torch.testing.assert_close(scorer.row_losses(mixes).sums, expected, rtol=1e-5, atol=1e-5)
+        assert recorded.replays == replays
     assert not recorded.is_broken
-    assert recorded.replays > 0
+    assert tried == [8 * len(tiny.EXAMPLES), 2 * len(tiny.EXAMPLES)]
 
 
 def test_only_so_many_recordings_are_kept(t5: Collection, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(graphs.RECORDINGS_KEPT, "cpu", 2)
     recorded = Graphs(CPU, record=recorder())
     scorer = graphed_scorer(t5, recorded)
-    for count in (1, 1, 2, 2, 4, 4):
-        scorer.row_losses(exact_mixes(count))
+    for count in (1, 2, 4):
+        for seed in range(2):
+            scorer.row_losses(exact_mixes(count, seed=seed))
     assert len(recorded._entries) == 2
+
+
+def test_the_same_weights_again_earn_no_recording_that_they_could_not_try(t5: Collection):
+    made: list[Repeated] = []
+    scorer = graphed_scorer(t5, Graphs(CPU, record=recorder(made)))
+    for _ in range(3):
+        scorer.row_losses(exact_mixes(2))
+    assert not made
+    scorer.row_losses(exact_mixes(2, seed=1))
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("on_gpu", [False, True])
@@ -214,8 +233,8 @@ def test_nothing_that_is_recorded_waits_for_the_device(
         return made[-1], made[-1].logits
 
     scorer = graphed_scorer(collection, Graphs(CPU, record=record))
-    for _ in range(2):
-        scorer.row_losses([Mix(kind, mix.mixing_weights) for mix in exact_mixes(1)])
+    for seed in range(2):
+        scorer.row_losses([Mix(kind, mix.mixing_weights) for mix in exact_mixes(1, seed=seed)])
     assert made
 
 
