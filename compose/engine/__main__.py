@@ -77,14 +77,17 @@ def _parser() -> argparse.ArgumentParser:
 class _Progress(Observer):
     """One line on stderr for everything that happens."""
 
+    stage = ""
+
     def on_stage(self, stage: str, message: str = "") -> None:
+        self.stage = stage
         _say(f"{stage}: {message}" if message else stage)
 
     def on_trial(self, trial: Trial) -> None:
         _say(f"trial {trial.number}: loss {trial.loss:.6f}, objective {trial.objective:.6f}")
 
     def on_progress(self, done: int, total: int, counted: str) -> None:
-        _say(f"evaluate: {done} of {total} {counted}")
+        _say(f"{self.stage}: {done} of {total} {counted}")
 
 
 def _say(line: str) -> None:

@@ -54,9 +54,11 @@ class Comparison:
         if prepared.bank.paper_problem:
             self.notes.append(f"LoraHub was not measured beside it: {prepared.bank.paper_problem}.")
             return
-        everything = list(range(len(prepared.rows)))
-        [weights] = self.searches.on_folds(lorahub, [everything], trials_each=lorahub.usual_budget)
-        self.contestants.append(Contestant(lorahub, weights, lorahub.usual_budget))
+        everything, most = list(range(len(prepared.rows))), lorahub.usual_budget
+        self.searches.observer.on_stage("search", f"{lorahub.name} beside it, at most {most} trials")
+        tell = partial(self._tell_trials, 0, most)
+        [weights] = self.searches.on_folds(lorahub, [everything], trials_each=most, on_trials=tell)
+        self.contestants.append(Contestant(lorahub, weights, most))
 
     def scores(self, test_rows: list[Row]) -> tuple[list[Score], list[Prediction], str]:
         """Each by the request's metric, then by exact match; the answers; a sentence. Raises Cancelled, OutOfMemory."""

@@ -170,7 +170,10 @@ class Observer:
     """Follows a composition and may end it; override what you need, the defaults do nothing."""
 
     def on_stage(self, stage: str, message: str = "") -> None:
-        """A stage began: "load", "audition", "search", "evaluate" or "export"."""
+        """A stage began: "load", "audition", "search", "evaluate" or "export".
+
+        "search" comes twice where LoraHub is measured beside another method.
+        """
 
     def on_audition(self, base_loss: float, losses: Sequence[float]) -> None:
         """The audition is over: loss of the bare base, and of every module alone in the order of the request.
@@ -182,8 +185,8 @@ class Observer:
         """A new trial was evaluated; replayed ones are not told again."""
 
     def on_progress(self, done: int, total: int, counted: str) -> None:
-        """Inside "evaluate", from 0 on: how many of the "trials" of searches again, then of the "answers" of all methods
-        and then of the "rows" whose options are compared.
+        """From 0 on: how many of the "trials" of LoraHub's search beside another method. Inside "evaluate" of those of searches
+        again, then of the "answers" of all methods and then of the "rows" whose options are compared.
         """
 
     def wanted(self) -> str:
