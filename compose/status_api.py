@@ -70,7 +70,9 @@ class StatusSerializer(serializers.Serializer):
     running = serializers.IntegerField()
     median_wait_s = serializers.FloatField(allow_null=True)
     median_run_s = serializers.FloatField(allow_null=True)
-    waits_counted = serializers.IntegerField(help_text="Compositions behind the two medians.")
+    waits_counted = serializers.IntegerField(
+        help_text="Compositions behind the two medians; the second leaves out those that lost a worker on the way."
+    )
     succeeded = serializers.IntegerField(help_text="In the last 24 hours, as the next two.")
     failed = serializers.IntegerField()
     cancelled = serializers.IntegerField()

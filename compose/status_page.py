@@ -102,10 +102,15 @@ def site_status() -> SiteStatus:
     done = list(
         Composition.objects.filter(status=Status.SUCCEEDED, started_at__isnull=False)
         .order_by("-finished_at")
-        .values_list("created_at", "started_at", "finished_at")[:LAST_WAITS]
+        .values_list("created_at", "started_at", "finished_at", "attempt")[:LAST_WAITS]
     )
-    waits = [(started - created).total_seconds() for created, started, _ in done if started]
-    runs = [(finished - started).total_seconds() for _, started, finished in done if started and finished]
+    waits = [(started - created).total_seconds() for created, started, *_ in done if started]
+    # Of one that lost its worker, or was given back, the time until it ended is not that of a run: it waited again.
+    runs = [
+        (finished - started).total_seconds()
+        for _, started, finished, attempt in done
+        if started and finished and attempt <= 1
+    ]
     failures = (
         Composition.objects.filter(status=Status.FAILED)
         .order_by("-finished_at")

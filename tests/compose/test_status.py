@@ -138,6 +138,19 @@ def test_the_numbers_are_those_of_the_rows(settings):
     assert {worker.name: worker.done for worker in status.workers} == {"w1": 0}
 
 
+def test_the_wait_after_a_lost_worker_is_no_time_of_a_run():
+    now, composition = timezone.now(), make_composition()
+    began = now - timedelta(hours=2)
+    claimed = jobs.claim(composition.pk, "lost")
+    assert claimed
+    Composition.objects.update(lease_until=began, created_at=began, started_at=began)
+    jobs.sweep()
+    finish(composition)
+    status = status_page.site_status()
+    assert (status.median_wait_s, status.median_run_s, status.waits_counted) == (0.0, None, 1)
+    assert "none of them ran in one go" in Client().get("/status").content.decode()
+
+
 def test_what_ended_stays_counted_when_an_account_is_deleted():
     for owner in (make_user("ada"), make_user("bob")):
         base_model = make_base_model(f"demo/of-{owner}")
