@@ -36,11 +36,8 @@ class CompositionList(generics.ListAPIView):
     keyset_order = ("-created_at", "-id")
 
     def get_queryset(self) -> QuerySet[Composition]:
-        return (
-            Composition.objects.filter(owner_id=self.request.user.pk)
-            .select_related("base_model", "task", "owner", "adapter__namespace")
-            .defer("examples", "test_examples", "predictions", "result")
-        )
+        mine = _as_told_to(self.request.user).filter(owner_id=self.request.user.pk)
+        return mine.defer("examples", "test_examples", "predictions", "result")
 
     @extend_schema(
         tags=TAG,
@@ -89,7 +86,9 @@ class CompositionDetail(APIView):
     )
     def get(self, request: Request, id: str) -> Response:
         only(request)
-        return _answer(request, jobs.visible_composition(request.user, id))
+        # Asked for again and again while it runs.
+        large = ("examples", "test_examples", "predictions", "result")
+        return _answer(request, jobs.visible_composition(request.user, id, without=large))
 
 
 class CompositionCancel(APIView):
@@ -284,9 +283,15 @@ def _base_model(name: str | None, task: Task | None) -> BaseModel:
     return base_model
 
 
+def _as_told_to(person: Person) -> QuerySet[Composition]:
+    """Compositions with the adapter and the task that this person may be told of."""
+    found = Composition.objects.select_related("base_model", "owner")
+    return found.prefetch_related(naming.published(person), naming.told_tasks(person))
+
+
 def _answer(request: Request, composition: Composition, code: int = status.HTTP_200_OK) -> Response:
     """A composition as this person may see it."""
-    found = Composition.objects.select_related("base_model", "task", "owner", "adapter__namespace")
-    row = found.prefetch_related("scores", "candidates__revision__adapter__namespace").get(pk=composition.pk)
+    found = _as_told_to(request.user).prefetch_related("scores", "candidates__revision__adapter__namespace")
+    row = found.defer("predictions").get(pk=composition.pk)
     context = {"request": request, "named": naming.named_in(composition, request.user)}
     return Response(serializers.CompositionSerializer(row, context=context).data, status=code)

@@ -27,10 +27,10 @@ def _end_work_for(person: User) -> None:
     blocking.end_work_for(person)
 
 
-def _require_nameable_parents(adapter: Adapter, namespace: Namespace, visibility: str) -> None:
+def _require_nameable_parents(adapter: Adapter, namespace: Namespace, visibility: str, actor: User) -> None:
     from compose.publishing import require_nameable_parents
 
-    require_nameable_parents(adapter, namespace, visibility)
+    require_nameable_parents(adapter, namespace, visibility, actor)
 
 
 def _what_is_composed_for() -> Q:

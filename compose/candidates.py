@@ -11,6 +11,7 @@ from typing import TypeVar
 from django.conf import settings
 from django.db.models import Avg, Count, Q
 
+from compose import naming
 from compose.errors import CandidateProblem, ParentInQuarantine
 from compose.models import Candidate, Composition
 from registry import moving
@@ -257,11 +258,14 @@ def _require_few(picked: int) -> None:
         )
 
 
-def require_no_quarantine(revisions: Iterable[Revision]) -> None:
-    """Raises ParentInQuarantine for what was hidden since it was chosen: nothing more is made of it."""
+def require_no_quarantine(revisions: Iterable[Revision], named: set[int]) -> None:
+    """Raises ParentInQuarantine for what was hidden since it was chosen: nothing more is made of it.
+
+    `named` are the adapters that who is told of it may be told by name.
+    """
     for revision in revisions:
         if revision.adapter.is_quarantined:
-            raise ParentInQuarantine(revision.adapter.full_name)
+            raise ParentInQuarantine(naming.name_of(revision.adapter, named))
 
 
 def _misfits(revision: Revision, name: str, base_model: BaseModel) -> list[str]:

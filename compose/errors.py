@@ -151,6 +151,6 @@ class ParentInQuarantine(DomainError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"{name} was put into quarantine by the people who run this site. Compose again without it, or wait until "
-            "it is released."
+            f"The people who run this site put into quarantine what this is made of, {name}. Compose again without it, or "
+            "wait until it is released."
         )

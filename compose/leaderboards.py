@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db.models import Count, F, Max, OuterRef, QuerySet, Subquery
 
+from compose import naming
 from compose.charts import METHOD_MEANINGS, method_label
 from compose.engine.metrics import best_of
 from compose.models import Candidate, Composition, Score
@@ -154,9 +155,8 @@ def _verified(task: Task, person: Person, revision: TaskRevision | None, *, hidd
             metric=revision.metric,
             n=hidden,
         )
-        .select_related(
-            "composition", "composition__owner", "composition__base_model", "composition__adapter__namespace"
-        )
+        .select_related("composition", "composition__owner", "composition__base_model")
+        .prefetch_related(naming.published(person, "composition__adapter"))
         .defer(
             "composition__examples", "composition__test_examples", "composition__predictions", "composition__result",
             "composition__base_model__config", "composition__base_model__matrices",
@@ -348,7 +348,7 @@ def best_gains(compositions: QuerySet[Composition], limit: int) -> list[Gain]:
         if len(best) == limit:
             break
     found = (
-        Composition.objects.select_related("adapter__namespace", "base_model", "task", "owner")
+        Composition.objects.select_related("adapter__namespace")
         .prefetch_related("scores", "candidates")
         .defer("examples", "test_examples", "predictions")
         .in_bulk(best.values())

@@ -168,7 +168,12 @@ def made(adapter: Adapter) -> Made:
 
 def made_of(adapter: Adapter) -> list[Candidate]:
     """The modules with a weight in this composed adapter, the heaviest first."""
-    kept = [candidate for candidate in made(adapter).tried if candidate.mixing_weight]
+    return parents(made(adapter).tried)
+
+
+def parents(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Those with a share in the mix, the largest weight first."""
+    kept = [candidate for candidate in candidates if candidate.mixing_weight]
     return sorted(kept, key=lambda candidate: -abs(candidate.mixing_weight or 0.0))
 
 

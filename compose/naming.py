@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from functools import cache
 
-from django.db.models import Q
+from django.db.models import Prefetch, Q
 
 from compose.models import Candidate, Composition
 from registry.models import Adapter, FormerName, Task
 from registry.rights import Person, owns
-from registry.search import sees_task
+from registry.search import sees_task, tasks_shown_to
 
 HIDDEN = "a module that is not public"
 _FULL_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -35,6 +35,21 @@ def named_in(composition: Composition, person: Person) -> set[int]:
     """The candidates of a composition that this person may be told by name."""
     ids = list(composition.candidates.values_list("revision__adapter_id", flat=True))
     return may_be_named(ids, person, is_owner=owns(person, composition.owner_id))
+
+
+def published(person: Person, at: str = "adapter") -> Prefetch[str]:
+    """Of compositions that this person may see, the adapters they became: None for one that is hidden from them, as an
+    organisation's that they left. `adapter_id` still says that there is one.
+    """
+    told = Q(pk__in=Adapter.objects.visible_to(person).values("pk")) | Q(deleted_at__isnull=False)
+    return Prefetch(at, queryset=Adapter.objects.filter(told).select_related("namespace"))
+
+
+def told_tasks(person: Person) -> Prefetch[str]:
+    """Of compositions the tasks that this person may be told of, as `task_of` says of one; None for the others."""
+    private = tasks_shown_to(person).filter(is_private=True).order_by()
+    told = Q(is_private=False) | Q(pk__in=private.values("pk"))
+    return Prefetch("task", queryset=Task.objects.filter(told, quarantined_at=None))
 
 
 def task_of(composition: Composition, person: Person) -> Task | None:

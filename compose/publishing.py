@@ -2,48 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from django.conf import settings
 from django.db import transaction
 
-from compose import recipes
+from compose import cards, naming, recipes
 from compose.candidates import require_no_quarantine
-from compose.engine.metrics import EXACT_MATCH, METRICS, label_of
 from compose.errors import PrivateParents, WrongState
 from compose.jobs import require_owner
 from compose.licences import DerivedLicence, derive_licence
+from compose.lineage import parents
 from compose.models import Candidate, Composition, Score
 from registry import publishing, storage
-from registry.models import Adapter, AdapterScore, Namespace, Task, User
+from registry.models import Adapter, AdapterScore, Namespace, User
 from registry.rights import require_write
 from web.errors import Conflict
-from web.templatetags.formatting import plural
 
 logger = logging.getLogger(__name__)
-
-METHOD_NAMES = {
-    "zero_shot": "Base model alone",
-    "in_context": "Base model with the examples in its prompt",
-    "best_single": "Best single module",
-    "uniform": "All modules with equal weights",
-    "lorahub": "LoraHub",
-    "auto": "Auto",
-    "gradient": "Gradient",
-}
-LORAHUB_CITATION = """@article{huang2023lorahub,
-  title = {LoraHub: Efficient Cross-Task Generalization via Dynamic LoRA Composition},
-  author = {Huang, Chengsong and Liu, Qian and Lin, Bill Yuchen and Pang, Tianyu and Du, Chao and Lin, Min},
-  journal = {arXiv preprint arXiv:2307.13269},
-  year = {2023}
-}"""
-_CLASSES = {"SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM"}
-_HUB_TASKS = {"SEQ_2_SEQ_LM": "text2text-generation"}
 
 
 def publish_composition(
@@ -65,13 +44,14 @@ def publish_composition(
     require_write(actor, namespace)
     with transaction.atomic():
         # The row is held, so that a second click waits here and then finds the adapter.
-        composition = _held(composition)
+        composition = _held(composition, actor)
         _require_publishable(composition)
         candidates = list(
             composition.candidates.select_related("revision__adapter__namespace", "revision__author")
         )
-        require_no_quarantine(candidate.revision for candidate in candidates)
-        _require_nameable(candidates, namespace, visibility)
+        named = naming.named_in(composition, actor)
+        require_no_quarantine((candidate.revision for candidate in candidates), named)
+        _require_nameable(candidates, namespace, visibility, named)
         _require_new_name(namespace, name)
         licence = derive_licence(_licences(candidates))
         with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="composed-") as folder:
@@ -80,7 +60,7 @@ def publish_composition(
                 namespace=namespace,
                 name=name,
                 files=_files(composition, candidates, licence, f"{namespace.name}/{name}", Path(folder)),
-                description=description.strip() or _summary(composition, candidates),
+                description=description.strip() or cards.summary(composition, candidates),
                 task=composition.task,
                 base_model=composition.base_model.name,
                 license=licence.license,
@@ -135,23 +115,15 @@ def held_out_score(composition: Composition, metric: str = "") -> Score | None:
     return composition.scores.filter(method=composition.method, metric=metric, split="held_out").first()
 
 
-def parents(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those with a share in the mix, the largest weight first."""
-    used = [candidate for candidate in candidates if candidate.mixing_weight]
-    return sorted(used, key=lambda candidate: -abs(candidate.mixing_weight or 0))
-
-
 # --- What must hold ------------------------------------------------------------------------------------------
 
 
-def _held(composition: Composition) -> Composition:
-    """The row, locked and as it is now."""
+def _held(composition: Composition, actor: User) -> Composition:
+    """The row, locked and as it is now, as far as `actor` may see it."""
     # Two queries: in one, Postgres waits for the row and then joins it with the others as they were before.
     Composition.objects.select_for_update().only("pk").get(pk=composition.pk)
-    found = Composition.objects.select_related(
-        "base_model", "task", "adapter__namespace", "weights_blob", "config_blob", "owner"
-    )
-    return found.get(pk=composition.pk)
+    found = Composition.objects.select_related("base_model", "task", "weights_blob", "config_blob", "owner")
+    return found.prefetch_related(naming.published(actor)).get(pk=composition.pk)
 
 
 def _require_publishable(composition: Composition) -> None:
@@ -159,20 +131,23 @@ def _require_publishable(composition: Composition) -> None:
         raise WrongState(
             f"This composition is {composition.status}; only one that succeeded can be published."
         )
-    if composition.adapter is not None:
-        raise WrongState(f"This composition is already published, as {composition.adapter.full_name}.")
+    if composition.adapter_id is not None:
+        name = f", as {composition.adapter.full_name}" if composition.adapter else ""
+        raise WrongState(f"This composition is already published{name}.")
 
 
-def require_nameable_parents(adapter: Adapter, namespace: Namespace, visibility: str) -> None:
+def require_nameable_parents(adapter: Adapter, namespace: Namespace, visibility: str, actor: User) -> None:
     """Raises PrivateParents for a composed adapter that may not be in `namespace` with `visibility`, since its files name what
     its readers there must not know of; for one that is not composed, nothing."""
     composition = Composition.objects.filter(adapter=adapter).first()
     if composition is not None:
         candidates = composition.candidates.select_related("revision__adapter__namespace")
-        _require_nameable(candidates, namespace, visibility)
+        _require_nameable(candidates, namespace, visibility, naming.named_in(composition, actor))
 
 
-def _require_nameable(candidates: Iterable[Candidate], namespace: Namespace, visibility: str) -> None:
+def _require_nameable(
+    candidates: Iterable[Candidate], namespace: Namespace, visibility: str, named: set[int]
+) -> None:
     # Also those of weight 0: the recipe names them.
     private = [c.revision.adapter for c in candidates if c.revision.adapter.is_private]
     if visibility != Adapter.Visibility.PUBLIC:
@@ -184,7 +159,7 @@ def _require_nameable(candidates: Iterable[Candidate], namespace: Namespace, vis
         readers = (
             "everybody" if visibility == Adapter.Visibility.PUBLIC else f"the members of {namespace.name}"
         )
-        raise PrivateParents([each.full_name for each in private], readers)
+        raise PrivateParents([naming.name_of(each, named) for each in private], readers)
 
 
 def _require_new_name(namespace: Namespace, name: str) -> None:
@@ -214,7 +189,7 @@ def _files(
     assert composition.weights_blob is not None
     assert composition.config_blob is not None
     card = folder / "README.md"
-    card.write_text(make_card(composition, candidates, licence, full_name), encoding="utf-8")
+    card.write_text(cards.make_card(composition, candidates, licence, full_name), encoding="utf-8")
     recipe = folder / "recipe.json"
     recipe.write_text(recipes.as_text(recipes.recipe(composition)), encoding="utf-8")
     return {
@@ -223,175 +198,3 @@ def _files(
         "README.md": card,
         "recipe.json": recipe,
     }
-
-
-def _named_task(composition: Composition) -> Task | None:
-    """What the files name: never a private task, since they stay as they are when the adapter becomes public."""
-    return composition.task if composition.task is not None and not composition.task.is_hidden else None
-
-
-def _summary(composition: Composition, candidates: Sequence[Candidate]) -> str:
-    task = _named_task(composition)
-    what = task.title if task else composition.title
-    return f"Composed from {plural(len(parents(candidates)), 'LoRA module,LoRA modules')}: {what}"[:500]
-
-
-def make_card(
-    composition: Composition, candidates: Sequence[Candidate], licence: DerivedLicence, full_name: str
-) -> str:
-    """The README of a composed adapter. It holds nothing of the owner's examples."""
-    sections = [
-        _front_matter(composition, licence, full_name),
-        f"# {_plain(full_name)}\n\n{_introduction(composition, candidates)}",
-        f"## How good it is\n\n{_scores(composition)}",
-        f"## What it is made of\n\n{_parents_table(candidates)}",
-        f"## How to use it\n\n{_snippet(composition, full_name)}",
-        f"## Licence\n\n{licence.note}{_base_licence(composition)}",
-        f"## How it was made\n\n{_recipe_lines(composition)}",
-        f"## Citation\n\nPlease cite LoraHub and credit the parents above.\n\n```bibtex\n{LORAHUB_CITATION}\n```",
-    ]
-    return "\n\n".join(sections) + "\n"
-
-
-def _front_matter(composition: Composition, licence: DerivedLicence, full_name: str) -> str:
-    # JSON strings are YAML strings, so no name can break out of its line.
-    lines = [
-        f"license: {json.dumps(licence.license)}",
-        f"base_model: {json.dumps(composition.base_model.name)}",
-        "library_name: peft",
-        f"tags: {json.dumps(['lora', 'composed', composition.method])}",
-    ]
-    return "---\n" + "\n".join(lines) + f"\n{_model_index(composition, full_name)}---"
-
-
-def _model_index(composition: Composition, full_name: str) -> str:
-    """What the adapter reached on held-out rows, as the Hub's clients read it; empty where nothing was held out."""
-    import yaml  # for this alone, as in registry.cards
-
-    own = composition.scores.filter(method=composition.method, split="held_out")
-    metrics = [{"type": score.metric, "name": label_of(score.metric), "value": score.value} for score in own]
-    if not metrics:
-        return ""
-    task = _named_task(composition) if composition.has_hidden_test else None
-    dataset = (
-        {"name": task.title, "type": task.slug} if task else {"name": "Rows of its maker", "type": "private"}
-    )
-    kind = _HUB_TASKS.get(composition.base_model.task_type, "text-generation")
-    results = [{"task": {"type": kind}, "dataset": dataset, "metrics": metrics}]
-    index = {"model-index": [{"name": full_name, "results": results}]}
-    return yaml.safe_dump(index, sort_keys=False, allow_unicode=True)
-
-
-def _introduction(composition: Composition, candidates: Sequence[Candidate]) -> str:
-    named = _named_task(composition)
-    task = f" for the task *{_plain(named.title)}*" if named else ""
-    modules = plural(len(parents(candidates)), "LoRA module,LoRA modules")
-    examples = plural(len(composition.examples), "few-shot example,few-shot examples")
-    gradients = (
-        "gradients of the mixing weights alone"
-        if composition.method == Composition.Method.GRADIENT
-        else "no gradients"
-    )
-    return (
-        f"A LoRA adapter for `{composition.base_model.name}`, composed{task} from {modules} by "
-        f"{METHOD_NAMES.get(composition.method, composition.method)}: {examples}, {gradients}, no new parameters."
-    )
-
-
-def _scores(composition: Composition) -> str:
-    found = list(composition.scores.all())
-    scores = [score for score in found if score.metric == composition.metric]
-    verdict = _plain((composition.result or {}).get("verdict", ""))
-    if not scores:
-        return verdict or "It was not scored."
-    where = {
-        "held_out": f"Measured on rows that the search did not see. {composition.split_note}",
-        "leave_one_out": "A leave-one-out estimate on the few-shot examples; there were no rows to score it on.",
-        "few_shot": "Measured on the few-shot examples themselves, which says little about other rows.",
-    }[scores[0].split]
-    table = _score_table(composition.metric, scores, [s for s in found if s.metric == EXACT_MATCH])
-    about = "" if composition.metric == EXACT_MATCH else f"{METRICS[composition.metric].meaning} "
-    return f"{verdict}\n\n{table}\n\n{about}{_plain(where)}"
-
-
-def _score_table(metric: str, scores: Sequence[Score], by_exact_match: Sequence[Score]) -> str:
-    """Each method by its metric, with exact match beside another one."""
-    label = label_of(metric)
-    head = ["Method", f"{label[0].upper()}{label[1:]}", "95 % interval", "Rows"]
-    beside: dict[str, str] = {}
-    if metric != EXACT_MATCH:
-        head.append("Exact match")
-        beside = {score.method: f"{score.value:.3f}" for score in by_exact_match}
-    lines = [head, ["---"] * len(head)]
-    for score in scores:
-        interval = f"{score.low:.3f} to {score.high:.3f}"
-        name = METHOD_NAMES.get(score.method, score.method)
-        cells = [name, f"{score.value:.3f}", interval, str(score.n)]
-        lines.append(cells if metric == EXACT_MATCH else [*cells, beside.get(score.method, "")])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _parents_table(candidates: Sequence[Candidate]) -> str:
-    rows = [
-        f"| {c.revision.adapter.full_name} | `{c.revision.short_commit}` | {c.mixing_weight:+.4f} | "
-        f"{_plain(c.revision.adapter.license) or 'none stated'} |"
-        for c in parents(candidates)
-    ]
-    if not rows:
-        return "The search kept no module: every mixing weight is 0, so this adapter changes nothing."
-    table = "\n".join(["| Module | Revision | Weight | Licence |", "| --- | --- | --- | --- |", *rows])
-    left = len(candidates) - len(rows)
-    note = f"\n\n{left} more were offered to the search and got the weight 0." if left else ""
-    return table + note
-
-
-def _snippet(composition: Composition, full_name: str) -> str:
-    loader = _CLASSES.get(composition.base_model.task_type, "AutoModelForCausalLM")
-    base = composition.base_model.name
-    return f"""```python
-from peft import PeftModel
-from transformers import {loader}, AutoTokenizer
-
-base = {loader}.from_pretrained("{base}")
-tokenizer = AutoTokenizer.from_pretrained("{base}")
-model = PeftModel.from_pretrained(base, "{full_name}")
-```
-
-With `HF_ENDPOINT` set to the address of the site that you read this on; or give a downloaded folder instead of the name."""
-
-
-def _base_licence(composition: Composition) -> str:
-    licence = composition.base_model.license
-    return f" The base model's own licence is {_plain(licence)}." if licence else ""
-
-
-def _recipe_lines(composition: Composition) -> str:
-    result = composition.result or {}
-    mix = {"paper": "A and B mixed separately, as LoraHub does", "exact": "the exact sum of the modules"}
-    lines = [
-        f"- method `{composition.method}`, {mix.get(result.get('mix', ''), 'mixed')}",
-        f"- {result.get('trials', 0)} trials of a budget of {composition.budget}, seed {composition.seed}",
-        f"- composition `{composition.pk}`",
-    ]
-    if exported := result.get("exported"):
-        lines.insert(1, f"- {_export_line(exported)}")
-    return "\n".join(lines) + (
-        "\n\n`recipe.json` beside this card holds every number. `manage.py rebuild_recipe recipe.json OUT` makes these "
-        "weights again from the same revisions, byte for byte."
-    )
-
-
-def _export_line(exported: dict[str, Any]) -> str:
-    """What the file is beside the mix: its rank, its float type, and how far these have taken it."""
-    line = f"rank {exported['rank']}, {exported['dtype']}"
-    if exported["kind"] == "truncated":
-        line += ", cut from the mix of all modules"
-    if exported["relative_error"]:
-        line += f"; {exported['relative_error']:.2%} from the mix itself (Frobenius norm of the change). The scores are of this file"
-    return line
-
-
-def _plain(text: str) -> str:
-    """Somebody's text as text: on one line, and with nothing that markdown or HTML would take for markup."""
-    line = " ".join(text.split())
-    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|#&~" else letter for letter in line)

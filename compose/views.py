@@ -399,8 +399,8 @@ def compositions(request: HttpRequest) -> HttpResponse:
     """My own, newest first."""
     mine = (
         Composition.objects.filter(owner_id=request.user.pk)
-        .select_related("base_model", "task", "adapter__namespace")
-        .prefetch_related("scores", "candidates")
+        .select_related("base_model")
+        .prefetch_related("scores", "candidates", naming.published(request.user))
         .defer("examples", "test_examples", "predictions", "result")
     )
     page = paginate(mine, order=("-created_at", "-id"), cursor=request.GET.get("cursor"), size=PAGE)

@@ -20,7 +20,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from compose import candidates as choosing
-from compose import errands, fetching, jobs, token_counts
+from compose import errands, fetching, jobs, naming, token_counts
 from compose import examples as reading
 from compose.engine import importing, types
 from compose.engine.errors import Cancelled, EngineError
@@ -173,7 +173,7 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
     revisions = [
         row.revision for row in composition.candidates.select_related("revision__adapter__namespace")
     ]
-    choosing.require_no_quarantine(revisions)
+    choosing.require_no_quarantine(revisions, naming.named_in(composition, composition.owner))
     base = lay_out_base(composition)
     out = folder / "out"
     request = types.Request(

@@ -33,7 +33,7 @@ def move(adapter: Adapter, *, actor: User, namespace: Namespace, name: str) -> A
             existing = publishing.find_by_name(namespace, name)
             if existing is not None and existing.pk != row.pk:
                 raise NameTaken(existing)
-            publishing.require_showable(row, namespace, row.visibility)
+            publishing.require_showable(row, namespace, row.visibility, actor=actor)
             if row.namespace_id != namespace.pk:
                 _require_room(row, namespace)
             row.namespace, row.name = namespace, name

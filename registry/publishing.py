@@ -54,9 +54,9 @@ MAIN = "main"
 _OWN_LAYOUT = frozenset({"enable_lora", "bdlora", "qalora", "target_parameters", "layer_replication"})
 
 
-# What else must hold before more people see a private adapter: the namespace and the visibility it is to have. Whoever stands
-# above this app, and knows more about an adapter than it does, adds a function that refuses by a DomainError.
-BEFORE_SHOWN: list[Callable[[Adapter, Namespace, str], None]] = []
+# What else must hold before more people see a private adapter: the namespace and the visibility it is to have, and who wants
+# that. Whoever stands above this app, and knows more about an adapter than it does, adds a function that refuses by a DomainError.
+BEFORE_SHOWN: list[Callable[[Adapter, Namespace, str, User], None]] = []
 
 
 class NameNotFree(Conflict):
@@ -145,7 +145,7 @@ def publish(
                 require_write(author, namespace, name)  # again: reading took a while, and they may be gone
                 adapter = _held(before) if before else _new(namespace, name, author, kind, visibility)
                 if before and visibility:
-                    _change_visibility(adapter, visibility)
+                    _change_visibility(adapter, visibility, author)
                 describe(adapter, given, tags, prepared)
                 if not _is_unchanged(adapter, blobs):
                     write_revision(adapter, author=author, message=message, prepared=prepared, blobs=blobs)
@@ -177,7 +177,7 @@ def update_adapter(adapter: Adapter, *, actor: User, **changes: Any) -> Adapter:
     if "tags" in changes:
         adapter.tags = details.check_tags(changes.pop("tags"))
     if "visibility" in changes:
-        _change_visibility(adapter, changes.pop("visibility"))
+        _change_visibility(adapter, changes.pop("visibility"), actor)
     if changes:
         raise TypeError(f"not changeable: {sorted(changes)}")
     with transaction.atomic():
@@ -201,19 +201,19 @@ def _task_called(text: str, adapter: Adapter, person: User) -> Task | None:
     return found
 
 
-def _change_visibility(adapter: Adapter, visibility: str) -> None:
+def _change_visibility(adapter: Adapter, visibility: str, actor: User) -> None:
     """Raises BadDetail, and what somebody has against its becoming public (`BEFORE_SHOWN`)."""
     visibility = details.check_visibility(visibility)
-    require_showable(adapter, adapter.namespace, visibility)
+    require_showable(adapter, adapter.namespace, visibility, actor=actor)
     adapter.set_visibility(visibility)
 
 
-def require_showable(adapter: Adapter, namespace: Namespace, visibility: str) -> None:
+def require_showable(adapter: Adapter, namespace: Namespace, visibility: str, *, actor: User) -> None:
     """Raises what somebody has against its being in `namespace` with `visibility`, if others see it there (`BEFORE_SHOWN`)."""
     has_other_readers = visibility == Adapter.Visibility.PUBLIC or namespace.pk != adapter.namespace_id
     if adapter.is_private and has_other_readers:
         for require in BEFORE_SHOWN:
-            require(adapter, namespace, visibility)
+            require(adapter, namespace, visibility, actor)
 
 
 def withdraw(adapter: Adapter, *, actor: User) -> None:

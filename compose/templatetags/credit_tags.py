@@ -7,6 +7,7 @@ from typing import Any
 from django import template
 from django.db.models import Avg, Count, Q
 
+from compose import naming
 from compose.models import Candidate, Composition
 from registry.models import Adapter, Namespace
 
@@ -39,7 +40,8 @@ def credit(context: dict[str, Any], owner: Namespace) -> dict[str, Any]:
     if numbers["compositions"]:
         latest = (
             tries.filter(has_weight)
-            .select_related("revision__adapter", "composition__adapter__namespace")
+            .select_related("revision__adapter", "composition")
+            .prefetch_related(naming.published(person, "composition__adapter"))
             .defer(
                 "revision__facts", "composition__examples", "composition__test_examples", "composition__predictions",
                 "composition__result",

@@ -11,7 +11,7 @@ from compose import jobs
 from compose.models import Composition
 from registry.models import Adapter, User
 from tests.compose.factories import finish, make_composition, make_modules, make_trials
-from tests.factories import make_adapter, make_base_model, make_task, make_token, make_user
+from tests.factories import make_adapter, make_base_model, make_task, make_token, make_user, namespace_of
 
 pytestmark = pytest.mark.django_db
 URL = "/api/v1/compositions/"
@@ -205,6 +205,14 @@ def test_the_list_takes_few_queries(client, owner, base_model, django_assert_max
         make_composition(owner=owner, base_model=base_model)
     with django_assert_max_num_queries(6):
         assert len(client.get(URL).json()["results"]) == 5
+
+
+def test_the_list_asks_once_for_all_private_tasks(client, owner, base_model, django_assert_max_num_queries):
+    task = make_task("count", rows=5, is_held_out=True, is_private=True, owner=namespace_of(owner))
+    for _ in range(5):
+        make_composition(owner=owner, base_model=base_model, task=task)
+    with django_assert_max_num_queries(7):
+        assert [row["task"] for row in client.get(URL).json()["results"]] == ["count"] * 5
 
 
 def test_a_finished_one_has_scores_and_weights(client, owner, base_model):

@@ -11,12 +11,13 @@ from django.test import Client
 from compose import jobs, naming, recipes
 from compose.models import Composition
 from registry import moderation, moving, publishing
-from registry.models import Adapter, User
+from registry.models import Adapter, Task, User
 from tests.compose.factories import finish, make_composition, make_modules
 from tests.factories import (
     make_adapter,
     make_base_model,
     make_organisation,
+    make_task,
     make_token,
     make_user,
     namespace_of,
@@ -31,11 +32,11 @@ def ada() -> User:
     return make_user("ada")
 
 
-def published(ada: User, **found: Any) -> Composition:
+def published(ada: User, *, task: Task | None = None, **found: Any) -> Composition:
     """A composition of three modules of lin's, ada's, and published."""
     base_model = make_base_model()
     make_modules(base_model, 3, owner=make_user("lin"))
-    composition = finish(make_composition(owner=ada, base_model=base_model), **found)
+    composition = finish(make_composition(owner=ada, base_model=base_model, task=task), **found)
     composition.adapter = make_adapter("mix", namespace=namespace_of(ada), kind="composed")
     composition.save(update_fields=["adapter"])
     return composition
@@ -167,6 +168,30 @@ def test_who_left_the_organisation_is_not_led_to_what_they_published_there(ada):
     left = client_of(ada).get(page).content.decode()
     assert "/lab/mix" not in left
     assert "Published, and not shown to you now" in left
+
+
+def test_what_was_published_in_an_organisation_has_no_name_for_who_left_it(ada):
+    task = make_task("count", rows=5, test_rows=20, is_held_out=True)
+    composition = published(ada, task=task)
+    lab = make_organisation("lab", members={ada: "write"})
+    Adapter.objects.filter(name="mix").update(namespace=lab, visibility="private")
+    addresses = [
+        "/compositions", "/api/v1/compositions/", f"/api/v1/compositions/{composition.pk}/", "/tasks/count",
+        "/tasks/count/leaderboard.csv", "/lin/part-0", "/lin",
+    ]  # fmt: skip
+    browser = client_of(ada)
+    for url in addresses:
+        assert "lab/mix" in browser.get(url).content.decode(), url
+    lab.memberships.all().delete()
+    for url in addresses:
+        page = browser.get(url)
+        assert page.status_code == 200
+        assert "lab/mix" not in page.content.decode(), url
+    assert "Published, and not shown to you now" in browser.get("/compositions").content.decode()
+    again = browser.post(
+        f"/api/v1/compositions/{composition.pk}/publish/", {"name": "x"}, content_type="application/json"
+    )
+    assert again.json()["message"] == "This composition is already published."
 
 
 def test_a_recipe_tells_strangers_of_no_hidden_module_that_was_pinned(ada):

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 from rest_framework.test import APIClient
 
-from compose import jobs, publishing, recipes, worker
+from compose import jobs, naming, publishing, recipes, worker
 from compose.errors import NoSuchComposition, ParentInQuarantine, PrivateParents, WrongState
 from compose.models import Candidate, Composition
 from registry import moderation, moving, storage
 from registry.cards import split_card
 from registry.models import Adapter
 from registry.names import InvalidName
+from registry.publishing import update_adapter
 from tests.compose.factories import finish, make_composition, make_modules, owner_of
 from tests.factories import make_base_model, make_organisation, make_task, make_token, make_user, namespace_of
 from tests.fake_adapters import make_adapter as make_folder
@@ -189,6 +190,24 @@ def test_an_organisation_is_not_told_the_private_modules_of_its_member(tmp_path)
     assert moving.move(adapter, actor=owner, namespace=organisation, name="mixed").namespace == organisation
 
 
+def test_a_refusal_names_no_module_that_is_hidden_from_who_asks(tmp_path):
+    composition = finished(tmp_path)
+    owner = owner_of(composition)
+    others = Adapter.objects.filter(name="part-1")
+    others.update(visibility="private", name="secret-plan")
+    with pytest.raises(PrivateParents) as refused:
+        publish(composition, visibility="public")
+    adapter = publish(composition)
+    with pytest.raises(PrivateParents) as refused_later:
+        update_adapter(adapter, actor=owner, visibility="public")
+    organisation = make_organisation(members={owner: "write"})
+    with pytest.raises(PrivateParents) as refused_there:
+        moving.move(adapter, actor=owner, namespace=organisation, name="mixed")
+    for refusal in (refused, refused_later, refused_there):
+        assert refusal.value.message.count(naming.HIDDEN) == 1
+        assert "secret-plan" not in refusal.value.message
+
+
 def test_a_public_adapter_moves_although_a_parent_became_private(tmp_path):
     composition = finished(tmp_path)
     adapter = publish(composition, visibility="public")
@@ -252,7 +271,7 @@ def test_what_has_a_parent_in_quarantine_is_not_published(tmp_path):
     composition = finished(tmp_path)
     parent = composition.candidates.get(position=0).revision.adapter
     moderation.quarantine(parent, moderator=None, reason="x")
-    with pytest.raises(ParentInQuarantine):
+    with pytest.raises(ParentInQuarantine, match=f"what this is made of, {naming.HIDDEN}"):
         publish(composition)
     moderation.release(parent, moderator=None)
     assert publish(composition).kind == "composed"
@@ -267,4 +286,4 @@ def test_what_came_into_quarantine_while_a_composition_waited_is_not_composed():
     worker.run(claimed)
     composition.refresh_from_db()
     assert composition.status == "failed"
-    assert composition.error == ParentInQuarantine(module.full_name).message
+    assert composition.error == ParentInQuarantine(naming.HIDDEN).message
