@@ -29,7 +29,12 @@ def try_out(request: HttpRequest, composition_id: str) -> HttpResponse:
         return _show(request, found, None, status=status, error=error, typed=text)
     if request.htmx:  # type: ignore[attr-defined]
         return _show(request, found, tryout)
-    return redirect(f"{found.get_absolute_url()}/try/{tryout.pk}")
+    return redirect(f"{found.get_absolute_url()}/try/{tryout.pk}{key_query(request, found)}")
+
+
+def key_query(request: HttpRequest, found: Composition) -> str:
+    """What keeps open, behind the links of a page, what its owner's link opened."""
+    return f"?key={found.share_key}" if request.GET.get("key") else ""
 
 
 @login_required
@@ -50,7 +55,6 @@ def _show(
     typed: str = "",
 ) -> HttpResponse:
     template = "compose/_tryout.html" if request.htmx else "compose/tryout.html"  # type: ignore[attr-defined]
-    key = request.GET.get("key", "")
     return render(
         request,
         template,
@@ -60,7 +64,7 @@ def _show(
             "error": error,
             "typed": typed,
             "section": "compose",
-            "key_query": f"?key={key}" if key and key == found.share_key else "",
+            "key_query": key_query(request, found),
         },
         status=status,
     )

@@ -38,6 +38,8 @@ from registry.idempotency import once
 from registry.models import Adapter, BaseModel, User
 from registry.search import show_tasks, tasks_hidden_from, tasks_shown_to
 from registry.snippets import snippets_for
+from compose.predictions import predictions_csv
+from compose.result_views import key_query
 from web.errors import DomainError
 from web.pagination import paginate
 
@@ -446,8 +448,7 @@ def _detail(request: HttpRequest, found: Composition, form: PublishForm | None =
         "section": "compose",
         "origin": origin,
         "use": _use(page.adapter, origin),
-        # What a link opened stays open behind the links of its page.
-        "key_query": f"?key={found.share_key}" if request.GET.get("key") else "",
+        "key_query": key_query(request, found),
     }
 
 

@@ -235,6 +235,9 @@ def test_a_link_shows_the_result_without_the_examples_until_it_is_taken_back(
     assert stranger.get(f"{address}/predictions.csv?key={composed.share_key}").status_code == 404
     assert stranger.get(address).status_code == 404
     assert stranger.get(f"{address}?key=wrong").status_code == 404
+    guest = signed_in(make_user())
+    asked = guest.post(f"{address}/try?key={composed.share_key}", {"text": "What colour?"}, follow=True)
+    assert "Waiting for a free worker" in asked.content.decode()
     owner.post(f"{address}/unshare")
     assert stranger.get(link).status_code == 404
 
