@@ -164,6 +164,14 @@ class JobPage:
         if not found:
             return ""
         text = f"rank {found['rank']:,}, {found['dtype']}"
+    @property
+    def is_public(self) -> bool:
+        """Whether everybody sees the page: what it was published as is public and there."""
+        adapter = self.composition.adapter
+        return adapter is not None and not (
+            adapter.is_private or adapter.is_quarantined or adapter.deleted_at
+        )
+
         if not found["relative_error"]:
             return text
         why = "cut to that rank" if found["kind"] == "truncated" else "rounded"
