@@ -12,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from compose import candidates, examples, job_page, jobs, naming, publishing, recipes, serializers, tryouts
+from compose import candidates, examples, jobs, naming, predictions, publishing, recipes, serializers, tryouts
 from compose.engine.types import ExportForm
 from compose.errors import BadSetting
 from compose.models import Composition, Trial
@@ -175,7 +175,7 @@ class CompositionPredictions(APIView):
         only(request)
         composition = jobs.visible_composition(request.user, id)
         jobs.require_owner(composition, request.user)
-        return Response({"results": job_page.valued_predictions(composition)})
+        return Response({"results": predictions.valued_predictions(composition)})
 
 
 class CompositionTry(APIView):

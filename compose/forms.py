@@ -255,7 +255,7 @@ class ComposeForm(forms.Form):
             self.given = read_examples(data, files or {})
             self.test_given = read_test_examples(data, files or {})
             self.picked, self.pinned, self.excluded = (
-                _names(data, field) for field in ("pick", "pin", "exclude")
+                names_in(data, field) for field in ("pick", "pin", "exclude")
             )
         self.fields["task"].queryset = tasks_shown_to(person).held_out()  # type: ignore[attr-defined]
         self.fields["base_model"].queryset = base_models(person)  # type: ignore[attr-defined]
@@ -441,7 +441,8 @@ def _as_picked(revisions: Sequence[Revision], composition: Composition) -> list[
     ]
 
 
-def _names(data: QueryDict, field: str) -> list[str]:
+def names_in(data: QueryDict, field: str) -> list[str]:
+    """Names of modules, each once."""
     # No name holds a NUL, and Postgres would stumble over one in a lookup.
     return list(dict.fromkeys(name for name in data.getlist(field) if "\x00" not in name))
 

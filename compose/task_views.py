@@ -19,8 +19,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from compose import daily_limit, job_page, leaderboards
+from compose import daily_limit, leaderboards
 from compose.leaderboards import Board
+from compose.predictions import plain_cell
 from registry import search
 from registry.api_parts import only
 from registry.models import Adapter, Task, TaskRow
@@ -138,7 +139,7 @@ def leaderboard_csv(request: HttpRequest, slug: str) -> HttpResponse:
         writer.writerow(
             [
                 entry.rank or "",
-                job_page.plain_cell(entry.label),
+                plain_cell(entry.label),
                 entry.kind,
                 "yes" if entry.is_verified else "no",
                 entry.value,
@@ -146,8 +147,8 @@ def leaderboard_csv(request: HttpRequest, slug: str) -> HttpResponse:
                 _or_nothing(entry.high),
                 _or_nothing(entry.n),
                 entry.metric,
-                job_page.plain_cell(entry.base_model),
-                job_page.plain_cell(entry.note),
+                plain_cell(entry.base_model),
+                plain_cell(entry.note),
             ]
         )
     return HttpResponse(

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterable, Sequence
-from copy import copy
 
 from django.conf import settings
 from django.contrib import messages
@@ -20,30 +18,36 @@ from compose import (
     auditions,
     candidates,
     drafts,
-    fit,
     job_page,
     jobs,
     leaderboards,
     naming,
+    picking,
     publishing,
     recipes,
     status_page,
 )
 from compose import examples as few_shot
 from compose.errors import NoSuchAudition
-from compose.forms import ComposeForm, PublishForm, base_models, read_examples, read_test_examples
+from compose.forms import (
+    ComposeForm,
+    PublishForm,
+    base_models,
+    names_in,
+    read_examples,
+    read_test_examples,
+)
 from compose.models import Audition, Composition
+from compose.predictions import predictions_csv
+from compose.result_views import key_query
 from compose.token_counts import count_tokens
 from registry.idempotency import once
 from registry.models import Adapter, BaseModel, User
-from registry.search import show_tasks, tasks_hidden_from, tasks_shown_to
+from registry.search import tasks_shown_to
 from registry.snippets import snippets_for
-from compose.predictions import predictions_csv
-from compose.result_views import key_query
 from web.errors import DomainError
 from web.pagination import paginate
 
-PICKABLE = 60
 TASKS_SHOWN = 8
 PAGE = 30
 
@@ -178,12 +182,13 @@ def _render_form(
             ],
             "split_at": few_shot.MIN_ROWS_TO_SPLIT,
             "estimate": _estimate(base_model, form["method"].value(), form["budget"].value()),
-            **_pickable(
-                request,
+            **picking.pickable(
                 base_model,
+                request.user,
                 form.picked,
                 form.pinned,
                 form.excluded,
+                words=_filter(request),
                 examples=_as_examples(form) if is_ranked else [],
                 audition=_audition(request, base_model, [])[0],
             ),
@@ -257,12 +262,12 @@ def pick_candidates(request: HttpRequest) -> HttpResponse:
     """
     given = request.POST if request.method == "POST" else request.GET
     base_model = BaseModel.objects.named(given.get("base_model", "").replace("\x00", ""))
-    marked = [
-        [name for name in given.getlist(mark) if "\x00" not in name] for mark in ("pick", "pin", "exclude")
-    ]
+    marked = (names_in(given, mark) for mark in ("pick", "pin", "exclude"))
     examples = read_examples(request.POST, request.FILES).examples if request.method == "POST" else []
     audition, refusal = _audition(request, base_model, examples)
-    context = _pickable(request, base_model, *marked, examples=examples, audition=audition)
+    context = picking.pickable(
+        base_model, request.user, *marked, words=_filter(request), examples=examples, audition=audition
+    )
     return render(
         request, "compose/_candidates.html", {"base_model": base_model, "refusal": refusal, **context}
     )
@@ -285,111 +290,8 @@ def _audition(
     return (found, "") if found.base_model_id == base_model.pk else (None, "")
 
 
-def _pickable(
-    request: HttpRequest,
-    base_model: BaseModel | None,
-    picked: list[str],
-    pinned: list[str],
-    excluded: list[str],
-    *,
-    examples: Sequence[few_shot.Example] = (),
-    audition: Audition | None = None,
-) -> dict[str, object]:
-    """The modules to choose from: those already marked first, then what the filter finds or the examples speak for.
-
-    With a finished audition the lowest loss comes first.
-    """
-    text = (request.POST.get("filter") or request.GET.get("filter") or "").replace("\x00", " ").strip()[:100]
-    if base_model is None:
-        return {"pickable": [], "pickable_count": 0, "filter": text}
-    fitting = candidates.fitting(base_model, request.user)
-    marks = {
-        "picked": {_name_and_version(name) for name in picked},
-        "pinned": {_name_and_version(name) for name in pinned},
-        "excluded": {(_name_and_version(name)[0], "") for name in excluded},  # whatever the version
-    }
-    chosen = set().union(*marks.values())
-    total = fitting.count()
-    for word in text.split():
-        fitting = fitting.filter(
-            Q(name__icontains=word)
-            | Q(namespace__name__icontains=word)
-            | Q(description__icontains=word)
-            | (Q(task__title__icontains=word) & ~Q(task__in=tasks_hidden_from(request.user).values("pk")))
-        )
-    found, why = list(fitting[: PICKABLE + 1]), {}
-    measured = auditions.modules_of(audition, request.user) if audition else []
-    if audition and audition.is_finished and not text:
-        ids = [row.revision.adapter_id for row in measured]
-        by_id = fitting.in_bulk(ids)
-        found = [by_id[pk] for pk in ids if pk in by_id]
-        why = {row.revision.adapter_id: row.reasons for row in measured}
-    elif examples and not text:
-        fits = fit.rank_modules(
-            examples=examples[: settings.MAX_FEW_SHOT_EXAMPLES],
-            base_model=base_model,
-            person=request.user,
-            limit=PICKABLE + 1,
-        )
-        found = [each.adapter for each in fits.ranked]
-        why = {each.adapter.pk: each.reasons for each in fits.ranked}
-    kept = []
-    if chosen:
-        all_names = Q()
-        for name, _ in chosen:
-            namespace, own = name.partition("/")[::2]
-            all_names |= Q(namespace__name__iexact=namespace, name__iexact=own)
-        kept = list(candidates.fitting(base_model, request.user).filter(all_names))
-    kept_ids = {adapter.pk for adapter in kept}
-    adapters = kept + [adapter for adapter in found[:PICKABLE] if adapter.pk not in kept_ids]
-    reasons = candidates.experience_with([adapter.pk for adapter in adapters], request.user)
-    losses = {row.revision.adapter_id: row for row in measured}
-    show_tasks(adapters, person=request.user)
-    for adapter in adapters:
-        adapter.measured = losses.get(adapter.pk)  # type: ignore[attr-defined]
-        adapter.experience = reasons.get(adapter.pk)  # type: ignore[attr-defined]
-        adapter.why = why.get(adapter.pk, [])  # type: ignore[attr-defined]
-    versions = {
-        adapter.pk: [version for name, version in chosen if version and name == adapter.full_name.lower()]
-        for adapter in kept
-    }
-    shown = [entry for adapter in adapters for entry in _entries(adapter, versions.get(adapter.pk, []))]
-    return {
-        "pickable": shown,
-        "pickable_shown": len(adapters),
-        **{
-            f"{mark}_names": {entry.named for entry in shown if _name_and_version(entry.named) in names}  # type: ignore[attr-defined]
-            for mark, names in marks.items()
-        },
-        "pickable_count": total,
-        "is_ranked": bool(why),
-        "audition": audition,
-        "audition_waits": auditions.waits_for(audition) if audition else "",
-        "better": auditions.helpful(audition, measured, len(measured)) if audition else [],
-        "measured_count": sum(row.loss is not None for row in measured),
-        "is_of_other_examples": bool(
-            audition and examples and audition.examples != few_shot.as_json(examples)
-        ),
-        "pickable_more": len(found) > PICKABLE,
-        "filter": text,
-    }
-
-
-def _name_and_version(given: str) -> tuple[str, str]:
-    """A module as the form names it, in small letters; without a version where it is the newest that is meant."""
-    name, _, version = given.strip().partition("@")
-    return name.lower(), "" if version == "main" else version
-
-
-def _entries(adapter: Adapter, versions: Iterable[str]) -> list[Adapter]:
-    """An adapter in the list of modules: each version that is named, then the newest. `named` is what the form sends."""
-    entries = []
-    for version in (*sorted(versions), ""):
-        entry = copy(adapter)
-        entry.version = version  # type: ignore[attr-defined]
-        entry.named = f"{adapter.full_name}@{version}" if version else adapter.full_name  # type: ignore[attr-defined]
-        entries.append(entry)
-    return entries
+def _filter(request: HttpRequest) -> str:
+    return (request.POST.get("filter") or request.GET.get("filter") or "").replace("\x00", " ").strip()[:100]
 
 
 # --- One composition ---------------------------------------------------------------------------------------------
@@ -526,7 +428,7 @@ def predictions(request: HttpRequest, composition_id: str) -> HttpResponse:
     """Answers of every method on the shown rows; they hold the owner's examples, so they are the owner's alone."""
     found = jobs.visible_composition(request.user, composition_id)
     jobs.require_owner(found, request.user)
-    return _attachment(job_page.predictions_csv(found), "text/csv", f"predictions-{found.pk}.csv")
+    return _attachment(predictions_csv(found), "text/csv", f"predictions-{found.pk}.csv")
 
 
 def _attachment(text: str, content_type: str, filename: str) -> HttpResponse:

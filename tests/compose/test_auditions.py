@@ -12,7 +12,7 @@ from django.test import Client
 from django.utils import timezone
 from django.utils.html import escape
 
-from compose import auditioning, auditions, errands, running_errands, views, worker
+from compose import auditioning, auditions, errands, picking, running_errands, worker
 from compose.engine.errors import IncompatibleModule
 from compose.engine.types import Example
 from compose.errors import CandidateProblem, FewShotProblem, NoSuchAudition, TooManyAuditions
@@ -285,7 +285,7 @@ def test_of_very_many_modules_the_form_loads_those_that_were_measured(
     base_model, ada, losses, settings, monkeypatch
 ):
     settings.MAX_CANDIDATES = 2
-    monkeypatch.setattr(views, "PICKABLE", 2)
+    monkeypatch.setattr(picking, "SHOWN", 2)
     make_modules(base_model, 20)
     audition = auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES)
     Audition.objects.update(status="done", base_loss=2.0)

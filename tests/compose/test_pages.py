@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django.utils.html import escape
 
-from compose import job_page, jobs
+from compose import job_page, jobs, predictions
 from compose.engine import types
 from compose.models import Composition, Score
 from registry.models import Adapter, BaseModel, IdempotentAnswer, TaskRow, User
@@ -820,13 +820,13 @@ def test_an_unfinished_composition_has_no_recipe(as_owner: Client, queued: Compo
 
 
 def test_an_answer_that_has_nothing_in_common_is_not_marked_all_over():
-    answer = job_page.compare("lorahub", "two two", "the blue car")
+    answer = predictions.compare("lorahub", "two two", "the blue car")
     assert [(word.text, word.differs) for word in answer.words] == [("two two", False)]
-    assert job_page.compare("lorahub", "", "x").words == []
+    assert predictions.compare("lorahub", "", "x").words == []
 
 
 def test_words_that_differ_from_the_expected_are_marked():
-    answer = job_page.compare("lorahub", "the red car", "the blue car")
+    answer = predictions.compare("lorahub", "the red car", "the blue car")
     assert [(word.text, word.differs) for word in answer.words] == [
         ("the ", False),
         ("red", True),
