@@ -20,6 +20,10 @@ class FewShotProblem(DomainError):
         super().__init__(problems[0] + rest, fields={field: problems[:20]})
         self.problems = problems
 
+    @property
+    def sentences(self) -> list[str]:
+        return self.problems[:20]
+
 
 class CandidateProblem(DomainError):
     """A module that cannot be offered to this composition."""
@@ -30,6 +34,10 @@ class CandidateProblem(DomainError):
         problems = [problems] if isinstance(problems, str) else problems
         super().__init__(problems[0], fields={"candidates": problems[:20]})
         self.problems = problems
+
+    @property
+    def sentences(self) -> list[str]:
+        return self.problems[:20]
 
 
 class BadSetting(DomainError):

@@ -302,18 +302,12 @@ class ComposeForm(forms.Form):
     def refuse(self, error: DomainError) -> None:
         """Put a refusal of the domain beside the input it is about."""
         places = {"candidates": "choice", "email_when_done": "email", "time_limit_s": "time_limit"}
-        placed = False
-        for name, sentences in error.fields.items():
-            name = places.get(name, name)
-            for sentence in sentences:
-                if name in {"examples", "test_examples"}:
-                    self.add_error(None, forms.ValidationError(sentence, code=name))
-                    placed = True
-                elif name in self.fields:
-                    self.add_error(name, sentence)
-                    placed = True
-        if not placed:
-            self.add_error(None, error.message)
+        name = next((places.get(name, name) for name in error.fields), None)
+        for sentence in error.sentences:
+            if name in self.fields:
+                self.add_error(name, sentence)
+            else:  # the examples' table is no field of Django's
+                self.add_error(None, forms.ValidationError(sentence, code=name))
 
     # --- what the template shows ------------------------------------------------------------------------------
 

@@ -21,6 +21,11 @@ class DomainError(Exception):
         self.message = message
         self.fields = fields or {}
 
+    @property
+    def sentences(self) -> list[str]:
+        """What a page lists: the message, or each mistake of several by itself."""
+        return [self.message]
+
 
 class NotFound(DomainError):
     """Also what a stranger gets for something private: its existence is not told."""

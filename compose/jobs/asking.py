@@ -220,10 +220,9 @@ def dry_run(request: CompositionRequest) -> dict[str, Any]:
 
 def refused(error: DomainError) -> dict[str, Any]:
     """The answer of `dry_run` for a request that would be refused with this error."""
-    sentences = [sentence for found in error.fields.values() for sentence in found]
     return {
         "ok": False,
-        "problems": sentences or [error.message],
+        "problems": error.sentences,
         "warnings": [],
         "candidates": [],
         "candidates_note": "",

@@ -302,6 +302,17 @@ def test_a_refusal_of_the_domain_stands_beside_what_it_is_about(
     assert says(answer, "question 4")
 
 
+def test_a_refusal_says_the_whole_sentence_beside_the_input(
+    as_owner: Client, owner: User, base_model: BaseModel, settings: Any
+):
+    settings.MAX_SCORED_PER_TASK_PER_DAY = 1
+    task = make_task("count", rows=5, test_rows=20, base_model=base_model, is_held_out=True)
+    make_composition(owner=owner, base_model=base_model, task=task)
+    answer = as_owner.post("/compose", filled(task="count"))
+    assert answer.status_code == 429
+    assert says(answer, "or compose on the same examples without naming the task")
+
+
 def test_signing_in_comes_last_and_keeps_what_was_typed(client: Client, base_model: BaseModel):
     answer = client.post("/compose", filled(title="Before the sign-in", seed="77"))
     assert answer.status_code == 302
