@@ -115,11 +115,6 @@ def record_trials(composition: Composition, trials: Iterable[types.Trial]) -> No
     )
 
 
-def record_trial(composition: Composition, trial: types.Trial) -> None:
-    """Raises LeaseLost."""
-    record_trials(composition, [trial])
-
-
 def recorded_trials(composition: Composition) -> list[types.Trial]:
     """The unbroken run of trials from the first on, as the engine takes them."""
     trials: list[types.Trial] = []

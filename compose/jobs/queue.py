@@ -10,6 +10,7 @@ have to load the base model.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -81,11 +82,6 @@ def require_room(owner: User) -> None:
         raise TooManyWaiting(left.waiting)
 
 
-def places_left(owner: User) -> int:
-    """How many more compositions this person may queue now."""
-    return room(owner).places_left
-
-
 # --- The bell ------------------------------------------------------------------------------------------------
 
 
@@ -140,19 +136,18 @@ class Waiting:
     due: float  # seconds since 1970
 
 
-def line() -> list[Waiting]:
-    """All that wait, who is next first."""
-    turns = _running_by_owner()
+def line(*more: tuple[str, int, str, datetime, float | None, int]) -> list[Waiting]:
+    """All that wait, who is next first; with `more` as if these waited too."""
+    turns = Counter(Composition.objects.filter(status=Status.RUNNING).values_list("owner_id", flat=True))
     queued = Composition.objects.filter(status=Status.QUEUED).values_list(
         "pk", "owner_id", "base_model__name", "created_at", "expected_s", "budget"
     )
     ready = sorted((created.timestamp() + head_start_s(expected, budget), created, pk, owner, base)
-                   for pk, owner, base, created, expected, budget in queued)  # fmt: skip
+                   for pk, owner, base, created, expected, budget in (*queued, *more))  # fmt: skip
     waiting = []
     for ready_at, created, pk, owner, base in ready:
-        turn = turns.get(owner, 0)
-        turns[owner] = turn + 1
-        waiting.append(Waiting(pk, owner, base, created, ready_at + turn * TURN_S))
+        waiting.append(Waiting(pk, owner, base, created, ready_at + turns[owner] * TURN_S))
+        turns[owner] += 1
     return sorted(waiting, key=lambda one: (one.due, one.composition_id))
 
 
@@ -177,17 +172,8 @@ def queue_place(composition: Composition) -> int | None:
 
 def place_of_next(owner: User, *, expected_s: float | None, budget: int) -> int:
     """Where a composition that this person asks for now would come in."""
-    waiting = line()
-    turn = _running_by_owner().get(owner.pk, 0) + sum(one.owner_id == owner.pk for one in waiting)
-    due = timezone.now().timestamp() + head_start_s(expected_s, budget) + turn * TURN_S
-    return sum(one.due <= due for one in waiting) + 1
-
-
-def _running_by_owner() -> dict[int, int]:
-    turns: dict[int, int] = {}
-    for owner in Composition.objects.filter(status=Status.RUNNING).values_list("owner_id", flat=True):
-        turns[owner] = turns.get(owner, 0) + 1
-    return turns
+    asked = ("", owner.pk, "", timezone.now(), expected_s, budget)
+    return [one.composition_id for one in line(asked)].index("") + 1
 
 
 # --- Claiming ------------------------------------------------------------------------------------------------

@@ -157,7 +157,7 @@ def test_one_person_cannot_fill_the_queue(settings):
         make_composition(owner=owner)
     with pytest.raises(TooManyWaiting, match="You have 2 compositions waiting"):
         make_composition(owner=owner)
-    assert jobs.places_left(owner) == 0
+    assert jobs.room(owner).places_left == 0
     make_composition()
 
 

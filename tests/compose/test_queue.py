@@ -53,6 +53,15 @@ def test_a_short_composition_passes_a_long_one_that_came_a_little_earlier():
     assert jobs.queue_order() == [short.pk, long.pk]
 
 
+def test_the_place_that_is_promised_is_the_one_it_gets():
+    owner, base_model = make_user(), waiting(ago_s=30).base_model
+    waiting(owner=owner, expected_s=600)  # what is asked for now passes its owner's own
+    waiting(expected_s=300)
+    promised = queue.place_of_next(owner, expected_s=5, budget=40)
+    asked = waiting(owner=owner, base_model=base_model, expected_s=5)
+    assert jobs.queue_place(asked) == promised == 2
+
+
 def test_a_long_composition_is_passed_only_by_what_came_within_its_length():
     long = waiting(expected_s=300, ago_s=310)
     short = waiting(expected_s=5)
