@@ -44,8 +44,8 @@ def _take_back(composition: Composition) -> str:
     # The lease again: the worker may have renewed it since we looked.
     lost = lease.held(composition).filter(lease_until=composition.lease_until)
     logger.warning("Composition %s lost its worker %s", composition.pk, composition.worker)
-    if composition.wish == Wish.CANCEL:
-        return "cancelled" if lease.close(lost, Status.CANCELLED) else ""
+    if lease.close(lost.filter(wish=Wish.CANCEL), Status.CANCELLED):
+        return "cancelled"
     if composition.losses + 1 >= settings.JOB_MAX_ATTEMPTS:
         message = (
             f"The worker was lost {settings.JOB_MAX_ATTEMPTS} times while it worked on this, perhaps because the base "

@@ -21,6 +21,7 @@ from compose.errors import (
     TooManyWaiting,
     WrongState,
 )
+from compose.jobs import sweeping
 from compose.models import Candidate, Composition, Score, Trial
 from registry import storage
 from tests.compose.factories import (
@@ -477,6 +478,22 @@ def test_a_wish_to_cancel_outlives_the_worker():
     claim(composition)
     jobs.cancel(composition, composition.owner)
     let_the_lease_run_out(composition)
+    assert jobs.sweep()["cancelled"] == 1
+    composition.refresh_from_db()
+    assert composition.status == "cancelled"
+
+
+def test_a_wish_to_cancel_that_comes_while_the_sweep_looks_is_obeyed(monkeypatch):
+    composition = make_composition()
+    claim(composition)
+    let_the_lease_run_out(composition)
+    taken_back = sweeping._take_back
+
+    def cancelled_first(found: Composition) -> str:
+        jobs.cancel(composition, composition.owner)
+        return taken_back(found)
+
+    monkeypatch.setattr(sweeping, "_take_back", cancelled_first)
     assert jobs.sweep()["cancelled"] == 1
     composition.refresh_from_db()
     assert composition.status == "cancelled"
