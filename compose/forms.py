@@ -6,6 +6,7 @@ The domain functions hold the rules; a form collects what they are given, and ke
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -391,29 +392,25 @@ class ComposeForm(forms.Form):
             still_fits=Exists(fitting.filter(pk=OuterRef("revision__adapter")))
         )
         task = naming.task_of(composition, person)
-        is_of_task = task is not None and task.is_held_out
-        tests = (
-            []
-            if composition.has_hidden_test or is_of_task or composition.examples_removed_at
-            else few_shot.from_json(composition.test_examples)
-        )
         are_gone = composition.examples_removed_at is not None
+        # Rows of their own go before the hidden ones of a task.
+        tests = [] if composition.has_hidden_test or are_gone else composition.test_examples
         form = cls(
             person=person,
             rows=[] if are_gone else [(row["input"], row["output"]) for row in composition.examples],
-            test_text=as_lines(tests),
+            test_text=as_lines(few_shot.from_json(tests)),
             picked=_as_picked([candidate.revision for candidate in offered], composition),
             pinned=composition.pinned,
             excluded=composition.excluded,
             initial={
-                "task": task.slug if is_of_task and task else "",
+                "task": task.slug if task is not None and task.is_held_out else "",
                 "title": composition.title,
                 "base_model": composition.base_model.name,
                 "choice": PICKED if composition.is_picked else AUTO,
                 "method": composition.method,
                 "budget": composition.budget,
                 "seed": composition.seed,
-                "time_limit": composition.time_limit_s // 60 or None,
+                "time_limit": math.ceil(composition.time_limit_s / 60) or None,  # a script may give seconds
                 "metric": composition.metric,
                 "export_rank": composition.export_rank or None,
                 "export_dtype": composition.export_dtype,

@@ -373,6 +373,20 @@ def test_run_again_fills_the_form_with_the_earlier_request(
     assert 'value="77"' in text_of(page)
 
 
+def test_run_again_is_scored_on_the_same_rows_of_their_own_and_stopped_no_earlier(
+    as_owner: Client, base_model: BaseModel, owner: User
+):
+    task = make_task("count", rows=5, test_rows=20, base_model=base_model, is_held_out=True)
+    tests = make_examples(4, start=50)
+    earlier = make_composition(
+        owner=owner, base_model=base_model, task=task, test_examples=tests, time_limit_s=90
+    )
+    page = text_of(as_owner.get(f"/compose?again={earlier.pk}"))
+    assert "question 53\tanswer 53" in page
+    assert 'name="task" value="count"' in page
+    assert re.search(r'name="time_limit"[^>]* value="2"', page)
+
+
 def test_run_again_never_shows_the_examples_of_somebody_else(as_stranger: Client, base_model: BaseModel):
     earlier = finish(make_composition(base_model=base_model))
     publish_row(earlier)
