@@ -170,7 +170,8 @@ def _keep(request: CompositionRequest, plan: Plan) -> None:
     task = request.task
     if task is not None:
         kept = task_sets.kept(task, person=request.owner)
-        if kept is None or kept.is_quarantined:
+        # What is planned for a public one names it.
+        if kept is None or kept.is_quarantined or (kept.is_private and not task.is_private):
             raise GoneMeanwhile(
                 [task.title], field="task", advice="Compose on your examples without naming it."
             )

@@ -70,6 +70,14 @@ def test_a_task_that_goes_before_the_composition_is_saved_is_told(how, bob, task
     assert not Composition.objects.exists()
 
 
+def test_what_its_members_ask_for_does_not_name_a_task_that_becomes_private_meanwhile(bob, task, monkeypatch):
+    after(asking, "_plan", lambda: GOING["private"](Task.objects.get(), bob), monkeypatch)
+    with pytest.raises(GoneMeanwhile):
+        make_composition(task=task, examples=(), owner=bob)
+    again = make_composition(task=Task.objects.get(), examples=(), owner=bob)
+    assert "passing" not in f"{again.title} {again.split_note}".lower()
+
+
 @pytest.mark.parametrize("how", ["deleted", "private"])
 def test_a_module_that_goes_before_the_composition_is_saved_is_told(how, bob, modules, monkeypatch):
     if how == "deleted":
