@@ -107,7 +107,7 @@ def choose_with_note(
     aside += _said_of(left)
     if besides := fitting(base_model, person).count() - len(different):
         what = "is a composed adapter or a copy" if besides == 1 else "are composed adapters or copies"
-        aside += f" {besides} more {what}, only taken if picked by you."
+        aside += f" {besides} more {what}, only taken if picked."
     if len(same) <= limit:
         note = f"All {len(revisions)} modules that fit {base_model.name}.{aside}"
         return [(revision, "fits the base model") for revision in revisions], note
@@ -135,11 +135,11 @@ def _around(
         aside += len(others) - len(fitting_all)
         others = fitting_all
     why = f"drawn by seed {seed} from {len(heads)} that fit" if len(heads) > room else "fits the base model"
-    note = f"{len(kept)} pinned by you"
+    note = f"{len(kept)} pinned"
     note += f" and {len(others)} more that fit." if others else "."
     if aside:
         note += f" {aside} more fit the base model but differ in rank or target matrices."
-    chosen = [(revision, "pinned by you") for revision in kept]
+    chosen = [(revision, "pinned") for revision in kept]
     return [*chosen, *((revision, why) for revision in others)], note + _said_of(left)
 
 
@@ -163,7 +163,7 @@ def _left_out(names: Sequence[str], kept: Sequence[Revision], person: Person) ->
 
 
 def _said_of(left: set[str]) -> str:
-    return f" {len(left)} left out by you." if left else ""
+    return f" {len(left)} left out by hand." if left else ""
 
 
 @dataclass(frozen=True)

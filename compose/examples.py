@@ -81,7 +81,7 @@ def split(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[E
     few_shot = [example for example in examples if example.input not in drawn]
     held_out = [example for example in examples if example.input in drawn]
     note = (
-        f"{len(held_out)} of your {len(examples)} examples, drawn by seed {seed}, are held out for scoring; "
+        f"{len(held_out)} of the {len(examples)} examples, drawn by seed {seed}, are held out for scoring; "
         f"the search sees the other {len(few_shot)}."
     )
     return few_shot, held_out, note

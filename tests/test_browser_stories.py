@@ -131,7 +131,7 @@ def test_a_script_author_finds_the_call_makes_a_token_and_follows_a_composition(
     }
     promised = call("/api/v1/compositions/", wanted | {"dry_run": True})
     assert promised["ok"], promised
-    assert promised["candidates"][0]["reason"] == "pinned by you"
+    assert promised["candidates"][0]["reason"] == "pinned"
     started = call("/api/v1/compositions/", wanted)
     page.goto(started["url"])
     page.wait_for_selector("h2:has-text('Next in line')")

@@ -322,8 +322,8 @@ def _plan(request: CompositionRequest) -> Plan:
         )
     else:
         choosing.check(request.candidates, base_model, owner, method=method)
-        chosen = [(revision, "picked by you") for revision in request.candidates]
-        candidates_note = f"{len(chosen)} picked by you."
+        chosen = [(revision, "picked") for revision in request.candidates]
+        candidates_note = f"{len(chosen)} picked by hand."
     warnings = reading.warnings(few_shot, [] if is_hidden else test)
     if is_hidden and revision is not None and revision.metric not in {request.scored_by, EXACT_MATCH}:
         warnings.append(
@@ -377,7 +377,7 @@ def _rows(
     reading.check_examples(examples)
     if test_examples:
         reading.check_examples(test_examples, field="test_examples")
-        note = f"Scored on your {plural(len(test_examples), 'test row,test rows')}."
+        note = f"Scored on {plural(len(test_examples), 'test row,test rows')} that came with the examples."
         return list(examples), list(test_examples), False, note
     hidden = reading.from_json(revision.test) if revision else []
     # Whoever searches on some of them has seen them.

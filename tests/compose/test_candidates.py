@@ -99,7 +99,7 @@ def test_composed_adapters_and_copies_are_said_to_wait_for_being_picked():
     chosen, note = candidates.choose_with_note(base_model, make_user(), seed=1, method="auto")
     assert len(chosen) == 3
     assert note == (
-        "All 3 modules that fit demo/tiny-t5. 2 more are composed adapters or copies, only taken if picked by you."
+        "All 3 modules that fit demo/tiny-t5. 2 more are composed adapters or copies, only taken if picked."
     )
 
 
@@ -200,11 +200,11 @@ def test_pinned_ones_come_first_and_others_fill_up_to_the_limit():
     assert full_names(chosen)[:2] == names
     assert len(set(full_names(chosen))) == len(chosen) == 20
     assert [reason for _, reason in chosen][:3] == [
-        "pinned by you",
-        "pinned by you",
+        "pinned",
+        "pinned",
         "drawn by seed 1 from 24 that fit",
     ]
-    assert note == "2 pinned by you and 18 more that fit."
+    assert note == "2 pinned and 18 more that fit."
 
 
 def test_with_lorahub_the_others_have_the_shape_of_the_pinned_one():
@@ -216,7 +216,7 @@ def test_with_lorahub_the_others_have_the_shape_of_the_pinned_one():
     chosen, note = candidates.choose_with_note(base_model, make_user(), seed=1, pinned=[pinned.full_name])
     assert full_names(chosen) == [pinned.full_name, alike.full_name]
     assert note == (
-        "1 pinned by you and 1 more that fit. 3 more fit the base model but differ in rank or target matrices."
+        "1 pinned and 1 more that fit. 3 more fit the base model but differ in rank or target matrices."
     )
     chosen, note = candidates.choose_with_note(
         base_model, make_user(), seed=1, method="auto", pinned=[pinned.full_name]
@@ -229,7 +229,7 @@ def test_excluded_ones_are_left_and_said():
     first, *others = make_modules(base_model, 4)
     chosen, note = candidates.choose_with_note(base_model, make_user(), seed=1, excluded=[first.full_name])
     assert full_names(chosen) == [module.full_name for module in others]
-    assert note == "All 3 modules that fit demo/tiny-t5. 1 left out by you."
+    assert note == "All 3 modules that fit demo/tiny-t5. 1 left out by hand."
 
 
 def test_names_that_are_not_there_or_in_both_lists_are_refused():

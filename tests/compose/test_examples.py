@@ -225,7 +225,7 @@ def test_fifteen_rows_are_split_by_the_seed_in_words():
     assert (few_shot, held_out, note) == split(examples, seed=7)
     assert held_out != split(examples, seed=8)[1]
     assert note == (
-        "5 of your 15 examples, drawn by seed 7, are held out for scoring; the search sees the other 10."
+        "5 of the 15 examples, drawn by seed 7, are held out for scoring; the search sees the other 10."
     )
 
 

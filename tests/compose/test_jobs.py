@@ -140,14 +140,14 @@ def test_a_task_lends_its_few_shot_rows_and_scores_on_its_hidden_ones():
 def test_own_test_rows_go_before_hidden_ones_and_before_a_split():
     composition = make_composition(examples=make_examples(20), test_examples=make_examples(4, start=50))
     assert (len(composition.examples), len(composition.test_examples)) == (20, 4)
-    assert composition.split_note == "Scored on your 4 test rows."
+    assert composition.split_note == "Scored on 4 test rows that came with the examples."
 
 
 def test_enough_examples_are_split():
     composition = make_composition(examples=make_examples(15), seed=3)
     assert (len(composition.examples), len(composition.test_examples)) == (10, 5)
     assert composition.split_note == (
-        "5 of your 15 examples, drawn by seed 3, are held out for scoring; the search sees the other 10."
+        "5 of the 15 examples, drawn by seed 3, are held out for scoring; the search sees the other 10."
     )
 
 
