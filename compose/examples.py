@@ -189,7 +189,15 @@ def _rows(data: str | bytes | Sequence[Any], format: str) -> list[Any]:
         return _json_rows(text)
     if format in {"csv", "tsv"}:
         return _table_rows(text, "\t" if format == "tsv" else None)
-    return _json_rows(text) if text.lstrip()[0] in "[{" else _table_rows(text, None)
+    if text.lstrip()[0] not in "[{":
+        return _table_rows(text, None)
+    try:
+        return _json_rows(text)
+    except FewShotProblem:
+        # Texts may begin with a bracket too.
+        if any(line.count("\t") != 1 for line in text.split("\n") if line.strip()):
+            raise
+        return _table_rows(text, "\t")
 
 
 def _decode(data: str | bytes) -> str:

@@ -86,6 +86,11 @@ def test_any_text_goes_through_json_lines_unchanged():
     assert parse_examples(lines) == strange
 
 
+def test_texts_that_begin_with_a_bracket_are_no_broken_json():
+    rows = [Example("[ ( {", "} ) ]"), Example("{ x }", "[x]")]
+    assert parse_examples("\n".join(f"{row.input}\t{row.output}" for row in rows)) == rows
+
+
 # --- every mistake
 
 MISTAKES: list[tuple[str, Any, str]] = [
