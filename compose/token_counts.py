@@ -58,7 +58,11 @@ def count_tokens(base_model: BaseModel | None, examples: Sequence[Example]) -> T
     sha256 = _sha256(base_model)
     if sha256 is None:
         return None if base_model.is_hosted else _estimated(base_model, examples)
-    tokenizer = _tokenizer(sha256)
+    try:
+        tokenizer = _tokenizer(sha256)
+    except Exception as error:  # whatever the storage's client raises; it may answer a moment later
+        logger.warning("The tokenizer %s cannot be fetched: %s", sha256, error)
+        return None
     if tokenizer is None:
         return None
     is_seq2seq = base_model.task_type == SEQ2SEQ
@@ -121,15 +125,16 @@ def keep_tokenizer(base_model: BaseModel, commit: str, folder: Path) -> None:
 
 @lru_cache(maxsize=16)
 def _tokenizer(sha256: str) -> Tokenizer | None:
-    """The tokenizer with these bytes; None if it cannot be read."""
+    """The tokenizer with these bytes; None if they are none. Raises what the storage does, which is not remembered."""
     from tokenizers import Tokenizer  # here, so that a process that counts nothing does not load it
 
     blob = Blob.objects.filter(sha256=sha256).first()
     if blob is None or blob.size_bytes > LARGEST_TOKENIZER_BYTES:
         return None
+    with storage.open_blob(blob) as content:
+        found = content.read()
     try:
-        with storage.open_blob(blob) as content:
-            tokenizer = Tokenizer.from_buffer(content.read())
+        tokenizer = Tokenizer.from_buffer(found)
     except Exception as error:  # the library raises plain Exception for what it cannot read
         logger.warning("The tokenizer %s cannot be read: %s", sha256, error)
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from compose import jobs
+from compose import jobs, token_counts
 from compose.engine.types import Example
 from compose.errors import FewShotProblem
 from compose.models import Composition, KeptTokenizer
@@ -54,6 +54,15 @@ def test_nothing_is_counted_without_a_tokenizer_at_hand():
     assert count_tokens(make_base_model("demo/bare", kind="hosted"), [STORY]) is None
     assert count_tokens(hosted(tokenizer=b"{}"), [STORY]) is None
     assert count_tokens(hosted("story-llama"), []) is None
+
+
+def test_a_storage_that_does_not_answer_once_is_asked_again(monkeypatch):
+    model = hosted()
+    token_counts._tokenizer.cache_clear()
+    with monkeypatch.context() as away:
+        away.setattr(storage, "open_blob", lambda blob: (_ for _ in ()).throw(OSError("away")))
+        assert count_tokens(model, [STORY]) is None
+    assert count_tokens(model, [STORY]) is not None
 
 
 def test_too_much_text_is_not_counted_while_somebody_types():
