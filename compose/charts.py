@@ -32,7 +32,7 @@ METHOD_MEANINGS = {
     "best_single": "The one module with the lowest loss on the examples.",
     "uniform": "All candidates with the same weight.",
     "in_context": "The base model with the examples written into its prompt.",
-    "lorahub": "LoraHub as published: 40 evaluations without gradients, A and B mixed separately.",
+    "lorahub": "LoraHub as published: without gradients, A and B mixed separately; as a baseline by 40 evaluations.",
     "auto": "Our own search without gradients: probes every module beside the others, mixes exactly.",
     "gradient": "Gradient descent on the same weights, mixed exactly.",
 }
@@ -108,24 +108,9 @@ class DotChart:
         return any(dot.exact is not None for dot in self.dots)
 
     @property
-    def ours(self) -> Dot | None:
-        return next((dot for dot in self.dots if dot.is_ours), None)
-
-    @property
-    def best_baseline(self) -> Dot | None:
-        return max((dot for dot in self.dots if not dot.is_ours), key=lambda dot: dot.value, default=None)
-
-    @property
     def has_tie(self) -> bool:
         """Whether several baselines are the best."""
         return sum(dot.is_best_baseline for dot in self.dots) > 1
-
-    @property
-    def gain(self) -> float | None:
-        """Ours minus the best baseline; None without both."""
-        if self.ours is None or self.best_baseline is None:
-            return None
-        return self.ours.value - self.best_baseline.value
 
 
 def _score_x(value: float) -> str:
@@ -240,9 +225,8 @@ def weight_chart(modules: Iterable[Weighted], *, is_live: bool = False) -> BarCh
     modules = list(modules)
     if is_live:
         reach = max([abs(m.weight) for m in modules], default=0.0) or 1.0
-        largest = sorted(modules, key=lambda m: -abs(m.weight))[:MAX_LIVE_BARS]
-        shown = [module for module in modules if module in largest]
-        bars = [_bar(module, -reach, 2 * reach, place=modules.index(module)) for module in shown]
+        places = sorted(range(len(modules)), key=lambda place: -abs(modules[place].weight))[:MAX_LIVE_BARS]
+        bars = [_bar(modules[place], -reach, 2 * reach, place=place) for place in sorted(places)]
         return BarChart(bars=bars, left_out=[], zero=percent(0.5), has_attribution=False, is_live=True)
     kept = sorted((m for m in modules if m.weight), key=lambda m: (-abs(m.weight), m.label))
     left_out = sorted(
@@ -467,6 +451,7 @@ def weight_sparkline(weights: Sequence[float]) -> Sparkline:
     low = min([0.0, *drawn])
     span = (high - low) or 1.0
     slot = 1 / MAX_SPARKS
+    said = f", from {signed(min(kept))} to {signed(max(kept))}" if kept else ""
     bars = [
         (
             percent(order * slot),
@@ -480,5 +465,5 @@ def weight_sparkline(weights: Sequence[float]) -> Sparkline:
         bars=bars,
         zero=percent(high / span),
         width=percent(slot * 0.7),
-        name=f"{plural(len(kept), 'module,modules')} with a weight, from {signed(low)} to {signed(high)}",
+        name=f"{plural(len(kept), 'module,modules')} with a weight{said}",
     )

@@ -61,12 +61,6 @@ def metric_meaning(name: str) -> str:
     return METRICS[name].meaning if name in METRICS else ""
 
 
-@register.filter
-def method_meaning(method: str) -> str:
-    """One sentence about a method."""
-    return charts.METHOD_MEANINGS.get(method, "")
-
-
 @register.inclusion_tag("compose/charts/_score_dot.html")
 def score_dot(score: Any, is_baseline: bool = False) -> dict[str, Any]:
     """One score with its interval, in the size of a word."""

@@ -43,7 +43,6 @@ def test_our_method_comes_last_and_is_highlighted_and_the_best_baseline_is_marke
     assert [dot.is_ours for dot in chart.dots] == [False, False, True]
     assert [dot.is_best_baseline for dot in chart.dots] == [False, True, False]
     assert chart.dots[-1].label == "Composed here"
-    assert chart.gain == pytest.approx(0.3)
 
 
 def test_of_baselines_that_tie_each_is_marked_and_called_so():
@@ -52,7 +51,6 @@ def test_of_baselines_that_tie_each_is_marked_and_called_so():
     ]  # fmt: skip
     chart = charts.score_chart(scores, ours="lorahub")
     assert [dot.is_best_baseline for dot in chart.dots] == [True, True, False, False]
-    assert chart.gain == pytest.approx(0.4)
     drawn = render("{% score_chart scores 'lorahub' exact %}", scores=scores, exact={})
     assert drawn.count("best baseline, a tie") == 2
     alone = render("{% score_chart scores 'lorahub' exact %}", scores=scores[:2], exact={})
@@ -60,10 +58,8 @@ def test_of_baselines_that_tie_each_is_marked_and_called_so():
     assert "a tie" not in alone
 
 
-def test_where_all_baselines_tie_none_is_marked_and_the_gain_is_over_all():
+def test_where_all_baselines_tie_none_is_marked():
     scores = [FakeScore("lorahub", 0.6), FakeScore("zero_shot", 0), FakeScore("uniform", 0)]
-    chart = charts.score_chart(scores, ours="lorahub")
-    assert chart.gain == pytest.approx(0.6)
     assert "best baseline" not in render("{% score_chart scores 'lorahub' exact %}", scores=scores, exact={})
 
 
@@ -78,10 +74,6 @@ def test_the_accessible_name_of_a_score_chart_says_every_number():
     )
     assert "Zero-shot 0.12 (0.10 to 0.20)" in chart.name
     assert "Composed here 0.60" in chart.name
-
-
-def test_scores_without_a_baseline_have_no_gain():
-    assert charts.score_chart([FakeScore("lorahub", 0.6)], ours="lorahub").gain is None
 
 
 def test_weights_start_at_zero_to_the_right_when_they_add_and_end_there_when_they_take_away():
@@ -191,6 +183,11 @@ def test_a_sparkline_draws_the_largest_weights_only():
     assert charts.weight_sparkline([]).bars == []
 
 
+def test_a_sparkline_says_the_weights_that_there_are():
+    assert charts.weight_sparkline([0.5, 0.0, 0.3]).name == "2 modules with a weight, from +0.30 to +0.50"
+    assert charts.weight_sparkline([0.0]).name == "0 modules with a weight"
+
+
 def test_a_long_mix_folds_its_smaller_weights():
     chart = charts.weight_chart([Weighted(f"m{number}", 1 - number / 100) for number in range(30)])
     assert len(chart.first_bars) == charts.MAX_OPEN_BARS
@@ -202,6 +199,11 @@ def test_the_live_chart_of_a_large_mix_shows_the_largest_in_their_places():
     modules = [Weighted(f"m{number}", number / 100) for number in range(200)]
     chart = charts.weight_chart(modules, is_live=True)
     assert [bar.label for bar in chart.first_bars] == [f"m{number}" for number in range(170, 200)]
+
+
+def test_modules_that_look_alike_have_bars_of_their_own():
+    chart = charts.weight_chart([Weighted("hidden", 0.5), Weighted("hidden", 0.5)], is_live=True)
+    assert [bar.place for bar in chart.bars] == [0, 1]
 
 
 def test_a_small_weight_is_printed_with_the_digits_it_needs():
