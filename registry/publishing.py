@@ -137,6 +137,8 @@ def publish(
     before = find_by_name(namespace, name)
     if before is not None:
         require_change(author, before)
+    if before is not None and kind == Adapter.Kind.COMPOSED:  # which is never a version of something else
+        raise PublishedMeanwhile(namespace, name)
     preparing.require_size(files)
     with preparing.prepare(files, base_model=given.pop("base_model")) as prepared:
         blobs = _store(prepared.found.files)

@@ -14,7 +14,15 @@ from registry.models import Adapter
 from registry.names import InvalidName
 from registry.publishing import update_adapter
 from tests.compose.factories import finish, make_composition, make_modules, owner_of
-from tests.factories import make_base_model, make_organisation, make_task, make_token, make_user, namespace_of
+from tests.factories import (
+    make_adapter,
+    make_base_model,
+    make_organisation,
+    make_task,
+    make_token,
+    make_user,
+    namespace_of,
+)
 from tests.fake_adapters import make_adapter as make_folder
 from web.errors import Conflict, Forbidden
 
@@ -139,6 +147,22 @@ def test_a_name_that_is_taken_stays_what_it_is(tmp_path):
         publish(composition, name="PART-0")
     module.refresh_from_db()
     assert module.head == before
+    composition.refresh_from_db()
+    assert composition.adapter is None
+
+
+def test_what_takes_the_name_at_that_moment_is_not_overwritten(tmp_path, monkeypatch):
+    owner = make_user()
+    composition = finished(tmp_path, owner=owner)
+    look = publishing._require_new_name
+
+    def taken_right_after(namespace, name: str) -> None:
+        look(namespace, name)
+        make_adapter(name, owner=owner)
+
+    monkeypatch.setattr(publishing, "_require_new_name", taken_right_after)
+    with pytest.raises(Conflict, match="Somebody else published"):
+        publish(composition)
     composition.refresh_from_db()
     assert composition.adapter is None
 
