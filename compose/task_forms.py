@@ -210,6 +210,7 @@ class TaskForm(SaidFields):
 
     # What the page said when it was opened: a click on "Save" for another field is no wish to go back to that.
     shown_visibility = forms.CharField(required=False, widget=forms.HiddenInput)
+    shown_metric = forms.CharField(required=False, widget=forms.HiddenInput)
 
     def __init__(self, *args: Any, task: Task, user: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -224,8 +225,9 @@ class TaskForm(SaidFields):
 
     def said(self) -> dict[str, Any]:
         said = super().said()
-        if self.cleaned_data["visibility"] == self.cleaned_data["shown_visibility"]:
-            said.pop("is_private", None)
+        for field, name in (("visibility", "is_private"), ("metric", "metric")):
+            if self.cleaned_data[field] == self.cleaned_data[f"shown_{field}"]:
+                said.pop(name, None)
         return said
 
     @classmethod
@@ -242,6 +244,7 @@ class TaskForm(SaidFields):
                 "metric": task.metric,
                 "visibility": visibility,
                 "shown_visibility": visibility,
+                "shown_metric": task.metric,
                 **cls.initial_for(task.license),
             },
         )

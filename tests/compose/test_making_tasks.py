@@ -352,6 +352,17 @@ def test_new_rows_are_scored_by_the_metric_that_the_task_has_by_then(ada, task):
     assert [revision.metric for revision in task.revisions.all()] == ["exact_match", "token_f1", "token_f1"]
 
 
+def test_saving_a_page_that_was_opened_before_takes_no_metric_back(ada, task):
+    browser, url = client_of(ada), f"/tasks/{task.slug}/edit"
+    page = text_of(browser.get(url))
+    assert '<input type="hidden" name="shown_metric" value="exact_match"' in page
+    making_tasks.change_task(task, actor=ada, metric="token_f1")
+    sent = {"title": "Said later", "metric": "exact_match", "shown_metric": "exact_match"}
+    assert browser.post(url, sent).status_code == 302
+    task.refresh_from_db()
+    assert (task.title, task.metric, task.revisions.count()) == ("Said later", "token_f1", 2)
+
+
 def test_rows_by_script_too_and_only_for_a_task_to_compose_for(ada, task):
     client, token = Client(), token_of(ada)
     given = {"rows": lines_of(45), "shown": 10}
