@@ -24,9 +24,8 @@ def _since(hook: Webhook) -> Any:
 
 
 def _announce_ended(hook: Webhook) -> int:
-    ended = Composition.objects.filter(owner=hook.user, finished_at__gte=_since(hook)).select_related(
-        "base_model", "task"
-    )
+    ended = Composition.objects.filter(owner=hook.user, finished_at__gte=_since(hook))
+    ended = ended.select_related("base_model").prefetch_related(naming.told_tasks(hook.user))
     return sum(
         webhooks.enqueue(
             hook,
@@ -37,7 +36,7 @@ def _announce_ended(hook: Webhook) -> int:
                 "title": composition.title,
                 "status": composition.status,
                 "error": composition.error,
-                "task": task.slug if (task := naming.task_of(composition, hook.user)) else None,
+                "task": composition.task.slug if composition.task else None,
                 "base_model": composition.base_model.name,
                 "path": composition.get_absolute_url(),
                 "finished_at": composition.finished_at.isoformat() if composition.finished_at else None,
