@@ -33,6 +33,7 @@ def fitting(base_model: BaseModel, person: Person) -> AdapterQuerySet:
         .composable_with(base_model)
         .filter(quarantined_at=None, head__isnull=False)
         .select_related("namespace", "task", "head", "base_model")
+        .defer("head__facts", "base_model__config", "base_model__matrices")  # there may be thousands
         .order_by("namespace__name", "name")
     )
 

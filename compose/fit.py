@@ -124,7 +124,7 @@ def rank_modules(
 
     Where more than MOST_CONSIDERED fit, the most downloaded of them are compared.
     """
-    modules = candidates.fitting(base_model, person).filter(kind=Adapter.Kind.MODULE).defer("head__facts")
+    modules = candidates.fitting(base_model, person).filter(kind=Adapter.Kind.MODULE)
     fitting = modules.count()
     considered = list(modules.order_by("-downloads", "-pk")[:MOST_CONSIDERED])
     show_tasks(considered, person=person)
