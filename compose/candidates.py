@@ -42,39 +42,21 @@ def choose(
     base_model: BaseModel,
     person: Person,
     seed: int,
-    limit: int | None = None,
-    *,
-    method: str = Composition.Method.LORAHUB,
-) -> list[Choice]:
-    """The automatic candidates with the reason for each: all modules that fit, or `limit` of them drawn by `seed`.
-
-    `limit` None: as many as suit the method, 20 for `lorahub`, else the most a composition takes. Only modules that
-    were trained are drawn, and of those with the same weights the first published. Raises CandidateProblem when
-    nothing fits.
-    """
-    chosen, _ = choose_with_note(base_model, person, seed, limit, method=method)
-    return chosen
-
-
-def choose_with_note(
-    base_model: BaseModel,
-    person: Person,
-    seed: int,
-    limit: int | None = None,
     *,
     method: str = Composition.Method.LORAHUB,
     pinned: Sequence[str] = (),
     excluded: Sequence[str] = (),
 ) -> tuple[list[Choice], str]:
-    """As `choose`, and a sentence about how they were chosen.
+    """The automatic candidates with the reason for each, and a sentence about how they were chosen.
 
+    All modules that fit, or as many of them as suit the method drawn by `seed`: 20 for `lorahub`, else the most a
+    composition takes. Only modules that were trained are drawn, and of those with the same weights the first published.
     `pinned` are taken whatever the draw says, and with `lorahub` the others are drawn from what has their shape;
-    `excluded` are not taken. Both are names as `pick` reads them. Raises CandidateProblem for a name that is not
-    there, and for one that is in both.
+    `excluded` are not taken. Both are names as `pick` reads them. Raises CandidateProblem when nothing fits, for a name
+    that is not there, and for one that is in both.
     """
     equal_only = method in MIXES_EQUAL_ONLY
-    if limit is None:
-        limit = AUTOMATIC_LIMIT if equal_only else settings.MAX_CANDIDATES
+    limit = AUTOMATIC_LIMIT if equal_only else settings.MAX_CANDIDATES
     kept = pick(pinned, base_model, person) if pinned else []
     left = _left_out(excluded, kept, person)
     if equal_only and kept:
@@ -82,11 +64,9 @@ def choose_with_note(
     same_weights = {revision.tensor_sha256 or revision.commit for revision in kept}
     different = _heads(base_model, person)
     heads = [head for head in different if head.content not in same_weights and head.full_name not in left]
-    if equal_only and kept:
-        alike = [head for head in heads if head.likeness == _likeness(kept[0])]
-        return _around(kept, alike, limit, seed, left, aside=len(heads) - len(alike), method=method)
     if kept:
-        return _around(kept, heads, limit, seed, left, aside=0, method=method)
+        alike = [head for head in heads if not equal_only or head.likeness == _likeness(kept[0])]
+        return _around(kept, alike, limit, seed, left, aside=len(heads) - len(alike), method=method)
     if not heads and left:
         raise CandidateProblem(
             f"You left out every LoRA module that composes on {base_model.name}. Keep some."

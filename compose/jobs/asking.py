@@ -312,7 +312,7 @@ def _plan(request: CompositionRequest) -> Plan:
     if not is_hidden:
         require_lengths(base_model, request.test_examples, field="test_examples")
     if request.candidates is None:
-        chosen, candidates_note = choosing.choose_with_note(
+        chosen, candidates_note = choosing.choose(
             base_model,
             owner,
             request.seed,

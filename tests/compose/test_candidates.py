@@ -38,18 +38,18 @@ def test_twenty_are_drawn_by_the_seed_with_the_reason():
     base_model = make_base_model()
     make_modules(base_model, 26)
     person = make_user()
-    chosen, note = candidates.choose_with_note(base_model, person, seed=3)
+    chosen, note = candidates.choose(base_model, person, seed=3)
     assert len(chosen) == 20
     assert note == "20 of the 26 modules that fit demo/tiny-t5, drawn by seed 3."
     assert {reason for _, reason in chosen} == {"drawn by seed 3 from 26 that fit"}
-    assert full_names(chosen) == full_names(candidates.choose(base_model, person, seed=3))
-    assert full_names(chosen) != full_names(candidates.choose(base_model, person, seed=4))
+    assert full_names(chosen) == full_names(candidates.choose(base_model, person, seed=3)[0])
+    assert full_names(chosen) != full_names(candidates.choose(base_model, person, seed=4)[0])
 
 
 def test_all_are_taken_when_they_are_few():
     base_model = make_base_model()
     modules = make_modules(base_model, 4)
-    chosen = candidates.choose(base_model, make_user(), seed=1)
+    chosen, _ = candidates.choose(base_model, make_user(), seed=1)
     assert full_names(chosen) == [module.full_name for module in modules]
 
 
@@ -63,9 +63,9 @@ def test_only_what_fits_and_what_this_person_may_see_is_chosen():
     make_adapter("held", base_model=base_model, quarantined_at=timezone.now(), owner=owner)
     make_adapter("gone", base_model=base_model, deleted_at=timezone.now())
     make_adapter("made-here", base_model=base_model, kind="composed")
-    names = {name.split("/")[1] for name in full_names(candidates.choose(base_model, make_user(), seed=1))}
+    names = {name.split("/")[1] for name in full_names(candidates.choose(base_model, make_user(), seed=1)[0])}
     assert names == {"part-0", "part-1"}
-    own = {name.split("/")[1] for name in full_names(candidates.choose(base_model, owner, seed=1))}
+    own = {name.split("/")[1] for name in full_names(candidates.choose(base_model, owner, seed=1)[0])}
     assert own == {"part-0", "part-1", "hidden"}
 
 
@@ -73,7 +73,7 @@ def test_the_same_weights_are_offered_once():
     base_model = make_base_model()
     make_modules(base_model, 3)
     Revision.objects.update(tensor_sha256="a" * 64)
-    assert len(candidates.choose(base_model, make_user(), seed=1)) == 1
+    assert len(candidates.choose(base_model, make_user(), seed=1)[0]) == 1
 
 
 def test_modules_of_another_shape_are_left_out_and_said():
@@ -81,7 +81,7 @@ def test_modules_of_another_shape_are_left_out_and_said():
     make_modules(base_model, 3, facts=facts(rank=2))
     make_modules(base_model, 1, facts=facts(rank=4))
     make_modules(base_model, 1, facts={**facts(rank=2, layers=3), "target_matrices": 2})
-    chosen, note = candidates.choose_with_note(base_model, make_user(), seed=1)
+    chosen, note = candidates.choose(base_model, make_user(), seed=1)
     assert len(chosen) == 3
     assert note == (
         "All 3 modules that fit demo/tiny-t5. 2 more fit the base model but differ in rank or target matrices."
@@ -96,7 +96,7 @@ def test_composed_adapters_and_copies_are_said_to_wait_for_being_picked():
         copy.head.tensor_sha256 = mine.head.tensor_sha256 = "a" * 64
         copy.head.save()
         mine.head.save()
-    chosen, note = candidates.choose_with_note(base_model, make_user(), seed=1, method="auto")
+    chosen, note = candidates.choose(base_model, make_user(), seed=1, method="auto")
     assert len(chosen) == 3
     assert note == (
         "All 3 modules that fit demo/tiny-t5. 2 more are composed adapters or copies, only taken if picked."
@@ -108,7 +108,7 @@ def test_a_method_of_the_exact_mix_takes_every_shape_and_more_than_twenty():
     make_modules(base_model, 22, facts=facts(rank=2))
     make_modules(base_model, 3, facts=facts(rank=4))
     person = make_user()
-    chosen, note = candidates.choose_with_note(base_model, person, seed=1, method="auto")
+    chosen, note = candidates.choose(base_model, person, seed=1, method="auto")
     assert len(chosen) == 25
     assert note == "All 25 modules that fit demo/tiny-t5."
     candidates.check([revision for revision, _ in chosen], base_model, person, method="auto")
@@ -196,7 +196,7 @@ def test_pinned_ones_come_first_and_others_fill_up_to_the_limit():
     make_modules(base_model, 26)
     person = make_user()
     names = [module.full_name for module in Adapter.objects.filter(name__in=["part-3", "part-20"])]
-    chosen, note = candidates.choose_with_note(base_model, person, seed=1, pinned=names)
+    chosen, note = candidates.choose(base_model, person, seed=1, pinned=names)
     assert full_names(chosen)[:2] == names
     assert len(set(full_names(chosen))) == len(chosen) == 20
     assert [reason for _, reason in chosen][:3] == [
@@ -213,12 +213,12 @@ def test_with_lorahub_the_others_have_the_shape_of_the_pinned_one():
     make_modules(base_model, 3, owner=owner, facts=facts(rank=2))
     pinned = make_adapter("wide", owner=owner, base_model=base_model, facts=facts(rank=4))
     alike = make_adapter("wide-too", owner=owner, base_model=base_model, facts=facts(rank=4))
-    chosen, note = candidates.choose_with_note(base_model, make_user(), seed=1, pinned=[pinned.full_name])
+    chosen, note = candidates.choose(base_model, make_user(), seed=1, pinned=[pinned.full_name])
     assert full_names(chosen) == [pinned.full_name, alike.full_name]
     assert note == (
         "1 pinned and 1 more that fit. 3 more fit the base model but differ in rank or target matrices."
     )
-    chosen, note = candidates.choose_with_note(
+    chosen, note = candidates.choose(
         base_model, make_user(), seed=1, method="auto", pinned=[pinned.full_name]
     )
     assert len(chosen) == 5
@@ -227,7 +227,7 @@ def test_with_lorahub_the_others_have_the_shape_of_the_pinned_one():
 def test_excluded_ones_are_left_and_said():
     base_model = make_base_model()
     first, *others = make_modules(base_model, 4)
-    chosen, note = candidates.choose_with_note(base_model, make_user(), seed=1, excluded=[first.full_name])
+    chosen, note = candidates.choose(base_model, make_user(), seed=1, excluded=[first.full_name])
     assert full_names(chosen) == [module.full_name for module in others]
     assert note == "All 3 modules that fit demo/tiny-t5. 1 left out by hand."
 
@@ -237,13 +237,11 @@ def test_names_that_are_not_there_or_in_both_lists_are_refused():
     module, other = make_modules(base_model, 2)
     person = make_user()
     with pytest.raises(CandidateProblem, match="is pinned and left out at once"):
-        candidates.choose_with_note(
-            base_model, person, 1, pinned=[module.full_name], excluded=[module.full_name]
-        )
+        candidates.choose(base_model, person, 1, pinned=[module.full_name], excluded=[module.full_name])
     with pytest.raises(CandidateProblem, match="There is no LoRA module 'no/body'"):
-        candidates.choose_with_note(base_model, person, 1, excluded=["no/body"])
+        candidates.choose(base_model, person, 1, excluded=["no/body"])
     with pytest.raises(CandidateProblem, match="You left out every LoRA module"):
-        candidates.choose_with_note(base_model, person, 1, excluded=[module.full_name, other.full_name])
+        candidates.choose(base_model, person, 1, excluded=[module.full_name, other.full_name])
 
 
 def test_by_its_old_name_a_module_is_found_by_those_who_may_see_it():
@@ -254,7 +252,7 @@ def test_by_its_old_name_a_module_is_found_by_those_who_may_see_it():
     person = make_user()
     [found] = candidates.pick([f"{old.upper()}@main"], base_model, person)
     assert found.adapter.full_name == "ann/renamed"
-    chosen, _ = candidates.choose_with_note(base_model, person, 1, excluded=[old])
+    chosen, _ = candidates.choose(base_model, person, 1, excluded=[old])
     assert full_names(chosen) == [other.full_name]
     Adapter.objects.filter(pk=module.pk).update(visibility="private")
     with pytest.raises(CandidateProblem, match=f"There is no LoRA module '{old}'"):
