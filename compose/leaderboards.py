@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Count, F, Max, OuterRef, QuerySet, Subquery
 
 from compose import naming
@@ -326,8 +327,16 @@ class Gain:
 
 
 def best_gains(compositions: QuerySet[Composition], limit: int) -> list[Gain]:
-    """Succeeded compositions by what they gained over their best baseline on held-out rows, one for each task."""
-    scores = Score.objects.filter(composition=OuterRef("pk"), metric=OuterRef("metric"), split=HELD_OUT)
+    """Succeeded compositions by what they gained over their best baseline on held-out rows, one for each task.
+
+    On as many rows as a task has to hide: of those with fewer, one that chance favoured would always be the first.
+    """
+    scores = Score.objects.filter(
+        composition=OuterRef("pk"),
+        metric=OuterRef("metric"),
+        split=HELD_OUT,
+        n__gte=settings.MIN_TASK_HIDDEN_ROWS,
+    )
     own = scores.filter(method=OuterRef("method")).values("value")[:1]
     best_baseline = (
         scores.exclude(method=OuterRef("method"))

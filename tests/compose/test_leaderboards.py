@@ -350,6 +350,17 @@ def test_a_board_of_before_leads_to_its_own_files():
         assert f'href="{address}?revision=1"' in page
 
 
+def test_a_gain_on_a_few_rows_is_none_of_the_best():
+    lucky = [
+        types.Score("zero_shot", "exact_match", 0.0, 0.0, 0.8, 1, "held_out"),
+        types.Score("lorahub", "exact_match", 1.0, 0.2, 1.0, 1, "held_out"),
+    ]
+    base_model = make_base_model()
+    finish(make_composition(base_model=base_model), scores=lucky)
+    scored(make_board_task(), 0.6, base_model=base_model)
+    assert [gain.ours.n for gain in leaderboards.best_gains(Composition.objects.all(), limit=3)] == [20]
+
+
 def test_the_best_gains_are_of_different_tasks_however_many_one_of_them_has():
     tasks = [make_board_task(slug=slug, title=slug) for slug in ("much", "less")]
     base_model = make_base_model()
