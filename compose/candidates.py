@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from django.conf import settings
 from django.db.models import Avg, Count, Q
+from django.db.models.functions import Lower
 
 from compose import naming
 from compose.errors import CandidateProblem, ParentInQuarantine
@@ -128,10 +129,11 @@ def _left_out(names: Sequence[str], kept: Sequence[Revision], person: Person) ->
     """Full names of the adapters to leave out. Raises CandidateProblem."""
     left: set[str] = set()
     problems: list[str] = []
+    adapters = _called(names, person)
     pinned = {revision.adapter.full_name for revision in kept}
     for name in names:
         try:
-            found = _named(name, person).adapter.full_name
+            found = _named(name, adapters).adapter.full_name
         except CandidateProblem as problem:
             problems += problem.problems
             continue
@@ -187,9 +189,10 @@ def pick(names: Sequence[str], base_model: BaseModel, person: Person) -> list[Re
     _require_few(len(names))
     revisions: list[Revision] = []
     problems: list[str] = []
+    adapters = _called(names, person)
     for name in names:
         try:
-            revisions.append(_named(name, person))
+            revisions.append(_named(name, adapters))
         except CandidateProblem as problem:
             problems += problem.problems
     if problems:
@@ -335,13 +338,36 @@ def _largest_family(members: Sequence[M], key: Callable[[M], str]) -> tuple[list
     return largest, len(members) - len(largest)
 
 
-def _named(text: str, person: Person) -> Revision:
+def named_among(adapters: AdapterQuerySet, full_names: Collection[str]) -> dict[str, Adapter]:
+    """Those of these adapters that have one of these full names, which are in small letters, by it; in one query."""
+    namespaces, names = ([full_name.partition("/")[place] for full_name in full_names] for place in (0, 2))
+    lower = adapters.alias(lower_namespace=Lower("namespace__name"), lower_name=Lower("name"))
+    found = lower.filter(lower_namespace__in=namespaces, lower_name__in=names)
+    by_name = {adapter.full_name.lower(): adapter for adapter in found}
+    return {name: adapter for name, adapter in by_name.items() if name in full_names}
+
+
+def _called(texts: Sequence[str], person: Person) -> dict[str, Adapter]:
+    """What these texts name, by the name in small letters: also by one that it had before it was moved."""
+    names = {str(text).strip().partition("@")[0].lower() for text in texts}
+    composable = (
+        composable_for(person)
+        .select_related("namespace", "base_model", "head")
+        .defer("base_model__config", "base_model__matrices")
+    )
+    found = named_among(composable, names)
+    for name in names - found.keys():
+        namespace, _, own = name.partition("/")
+        moved = moving.moved_from(namespace, own)
+        adapter = composable.filter(pk=moved.pk).first() if moved is not None else None
+        if adapter is not None:
+            found[name] = adapter
+    return found
+
+
+def _named(text: str, adapters: Mapping[str, Adapter]) -> Revision:
     full_name, _, wanted = str(text).strip().partition("@")
-    namespace, _, name = full_name.partition("/")
-    composable = composable_for(person).select_related("namespace", "base_model", "head")
-    adapter = composable.filter(namespace__name__iexact=namespace, name__iexact=name).first()
-    if adapter is None and (moved := moving.moved_from(namespace, name)) is not None:
-        adapter = composable.filter(pk=moved.pk).first()
+    adapter = adapters.get(full_name.lower())
     if adapter is None or adapter.head is None:
         raise CandidateProblem(_unknown(full_name))
     revision = adapter.head if wanted in {"", "main"} else _revision(adapter, wanted)

@@ -54,7 +54,7 @@ def pickable(
         found, why = _by_examples(base_model, person, examples)
     else:
         found = list(fitting[: SHOWN + 1])
-    kept = _named(fitting, {name for name, _ in chosen})
+    kept = list(candidates.named_among(fitting, {name for name, _ in chosen}).values())
     kept_ids = {adapter.pk for adapter in kept}
     adapters = kept + [adapter for adapter in found[:SHOWN] if adapter.pk not in kept_ids]
     _describe(adapters, measured, why, person)
@@ -111,16 +111,6 @@ def _by_examples(
     some = examples[: settings.MAX_FEW_SHOT_EXAMPLES]
     fits = fit.rank_modules(examples=some, base_model=base_model, person=person, limit=SHOWN + 1)
     return [each.adapter for each in fits.ranked], {each.adapter.pk: each.reasons for each in fits.ranked}
-
-
-def _named(fitting: AdapterQuerySet, full_names: set[str]) -> list[Adapter]:
-    if not full_names:
-        return []
-    any_of_them = Q()
-    for full_name in full_names:
-        namespace, _, name = full_name.partition("/")
-        any_of_them |= Q(namespace__name__iexact=namespace, name__iexact=name)
-    return list(fitting.filter(any_of_them))
 
 
 def _describe(

@@ -53,6 +53,14 @@ def test_all_are_taken_when_they_are_few():
     assert full_names(chosen) == [module.full_name for module in modules]
 
 
+def test_many_are_picked_in_few_queries(django_assert_max_num_queries):
+    base_model, person = make_base_model(), make_user()
+    names = [module.full_name.upper() for module in make_modules(base_model, 20)]
+    with django_assert_max_num_queries(2):
+        picked = candidates.pick(names, base_model, person)
+    assert [revision.adapter.full_name.upper() for revision in picked] == names
+
+
 def test_only_what_fits_and_what_this_person_may_see_is_chosen():
     base_model, other = make_base_model(), make_base_model("demo/other")
     owner = make_user()
