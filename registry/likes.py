@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.db import transaction
+from django.db.models import QuerySet
 
 from registry.models import Adapter, Like, User
+from registry.search import show_tasks
 
 
 def like(adapter: Adapter, *, actor: User) -> None:
@@ -30,6 +34,21 @@ def unlike_all(person: User) -> None:
         for adapter in liked.select_for_update(no_key=True).order_by("pk").only("pk"):
             Like.objects.filter(adapter=adapter, user=person).delete()
             _count(adapter)
+
+
+def liked_by(person: User) -> QuerySet[Like]:
+    """Likes of what is still there for them to see."""
+    return Like.objects.filter(user=person, adapter__in=Adapter.objects.visible_to(person))
+
+
+def adapters_of(likes: Sequence[Like], *, person: User) -> list[Adapter]:
+    """What was liked, in the order of the likes, ready for rows of a list."""
+    rows = Adapter.objects.select_related("namespace", "base_model", "task", "head").defer(
+        "head__facts", "head__warnings", "head__description", "base_model__matrices", "base_model__config"
+    )
+    found = rows.with_family_sizes(person).in_bulk([like.adapter_id for like in likes])
+    show_tasks(found.values(), person=person)
+    return [found[like.adapter_id] for like in likes if like.adapter_id in found]
 
 
 def _count(adapter: Adapter) -> None:

@@ -229,6 +229,7 @@ ROUTES: dict[str, Route] = {
     "upload/check": page("/upload/check", POST=ACCOUNT),
     # A person's own
     "settings/following": page("/settings/following", GET=ACCOUNT),
+    "settings/liked": page("/settings/liked", GET=ACCOUNT),
     "settings/webhooks": page("/settings/webhooks", GET=ACCOUNT, POST=ACCOUNT),
     "settings/webhooks/<int:webhook_id>/on": page("/settings/webhooks/0/on", POST=ACCOUNT_NOTHING),
     "settings/webhooks/<int:webhook_id>/test": page("/settings/webhooks/0/test", POST=ACCOUNT_NOTHING),

@@ -121,6 +121,8 @@ def remove_saved_search(request: HttpRequest, search_id: int) -> HttpResponse:
     """Forget one; the list stays as it was."""
     saved = saved_searches.remove(user=signed_in(request), pk=search_id)
     messages.success(request, f"“{saved.name}” is forgotten.")
+    if request.POST.get("back") == "following":
+        return redirect("following")
     shown = AdapterQuery.parse(QueryDict(request.POST.get("list", ""))).url_with()
     return redirect(reverse("modules") + (f"?{shown}" if shown else ""))
 

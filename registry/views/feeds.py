@@ -6,10 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from django.contrib.auth.decorators import login_required
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
 from django.utils.feedgenerator import Atom1Feed
 from django.utils.html import escape
 from django.views.decorators.http import conditional_page, require_safe
@@ -19,7 +17,6 @@ from registry.models import Adapter, Namespace, Revision
 from registry.rights import visible_adapter
 from registry.search import AdapterQuery
 from registry.views.old_names import leads_on
-from registry.views.people import signed_in
 from web.errors import NotFound
 
 ENTRIES = 30
@@ -69,14 +66,6 @@ def adapter_feed(request: HttpRequest, namespace: str, name: str) -> HttpRespons
     shown = visible_adapter(AnonymousUser(), namespace, name)
     versions = following.versions_of(Adapter.objects.filter(pk=shown.pk))[:ENTRIES]
     return _feed(request, f"Versions of {shown.full_name}", shown.get_absolute_url(), versions)
-
-
-@login_required
-def followed(request: HttpRequest) -> HttpResponse:
-    """What is new of what somebody follows."""
-    news = list(following.news_for(signed_in(request))[:ENTRIES])
-    follows = following.followed_by(signed_in(request))
-    return render(request, "registry/following.html", {"news": news, "follows": follows})
 
 
 def _feed(request: HttpRequest, title: str, path: str, versions: Iterable[Revision]) -> HttpResponse:

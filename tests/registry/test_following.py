@@ -7,8 +7,8 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from registry import following
-from registry.models import AdapterScore, Follow
+from registry import following, likes, saved_searches
+from registry.models import Adapter, AdapterScore, Follow, SavedSearch
 from tests.factories import make_adapter, make_base_model, make_task, make_user
 
 pytestmark = pytest.mark.django_db
@@ -63,3 +63,70 @@ def test_scores_say_who_computed_them_and_the_page_takes_at_most_fifteen_queries
     assert "LoraHub&#x27;s own table" in page
     assert "this site, on hidden rows" in re.sub(r"<[^>]+>", "", page)
     assert len(queries) <= 15, "\n".join(query["sql"][:110] for query in queries)
+
+
+def test_all_that_one_follows_stands_beside_the_news_and_is_given_up_there(client: Client):
+    ada, one, other = make_user("ada"), make_adapter("one"), make_adapter("other")
+    following.follow(user=ada, adapter=one)
+    following.follow(user=ada, namespace=other.namespace)
+    client.force_login(ada)
+    shown = client.get("/settings/following").content.decode()
+    for name, address in (
+        (one.full_name, f"/{one.full_name}"),
+        (other.namespace.name, f"/{other.namespace.name}"),
+    ):
+        assert f'aria-label="Unfollow {name}"' in shown
+        pressed = client.post(f"{address}/follow", {"undo": "1", "back": "following"}, follow=True)
+        assert pressed.redirect_chain == [("/settings/following", 302)]
+        assert f"You no longer follow {name}." in pressed.content.decode()
+    assert not Follow.objects.exists()
+    assert "You follow nothing yet" in client.get("/settings/following").content.decode()
+
+
+def test_a_button_leads_back_to_lists_of_ours_only(client: Client):
+    adapter = make_adapter("one")
+    client.force_login(make_user("ada"))
+    for act in ("like", "follow"):
+        answer = client.post(f"/{adapter.full_name}/{act}", {"back": "https://elsewhere.example"})
+        assert answer["Location"] == f"/{adapter.full_name}"
+
+
+def test_searches_that_one_keeps_stand_on_the_page_as_well_and_are_forgotten_there(client: Client):
+    ada = make_user("ada")
+    kept = saved_searches.save(user=ada, name="who modules", parameters="q=who")
+    client.force_login(ada)
+    assert 'href="/modules?q=who"' in client.get("/settings/following").content.decode()
+    answer = client.post(f"/modules/saved/{kept.pk}/remove", {"back": "following"})
+    assert answer["Location"] == "/settings/following"
+    assert not SavedSearch.objects.exists()
+
+
+def test_what_one_likes_is_a_list_the_latest_first_and_is_given_up_there(client: Client):
+    ada = make_user("ada")
+    first, second, hidden = (make_adapter(name, facts={"rank": 4}) for name in ("first", "second", "hidden"))
+    for adapter in (first, second, hidden):
+        likes.like(adapter, actor=ada)
+    Adapter.objects.filter(pk=hidden.pk).update(visibility="private")
+    client.force_login(ada)
+    shown = client.get("/settings/liked").content.decode()
+    assert 0 < shown.index(f"/{second.full_name}") < shown.index(f"/{first.full_name}")
+    assert hidden.full_name not in shown
+    pressed = client.post(f"/{second.full_name}/like", {"undo": "1", "back": "liked"}, follow=True)
+    assert pressed.redirect_chain == [("/settings/liked", 302)]
+    assert f"You no longer like {second.full_name}." in pressed.content.decode()
+    assert second.full_name not in client.get("/settings/liked").content.decode()
+
+
+def test_the_list_of_what_one_likes_goes_on_behind_its_first_page(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("registry.views.following.PAGE", 1)
+    ada = make_user("ada")
+    client.force_login(ada)
+    assert "You like nothing yet" in client.get("/settings/liked").content.decode()
+    for name in ("first", "second"):
+        likes.like(make_adapter(name), actor=ada)
+    page = client.get("/settings/liked").content.decode()
+    cursor = re.search(r'href="\?cursor=([^"]+)" rel="next"', page)
+    assert cursor
+    assert "first" in client.get("/settings/liked", {"cursor": cursor[1]}).content.decode()
