@@ -26,6 +26,7 @@ from registry.models import (
     Invitation,
     Like,
     Membership,
+    NewsMail,
     PushJob,
     Report,
     Revision,
@@ -124,6 +125,7 @@ def sections(person: User) -> dict[str, Rows]:
             adapter_name=F("adapter__name"),
         ),
         "saved_searches": _of(SavedSearch.objects.filter(user=person), "name", "parameters", "created_at"),
+        "mails_of_what_is_new": _of(NewsMail.objects.filter(user=person), "told_until"),
         "webhooks": _of(Webhook.objects.filter(user=person), "url", "events", "is_active", "created_at"),
         "webhook_deliveries": _of(
             Delivery.objects.filter(webhook__user=person), "event", "payload", "status", "created_at",

@@ -19,7 +19,7 @@ SUBJECTS = {
     ),
     "Catalogue": ("BaseModel", "Task", "TaskRow", "Revision", "Origin", "FormerName"),
     "Jobs and messages": ("Composition", "ImportJob", "ImportItem", "PushJob", "Webhook", "Delivery"),
-    "What people do": ("Download", "Like", "Follow", "SavedSearch"),
+    "What people do": ("Download", "Like", "Follow", "SavedSearch", "NewsMail"),
     "What the site keeps for itself": (
         "Blob", "SentBlob", "IdempotentAnswer", "AdapterScore", "AdapterText", "SearchRow", "SearchClock",
         "TaskRevision", "WeightStatistics",

@@ -196,6 +196,7 @@ CELERY_BEAT_SCHEDULE = {
     "forget-texts": {"task": "compose.tasks.forget_texts", "schedule": 3600.0},
     "announce-compositions": {"task": "compose.tasks.announce", "schedule": 10.0},
     "deliver-webhooks": {"task": "registry.tasks.deliver_webhooks", "schedule": 10.0},
+    "tell-news": {"task": "registry.tasks.tell_news", "schedule": 600.0},
     "draw-weights": {"task": "registry.tasks.draw_weights", "schedule": 20.0},
     "refresh-standing": {"task": "compose.tasks.refresh_standing", "schedule": 600.0},
 }

@@ -34,6 +34,7 @@ from registry.models import (
     Like,
     Membership,
     Namespace,
+    NewsMail,
     Origin,
     PushJob,
     Ref,
@@ -460,7 +461,9 @@ class OriginAdmin(ReadOnly, admin.ModelAdmin):
     search_fields = ("source",)
 
 
-@admin.register(AdapterScore, AdapterText, Follow, SavedSearch, SearchClock, SearchRow, WeightStatistics)
+@admin.register(
+    AdapterScore, AdapterText, Follow, NewsMail, SavedSearch, SearchClock, SearchRow, WeightStatistics
+)
 class FactAdmin(ReadOnly, admin.ModelAdmin):
     """What the site itself wrote, or one person for themselves: to look at."""
 

@@ -55,7 +55,10 @@ def news_for(user: User) -> QuerySet[Revision]:
 
 
 def versions_of(adapters: QuerySet[Adapter]) -> QuerySet[Revision]:
-    """Complete versions of these adapters, newest first by `Revision.published_at`, without their long facts."""
+    """Complete versions of these adapters, newest first by `Revision.published_at`, without their long facts.
+
+    That moment is `new_since` for whoever filters by it.
+    """
     opened = Greatest("created_at", Coalesce("adapter__first_public_at", "created_at"))
     published = Case(When(adapter__head=F("pk"), then=opened), default="created_at")
     return (
@@ -63,5 +66,6 @@ def versions_of(adapters: QuerySet[Adapter]) -> QuerySet[Revision]:
         .exclude(facts={})
         .select_related("adapter__namespace", "adapter__task", "adapter__base_model", "author")
         .defer("facts", "warnings", "adapter__base_model__config", "adapter__base_model__matrices")
-        .order_by(published.desc(), "-created_at", "-pk")
+        .alias(new_since=published)
+        .order_by("-new_since", "-created_at", "-pk")
     )

@@ -13,6 +13,7 @@ from registry import (
     hub_work,
     idempotency,
     long_work,
+    news_mail,
     sweeping,
     tombstones,
     webhooks,
@@ -50,6 +51,12 @@ def deliver_webhooks() -> None:
     """Write down what was published for those who want to hear of it, and send what is due."""
     webhooks.announce_versions()
     webhooks.deliver_due()
+
+
+@shared_task
+def tell_news() -> None:
+    """Mails of what is new, to those who asked for them and had none for a day."""
+    news_mail.tell()
 
 
 @shared_task(bind=True, name="registry.tasks.work_on_hub_jobs")

@@ -229,6 +229,8 @@ ROUTES: dict[str, Route] = {
     "upload/check": page("/upload/check", POST=ACCOUNT),
     # A person's own
     "settings/following": page("/settings/following", GET=ACCOUNT),
+    "settings/following/mail": page("/settings/following/mail", POST=ACCOUNT),
+    "settings/following/no-mail/<str:key>": page("/settings/following/no-mail/x", GET=NOTHING, POST=NOTHING),
     "settings/liked": page("/settings/liked", GET=ACCOUNT),
     "settings/webhooks": page("/settings/webhooks", GET=ACCOUNT, POST=ACCOUNT),
     "settings/webhooks/<int:webhook_id>/on": page("/settings/webhooks/0/on", POST=ACCOUNT_NOTHING),

@@ -6,7 +6,7 @@ import logging
 import smtplib
 
 from django.conf import settings
-from django.core.mail import send_mail
+from django.core.mail import EmailMessage
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +20,10 @@ def is_sent() -> bool:
     return "console" not in settings.EMAIL_BACKEND
 
 
-def send(subject: str, text: str, *, to: str, about: str) -> bool:
+def send(subject: str, text: str, *, to: str, about: str, headers: dict[str, str] | None = None) -> bool:
     """Whether the mail server took it. `about` is for the log. Raises AddressRefused."""
     try:
-        send_mail(subject, text, None, [to])
+        EmailMessage(subject, text, None, [to], headers=headers).send()
     except smtplib.SMTPRecipientsRefused as error:
         logger.warning("No mail about %s: %s", about, error)
         if all(code >= 500 for code, _ in error.recipients.values()):

@@ -12,7 +12,7 @@ from registry.models.adapters import (
 )
 from registry.models.base_models import BaseModel, BaseModelAlias, BaseModelFile
 from registry.models.finding import AdapterScore, AdapterText, SavedSearch, SearchClock, SearchRow
-from registry.models.following import Delivery, Follow, Webhook
+from registry.models.following import Delivery, Follow, NewsMail, Webhook
 from registry.models.hub_jobs import HubJob, ImportItem, ImportJob, JobStatus, Origin, PushJob
 from registry.models.moderation import AuditEntry, Report
 from registry.models.statistics import WeightStatistics
@@ -40,6 +40,7 @@ __all__ = [
     "Like",
     "Membership",
     "Namespace",
+    "NewsMail",
     "Origin",
     "PushJob",
     "Ref",

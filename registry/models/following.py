@@ -36,6 +36,21 @@ class Follow(models.Model):
         return f"{self.user} follows {self.adapter or self.namespace}"
 
 
+class NewsMail(models.Model):
+    """Somebody wants a mail, once a day at most, of what is new of what they follow and in the searches they keep."""
+
+    user = models.OneToOneField(User, on_delete=models.CASCADE, related_name="news_mail")
+    origin = models.CharField(
+        max_length=200, help_text="The address of this site where it was asked for, for the links."
+    )
+    told_until = models.DateTimeField(
+        default=timezone.now, db_index=True, help_text="What is newer was not told yet."
+    )
+
+    def __str__(self) -> str:
+        return f"mail of what is new to {self.user}"
+
+
 class Webhook(models.Model):
     """An address of a person's that is sent what happens to their namespaces, signed with a secret they share."""
 

@@ -6,12 +6,15 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_POST
+from django.views.decorators.csrf import csrf_exempt
+from django.views.decorators.http import require_http_methods, require_POST
 
-from registry import following, likes
+from registry import following, likes, news_mail
 from registry.models import Adapter, Namespace, SavedSearch
 from registry.rights import visible_adapter
 from registry.views.people import signed_in
+from web import mail
+from web.errors import DomainError
 from web.pagination import paginate
 
 PAGE = 30
@@ -26,8 +29,39 @@ def followed(request: HttpRequest) -> HttpResponse:
         "news": list(following.news_for(user)[:PAGE]),
         "follows": following.followed_by(user),
         "saved_searches": SavedSearch.objects.filter(user=user),
+        "is_mailed": news_mail.is_wanted(user),
+        "sends_mail": mail.is_sent(),
     }
     return render(request, "registry/following.html", context)
+
+
+@login_required
+@require_POST
+def mail_news(request: HttpRequest) -> HttpResponse:
+    """Ask for mails of what is new, or with `undo` for no more."""
+    user = signed_in(request)
+    if request.POST.get("undo"):
+        news_mail.end(user)
+        messages.success(request, "You get no more mails of what is new.")
+        return redirect("following")
+    try:
+        news_mail.begin(user, origin=request.build_absolute_uri("/")[:-1])
+    except DomainError as error:
+        messages.error(request, error.message)
+    else:
+        messages.success(request, f"What is new goes to {user.email} from tomorrow on.")
+    return redirect("following")
+
+
+@csrf_exempt  # mail programs post here themselves (RFC 8058); the key is what lets them
+@require_http_methods(["GET", "POST"])
+def mail_no_news(request: HttpRequest, key: str) -> HttpResponse:
+    """The way out that stands in each such mail, for whoever holds its key, signed in or not."""
+    person = news_mail.person_of(key)
+    if request.method == "POST":
+        news_mail.end(person)
+    context = {"person": person, "is_over": not news_mail.is_wanted(person)}
+    return render(request, "registry/no_news.html", context)
 
 
 @login_required

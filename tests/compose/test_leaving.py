@@ -42,6 +42,7 @@ from registry.models import (
     Like,
     Membership,
     Namespace,
+    NewsMail,
     PushJob,
     Report,
     Revision,
@@ -477,6 +478,7 @@ def fill(ada: User) -> None:
     likes.like(theirs, actor=ada)
     SentBlob.objects.create(user=ada, blob=Blob.objects.all()[0])
     SavedSearch.objects.create(user=ada, name=NEEDLE, parameters=f"q={NEEDLE}")
+    NewsMail.objects.create(user=ada, origin=f"https://{NEEDLE}")
     AdapterScore.objects.create(
         adapter=theirs, task=make_task(), source="reported", value=0.5, reported_by=ada
     )
@@ -575,6 +577,7 @@ IN_THE_FILE = {
     "registry.Task.created_by": "tasks_by_you",
     "registry.Like.user": "likes",
     "registry.SavedSearch.user": "saved_searches",
+    "registry.NewsMail.user": "mails_of_what_is_new",
     "registry.AdapterScore.reported_by": "scores_by_you",
     "registry.Follow.user": "follows",
     "registry.Webhook.user": "webhooks",

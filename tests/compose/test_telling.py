@@ -53,7 +53,7 @@ def test_a_mail_server_that_is_away_is_asked_again(ada, mailoutbox, monkeypatch)
         raise smtplib.SMTPServerDisconnected("gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr("web.mail.send_mail", away)
+        patch.setattr("web.mail.EmailMessage.send", away)
         assert jobs.tell_owners() == 0
     assert jobs.tell_owners() == 1
     assert len(mailoutbox) == 1
@@ -78,15 +78,16 @@ def test_an_address_that_is_refused_for_good_is_not_asked_again_and_stands_in_no
         finish(make_composition(owner=bob, base_model=base_model, notice_origin=SITE))
     finish(make_composition(owner=ada, base_model=base_model, notice_origin=SITE))
     asked = []
-    send_mail = mail.send_mail
+    send = mail.EmailMessage.send
 
-    def refuse(subject, text, sender, to):
-        asked.extend(to)
-        if "gone" in to[0]:
-            raise smtplib.SMTPRecipientsRefused({to[0]: (550, b"no such user")})
-        send_mail(subject, text, sender, to)
+    def refuse(message):
+        (address,) = message.to
+        asked.append(address)
+        if "gone" in address:
+            raise smtplib.SMTPRecipientsRefused({address: (550, b"no such user")})
+        send(message)
 
-    monkeypatch.setattr("web.mail.send_mail", refuse)
+    monkeypatch.setattr("web.mail.EmailMessage.send", refuse)
     assert (jobs.tell_owners(), jobs.tell_owners()) == (1, 0)
     assert len(asked) == 4
     assert len(mailoutbox) == 1
@@ -104,6 +105,6 @@ def test_while_the_mail_server_is_away_one_mail_a_round_waits_for_it(ada, monkey
         assert jobs.tell_owners() == 0, "another round at the same time"
         raise TimeoutError
 
-    monkeypatch.setattr("web.mail.send_mail", away)
+    monkeypatch.setattr("web.mail.EmailMessage.send", away)
     assert jobs.tell_owners() == 0
     assert len(asked) == 1
