@@ -21,6 +21,7 @@ from compose.engine.types import Example
 from compose.errors import BadSetting, FewShotProblem
 from compose.jobs import DEFAULT_SEED, MAX_SEED, check_metric, require_lengths
 from compose.models import Composition
+from compose.token_counts import unknown_words
 from registry import audit, quotas, task_sets
 from registry.details import BadDetail, check_text
 from registry.models import (
@@ -101,7 +102,8 @@ def divide(
         raise BadSetting("seed", f"The seed is a whole number from 0 to {MAX_SEED:,}.")
     open_rows, hidden = reading.divide(rows, shown=wanted, seed=seed, seen=_seen(task))
     _check_sides(open_rows, hidden)
-    return Division(open_rows, hidden, seed, reading.warnings(rows))
+    unknown = unknown_words(base_model, rows) if base_model is not None else []
+    return Division(open_rows, hidden, seed, reading.warnings(rows) + unknown)
 
 
 def _check_size(rows: Sequence[Example]) -> None:

@@ -16,16 +16,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from django.utils.text import Truncator
+
 from compose.engine.types import Example
+from compose.engine.wording import first_of
 from compose.models import KeptTokenizer
 from registry import storage
 from registry.models import BaseModel, Blob
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 logger = logging.getLogger(__name__)
 TOKENIZER_FILE = "tokenizer.json"
+UNKNOWN = "<unk>"
 LARGEST_TOKENIZER_BYTES = 40 * 1024**2
 BYTES_A_TOKEN = 4
 MOST_TEXT = 400_000  # characters in all; counted while somebody types
@@ -39,14 +43,37 @@ SEQ2SEQ_LIMIT = (
 class TokenCounts:
     """`limit` is what the base model takes; `too_long` are the numbers of the rows beyond it, from 1.
 
-    `is_estimate`: no tokenizer is at hand yet, and `too_long` is empty.
+    `unknown_inputs` and `unknown_outputs` are pieces of text that are not in its vocabulary, each once.
+    `is_estimate`: no tokenizer is at hand yet, and all three are empty.
     """
 
     longest_input: int
     longest_output: int
     limit: int
     too_long: list[int]
+    unknown_inputs: tuple[str, ...] = ()
+    unknown_outputs: tuple[str, ...] = ()
     is_estimate: bool = False
+
+    @property
+    def warnings(self) -> list[str]:
+        """That the base model can never write what is expected of it, or does not tell apart what it reads."""
+        found = []
+        if self.unknown_outputs:
+            found.append(
+                f"The base model has no words for {_quoted(self.unknown_outputs)} in the outputs, so nothing that is "
+                "composed can write them. Word the outputs otherwise, or choose another base model."
+            )
+        if self.unknown_inputs:
+            found.append(
+                f"The base model does not know {_quoted(self.unknown_inputs)} in the inputs: to it, all words that it "
+                "does not know are the same."
+            )
+        return found
+
+
+def _quoted(words: Sequence[str]) -> str:
+    return first_of((f"“{Truncator(word).chars(20)}”" for word in words), most=5)
 
 
 def count_tokens(base_model: BaseModel | None, examples: Sequence[Example]) -> TokenCounts | None:
@@ -66,8 +93,9 @@ def count_tokens(base_model: BaseModel | None, examples: Sequence[Example]) -> T
     if tokenizer is None:
         return None
     is_seq2seq = base_model.task_type == SEQ2SEQ
-    inputs = [len(found.ids) for found in tokenizer.encode_batch([example.input for example in examples])]
-    outputs = [len(found.ids) for found in tokenizer.encode_batch([example.output for example in examples])]
+    sources = tokenizer.encode_batch([example.input for example in examples])
+    targets = tokenizer.encode_batch([example.output for example in examples])
+    inputs, outputs = ([len(found.ids) for found in side] for side in (sources, targets))
     limit = _limit(base_model)
     sizes = [max(pair) if is_seq2seq else sum(pair) for pair in zip(inputs, outputs, strict=True)]
     return TokenCounts(
@@ -75,7 +103,33 @@ def count_tokens(base_model: BaseModel | None, examples: Sequence[Example]) -> T
         longest_output=max(outputs),
         limit=limit,
         too_long=[number for number, size in enumerate(sizes, 1) if size > limit],
+        unknown_inputs=_unknown(tokenizer, sources, [example.input for example in examples]),
+        unknown_outputs=_unknown(tokenizer, targets, [example.output for example in examples]),
     )
+
+
+def _unknown(tokenizer: Tokenizer, encoded: Sequence[Encoding], texts: Sequence[str]) -> tuple[str, ...]:
+    """Pieces of the texts that became the one token for all that is not in the vocabulary, each once, in their order.
+
+    A vocabulary of bytes has no such token, or never uses it.
+    """
+    name = (
+        getattr(tokenizer.model, "unk_token", None) or UNKNOWN
+    )  # of SentencePiece's the library tells no name
+    unknown = tokenizer.token_to_id(name)
+    pieces = (
+        text[start:end].strip()
+        for found, text in zip(encoded, texts, strict=True)
+        for token, (start, end) in zip(found.ids, found.offsets, strict=True)
+        if token == unknown
+    )
+    return tuple(dict.fromkeys(piece for piece in pieces if piece))
+
+
+def unknown_words(base_model: BaseModel, examples: Sequence[Example]) -> list[str]:
+    """Sentences about what in these examples is not in the base model's vocabulary, as far as it is at hand."""
+    counts = count_tokens(base_model, examples)
+    return [] if counts is None else counts.warnings
 
 
 def _limit(base_model: BaseModel) -> int:

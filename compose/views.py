@@ -209,11 +209,12 @@ def _summary(
     closed = sorted(answers) if 1 < len(answers) <= 5 and len(given) >= 2 * len(answers) else []
     known_seed = int(str(seed)) if re.fullmatch(r"[0-9]{1,10}", str(seed)) else jobs.DEFAULT_SEED
     _, held_out, note = few_shot.split(given, seed=known_seed) if given else ([], [], "")
+    tokens = count_tokens(base_model, given)
     return {
         "count": len(given),
-        "tokens": count_tokens(base_model, given),
+        "tokens": tokens,
         "problems": problems,
-        "warnings": few_shot.warnings(given),
+        "warnings": few_shot.warnings(given) + (tokens.warnings if tokens else []),
         "closed_answers": closed,
         "held_out": len(held_out),
         "searched": len(given) - len(held_out),

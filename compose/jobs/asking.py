@@ -22,7 +22,7 @@ from compose.engine.wording import first_of
 from compose.errors import BadSetting, FewShotProblem, GoneMeanwhile, TaskInQuarantine
 from compose.jobs import log, queue, telling
 from compose.models import Candidate, Composition
-from compose.token_counts import count_tokens
+from compose.token_counts import count_tokens, unknown_words
 from registry import task_sets
 from registry.models import Adapter, BaseModel, Revision, Task, TaskRevision, User
 from registry.rights import composable_for, require_whole_account, require_writing_token
@@ -325,6 +325,8 @@ def _plan(request: CompositionRequest) -> Plan:
         chosen = [(revision, "picked") for revision in request.candidates]
         candidates_note = f"{len(chosen)} picked by hand."
     warnings = reading.warnings(few_shot, [] if is_hidden else test)
+    # Not of a task's hidden rows: the words would give them away.
+    warnings += unknown_words(base_model, few_shot)
     if is_hidden and revision is not None and revision.metric not in {request.scored_by, EXACT_MATCH}:
         warnings.append(
             f"The leaderboard of the task is by {label_of(revision.metric)}; a result scored by "

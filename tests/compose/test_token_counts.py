@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from compose import jobs, token_counts
 from compose.engine.types import Example
@@ -91,6 +92,42 @@ def test_a_tokenizer_is_kept_once_for_each_commit_and_never_of_a_hosted_model(tm
     assert KeptTokenizer.objects.get().commit == "d" * 40
     keep_tokenizer(hosted(), "c" * 40, ROOT / "demo/story-t5")
     assert KeptTokenizer.objects.count() == 1
+
+
+def test_words_that_are_not_in_the_vocabulary_are_told_before_a_job_is_made(client):
+    model = hosted()
+    make_modules(model)
+    rows = [
+        Example("Anna saw a 🍎 and a shelf.", '{"colour": [red]}'),
+        Example("Anna saw.", "{"),
+    ]
+    request = jobs.CompositionRequest(owner=make_user(), base_model=model, examples=rows)
+    said = " ".join(jobs.dry_run(request)["warnings"])
+    assert "no words for “{”, “}” in the outputs" in said
+    assert "“🍎”, “shelf” in the inputs" in said
+    given = {"base_model": model.name, "example_input": "Anna saw a shelf.", "example_output": "red"}
+    page = client.post("/compose/check", given).content.decode()
+    assert "does not know “shelf” in the inputs" in page
+    assert "no words for" not in page
+
+
+def test_a_vocabulary_of_bytes_knows_every_word():
+    bytewise = Tokenizer(models.BPE())
+    bytewise.pre_tokenizer = pre_tokenizers.ByteLevel()
+    bytewise.train_from_iterator(
+        ["some text"], trainers.BpeTrainer(initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    )
+    counts = count_tokens(hosted(tokenizer=bytewise.to_str().encode()), [Example("🍎 שלום", "{")])
+    assert counts is not None
+    assert counts.warnings == []
+
+
+def test_pieces_that_sentencepiece_does_not_know_are_named_as_they_were_written():
+    pieces = Tokenizer(models.Unigram([("<unk>", 0.0), ("▁", -2.0), ("a", -1.0)], unk_id=0))
+    pieces.pre_tokenizer = pre_tokenizers.Metaspace()
+    counts = count_tokens(hosted(tokenizer=pieces.to_str().encode()), [Example("a a", "a {a")])
+    assert counts is not None
+    assert (counts.unknown_inputs, counts.unknown_outputs) == ((), ("{",))
 
 
 def test_the_form_says_that_it_estimates(client):
