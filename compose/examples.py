@@ -362,6 +362,9 @@ def _column(header: list[str], names: tuple[str, ...]) -> int | None:
 
 
 def _headless(records: list[list[str]], delimiter: str) -> list[Any]:
+    # Not the columns that a spreadsheet gave along and that hold nothing.
+    width = max(number for record in records for number, cell in enumerate(record, 1) if cell.strip())
+    records = [record[: max(2, width)] for record in records]
     problems = [
         f"Row {number} has {len(record)} {_NAMES[delimiter]}-separated cell{'s' if len(record) > 1 else ''}; without a "
         "header each row needs two, the input and the output."

@@ -74,6 +74,10 @@ def read_examples(data: QueryDict, files: Mapping[str, Any]) -> GivenExamples:
                 given.examples += few_shot.parse_examples([[source, target]], is_part=True)
             except FewShotProblem as problem:
                 given.problems += [text.replace("Row 1", f"Row {number}", 1) for text in problem.problems]
+                if "\n" in source.strip() and not target.strip():
+                    given.problems.append(
+                        f"If row {number} is several rows, paste them under “Paste or give a file” instead."
+                    )
     text = data.get("examples_text", "")
     _add(given, text, "The pasted text: ", field="examples")
     _add(given, _file_bytes(files, "examples_file"), "The file: ", field="examples")

@@ -252,6 +252,38 @@ def test_rows_are_added_pasted_checked_and_removed_while_typing(
     assert inputs.count() == rows + 1
 
 
+PASTE = """(text) => {
+  const data = new DataTransfer();
+  data.setData("text/plain", text);
+  return document.querySelector("textarea[name=example_input]").dispatchEvent(
+    new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+}"""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_pasted_into_a_row_and_is_several_rows_is_read_as_that(
+    page: Page, live_server: Any, base_model: BaseModel
+):
+    pasted = page.locator("#examples-text")
+    for text, said in (
+        ('"two\nlines"\tI\ntwo\tII\n', "2 examples"),
+        ("input\toutput\tnote\none\tI\t\ntwo\tII\tx\n", "2 examples"),
+        ("one\tI\n\ntwo\tII\n", "2 examples"),
+        ('{"input": "one", "output": "I"}\n{"input": "two", "output": "II"}', "2 examples"),
+        ("1\tone\tI\n2\ttwo\tII\n", "Row 1 has 3 tab-separated cells"),
+    ):
+        page.goto(f"{live_server.url}/compose")
+        assert not page.evaluate(PASTE, text), "the browser put all of it into one cell"
+        page.wait_for_selector(f"#examples-check:has-text('{said}')")
+        assert pasted.is_visible()
+        assert pasted.input_value() == text.rstrip("\n")
+    page.goto(f"{live_server.url}/compose")
+    page.evaluate(PASTE, '"She said ""hi"""\t"I"')
+    assert page.locator("textarea[name=example_input]").first.input_value() == 'She said "hi"'
+    assert page.locator("textarea[name=example_output]").first.input_value() == '"I"'
+    assert page.evaluate(PASTE, "a text\nof two lines"), "which is one cell's"
+
+
 @pytest.mark.django_db(transaction=True)
 def test_what_was_typed_can_be_brought_back_after_a_reload(
     page: Page, live_server: Any, base_model: BaseModel

@@ -47,6 +47,8 @@ EXPECTED = [Example("a cat", "animal"), Example("red", "colour")]
         "x, y\na cat, animal\nred, colour",
         b"\xef\xbb\xbfinput;output\na cat;animal\nred;colour\n",
         "input,output\na cat,animal\nred,colour\n".encode("utf-16"),
+        "a cat\tanimal\t\nred\tcolour\t \n",
+        "a cat,animal,,\n,,,\nred,colour",
     ],
 )
 def test_the_same_two_rows_in_every_dress(data):

@@ -201,6 +201,7 @@ BAD_INPUT = [
     ({"example_input": [""], "example_output": [""]}, "There are no examples."),
     ({"example_input": ["only one"], "example_output": ["yes"]}, "needs at least 2 examples; you gave 1."),
     ({"example_output": ["a", "", "c", "d", "e"]}, "Row 2 has no output."),
+    ({"example_input": ["a,b\nc,d"], "example_output": [""]}, "If row 1 is several rows, paste them under"),
     ({"examples_text": '{"in": "x"}'}, "The pasted text: Row 1 has “in” where"),
     ({"examples_text": "a\tb\n" * 120}, "at most 100 are used"),
     ({"test_text": '{"input": "x"}'}, "Row 1 has an input and no output."),

@@ -46,18 +46,30 @@
     if (event.target.closest("tr") === body.rows[body.rows.length - 1]) addRow();
   });
 
-  // Cells copied from a spreadsheet come as lines of tab-separated text: spread them over the rows.
+  // A spreadsheet puts a cell that holds quotation marks into quotation marks, and doubles those inside.
+  const unquoted = (cell) => (/^"([^"]|"")*""([^"]|"")*"$/.test(cell) ? cell.slice(1, -1).replaceAll('""', '"') : cell);
+  const isObject = (line) => { try { return JSON.parse(line).constructor === Object; } catch { return false; } };
+
+  // Cells copied from a spreadsheet come as lines of tab-separated text: spread them over the rows. Anything else that is
+  // rows and no text of one cell goes where the site reads it (cells of several lines, headers, JSON) or says what is wrong.
   body.addEventListener("paste", (event) => {
-    const text = event.clipboardData.getData("text/plain").replace(/\r\n?/g, "\n").replace(/\n$/, "");
+    const text = event.clipboardData.getData("text/plain").replace(/\r\n?/g, "\n").replace(/\n+$/, "");
     const lines = text.split("\n");
-    if (!lines.every((line) => line.split("\t").length === 2)) return;
-    event.preventDefault();
-    let row = event.target.closest("tr");
-    for (const line of lines) {
-      const cells = row.querySelectorAll("textarea");
-      line.split("\t").forEach((value, index) => { cells[index].value = value; });
-      row = row.nextElementSibling || addRow();
-    }
+    if (lines.every((line) => line.split("\t").length === 2)) {
+      event.preventDefault();
+      let row = event.target.closest("tr");
+      for (const line of lines) {
+        const cells = row.querySelectorAll("textarea");
+        line.split("\t").forEach((value, index) => { cells[index].value = unquoted(value); });
+        row = row.nextElementSibling || addRow();
+      }
+    } else if (text.includes("\t") || (lines.length > 1 && lines.every(isObject))) {
+      event.preventDefault();
+      const pasted = form.elements.examples_text;
+      pasted.value += (pasted.value.trim() ? "\n" : "") + text;
+      pasted.closest("details").open = true;
+      pasted.focus();
+    } else return;
     changed();
   });
 
