@@ -134,7 +134,7 @@ def _followed(person: User, since: datetime, until: datetime) -> Part:
     items: dict[int, Item] = {}
     for version in versions.exclude(author=person)[:LOOKED_AT]:
         adapter = version.adapter
-        item = Item(adapter.full_name, adapter.get_absolute_url(), _one_line(version.message))
+        item = Item(adapter.full_name, adapter.get_absolute_url(), _one_line(version.as_news))
         items.setdefault(adapter.pk, item)  # of several versions the newest
     return Part("New of what you follow", list(items.values()), reverse("following"))
 

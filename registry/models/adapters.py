@@ -289,6 +289,13 @@ class Revision(models.Model):
         return max(self.created_at, self.adapter.first_public_at)
 
     @property
+    def as_news(self) -> str:
+        """What a list of what is new says of it: of a first version what the adapter is, of others what has changed."""
+        if self.parent_id is None:
+            return self.adapter.description or self.message
+        return f"New version: {self.message}"
+
+    @property
     def short_commit(self) -> str:
         return self.commit[:8]
 

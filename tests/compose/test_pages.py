@@ -396,6 +396,14 @@ def test_run_again_never_shows_the_examples_of_somebody_else(as_stranger: Client
     assert not says(answer, "question 4")
 
 
+def test_who_is_signed_out_and_runs_again_is_led_to_the_sign_in(client: Client, base_model: BaseModel):
+    earlier = finish(make_composition(base_model=base_model))
+    publish_row(earlier)
+    answer = client.get(f"/compose?again={earlier.pk}")
+    assert answer.status_code == 403
+    assert f'href="/accounts/login/?next=%2Fcompose%3Fagain%3D{earlier.pk}"' in text_of(answer)
+
+
 # --- Live parts of the form ----------------------------------------------------------------------------------
 
 

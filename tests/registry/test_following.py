@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from registry import following, likes, saved_searches
 from registry.models import Adapter, AdapterScore, Follow, SavedSearch
-from tests.factories import make_adapter, make_base_model, make_task, make_user
+from tests.factories import make_adapter, make_base_model, make_revision, make_task, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -63,6 +63,15 @@ def test_scores_say_who_computed_them_and_the_page_takes_at_most_fifteen_queries
     assert "LoraHub&#x27;s own table" in page
     assert "this site, on hidden rows" in re.sub(r"<[^>]+>", "", page)
     assert len(queries) <= 15, "\n".join(query["sql"][:110] for query in queries)
+
+
+def test_of_what_is_new_the_first_version_says_what_it_is_and_others_what_has_changed(client: Client):
+    ada, adapter = make_user("ada"), make_adapter("new", description="Says a colour twice", facts={"rank": 4})
+    following.follow(user=ada, adapter=adapter)
+    client.force_login(ada)
+    assert "Says a colour twice" in client.get("/settings/following").content.decode()
+    make_revision(adapter, facts={"rank": 4})
+    assert "New version: Upload" in client.get("/settings/following").content.decode()
 
 
 def test_all_that_one_follows_stands_beside_the_news_and_is_given_up_there(client: Client):
