@@ -61,13 +61,13 @@ class TokenCounts:
         found = []
         if self.unknown_outputs:
             found.append(
-                f"The base model has no words for {_quoted(self.unknown_outputs)} in the outputs, so nothing that is "
-                "composed can write them. Word the outputs otherwise, or choose another base model."
+                f"The base model has no word for {_quoted(self.unknown_outputs)} in the outputs, and nothing that is "
+                "composed can write what it has no word for. Put it otherwise, or choose another base model."
             )
         if self.unknown_inputs:
             found.append(
                 f"The base model does not know {_quoted(self.unknown_inputs)} in the inputs: to it, all words that it "
-                "does not know are the same."
+                "does not know are one and the same."
             )
         return found
 

@@ -11,7 +11,7 @@ from registry.search.finding import (
     modules_by_base,
 )
 from registry.search.query import SORTS, AdapterQuery, BadParameter, one_of, yes_or_no
-from registry.search.related import composes_with, revisions_with
+from registry.search.related import composes_with, first_with_weights_of, revisions_with
 from registry.search.tasks import (
     TASK_SORTS,
     sees_task,
@@ -37,6 +37,7 @@ __all__ = [
     "facets",
     "family_size",
     "find",
+    "first_with_weights_of",
     "modules_by_base",
     "one_of",
     "revisions_with",

@@ -35,3 +35,17 @@ def revisions_with(sha256: str, *, person: Person) -> QuerySet[Revision]:
         .filter(Q(path__isnull=False) | Q(tensor_sha256=sha256))
         .select_related("adapter__namespace")
     )
+
+
+def first_with_weights_of(revision: Revision, *, person: Person) -> Adapter | None:
+    """Whose weights these are too: the adapter of which this person sees the first version with the same tensors.
+
+    None where that is its own, or where it has no weights.
+    """
+    if not revision.tensor_sha256:
+        return None
+    alike = Revision.objects.filter(
+        tensor_sha256=revision.tensor_sha256, adapter__in=Adapter.objects.visible_to(person)
+    )
+    first = alike.select_related("adapter__namespace").defer("facts").order_by("created_at", "pk").first()
+    return None if first is None or first.adapter_id == revision.adapter_id else first.adapter

@@ -72,6 +72,7 @@ def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -
         "tensors": revision.fact("tensors", [])[:TENSORS_SHOWN],
         "tensor_count": len(revision.fact("tensors", [])),
         "composes_with": search.family_size(shown, person=request.user),
+        "same_weights_as": search.first_with_weights_of(revision, person=request.user),
         "ways": ways,
         "way": next((way for way in ways if way.name == request.GET.get("use")), ways[0]),
         "versions": versions[:VERSIONS_SHOWN],

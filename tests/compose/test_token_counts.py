@@ -103,12 +103,12 @@ def test_words_that_are_not_in_the_vocabulary_are_told_before_a_job_is_made(clie
     ]
     request = jobs.CompositionRequest(owner=make_user(), base_model=model, examples=rows)
     said = " ".join(jobs.dry_run(request)["warnings"])
-    assert "no words for “{”, “}” in the outputs" in said
+    assert "no word for “{”, “}” in the outputs" in said
     assert "“🍎”, “shelf” in the inputs" in said
     given = {"base_model": model.name, "example_input": "Anna saw a shelf.", "example_output": "red"}
     page = client.post("/compose/check", given).content.decode()
     assert "does not know “shelf” in the inputs" in page
-    assert "no words for" not in page
+    assert "no word for" not in page
 
 
 def test_a_vocabulary_of_bytes_knows_every_word():

@@ -86,3 +86,26 @@ def test_the_page_refuses_what_is_no_hash():
     assert wrong.status_code == 400
     assert b"64 hex digits" in wrong.content
     assert Client().get("/hashes", {"sha256": "0" * 64, "cursor": "x"}).status_code == 400
+
+
+def test_the_page_of_a_copy_names_the_module_that_had_the_weights_first(adapter: Adapter, tmp_path: Path):
+    twin = publish_fake(tmp_path, "twin", owner=make_user("bob"), description="All mine")
+    publish_fake(tmp_path, "other", owner=make_user("eve"), config={"seed": 5})
+    said = "which had them first"
+    page = Client().get(f"/{twin.full_name}").content.decode()
+    assert f'href="/{adapter.full_name}">{adapter.full_name}</a>, {said}' in page
+    for name in (adapter.full_name, "eve/other"):
+        assert said not in Client().get(f"/{name}").content.decode()
+    # Once more under its own name, and the first is still the first.
+    publish_fake(tmp_path, "colour", owner=adapter.created_by, config={"card": "# Colours"})
+    assert said not in Client().get(f"/{adapter.full_name}").content.decode()
+
+
+def test_a_copy_names_no_module_that_the_reader_may_not_see(adapter: Adapter, tmp_path: Path):
+    twin = publish_fake(tmp_path, "twin", owner=make_user("bob"))
+    Adapter.objects.filter(pk=adapter.pk).update(visibility="private")
+    assert "had them first" not in Client().get(f"/{twin.full_name}").content.decode()
+    client = Client()
+    assert adapter.created_by is not None
+    client.force_login(adapter.created_by)
+    assert "had them first" in client.get(f"/{twin.full_name}").content.decode()
