@@ -33,10 +33,13 @@ def fit_page(request: HttpRequest) -> HttpResponse:
     known = list(base_models(request.user))
     given = drafts.kept(request, "fit") or request.POST
     text = given.get("examples_text", "")
-    context = _form(known, given.get("base_model") or request.GET.get("base", ""), text)
+    asked = given.get("base_model") or request.GET.get("base", "")
     if request.method != "POST":
+        # As on the compose form, the first stands there until another is chosen.
+        context = _form(known, asked or (known[0].name if known else ""), text)
         return render(request, "compose/fit.html", context)
-    base_model = next((row for row in known if row.name == context["base_name"]), None)
+    context = _form(known, asked, text)
+    base_model = next((row for row in known if row.name == asked), None)
     if base_model is None:
         context["base_problem"] = "Choose a base model of this list."
     try:

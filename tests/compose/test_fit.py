@@ -127,7 +127,11 @@ def test_the_form_of_an_answer_is_what_stays_without_its_words(answer, form):
 
 def test_the_page_ranks_and_hands_the_examples_on_to_the_compose_form(base_model):
     client = Client()
-    assert client.get("/modules/fit").status_code == 200
+    empty = client.get("/modules/fit")
+    assert empty.status_code == 200
+    assert f'<option value="{base_model.name}" selected>' in empty.content.decode(), (
+        "nothing to choose, and asked for"
+    )
     with CaptureQueriesContext(connection) as queries:
         page = client.post("/modules/fit", {"base_model": base_model.name, "examples_text": LINES})
     assert len(queries) <= 15
