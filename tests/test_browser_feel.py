@@ -23,7 +23,7 @@ from playwright.sync_api import expect
 
 from compose import auditions, jobs, tryouts
 from compose.models import Audition, Auditioned, Composition
-from registry import moderation, organisations
+from registry import following, likes, moderation, news_mail, organisations, saved_searches
 from registry.models import BaseModel, Namespace, User
 from tests.compose.factories import finish, make_composition, make_examples, make_modules, make_trials
 from tests.conftest import ROOT
@@ -106,6 +106,11 @@ def filled(_playwright_beside_django: None, transactional_db: None, rung: list[A
     waiting = make_composition(owner=ada, base_model=base_model, title="Waiting")
     moderation.report(modules[1], reporter=ada, address="", reason="other", text="Look at its card.")
     moderation.quarantine(modules[2], moderator=ada, reason="Its licence is not that of its data.")
+    likes.like(modules[0], actor=ada)
+    following.follow(user=ada, adapter=modules[0])
+    following.follow(user=ada, namespace=Namespace.objects.get(name="lab"))
+    saved_searches.save(user=ada, name="colours", parameters="q=colour")
+    news_mail.begin(ada, origin="http://lora.example")
     head = modules[0].head
     assert head is not None
     names = {
@@ -119,6 +124,7 @@ def filled(_playwright_beside_django: None, transactional_db: None, rung: list[A
         "commit": head.commit,
         "revision": "main",
         "username": "ada",
+        "key": news_mail.key_of(ada),
     }
     more = [c.get_absolute_url() for c in (done, running, failed, waiting, measuring)]
     more += [
