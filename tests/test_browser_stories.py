@@ -87,6 +87,9 @@ def test_a_contributor_uploads_a_module_and_sees_where_it_helps(
     link.click()
     page.wait_for_selector("#finding")
     assert page.locator(".weights a:has-text('ada/colour')").count() == 1
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.locator(".weights thead >> text=Loss without it").is_visible(), "two columns of bare numbers"
+    page.set_viewport_size({"width": 1280, "height": 900})
     page.goto(f"{live_server.url}/ada")
     assert "colour" in page.inner_text("main")
     album.take(page, "the profile")

@@ -694,6 +694,14 @@ def test_a_cancelled_composition_says_so(as_owner: Client, queued: Composition, 
     assert says(as_owner.get(queued.get_absolute_url()), "Cancelled before it began")
 
 
+def test_the_numbers_beside_the_weights_are_explained_on_the_adapters_page_too(
+    as_owner: Client, succeeded: Composition
+):
+    publish_row(succeeded)
+    for address in (succeeded.get_absolute_url(), succeeded.adapter.get_absolute_url()):
+        assert text_of(as_owner.get(address)).count("how much the loss on the examples rises") == 1
+
+
 def test_the_result_opens_with_the_finding(as_owner: Client, succeeded: Composition):
     page = as_owner.get(succeeded.get_absolute_url())
     assert says(page, "The composed adapter is better than the base model.")
