@@ -41,10 +41,11 @@ def _parents(adapter: Adapter, person: Person) -> Iterable[tuple[Adapter, float]
         for candidate in lineage.made(adapter).tried
         if candidate.mixing_weight
     }
-    visible = set(Adapter.objects.visible_to(person).filter(pk__in=offered).values_list("pk", flat=True))
+    named = lineage.named(adapter, person)
     for pk, candidate in offered.items():
-        if pk in visible:
-            yield candidate.revision.adapter, candidate.mixing_weight or 0.0
+        parent = candidate.revision.adapter
+        if pk in named and parent.deleted_at is None:
+            yield parent, candidate.mixing_weight or 0.0
 
 
 def _made_of(composition: Composition, parents: Sequence[tuple[Adapter, float]]) -> str:

@@ -114,9 +114,8 @@ def family(adapter: Adapter, person: Person, *, origin: Origin | None = None) ->
     found = Family(this=this)
     near = made_of(adapter)
     far = _made_of([use.revision.adapter_id for use in near[:MOST_NEAR] if use.revision.adapter.is_composed])
-    visible = may_be_named(
-        [use.revision.adapter_id for uses in (near, *far.values()) for use in uses], person
-    )
+    of_parents = [use.revision.adapter_id for uses in far.values() for use in uses]
+    visible = named(adapter, person) | may_be_named(of_parents, person)
     drawn: dict[str, Node] = {this.key: this}
     parents = _up(found, this, near, MOST_NEAR, visible, drawn)
     found.parents = len(near)
@@ -164,6 +163,16 @@ def made(adapter: Adapter) -> Made:
             )
         known = adapter._made = Made(composition, tried)  # type: ignore[attr-defined]
     return known
+
+
+def named(adapter: Adapter, person: Person) -> set[int]:
+    """Of all that were tried for it those that this person may be told by name; read once for all that a page says."""
+    whose = getattr(person, "pk", None)
+    known: tuple[int | None, set[int]] | None = getattr(adapter, "_named", None)
+    if known is None or known[0] != whose:
+        ids = [candidate.revision.adapter_id for candidate in made(adapter).tried]
+        known = adapter._named = (whose, may_be_named(ids, person))  # type: ignore[attr-defined]
+    return known[1]
 
 
 def made_of(adapter: Adapter) -> list[Candidate]:

@@ -30,8 +30,7 @@ def adapter_lineage(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]
     composition, candidates = made.composition, made.tried
     if composition is None:
         return {"composition": None}
-    person = _person(context)
-    named = naming.may_be_named([candidate.revision.adapter_id for candidate in candidates], person)
+    named = lineage.named(adapter, _person(context))
     chart = charts.weight_chart(
         charts.Weighted(
             label=naming.name_of(candidate.revision.adapter, named),

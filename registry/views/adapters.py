@@ -62,7 +62,7 @@ def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -
         "section": "modules",
         "adapter": shown,
         "revision": revision,
-        "origin": revision.origins.first(),
+        "origin": None if shown.is_composed else revision.origins.first(),
         "is_newest": revision.pk == shown.head_id,
         "files": [_file_row(shown, revision, file) for file in files],
         "archive_url": reverse("adapter_archive", args=[shown.namespace.name, shown.name, revision.commit]),
@@ -72,7 +72,9 @@ def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -
         "tensors": revision.fact("tensors", [])[:TENSORS_SHOWN],
         "tensor_count": len(revision.fact("tensors", [])),
         "composes_with": search.family_size(shown, person=request.user),
-        "same_weights_as": search.first_with_weights_of(revision, person=request.user),
+        "same_weights_as": None
+        if shown.is_composed  # the same request twice, which its lineage says
+        else search.first_with_weights_of(revision, person=request.user),
         "ways": ways,
         "way": next((way for way in ways if way.name == request.GET.get("use")), ways[0]),
         "versions": versions[:VERSIONS_SHOWN],

@@ -148,6 +148,7 @@ def test_what_a_hidden_parent_is_made_of_is_not_drawn(ada):
     made = mix("made", [first, parts[2]], ada)
     assert len(lineage.family(made, None).columns) == 3
     Adapter.objects.filter(pk=first.pk).update(visibility="private")
+    made = Adapter.objects.get(pk=made.pk)
     found = lineage.family(made, None)
     assert [names(column) for column in found.columns] == [["not public", "part-2"], ["made"]]
     assert len(lineage.family(made, ada).columns) == 3
