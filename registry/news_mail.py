@@ -6,8 +6,11 @@ import threading
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from allauth.account.models import EmailAddress
 from django.conf import settings
 from django.core import signing
+from django.db.models import Exists, OuterRef, QuerySet, Value
+from django.db.models.expressions import Combinable
 from django.http import QueryDict
 from django.urls import reverse
 from django.utils import timezone
@@ -56,12 +59,23 @@ def is_wanted(user: User) -> bool:
     return NewsMail.objects.filter(user=user).exists()
 
 
+def has_confirmed_address(user: User) -> bool:
+    """Whether these mails can go out: anybody may give a stranger's address, and what they name is said in them."""
+    return _confirmed(Value(user.pk), Value(user.email)).exists()
+
+
+def _confirmed(user: Combinable, email: Combinable) -> QuerySet[EmailAddress]:
+    return EmailAddress.objects.filter(user=user, email__iexact=email, verified=True)
+
+
 def begin(user: User, *, origin: str) -> None:
     """Mail what is new from now on; twice is once. `origin` is the address of this site. Raises NoMail."""
     if not mail.is_sent():
         raise NoMail("This site sends no mail. The feed of a person or a list tells what is new as well.")
     if not user.email:
         raise NoMail("Your account has no e-mail address to send to. Add one in your settings first.")
+    if not has_confirmed_address(user):
+        raise NoMail("Confirm your e-mail address first, by the link in the mail that went to it.")
     NewsMail.objects.get_or_create(user=user, defaults={"origin": origin[:200]})
 
 
@@ -96,7 +110,11 @@ def tell() -> int:
 
 def _round() -> int:
     until = timezone.now() - SETTLED_AFTER
-    due = NewsMail.objects.filter(told_until__lte=until - EVERY, user__is_active=True).exclude(user__email="")
+    due = NewsMail.objects.filter(
+        Exists(_confirmed(OuterRef("user_id"), OuterRef("user__email"))),
+        told_until__lte=until - EVERY,
+        user__is_active=True,
+    )
     sent = 0
     # In no order, so that one which is not taken for now does not stand before the others each time.
     for asked in due.select_related("user").order_by("?")[:AT_ONCE]:

@@ -110,7 +110,6 @@ def filled(_playwright_beside_django: None, transactional_db: None, rung: list[A
     following.follow(user=ada, adapter=modules[0])
     following.follow(user=ada, namespace=Namespace.objects.get(name="lab"))
     saved_searches.save(user=ada, name="colours", parameters="q=colour")
-    news_mail.begin(ada, origin="http://lora.example")
     head = modules[0].head
     assert head is not None
     names = {

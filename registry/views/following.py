@@ -31,6 +31,7 @@ def followed(request: HttpRequest) -> HttpResponse:
         "saved_searches": SavedSearch.objects.filter(user=user),
         "is_mailed": news_mail.is_wanted(user),
         "sends_mail": mail.is_sent(),
+        "is_confirmed": news_mail.has_confirmed_address(user),
     }
     return render(request, "registry/following.html", context)
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from allauth.account.models import EmailAddress
 from django.test import Client
 from django.utils import timezone
 
@@ -21,7 +22,9 @@ SITE = "https://lora.example"
 
 @pytest.fixture
 def ada() -> User:
-    return make_user("ada", email="ada@lora.example")
+    person = make_user("ada", email="ada@lora.example")
+    EmailAddress.objects.create(user=person, email=person.email, verified=True, primary=True)
+    return person
 
 
 def wants_mail(person: User) -> None:
@@ -145,6 +148,22 @@ def test_without_mail_the_page_says_why_there_is_none(client: Client, ada, setti
     assert "This site sends no mail" in client.get("/settings/following").content.decode()
     client.post("/settings/following/mail")
     assert not NewsMail.objects.exists()
+
+
+def test_an_address_that_nobody_confirmed_gets_none_of_these_mails(client: Client, ada, mailoutbox):
+    following.follow(user=ada, adapter=new("new"))
+    wants_mail(ada)
+    EmailAddress.objects.update(verified=False)
+    assert news_mail.tell() == 0
+    NewsMail.objects.all().delete()
+    client.force_login(ada)
+    assert "is not confirmed" in client.get("/settings/following").content.decode()
+    assert (
+        "Confirm your e-mail address first"
+        in client.post("/settings/following/mail", follow=True).content.decode()
+    )
+    assert not NewsMail.objects.exists()
+    assert mailoutbox == []
 
 
 def test_each_mail_has_a_way_out_that_needs_no_password_and_that_mail_programs_take(ada, mailoutbox):
