@@ -132,12 +132,14 @@ def _sentence(hits: dict[str, list[bool]], written: dict[str, list[bool]], *, ou
     n = len(held)
     mine, base_own = written[ours][:n], written["zero_shot"][:n]
     counts = f"held to the options, the composed adapter gets {sum(held)} of {n} rows right, the base model alone {sum(bare)}"
-    gains = sum(mine) > sum(base_own) and sign_test(mine, base_own) < 0.05
+    gains = sum(mine) > sum(base_own)
     is_clear = sign_test(held, bare) < 0.05
     if sum(held) > sum(bare) and is_clear:
         return f"More than the form of the answer: {counts}."
     if gains and n < ENOUGH_ROWS:
         return f"Too few rows to tell whether the gain is more than the form of the answer: {counts}."
+    if gains and sign_test(mine, base_own) >= 0.05:
+        return f"The gain is not clear, nor whether it is more than the form of the answer: {counts}."
     if gains and sum(held) > sum(bare):
         return f"The gain is not clearly more than the form of the answer: {counts}."
     if gains:

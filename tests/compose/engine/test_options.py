@@ -102,6 +102,9 @@ def rows(right: int, wrong: int) -> list[bool]:
         (rows(45, 15), rows(27, 18) + rows(8, 7), rows(50, 10), "The gain is not clearly more than the form"),
         (rows(8, 2), rows(7, 3), rows(9, 1), "Too few rows to tell whether the gain is more than the form"),
         (rows(30, 30), rows(30, 30), rows(0, 60), "There is no gain to explain"),
+        # More rows are right than the base model's none, and they are too few to be sure of it.
+        (rows(5, 0), rows(3, 2), rows(3, 2), "Too few rows to tell whether the gain is more than the form"),
+        (rows(30, 30), rows(30, 30), rows(4, 56), "The gain is not clear, nor whether it is more"),
     ],
 )
 def test_the_sentence_says_what_a_gain_is_made_of(held, bare, written, start):
