@@ -155,8 +155,9 @@ def test_an_address_that_nobody_confirmed_gets_none_of_these_mails(client: Clien
     wants_mail(ada)
     EmailAddress.objects.update(verified=False)
     assert news_mail.tell() == 0
-    NewsMail.objects.all().delete()
     client.force_login(ada)
+    assert "They go out once your account has" in client.get("/settings/following").content.decode()
+    NewsMail.objects.all().delete()
     assert "is not confirmed" in client.get("/settings/following").content.decode()
     assert (
         "Confirm your e-mail address first"
