@@ -97,6 +97,7 @@ def _keep_task_score(composition: Composition, adapter: Adapter) -> None:
         source=AdapterScore.Source.VERIFIED,
         metric=score.metric,
         defaults={
+            "task_revision": revision,
             "value": score.value,
             "low": score.low,
             "high": score.high,

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from registry.models.accounts import User
 from registry.models.adapters import Adapter
-from registry.models.tasks import Task
+from registry.models.tasks import Task, TaskRevision
 
 
 class SearchClock(models.Model):
@@ -110,6 +110,14 @@ class AdapterScore(models.Model):
 
     adapter = models.ForeignKey(Adapter, on_delete=models.CASCADE, related_name="task_scores")
     task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="adapter_scores")
+    task_revision = models.ForeignKey(
+        TaskRevision,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        related_name="+",
+        help_text="Whose hidden rows it was computed on; what people report names none.",
+    )
     source = models.CharField(max_length=8, choices=Source.choices)
     metric = models.CharField(max_length=40, default="exact_match")
     value = models.FloatField()

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from django.db import connection
+from django.db.models import Q, Subquery
 from numpy.typing import NDArray
 
 from registry.models import Adapter, AdapterScore, BaseModel, Membership, Namespace, Task
@@ -288,7 +289,10 @@ class _Search:
         task = task_named(slug, person=self.person)
         if task is None:
             raise BadParameter("scored_on", f"There is no task {slug[:100]!r}.")
-        scores = AdapterScore.objects.filter(task=task, metric=task.metric)  # others do not compare
+        # By another metric or on other rows they do not compare; what people report stands beside the newest.
+        newest = task.revisions.order_by("-number").values("pk")[:1]
+        on_newest = Q(task_revision=None) | Q(task_revision=Subquery(newest))
+        scores = AdapterScore.objects.filter(on_newest, task=task, metric=task.metric)
         sign = 1.0 if is_higher_better(task.metric) else -1.0
         # The better last, and of equal ones those that we computed: what is kept of each adapter is its best.
         told = scores.values_list("adapter_id", "value", "metric", "source", named=True)

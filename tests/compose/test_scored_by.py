@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.test import Client
 from huggingface_hub import ModelCard
 from rest_framework.test import APIClient
@@ -328,6 +330,30 @@ def test_modules_found_by_their_score_on_a_task_are_compared_by_its_metric(base_
     assert [adapter.name for adapter in found.items] == ["high", "low"]
     listed = Client().get("/modules?scored_on=summaries&sort=score").content.decode()
     assert '<div class="stat">0.50<span>self-reported token F1</span></div>' in listed
+
+
+def test_modules_found_by_their_score_on_a_task_have_it_on_its_newest_rows(base_model, ann, tmp_path):
+    task = summaries()
+    published(scored("token_f1", 0.9, owner=ann, task=task, examples=[]), tmp_path)
+    other = [{"input": f"another {number}", "output": f"the answer {number}"} for number in range(20)]
+    task_sets.save_rows(task, few_shot=ROWS, test=other)
+    published(scored("token_f1", 0.4, owner=make_user("bob"), task=task, examples=[]), tmp_path)
+    AdapterScore.objects.create(
+        adapter=make_adapter("claimed"), task=task, source="reported", metric="token_f1", value=0.3
+    )
+    found = find(AdapterQuery(scored_on="summaries", sort="score"), person=None)
+    assert found.items[0].full_name == "bob/short"
+    assert [adapter.name for adapter in found.items] == ["short", "claimed"]
+
+
+def test_scores_of_before_get_the_revision_of_their_composition(base_model, ann, tmp_path):
+    task = summaries()
+    published(scored("token_f1", 0.9, owner=ann, task=task, examples=[]), tmp_path)
+    AdapterScore.objects.update(task_revision=None)
+    AdapterScore.objects.create(adapter=make_adapter(), task=task, source="reported", value=0.5)
+    import_module("compose.migrations.0015_task_revisions_of_scores").forwards(apps, None)
+    kept = dict(AdapterScore.objects.values_list("source", "task_revision"))
+    assert kept == {"verified": task.revisions.get().pk, "reported": None}
 
 
 def test_of_modules_with_a_loss_on_a_task_the_lowest_is_the_best(base_model):
