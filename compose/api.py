@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Prefetch, QuerySet
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import generics, status
@@ -13,9 +13,10 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from compose import candidates, examples, jobs, naming, predictions, publishing, recipes, serializers, tryouts
+from compose.changed_since import with_modules
 from compose.engine.types import ExportForm
 from compose.errors import BadSetting
-from compose.models import Composition, Trial
+from compose.models import Candidate, Composition, Trial
 from registry.api_parts import IDEMPOTENCY_KEY, only, person_of
 from registry.authentication import SignedIn
 from registry.idempotency import idempotent
@@ -291,7 +292,8 @@ def _as_told_to(person: Person) -> QuerySet[Composition]:
 
 def _answer(request: Request, composition: Composition, code: int = status.HTTP_200_OK) -> Response:
     """A composition as this person may see it."""
-    found = _as_told_to(request.user).prefetch_related("scores", "candidates__revision__adapter__namespace")
+    modules = Prefetch("candidates", with_modules(Candidate.objects.all()))
+    found = _as_told_to(request.user).prefetch_related("scores", modules)
     row = found.defer("predictions").get(pk=composition.pk)
     context = {"request": request, "named": naming.named_in(composition, request.user)}
     return Response(serializers.CompositionSerializer(row, context=context).data, status=code)

@@ -11,6 +11,7 @@ from typing import Any
 from django.utils import timezone
 
 from compose import charts, jobs, naming
+from compose.changed_since import changed_since, with_modules
 from compose.engine.metrics import EXACT_MATCH
 from compose.engine.wording import first_of
 from compose.licences import DerivedLicence, derive_licence
@@ -339,7 +340,7 @@ class JobPage:
 def job_page(composition: Composition, person: Person, *, shows_all: bool = False) -> JobPage:
     """Everything the page needs, in a fixed number of queries. A stranger gets no example and no prediction."""
     is_owner = owns(person, composition.owner_id)
-    candidates = list(composition.candidates.select_related("revision__adapter__namespace"))
+    candidates = list(with_modules(composition.candidates.all()))
     adapter_ids = [candidate.revision.adapter_id for candidate in candidates]
     if composition.adapter_id is not None:
         adapter_ids.append(composition.adapter_id)
@@ -362,7 +363,7 @@ def job_page(composition: Composition, person: Person, *, shows_all: bool = Fals
         log=list(composition.log.order_by("-pk")[:LOG_LINES]) if is_owner else [],
         task=task,
         is_held_back=is_owner and _is_held_back(composition),
-        changed_since=_changed_since(composition, task),
+        changed_since=changed_since(composition, task=task, candidates=candidates, named=named),
         shows_all=shows_all,
     )
 
@@ -372,26 +373,6 @@ def _is_held_back(composition: Composition) -> bool:
         return False
     room = jobs.room(composition.owner)
     return room.running >= room.may_run
-
-
-def _changed_since(composition: Composition, task: Task | None) -> list[str]:
-    """What is otherwise now than when a result was found."""
-    found: list[str] = []
-    if composition.status != Composition.Status.SUCCEEDED:
-        return found
-    numbers: dict[int | None, int] = dict(task.revisions.values_list("pk", "number")) if task else {}
-    used = numbers.get(composition.task_revision_id)
-    if task is not None and used is not None and used != max(numbers.values()):
-        found.append(
-            f"{task.title} has other rows or another metric since: this is scored on its revision {used}, and the newest "
-            f"is {max(numbers.values())}. Each has a leaderboard of its own."
-        )
-    base_model = composition.base_model
-    if base_model.is_hosted and composition.base_commit != base_model.commit:
-        found.append(
-            f"The files of {base_model.name} changed since: this is made for those of then, and scored with them."
-        )
-    return found
 
 
 def trials_json(trials: Iterable[Trial], names: Sequence[str | None]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from compose import jobs, naming
+from compose.changed_since import changed_since
 from compose.engine.metrics import METRICS
 from compose.examples import FORMATS
 from compose.models import Candidate, Composition, Score, Trial, Tryout
@@ -325,6 +326,7 @@ class CompositionSerializer(CompositionListSerializer):
     few_shot = serializers.SerializerMethodField()
     held_out = serializers.SerializerMethodField()
     candidates = CandidateSerializer(many=True)
+    changed_since = serializers.SerializerMethodField()
     result = serializers.SerializerMethodField()
 
     class Meta(CompositionListSerializer.Meta):
@@ -342,6 +344,7 @@ class CompositionSerializer(CompositionListSerializer):
             "base_commit",
             "spec_sha256",
             "candidates",
+            "changed_since",
             "result",
         )
 
@@ -363,6 +366,15 @@ class CompositionSerializer(CompositionListSerializer):
     def get_held_out(self, composition: Composition) -> int:
         """Rows that score the result."""
         return len(composition.test_examples)
+
+    def get_changed_since(self, composition: Composition) -> list[str]:
+        """Sentences: what the result is made of or scored on that is otherwise now."""
+        return changed_since(
+            composition,
+            task=composition.task,  # fetched where this person may be told of it
+            candidates=list(composition.candidates.all()),
+            named=self.context["named"],
+        )
 
     @extend_schema_field(ResultSerializer(allow_null=True))
     def get_result(self, composition: Composition) -> dict[str, Any] | None:
