@@ -8,11 +8,12 @@ import unicodedata
 from web.errors import DomainError
 
 MAX_NAME_LENGTH = 96
-# First path segments of our own pages, and what a browser or crawler asks of every site.
+# First path segments of our own pages, what a browser or crawler asks of every site, and what the Hub's clients take for a
+# kind of repository.
 RESERVED_NAMESPACES = frozenset({
-    "about", "accounts", "activity", "admin", "api", "apple-touch-icon.png", "base-models", "blog",
+    "about", "accounts", "activity", "admin", "api", "apple-touch-icon.png", "base-models", "blog", "buckets",
     "compose", "compositions", "datasets", "docs", "explore", "favicon.ico", "favicon.svg", "feed",
-    "feeds", "hashes", "health", "healthz", "help", "home", "import", "imports", "jobs", "join", "legal", "login", "logout", "media",
+    "feeds", "hashes", "health", "healthz", "help", "home", "import", "imports", "jobs", "join", "kernels", "legal", "login", "logout", "media",
     "metrics", "models", "moderation", "modules", "new", "notifications", "oauth", "organizations", "organisations",
     "privacy", "pushes", "robots.txt", "search", "security", "settings", "signup", "sitemap.xml", "spaces",
     "static", "status", "support", "tasks", "terms", "upload", "v1", "webhooks", "well-known", "xet",

@@ -345,6 +345,7 @@ ROUTES: dict[str, Route] = {
     "v1/telemetry": hub("/v1/telemetry", POST=PUBLIC),
     "api/users/<str:name>/overview": hub("/api/users/ada/overview", GET=PUBLIC),
     "api/organizations/<str:name>/overview": hub("/api/organizations/lab/overview", GET=PUBLIC),
+    "api/organizations/<str:name>/members": hub("/api/organizations/lab/members", GET=PUBLIC),
     "api/users/<str:name>/likes": hub("/api/users/ada/likes", GET=PUBLIC),
     "api/settings/repositories": hub("/api/settings/repositories", GET=ANY_TOKEN),
     "api/organizations/<str:name>/settings/repositories": hub(
@@ -378,8 +379,8 @@ ROUTES: dict[str, Route] = {
     f"{_HUB}/auth-check$": hub(f"/api/models/{A}/auth-check", GET=SEE),
     f"{_HUB}/auth-check/write$": hub(f"/api/models/{A}/auth-check/write", GET=CHANGE),
     "api/models/<path:rest>": hub("/api/models/a/b/c", GET=NOTHING),
-    r"^api/(?P<rest>(?:datasets|spaces|kernels|repos|collections)/.+)$": hub("/api/datasets/x", GET=NOTHING),
-    r"^(?P<rest>(?:datasets|spaces|kernels)/.+/(?:resolve|raw|info/lfs)/.*)$": hub(
+    r"^api/(?P<kind>datasets|spaces|kernels)/(?P<rest>.+)$": hub("/api/datasets/x", GET=NOTHING),
+    r"^(?P<kind>datasets|spaces|kernels)/(?P<rest>.+/(?:resolve|raw|info/lfs)/.*)$": hub(
         "/datasets/x/resolve/main/y", GET=NOTHING
     ),
     "xet/<str:scope>/v1/xorbs/default/<str:xorb>": Route(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ from registry import cards
 from registry.filenames import CARD
 from registry.hub import front_matter
 from registry.hub.repositories import File, Repository, Snapshot, git_sha1
-from registry.models import Adapter, BaseModel, Revision
+from registry.models import Adapter, BaseModel, Revision, SearchRow
 from registry.storage import BytesMissing, open_blob
 
 Json = dict[str, Any]
@@ -39,13 +39,22 @@ def model(snapshot: Snapshot, *, blobs: bool = False) -> Json:
     """All about a repository at one revision; with `blobs`, sizes and hashes of its files."""
     repository = snapshot.repository
     files = snapshot.files()
-    found = adapter_row(repository.adapter) if repository.adapter else base_model_row(repository.base_model)
+    if repository.adapter is not None:
+        found = adapter_row(repository.adapter) | adapter_more(repository.adapter, snapshot.revision)
+    else:
+        found = base_model_row(repository.base_model)
+        found["usedStorage"] = sum(file.blob.size_bytes for file in files)
     found["sha"] = snapshot.commit
     found["cardData"] = _card_data(files)
+    if index := (found["cardData"] or {}).get("model-index"):
+        found["model-index"] = index
     found["siblings"] = [_sibling(file, blobs=blobs) for file in files]
-    if numbers := safetensors(snapshot.revision):
-        found["safetensors"] = numbers
     return found
+
+
+def narrowed(row: Json, names: Collection[str]) -> Json:
+    """What a client asked for by name; which model it is comes with it."""
+    return {key: value for key, value in row.items() if key in {"_id", "id", *names}}
 
 
 def safetensors(revision: Revision | None) -> Json | None:
@@ -62,6 +71,7 @@ def adapter_row(adapter: Adapter) -> Json:
     head = adapter.head
     return {
         **_row(adapter.full_name, adapter.namespace.name, f"adapter-{adapter.pk}"),
+        "trendingScore": _trending(adapter),
         "sha": head.commit if head else None,
         "private": adapter.is_private,
         "createdAt": date(adapter.created_at),
@@ -74,8 +84,37 @@ def adapter_row(adapter: Adapter) -> Json:
     }
 
 
+def adapter_more(adapter: Adapter, revision: Revision | None) -> Json:
+    """What stands in lists only where it is asked for; `config` says what the Hub says of PEFT's."""
+    base = adapter.base_model
+    peft = {
+        "base_model_name_or_path": base.name if base else adapter.base_model_label,
+        "task_type": revision.fact("task_type") if revision else "",
+    }
+    found: Json = {"downloadsAllTime": adapter.downloads, "usedStorage": adapter.size_bytes or 0}
+    if any(peft.values()):
+        found["config"] = {"peft": {name: text for name, text in peft.items() if text}}
+    if base is not None:
+        found["baseModels"] = {
+            "relation": "adapter",
+            "models": [{"_id": f"base-model-{base.pk}", "id": base.name}],
+        }
+    if numbers := safetensors(revision):
+        found["safetensors"] = numbers
+    return found
+
+
+def _trending(adapter: Adapter) -> float:
+    """As the list that trends is sorted by, which has it ready."""
+    known: float | None = getattr(adapter, "trending", None)
+    if known is None:
+        known = SearchRow.objects.filter(pk=adapter.pk).values_list("trending", flat=True).first()
+    return round(known or 0.0, 3)
+
+
 def base_model_row(base_model: BaseModel | None) -> Json:
     assert base_model is not None
+    config = {"architectures": [base_model.architecture], "model_type": base_model.config.get("model_type")}
     return {
         **_row(base_model.name, base_model.name.partition("/")[0], f"base-model-{base_model.pk}"),
         "sha": base_model.commit,
@@ -87,6 +126,7 @@ def base_model_row(base_model: BaseModel | None) -> Json:
         "tags": ["transformers", *([f"license:{base_model.license}"] if base_model.license else [])],
         "library_name": "transformers",
         "pipeline_tag": _PIPELINES.get(base_model.task_type),
+        "config": {name: value for name, value in config.items() if value},
     }
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from django.db.models import F, Q, QuerySet, TextField, Value
-from django.db.models.functions import Cast, Concat
+from django.db.models.functions import Cast, Coalesce, Concat
 from django.http import HttpRequest, JsonResponse
 
 from registry.hub import answers, pages, repositories
@@ -27,7 +27,7 @@ SORTS = {
     "lastModified": ("-updated_at", "-id"),
     "downloads": ("-downloads", "-id"),
     "likes": ("-likes", "-id"),
-    "trendingScore": ("-downloads", "-id"),
+    "trendingScore": ("-trending", "-id"),
 }
 _ALWAYS = frozenset({"peft", "lora", "safetensors"})
 _NO_FILTERS = (
@@ -70,40 +70,45 @@ class BadRange(pages.BadNumber):
 def models(request: HttpRequest, caller: Caller) -> JsonResponse:
     """Adapters that the caller may see, in pages of `limit`, and among them the base models that are hosted here."""
     visible = Adapter.objects.visible_to(caller.person).select_related("namespace", "base_model", "head")
-    rows = _matching(request, visible)
+    rows: QuerySet[Adapter] = _matching(request, visible).annotate(
+        trending=Coalesce(F("search_row__trending"), 0.0)
+    )
     sort = request.GET.get("sort") or "createdAt"
     if sort not in SORTS:
         raise UnknownSort(sort)
     size = pages.whole_number(request, "limit", default=DEFAULT_LIMIT, most=MAX_LIMIT) or DEFAULT_LIMIT
     found = paginate(rows, order=SORTS[sort], cursor=request.GET.get("cursor"), size=size)
     bases = _bases_between(request, found, order=SORTS[sort])
-    expanded = request.GET.getlist("expand")
-    is_full = request.GET.get("full", "").lower() in {"1", "true"} or "siblings" in expanded
-    with_card = is_full or request.GET.get("cardData", "").lower() in {"1", "true"} or "cardData" in expanded
+    wanted = _fields_wanted(request)
     mixed: list[Adapter | BaseModel] = [*found.items, *bases]
     mixed.sort(key=lambda item: _value(item, SORTS[sort]), reverse=True)
-    return pages.json_page(
-        request,
-        [
-            _row(item, is_full=is_full, with_card=with_card, with_numbers="safetensors" in expanded)
-            for item in mixed
-        ],
-        next_cursor=found.next_cursor,
-    )
+    shown = [_row(item, wanted) for item in mixed]
+    if asked := pages.expanded(request):
+        shown = [answers.narrowed(row, asked) for row in shown]
+    return pages.json_page(request, list(shown), next_cursor=found.next_cursor)
 
 
-def _row(item: Adapter | BaseModel, *, is_full: bool, with_card: bool, with_numbers: bool) -> answers.Json:
+def _fields_wanted(request: HttpRequest) -> set[str]:
+    """By name, what the rows are to have beside what is always there."""
+    wanted = pages.expanded(request)
+    if pages.is_true(request, "full"):
+        wanted |= {"siblings", "cardData"}
+    return wanted | {name for name in ("cardData", "config") if pages.is_true(request, name)}
+
+
+def _row(item: Adapter | BaseModel, wanted: set[str]) -> answers.Json:
+    of_files = wanted & {"siblings", "cardData", "model-index"}
     if isinstance(item, BaseModel):
-        if not (is_full or with_card):
+        if not (of_files or "usedStorage" in wanted):
             return answers.base_model_row(item)
         row = answers.model(repositories.Repository(item.name, base_model=item).snapshot())
-    elif not (is_full or with_card) or item.head is None:
-        numbers = answers.safetensors(item.head) if with_numbers else None
-        return {**answers.adapter_row(item), **({"safetensors": numbers} if numbers else {})}
+    elif not of_files or item.head is None:
+        more = answers.adapter_more(item, item.head)
+        return answers.adapter_row(item) | {name: more[name] for name in wanted & more.keys()}
     else:
         repository = repositories.Repository(item.full_name, adapter=item)
         row = answers.model(repository.snapshot_of(item.head))
-    if not is_full:
+    if "siblings" not in wanted:
         del row["siblings"]
     return row
 
@@ -155,7 +160,8 @@ def _bases_between(request: HttpRequest, found: Page[Adapter], *, order: tuple[s
     Those level with the page's last row come with it, and so not with the next page.
     """
     upper = begins_behind(request.GET.get("cursor"), order)
-    if upper is not None and not isinstance(upper, datetime if order[0].endswith("_at") else int):
+    kind = datetime if order[0].endswith("_at") else int | float if order[0] == "-trending" else int
+    if upper is not None and not isinstance(upper, kind):
         raise BadCursor
     lower = _value(found.items[-1], order) if found.next_cursor else None
     return [

@@ -27,6 +27,15 @@ def whole_number(request: HttpRequest, name: str, *, default: int, most: int) ->
     return min(int(given), most)
 
 
+def is_true(request: HttpRequest, name: str) -> bool:
+    return request.GET.get(name, "").lower() in {"1", "true"}
+
+
+def expanded(request: HttpRequest) -> set[str]:
+    """The fields that are asked for by name, instead of the usual ones. Those that are none here are left out."""
+    return {*request.GET.getlist("expand"), *request.GET.getlist("expand[]")} - {""}
+
+
 def page(request: HttpRequest, rows: Iterable[T], *, size: int) -> tuple[list[T], str]:
     """The page of `rows` that the cursor, a place in the list, asks for, and the next cursor ("" at the end).
 

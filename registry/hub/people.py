@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from allauth.account.models import EmailAddress
+from django.db.models import Sum
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from registry import likes
@@ -13,6 +14,7 @@ from registry.models import Adapter, Like, Membership, Namespace, User
 from registry.rights import require_change, require_whole_account
 
 REPOSITORIES_PAGE = 1000
+MEMBERS_PAGE = 100
 
 
 class NobodyOfThisName(HubError):
@@ -64,31 +66,56 @@ def _is_confirmed(person: User) -> bool:
 
 @door("GET")
 def overview(request: HttpRequest, caller: Caller, name: str) -> JsonResponse:
-    """A person or an organisation by name."""
-    namespace = Namespace.objects.filter(name__iexact=name, deleted_at=None).first()
-    if namespace is None:
+    """A person or an organisation by name, as their page shows them."""
+    namespace = _called(name)
+    is_person = not namespace.is_organisation
+    found = {
+        "type": "user" if is_person else "org",
+        "user" if is_person else "name": namespace.name,
+        "fullname": namespace.full_name or namespace.name,
+        "avatarUrl": "",
+        "numModels": Adapter.objects.visible_to(caller.person).filter(namespace=namespace).count(),
+    }
+    return JsonResponse(found if is_person else {**found, "numUsers": namespace.memberships.count()})
+
+
+@door("GET")
+def members(request: HttpRequest, caller: Caller, name: str) -> JsonResponse:
+    """Who belongs to an organisation, by name."""
+    namespace = _called(name)
+    if not namespace.is_organisation:
         raise NobodyOfThisName(name)
-    is_person = namespace.kind == Namespace.Kind.USER
-    full_name = namespace.full_name or namespace.name
-    return JsonResponse(
+    people = User.objects.filter(memberships__namespace=namespace).order_by("username")
+    rows, next_cursor = pages.page(request, people, size=MEMBERS_PAGE)
+    own = Namespace.objects.filter(name__in=[person.username for person in rows])
+    full_names = dict(own.values_list("name", "full_name"))
+    entries: list[object] = [
         {
-            "type": "user" if is_person else "org",
-            "user" if is_person else "name": namespace.name,
-            "fullname": full_name,
+            "type": "user",
+            "user": person.username,
+            "fullname": full_names.get(person.username) or person.username,
             "avatarUrl": "",
         }
-    )
+        for person in rows
+    ]
+    return pages.json_page(request, entries, next_cursor=next_cursor)
+
+
+def _called(name: str) -> Namespace:
+    """Raises NobodyOfThisName."""
+    found = Namespace.objects.filter(name__iexact=name, deleted_at=None).first()
+    if found is None:
+        raise NobodyOfThisName(name)
+    return found
 
 
 @door("GET")
 def repositories_of(request: HttpRequest, caller: Caller, name: str = "") -> JsonResponse:
     """The repositories of the caller, or of the organisation `name` as far as they see them, with their sizes."""
     person = caller.signed_in()
-    name = name or person.get_username()
-    namespace = Namespace.objects.filter(name__iexact=name, deleted_at=None).first()
-    if namespace is None:
-        raise NobodyOfThisName(name)
+    namespace = _called(name or person.get_username())
     found = Adapter.objects.visible_to(person).filter(namespace=namespace).select_related("namespace")
+    total = found.aggregate(size=Sum("size_bytes"))["size"] or 0
     rows, next_cursor = pages.page(request, found.order_by("pk"), size=REPOSITORIES_PAGE)
     entries: list[object] = [
         {
@@ -97,7 +124,7 @@ def repositories_of(request: HttpRequest, caller: Caller, name: str = "") -> Jso
             "updatedAt": answers.date(adapter.updated_at),
             "visibility": adapter.visibility,
             "storage": adapter.size_bytes or 0,
-            "storagePercent": 0,
+            "storagePercent": round(100 * (adapter.size_bytes or 0) / total, 2) if total else 0,
         }
         for adapter in rows
     ]
@@ -125,8 +152,7 @@ def may_change(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
 @door("GET")
 def liked_by(request: HttpRequest, caller: Caller, name: str) -> JsonResponse:
     """What a person likes, as far as the caller may see it."""
-    if not Namespace.objects.filter(name__iexact=name, deleted_at=None).exists():
-        raise NobodyOfThisName(name)
+    _called(name)
     visible = Adapter.objects.visible_to(caller.person).values("pk")
     rows = Like.objects.filter(user__username__iexact=name, adapter__in=visible).order_by(
         "-created_at", "-id"

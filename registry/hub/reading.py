@@ -19,12 +19,34 @@ from registry.hub.repositories import File, Snapshot
 from registry.models import RevisionFile
 from web.errors import DomainError
 
+# What clients do with a repository elsewhere, and what to do here instead.
+INSTEAD = {
+    "discussions": "There are no discussions and pull requests here. Push to a branch of your own instead.",
+    "duplicate": "Repositories are not duplicated here. Download the files and upload them under the new name.",
+    "lfs-files": "Single files of older versions are not deleted here. Delete the repository, or leave them out of new ones.",
+    "raw": "Files have one address here, with 'resolve' in place of 'raw'. `hf download` fetches them.",
+    "super-squash": "History is not squashed here: what was composed names the versions of its modules.",
+    "user-access-request": "Nothing is gated here, so nobody asks for access. Make the repository private instead.",
+}
+
 
 class NotServed(DomainError):
     code = "not_served"
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"There is no {what[:40]!r} of repositories here.")
+        super().__init__(INSTEAD.get(what, f"There is no {what[:40]!r} of repositories here."))
+
+
+class OtherKind(HubError):
+    """A repository that is no model. Clients have to take it for one that is not there."""
+
+    code = "not_found"
+    hub_code = "RepoNotFound"
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(
+            f"There are no {kind} here: this registry keeps LoRA modules, and base models for them."
+        )
 
 
 class UnknownAddress(HubError):
@@ -32,7 +54,8 @@ class UnknownAddress(HubError):
 
     def __init__(self, rest: str) -> None:
         super().__init__(
-            f"This registry does not serve {f'/api/{rest[:100]}'!r}: it keeps LoRA modules and no more."
+            f"This registry does not serve {f'/api/{rest[:100]}'!r}. What it has besides repositories of models is at "
+            "/api/v1/, described at /api/docs/."
         )
 
 
@@ -70,14 +93,18 @@ def resolve(request: HttpRequest, caller: Caller, repo: str, rest: str) -> HttpR
 
 @door("GET")
 def info(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
-    snapshot = repositories.find(caller.person, repo).snapshot()
-    return JsonResponse(answers.model(snapshot, blobs=_is_true(request, "blobs")))
+    return _told(request, repositories.find(caller.person, repo).snapshot())
 
 
 @door("GET")
 def revision_info(request: HttpRequest, caller: Caller, repo: str, revision: str) -> JsonResponse:
-    snapshot = repositories.find(caller.person, repo).snapshot(revision)
-    return JsonResponse(answers.model(snapshot, blobs=_is_true(request, "blobs")))
+    return _told(request, repositories.find(caller.person, repo).snapshot(revision))
+
+
+def _told(request: HttpRequest, snapshot: Snapshot) -> JsonResponse:
+    found = answers.model(snapshot, blobs=pages.is_true(request, "blobs"))
+    asked = pages.expanded(request)
+    return JsonResponse(answers.narrowed(found, asked) if asked else found)
 
 
 @door("GET")
@@ -87,10 +114,10 @@ def tree(request: HttpRequest, caller: Caller, repo: str, rest: str) -> JsonResp
     revision, path = repository.split(rest.rstrip("/"))
     snapshot = repository.snapshot(revision)
     files = snapshot.files()
-    entries = answers.entries(files, below=path, recursive=_is_true(request, "recursive"))
+    entries = answers.entries(files, below=path, recursive=pages.is_true(request, "recursive"))
     if path and not entries:
         raise EntryNotFound(path, snapshot.commit)
-    is_expanded = _is_true(request, "expand")
+    is_expanded = pages.is_true(request, "expand")
     size = EXPANDED_TREE_PAGE if is_expanded else TREE_PAGE
     rows, next_cursor = pages.page(request, entries, size=size)
     if is_expanded:
@@ -140,7 +167,7 @@ def commits(request: HttpRequest, caller: Caller, repo: str, revision: str) -> J
     size = pages.whole_number(request, "limit", default=COMMITS_PAGE, most=COMMITS_PAGE) or COMMITS_PAGE
     history = repository.history(repository.snapshot(revision))
     rows, next_cursor = pages.page(request, history, size=size)
-    formatted = "formatted" in [*request.GET.getlist("expand"), *request.GET.getlist("expand[]")]
+    formatted = "formatted" in pages.expanded(request)
     found = [answers.commit(row, formatted=formatted) for row in rows]
     return pages.json_page(request, list(found), next_cursor=next_cursor)
 
@@ -167,9 +194,9 @@ def show(request: HttpRequest, caller: Caller, repo: str, rest: str) -> HttpResp
 
 
 @door("GET", "POST", "PUT", "DELETE", "PATCH")
-def nothing_here(request: HttpRequest, caller: Caller, rest: str = "") -> JsonResponse:
-    """Data sets, spaces and whatever else the Hub has and we have not: a 404 that clients can read."""
-    raise RepositoryNotFound(rest)
+def nothing_here(request: HttpRequest, caller: Caller, kind: str, rest: str) -> JsonResponse:
+    """Repositories of other kinds, which the Hub has and we have not: a 404 that clients can read."""
+    raise OtherKind(kind)
 
 
 @door("GET", "POST", "PUT", "DELETE", "PATCH")
@@ -235,7 +262,3 @@ def _last_commits(snapshot: Snapshot, files: list[File]) -> dict[str, Snapshot]:
             break
         found |= dict.fromkeys(wanted, older)
     return found
-
-
-def _is_true(request: HttpRequest, name: str) -> bool:
-    return request.GET.get(name, "").lower() in {"1", "true"}

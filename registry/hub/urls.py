@@ -14,6 +14,7 @@ urlpatterns = [
     path("v1/telemetry", people.telemetry),
     path("api/users/<str:name>/overview", people.overview),
     path("api/organizations/<str:name>/overview", people.overview),
+    path("api/organizations/<str:name>/members", people.members),
     path("api/users/<str:name>/likes", people.liked_by),
     path("api/settings/repositories", people.repositories_of),
     path("api/organizations/<str:name>/settings/repositories", people.repositories_of),
@@ -39,8 +40,10 @@ urlpatterns = [
     re_path(rf"{_API}/auth-check/write$", people.may_change),
     re_path(rf"{_API}$", reading.info),
     path("api/models/<path:rest>", reading.not_served),
-    re_path(r"^api/(?P<rest>(?:datasets|spaces|kernels|repos|collections)/.+)$", reading.nothing_here),
-    re_path(r"^(?P<rest>(?:datasets|spaces|kernels)/.+/(?:resolve|raw|info/lfs)/.*)$", reading.nothing_here),
+    re_path(r"^api/(?P<kind>datasets|spaces|kernels)/(?P<rest>.+)$", reading.nothing_here),
+    re_path(
+        r"^(?P<kind>datasets|spaces|kernels)/(?P<rest>.+/(?:resolve|raw|info/lfs)/.*)$", reading.nothing_here
+    ),
     path("xet/<str:scope>/v1/xorbs/default/<str:xorb>", xet.put_xorb),
     path("xet/<str:scope>/v1/shards", xet.put_shard),
     path("xet/<path:rest>", xet.not_needed),

@@ -68,7 +68,7 @@ def test_what_is_refused_is_told_in_the_terminal_in_our_words(live_server: Any, 
         (("upload", "eve/other", str(bad)), "You may not publish"),
         (("download", "eve/secret"), "not found"),
         (("download", "ada/none"), "not found"),
-        (("repos", "duplicate", "ada/bad", "ada/twin"), "There is no 'duplicate' of repositories here"),
+        (("repos", "duplicate", "ada/bad", "ada/twin"), "Repositories are not duplicated here."),
     ):
         done = hf(*arguments, site=site, home=home, token=token)
         assert done.returncode != 0

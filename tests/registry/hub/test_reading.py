@@ -14,9 +14,17 @@ from django.test import Client
 from huggingface_hub import ModelCardData
 
 from registry.hub.repositories import git_sha1
-from registry.models import Adapter, BaseModel, BaseModelFile, Download, Namespace, Ref, Revision
+from registry.models import Adapter, BaseModel, BaseModelFile, Download, Namespace, Ref, Revision, SearchRow
 from registry.storage import store_stream
-from tests.factories import make_adapter, make_base_model, make_revision, make_token, make_user, namespace_of
+from tests.factories import (
+    make_adapter,
+    make_base_model,
+    make_organisation,
+    make_revision,
+    make_token,
+    make_user,
+    namespace_of,
+)
 
 pytestmark = pytest.mark.django_db
 WEIGHTS = bytes(range(256)) * 10
@@ -108,10 +116,20 @@ def test_branch_tag_commit_and_short_commit_name_a_revision(adapter: Adapter, na
 
 @pytest.mark.parametrize("method", ["get", "post", "put", "delete"])
 def test_what_the_hub_does_with_a_repository_and_we_do_not_is_said(adapter: Adapter, method: str):
-    answer = get("/api/models/ada/m/discussions/1", method=method)
-    assert answer.status_code == 400
-    assert answer.json()["error"] == "There is no 'discussions' of repositories here."
-    assert "X-Error-Code" not in answer
+    for what, said in (
+        (
+            "discussions/1",
+            "There are no discussions and pull requests here. Push to a branch of your own instead.",
+        ),
+        ("super-squash/main", "History is not squashed here"),
+        ("lfs-files", "Single files of older versions are not deleted here"),
+        ("user-access-request/pending", "Nothing is gated here"),
+        ("beauty", "There is no 'beauty' of repositories here."),
+    ):
+        answer = get(f"/api/models/ada/m/{what}", method=method)
+        assert answer.status_code == 400
+        assert answer.json()["error"].startswith(said)
+        assert "X-Error-Code" not in answer
 
 
 @pytest.mark.parametrize("path", ["ada/m.git/info/refs", "ada/m.git/info/lfs/locks", "ada/m.git/HEAD"])
@@ -138,17 +156,30 @@ def test_git_is_told_that_a_repository_is_not_there(adapter: Adapter):
     [
         "daily_papers",
         "settings/webhooks",
-        "organizations/x/members",
+        "organizations/x/followers",
         "models-tags-by-type",
         "datasets",
         "collections",
+        "collections/ada/mine-1",
+        "buckets/ada/mine",
+        "repos/duplicate",
     ],
 )
 def test_what_this_registry_does_not_serve_is_said(adapter: Adapter, method: str, path: str):
     answer = get(f"/api/{path}", method=method)
     assert (answer.status_code, answer["Content-Type"]) == (404, "application/json")
     assert answer["X-Error-Message"] == answer.json()["error"]
-    assert f"does not serve '/api/{path}'" in answer["X-Error-Message"]
+    assert f"does not serve '/api/{path}'. What it has" in answer["X-Error-Message"]
+    assert "X-Error-Code" not in answer
+
+
+def test_repositories_of_other_kinds_are_said_not_to_be_kept_here(adapter: Adapter):
+    for path, kind in (("api/datasets/ada/m", "datasets"), ("kernels/ada/m/resolve/main/x", "kernels")):
+        answer = get(f"/{path}")
+        assert answer["X-Error-Code"] == "RepoNotFound"
+        assert answer["X-Error-Message"].startswith(
+            f"There are no {kind} here: this registry keeps LoRA modules"
+        )
 
 
 def test_addresses_of_v1_and_of_the_site_stay_what_they_are(adapter: Adapter):
@@ -158,7 +189,10 @@ def test_addresses_of_v1_and_of_the_site_stay_what_they_are(adapter: Adapter):
 
 
 def test_a_raw_file_is_not_served(adapter: Adapter):
-    assert get("/ada/m/raw/main/README.md").json()["error"] == "There is no 'raw' of repositories here."
+    said = get("/ada/m/raw/main/README.md").json()["error"]
+    assert (
+        said == "Files have one address here, with 'resolve' in place of 'raw'. `hf download` fetches them."
+    )
 
 
 @pytest.mark.parametrize(
@@ -391,6 +425,39 @@ def test_the_list_tells_how_many_numbers_weights_hold_where_it_is_asked():
     assert "safetensors" not in get("/api/models").json()[0]
 
 
+def test_only_what_is_asked_for_by_name_is_told(adapter: Adapter):
+    Revision.objects.filter(adapter=adapter).update(facts={"task_type": "SEQ_2_SEQ_LM"})
+    asked = "expand=config&expand=usedStorage&expand=tags&expand=gguf"
+    for found in (get(f"/api/models/ada/m?{asked}").json(), *get(f"/api/models?{asked}").json()):
+        assert set(found) == {"_id", "id", "config", "usedStorage", "tags"}
+        assert found["config"] == {"peft": {"base_model_name_or_path": "x/y", "task_type": "SEQ_2_SEQ_LM"}}
+        assert found["usedStorage"] == sum(map(len, FILES.values()))
+    [row] = get("/api/models?expand=cardData").json()
+    assert set(row) == {"_id", "id", "cardData"}
+
+
+def test_what_a_module_is_made_for_stands_beside_it():
+    base = make_base_model(
+        "demo/tiny", kind=BaseModel.Kind.HOSTED, architecture="T5", config={"model_type": "t5"}
+    )
+    make_adapter("m", owner=make_user("ada"), base_model=base)
+    rows = {row["id"]: row for row in get("/api/models?config=true&expand=baseModels&expand=config").json()}
+    assert [made_for["id"] for made_for in rows["ada/m"]["baseModels"]["models"]] == ["demo/tiny"]
+    assert rows["demo/tiny"]["config"] == {"architectures": ["T5"], "model_type": "t5"}
+    assert "config" not in get("/api/models?author=ada").json()[0]
+
+
+def test_what_trends_stands_first_with_how_much_it_does():
+    for name, trending in (("a", 0.5), ("b", 2.25), ("c", 0.5)):
+        made = make_adapter(name, owner=make_user(), downloads=int(10 - trending))
+        SearchRow.objects.filter(adapter=made).update(trending=trending)
+    for limit in (1, 2, 9):
+        names = [name.partition("/")[2] for name in listed(f"sort=trendingScore&limit={limit}")]
+        assert names == ["b", "c", "a"]
+    first = get("/api/models?sort=trendingScore").json()[0]
+    assert first["trendingScore"] == get(f"/api/models/{first['id']}").json()["trendingScore"] == 2.25
+
+
 def test_more_tags_than_a_database_can_look_for_are_refused(client: Client):
     assert client.get("/api/models", {"filter": ",".join(["lora"] * 2000)}).status_code == 200
     refused = client.get("/api/models", {"filter": [f"tag-{number}" for number in range(2000)]})
@@ -450,6 +517,35 @@ def test_whoami_names_the_person_and_the_token():
     assert (found["name"], found["type"], found["orgs"]) == ("ada", "user", [])
     assert found["auth"]["accessToken"] == {"displayName": "laptop", "role": "read"}
     assert get("/api/whoami-v2").status_code == 401
+
+
+def test_people_and_organisations_are_told_as_their_pages_show_them(adapter: Adapter):
+    rita = make_user("rita")
+    Namespace.objects.filter(name="rita").update(full_name="Rita R.")
+    lab = make_organisation("lab", members={owner_of(adapter): "admin", rita: "read"})
+    make_adapter("hidden", namespace=lab, visibility="private")
+    told = get("/api/organizations/lab/overview").json()
+    assert (told["numModels"], told["numUsers"]) == (0, 2)
+    assert get("/api/organizations/lab/overview", token=make_token(rita)).json()["numModels"] == 1
+    assert get("/api/users/ada/overview").json()["numModels"] == 1
+    people = get("/api/organizations/LAB/members").json()
+    assert [(person["user"], person["fullname"]) for person in people] == [
+        ("ada", "ada"),
+        ("rita", "Rita R."),
+    ]
+    for name in ("ada", "nobody"):
+        assert get(f"/api/organizations/{name}/members").status_code == 404
+
+
+def test_ones_own_repositories_are_listed_with_their_share_of_the_storage():
+    ada = make_user("ada")
+    make_adapter("large", owner=ada, files={"x.txt": b"x" * 300}, visibility="private")
+    make_adapter("small", owner=ada, files={"x.txt": b"y" * 100})
+    rows = get("/api/settings/repositories", token=make_token(ada)).json()
+    assert [(row["id"], row["storage"], row["storagePercent"]) for row in rows] == [
+        ("ada/large", 300, 75.0), ("ada/small", 100, 25.0),
+    ]  # fmt: skip
+    assert get("/api/settings/repositories", token=make_token(make_user())).json() == []
 
 
 def test_downloads_count_once_for_a_revision_and_client(adapter: Adapter):
