@@ -214,6 +214,31 @@ class CompositionTryout(APIView):
         return Response(serializers.TryoutSerializer(found).data)
 
 
+class CompositionShare(APIView):
+    @extend_schema(
+        tags=TAG,
+        summary="Make a link for people whom you choose; the one that is there stays",
+        request=None,
+        responses={200: serializers.SharedSerializer, **refusals(400, 401, 403, 404)},
+    )
+    def post(self, request: Request, id: str) -> Response:
+        only(request)
+        composition = jobs.visible_composition(request.user, id)
+        jobs.share(composition, request.user)
+        link = f"{composition.get_absolute_url()}?key={composition.share_key}"
+        return Response({"url": request.build_absolute_uri(link)})
+
+    @extend_schema(
+        tags=TAG,
+        summary="Take the link back: it leads nowhere from now on",
+        responses={204: OpenApiResponse(description="Taken back."), **refusals(400, 401, 403, 404)},
+    )
+    def delete(self, request: Request, id: str) -> Response:
+        only(request)
+        jobs.unshare(jobs.visible_composition(request.user, id), request.user)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
 class CompositionRecipe(APIView):
     @extend_schema(
         tags=TAG,

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from compose import api, fit_api, status_api, task_views, tasks_api
+from compose import api, fit_api, lineage_api, status_api, task_views, tasks_api
 
 urlpatterns = [
     path("status/", status_api.SiteStatus.as_view(), name="api_status"),
@@ -9,6 +9,11 @@ urlpatterns = [
     path("tasks/<slug:slug>/revisions/", tasks_api.TaskRevisions.as_view(), name="api_task_revisions"),
     path("tasks/<str:slug>/leaderboard/", task_views.LeaderboardView.as_view(), name="api_leaderboard"),
     path("adapters/fit/", fit_api.FitView.as_view(), name="api_fit"),
+    path(
+        "adapters/<str:namespace>/<str:name>/lineage/",
+        lineage_api.LineageView.as_view(),
+        name="api_lineage",
+    ),
     path("auditions/", fit_api.AuditionList.as_view(), name="api_auditions"),
     path("auditions/<str:id>/", fit_api.AuditionDetail.as_view(), name="api_audition"),
     path("compositions/", api.CompositionList.as_view(), name="api_compositions"),
@@ -28,5 +33,6 @@ urlpatterns = [
         api.CompositionTryout.as_view(),
         name="api_composition_tryout",
     ),
+    path("compositions/<str:id>/share/", api.CompositionShare.as_view(), name="api_composition_share"),
     path("compositions/<str:id>/recipe/", api.CompositionRecipe.as_view(), name="api_composition_recipe"),
 ]

@@ -403,6 +403,12 @@ class CompositionPublishSerializer(StrictSerializer):
     description = serializers.CharField(required=False, allow_blank=True, default="", max_length=500)
 
 
+class SharedSerializer(serializers.Serializer):
+    """A link. Whoever has it sees the result, and never the examples."""
+
+    url = serializers.CharField()
+
+
 class TrialSerializer(serializers.ModelSerializer):
     """`mixing_weights` in the order of the composition's candidates."""
 

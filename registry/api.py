@@ -34,12 +34,14 @@ from registry.serializers import (
     MoveSerializer,
     PublishSerializer,
     ReportSerializer,
+    RevisionDetailSerializer,
     RevisionSerializer,
     UploadSerializer,
 )
 from web import api_errors
 from web.api_schema import refusals
 from web.errors import NotFound
+from web.pagination import next_page
 
 REVISION = OpenApiParameter(
     "revision", str, description="Branch, tag, or commit (7 or more digits); the newest unless given."
@@ -71,7 +73,11 @@ LIST_PARAMETERS = [
     OpenApiParameter("updated", str, description="The same for the time of the newest version."),
     OpenApiParameter("kind", str, enum=Adapter.Kind.values),
     OpenApiParameter("namespace", str),
-    OpenApiParameter("scored_on", str, description="Slug of a task: only those with a score on it."),
+    OpenApiParameter(
+        "scored_on",
+        str,
+        description="Slug of a task: only those with a score on its newest rows, by its metric.",
+    ),
     OpenApiParameter(
         "sort",
         str,
@@ -141,7 +147,7 @@ class AdapterList(AdapterContext, generics.ListAPIView[Adapter]):
         found = search.find(AdapterQuery.parse(request.query_params), person=request.user)
         answer = Response(
             {
-                "next": _next_page(request, found.next_cursor),
+                "next": next_page(request, found.next_cursor),
                 "results": AdapterSerializer(
                     found.items, many=True, context=self.get_serializer_context()
                 ).data,
@@ -191,14 +197,6 @@ class AdapterList(AdapterContext, generics.ListAPIView[Adapter]):
         answer.status_code = 201 if is_new else 200
         answer["Location"] = reverse("api_adapter", args=[namespace.name, adapter.name])
         return answer
-
-
-def _next_page(request: Request, cursor: str | None) -> str | None:
-    if not cursor:
-        return None
-    query = request.query_params.copy()
-    query["cursor"] = cursor
-    return request.build_absolute_uri(f"{request.path}?{query.urlencode()}")
 
 
 class AdapterFacets(APIView):
@@ -318,6 +316,19 @@ class RevisionList(OneAdapter, generics.ListAPIView[Revision]):
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         """An adapter's revisions, newest first."""
         return super().get(request, *args, **kwargs)
+
+
+class RevisionDetail(OneAdapter, AdapterContext):
+    @extend_schema(
+        operation_id="adapters_revision",
+        responses={200: RevisionDetailSerializer, **MOVED, **refusals(400, 401, 404)},
+    )
+    def get(self, request: Request, namespace: str, name: str, revision: str) -> Response:
+        """One revision, by commit (7 or more digits), branch or tag, with its facts and files."""
+        only(request)
+        adapter = visible_adapter(request.user, namespace, name)
+        found = downloads.revision_called(adapter, revision)
+        return Response(RevisionDetailSerializer(found, context=self.get_serializer_context()).data)
 
 
 class FileList(OneAdapter, AdapterContext):

@@ -1,6 +1,6 @@
 from django.urls import path, re_path
 
-from registry import api, base_models_api, organisations_api, whoami_api
+from registry import api, base_models_api, organisations_api, webhooks_api, whoami_api
 
 urlpatterns = [
     path("adapters/", api.AdapterList.as_view(), name="api_adapters"),
@@ -9,6 +9,11 @@ urlpatterns = [
     path("adapters/<str:namespace>/<str:name>/", api.AdapterDetail.as_view(), name="api_adapter"),
     path("adapters/<str:namespace>/<str:name>/move/", api.AdapterMove.as_view(), name="api_move"),
     path("adapters/<str:namespace>/<str:name>/revisions/", api.RevisionList.as_view(), name="api_revisions"),
+    path(
+        "adapters/<str:namespace>/<str:name>/revisions/<path:revision>/",
+        api.RevisionDetail.as_view(),
+        name="api_revision",
+    ),
     path("adapters/<str:namespace>/<str:name>/files/", api.FileList.as_view(), name="api_files"),
     path(
         "adapters/<str:namespace>/<str:name>/files/<path:path>", api.FileDownload.as_view(), name="api_file"
@@ -34,5 +39,11 @@ urlpatterns = [
     ),
     path("invitations/", organisations_api.InvitationList.as_view(), name="api_invitations"),
     path("invitations/<str:name>/", organisations_api.InvitationDetail.as_view(), name="api_invitation"),
+    path("webhooks/", webhooks_api.WebhookList.as_view(), name="api_webhooks"),
+    path("webhooks/<int:id>/", webhooks_api.WebhookDetail.as_view(), name="api_webhook"),
+    path("webhooks/<int:id>/on/", webhooks_api.WebhookSwitchOn.as_view(), name="api_webhook_on"),
+    path("webhooks/<int:id>/test/", webhooks_api.WebhookTest.as_view(), name="api_webhook_test"),
+    path("webhooks/<int:id>/deliveries/", webhooks_api.DeliveryList.as_view(), name="api_deliveries"),
+    path("deliveries/<int:id>/replay/", webhooks_api.DeliveryReplay.as_view(), name="api_replay"),
     path("whoami/", whoami_api.WhoAmI.as_view(), name="api_whoami"),
 ]

@@ -7,12 +7,15 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from registry.models import Adapter, BaseModel, Namespace, Revision, RevisionFile, Task, Token
+from registry.models import Adapter, AdapterScore, BaseModel, Namespace, Revision, RevisionFile, Task, Token
 from registry.preparing import Report
+from registry.search import task_scores
 
 
 class StrictSerializer(serializers.Serializer):
     """Refuses names that it does not know: a mistyped field must not be silently ignored. Says which choices there are."""
+
+    default_error_messages = {"invalid": "Send the fields as one JSON object, not as {datatype}."}
 
     def get_fields(self) -> dict[str, Any]:
         fields = super().get_fields()
@@ -75,7 +78,7 @@ class AdapterSerializer(serializers.ModelSerializer[Adapter]):
         fields = [
             "id", "namespace", "name", "kind", "visibility", "description", "license", "language", "tags", "task",
             "base_model", "base_model_label", "base_fit", "composable", "composable_reason", "composes_with", "rank",
-            "parameters", "dataset", "dataset_revision", "training", "leakage", "prompt_template", "size_bytes", "best_score", "best_score_metric", "downloads", "revision", "created_at", "published_at", "updated_at", "url",
+            "parameters", "dataset", "dataset_revision", "training", "leakage", "prompt_template", "size_bytes", "best_score", "best_score_metric", "downloads", "likes", "revision", "created_at", "published_at", "updated_at", "url",
         ]  # fmt: skip
         read_only_fields = fields
 
@@ -133,15 +136,52 @@ class FileListSerializer(serializers.Serializer):
     results = FileSerializer(many=True)
 
 
+class TaskScoreSerializer(serializers.ModelSerializer[AdapterScore]):
+    """What an adapter reaches on a task, and who says so."""
+
+    task = serializers.SerializerMethodField(help_text="Its slug; null for one that you may not be told of.")
+    task_revision = serializers.IntegerField(
+        source="task_revision.number",
+        read_only=True,
+        allow_null=True,
+        default=None,
+        help_text="Whose hidden rows it was computed on; null for what is reported.",
+    )
+    verified = serializers.SerializerMethodField(help_text="Computed by this site.")
+
+    class Meta:
+        model = AdapterScore
+        fields = [
+            "task",
+            "task_revision",
+            "metric",
+            "value",
+            "low",
+            "high",
+            "n",
+            "verified",
+            "note",
+            "created_at",
+        ]
+        read_only_fields = fields
+
+    def get_task(self, score: AdapterScore) -> str | None:
+        return score.task.slug if getattr(score, "is_named", False) else None
+
+    def get_verified(self, score: AdapterScore) -> bool:
+        return score.source == AdapterScore.Source.VERIFIED
+
+
 class AdapterDetailSerializer(AdapterSerializer):
     """An adapter with everything known about its newest revision."""
 
     facts = serializers.SerializerMethodField(help_text="What was read from config and tensor header.")
     warnings = serializers.SerializerMethodField()
     files = serializers.SerializerMethodField()
+    scores = serializers.SerializerMethodField(help_text="On tasks, the newest first.")
 
     class Meta(AdapterSerializer.Meta):
-        fields = [*AdapterSerializer.Meta.fields, "facts", "warnings", "files"]
+        fields = [*AdapterSerializer.Meta.fields, "facts", "warnings", "files", "scores"]
         read_only_fields = fields
 
     def get_facts(self, adapter: Adapter) -> dict[str, Any]:
@@ -155,6 +195,9 @@ class AdapterDetailSerializer(AdapterSerializer):
             return []
         files = adapter.head.files.select_related("blob")
         return FileSerializer(files, many=True, context=self.context).data
+
+    def get_scores(self, adapter: Adapter) -> TaskScoreSerializer(many=True):  # type: ignore[valid-type]
+        return TaskScoreSerializer(task_scores(adapter, self.context["request"].user), many=True).data
 
 
 class RevisionSerializer(serializers.ModelSerializer[Revision]):
@@ -171,6 +214,20 @@ class RevisionSerializer(serializers.ModelSerializer[Revision]):
             "commit", "parent", "author", "message", "created_at", "base_fit", "composable", "composable_reason",
             "tensor_sha256", "size_bytes", "warnings",
         ]  # fmt: skip
+
+
+class RevisionDetailSerializer(RevisionSerializer):
+    """A revision with everything known about it."""
+
+    facts = serializers.DictField(read_only=True, help_text="What was read from config and tensor header.")
+    files = serializers.SerializerMethodField()
+
+    class Meta(RevisionSerializer.Meta):
+        fields = [*RevisionSerializer.Meta.fields, "facts", "files"]
+
+    def get_files(self, revision: Revision) -> FileSerializer(many=True):  # type: ignore[valid-type]
+        files = revision.files.select_related("blob", "revision__adapter__namespace")
+        return FileSerializer(files, many=True, context=self.context).data
 
 
 class HashMatchSerializer(serializers.ModelSerializer[Revision]):

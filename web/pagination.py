@@ -70,6 +70,15 @@ def begins_behind(cursor: str | None, order: tuple[str, ...]) -> Any:
     return _decode(cursor, order)[0] if cursor else None
 
 
+def next_page(request: Request, cursor: str | None) -> str | None:
+    """The whole address of the page behind `cursor`; None at the end."""
+    if not cursor:
+        return None
+    query = request.query_params.copy()
+    query["cursor"] = cursor
+    return request.build_absolute_uri(f"{request.path}?{query.urlencode()}")
+
+
 def page_size(given: str | None) -> int:
     """The `limit` parameter as a number of rows. Raises BadPageSize."""
     if given in (None, ""):
@@ -145,12 +154,7 @@ class KeysetPagination(BasePagination):
         return self.page.items
 
     def get_paginated_response(self, data: Any) -> Response:
-        next_url = None
-        if self.page.next_cursor:
-            query = self.request.query_params.copy()
-            query["cursor"] = self.page.next_cursor
-            next_url = self.request.build_absolute_uri(f"{self.request.path}?{query.urlencode()}")
-        return Response({"next": next_url, "results": data})
+        return Response({"next": next_page(self.request, self.page.next_cursor), "results": data})
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -6,12 +6,13 @@ from collections.abc import Iterable
 
 from django.db.models import Q, QuerySet
 
-from registry.models import Adapter, Task
+from registry.models import Adapter, AdapterScore, Task
 from registry.models.publication import published_at
 from registry.models.tasks import TaskQuerySet
 from registry.rights import Person, may_moderate, namespaces_of
 from web.errors import NotFound
 
+SCORES_SHOWN = 30
 # By the name of the order: `web.pagination` takes it, of what `tasks_matching` finds.
 TASK_SORTS: dict[str, tuple[str, ...]] = {"name": ("slug",), "new": ("-published", "-id")}
 
@@ -74,6 +75,16 @@ def tasks_hidden_from(person: Person) -> QuerySet[Task]:
     hidden = Q(is_private=True) | Q(quarantined_at__isnull=False)
     shown = tasks_shown_to(person).filter(hidden).order_by().values("pk")
     return Task.objects.filter(hidden).exclude(pk__in=shown).order_by()
+
+
+def task_scores(adapter: Adapter, person: Person) -> list[AdapterScore]:
+    """Its newest scores on tasks, each with `is_named`: whether this person may be told of which task."""
+    scores = adapter.task_scores.select_related("task", "task_revision")
+    scores = scores.defer("task_revision__few_shot", "task_revision__test")  # all rows of the task
+    found = list(scores.order_by("-created_at", "pk")[:SCORES_SHOWN])
+    for score in found:
+        score.is_named = not score.task.is_quarantined and sees_task(person, score.task)  # type: ignore[attr-defined]
+    return found
 
 
 def show_tasks(adapters: Iterable[Adapter], *, person: Person) -> None:

@@ -28,7 +28,7 @@ from registry import (
 )
 from registry.filenames import CARD
 from registry.forms import AdapterForm, LicenceFields, MoveForm
-from registry.models import Adapter, AdapterScore, BaseModel, Revision, RevisionFile, WeightStatistics
+from registry.models import Adapter, BaseModel, Revision, RevisionFile, WeightStatistics
 from registry.rights import (
     Person,
     may_change,
@@ -43,7 +43,6 @@ from web.errors import DomainError
 
 VERSIONS_SHOWN = 10
 TENSORS_SHOWN = 400
-SCORES_SHOWN = 30
 CARD_KEPT_S = 3600
 _HEADING = re.compile(r"(</?h)([1-5])>")
 
@@ -81,21 +80,12 @@ def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -
         "has_more_versions": len(versions) > VERSIONS_SHOWN,
         "has_many_versions": len(versions) > 1,
         "weights": _weights(revision),
-        "scores": _scores(shown, request.user),
+        "scores": search.task_scores(shown, request.user),
         **following.marks(request.user, shown),
         "may_write": may_change(request.user, shown),
         "may_moderate": may_moderate(request.user),
     }
     return render(request, "registry/adapter.html", context)
-
-
-def _scores(adapter: Adapter, person: Person) -> list[tuple[AdapterScore, bool]]:
-    """Its newest scores, each with whether the person may be told of which task."""
-    scores = adapter.task_scores.select_related("task", "reported_by").order_by("-created_at", "pk")
-    return [
-        (score, not score.task.is_quarantined and search.sees_task(person, score.task))
-        for score in scores[:SCORES_SHOWN]
-    ]
 
 
 @require_safe

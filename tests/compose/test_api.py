@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.test import Client
 from rest_framework.test import APIClient
 
 from compose import jobs
@@ -293,6 +294,21 @@ def test_cancel_and_stop(client, owner, base_model):
     answer = client.post(f"{URL}{composition.pk}/cancel/")
     assert answer.status_code == 409
     assert "already been cancelled" in answer.json()["message"]
+
+
+# --- a link to share
+
+
+def test_a_link_opens_the_result_until_it_is_taken_back(client, owner, base_model):
+    composition = finish(make_composition(owner=owner, base_model=base_model))
+    share = f"{URL}{composition.pk}/share/"
+    link = client.post(share).json()["url"]
+    assert client.post(share).json()["url"] == link
+    guest = Client()
+    assert guest.get(link).status_code == 200
+    assert client_of(make_user()).post(share).status_code == 404
+    assert client.delete(share).status_code == 204
+    assert guest.get(link).status_code == 404
 
 
 def test_too_many_waiting_is_429(client, owner, base_model, settings):

@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from compose import candidates as fitting
 from compose import lineage, naming, usefulness
 from compose.models import Candidate, Composition
+from registry import publishing
 from registry.models import Adapter, Origin, User
 from tests.compose.factories import finish, make_composition, make_modules
 from tests.factories import make_adapter, make_base_model, make_revision, make_user, namespace_of
@@ -152,3 +153,47 @@ def test_what_a_hidden_parent_is_made_of_is_not_drawn(ada):
     found = lineage.family(made, None)
     assert [names(column) for column in found.columns] == [["not public", "part-2"], ["made"]]
     assert len(lineage.family(made, ada).columns) == 3
+
+
+# --- By script ---------------------------------------------------------------------------------------------------
+
+
+def test_a_script_is_told_both_ways_in_pages(ada):
+    parts = make_modules(make_base_model(), 3, owner=ada)
+    made = [mix(f"mix-{number}", parts, ada, [0.5, 0.0, -0.7]) for number in range(3)]
+    of_mix = Client().get("/api/v1/adapters/ada/mix-0/lineage/").json()
+    assert of_mix["composition"] == Composition.objects.get(adapter=made[0]).pk
+    assert [(use["adapter"], use["mixing_weight"]) for use in of_mix["made_of"]] == [
+        ("ada/part-2", -0.7), ("ada/part-0", 0.5),
+    ]  # fmt: skip
+    assert (of_mix["results"], of_mix["next"], of_mix["imported_from"]) == ([], None, None)
+    first = Client().get("/api/v1/adapters/ada/part-0/lineage/?limit=2").json()
+    rest = Client().get(first["next"]).json()
+    assert [use["adapter"] for use in first["results"] + rest["results"]] == [
+        "ada/mix-2",
+        "ada/mix-1",
+        "ada/mix-0",
+    ]
+    assert (first["composition"], first["made_of"], rest["next"]) == (None, [], None)
+    assert Client().get("/api/v1/adapters/ada/part-1/lineage/").json()["results"] == []
+
+
+def test_a_script_is_told_of_what_is_deleted_and_of_nothing_hidden(ada):
+    parts = make_modules(make_base_model(), 3, owner=ada)
+    mix("mine", parts, ada)
+    publishing.withdraw(parts[0], actor=ada)
+    Adapter.objects.filter(pk=parts[1].pk).update(visibility="private")
+    uses = Client().get("/api/v1/adapters/ada/mine/lineage/").json()["made_of"]
+    assert [(use["adapter"], use["deleted"]) for use in uses] == [
+        ("ada/part-0", True), (None, False), ("ada/part-2", False),
+    ]  # fmt: skip
+    assert uses[1]["revision"] is None
+
+
+def test_a_script_is_told_where_it_was_imported_from(ada):
+    module = make_adapter("m", owner=ada)
+    Origin.objects.create(
+        revision=module.revisions.get(), endpoint="https://hub.example", source="x/y", commit="c" * 40
+    )
+    told = Client().get("/api/v1/adapters/ada/m/lineage/").json()["imported_from"]
+    assert (told["source"], told["url"]) == ("x/y", f"https://hub.example/x/y/tree/{'c' * 40}")

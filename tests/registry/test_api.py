@@ -12,7 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from registry import moving, shapes, storage
-from registry.models import Adapter, BaseModel, Blob, Revision
+from registry.models import Adapter, AdapterScore, BaseModel, Blob, Revision
 from tests.factories import (
     make_adapter,
     make_base_model,
@@ -158,6 +158,29 @@ def test_the_same_upload_again_is_200_and_other_files_are_a_new_revision(tmp_pat
     assert revisions[0]["parent"] == revisions[1]["commit"]
     old = script.get(f"adapters/ada/m/files/adapter_model.safetensors?revision={revisions[1]['commit'][:10]}")
     assert old.getvalue() == first["adapter_model.safetensors"]
+    said = script.get(f"adapters/ada/m/revisions/{revisions[1]['commit'][:10]}/").json()
+    assert {name: said[name] for name in revisions[1]} == revisions[1]
+    assert said["facts"]["rank"] == script.get("adapters/ada/m/").json()["facts"]["rank"]
+    weights = next(file for file in said["files"] if file["path"] == "adapter_model.safetensors")
+    assert weights["url"].endswith(f"?revision={said['commit']}")
+    assert script.get("adapters/ada/m/revisions/main/").json()["commit"] == revisions[0]["commit"]
+    assert_refused(script.get("adapters/ada/m/revisions/v9/"), 404)
+
+
+def test_scores_on_tasks_are_told_with_who_says_so():
+    adapter = make_adapter("m", owner=make_user("ada"), likes=3)
+    task = make_task("who", rows=2, test_rows=4)
+    AdapterScore.objects.create(adapter=adapter, task=task, source="reported", value=0.9, note="their table")
+    AdapterScore.objects.create(
+        adapter=adapter, task=task, source="verified", value=0.7, n=4, task_revision=task.revisions.get()
+    )
+    hidden = make_task("labs", owner=make_organisation("lab"), is_private=True)
+    AdapterScore.objects.create(adapter=adapter, task=hidden, source="verified", value=0.5)
+    found = Script().get("adapters/ada/m/").json()
+    assert found["likes"] == 3
+    told = [(row["task"], row["task_revision"], row["value"], row["verified"]) for row in found["scores"]]
+    assert told == [(None, None, 0.5, True), ("who", 1, 0.7, True), ("who", None, 0.9, False)]
+    assert found["scores"][2]["note"] == "their table"
 
 
 def test_strangers_readers_and_read_tokens_publish_nothing(tmp_path):
@@ -269,6 +292,8 @@ def test_a_private_adapter_is_404_to_everybody_else_at_every_address(tmp_path):
     paths = [
         "adapters/ada/secret/",
         "adapters/ada/secret/revisions/",
+        "adapters/ada/secret/revisions/main/",
+        "adapters/ada/secret/lineage/",
         "adapters/ada/secret/files/",
         "adapters/ada/secret/files/adapter_config.json",
         "adapters/ada/secret/archive",
@@ -341,6 +366,8 @@ def test_a_parameter_that_cannot_be_used_is_refused_by_name(query):
         "adapters/ada/m/?x=1",
         "adapters/ada/m/files/?revision=a&revision=b",
         "adapters/ada/m/revisions/?sort=new",
+        "adapters/ada/m/revisions/main/?limit=1",
+        "adapters/ada/m/lineage/?sort=new",
         "adapters/ada/m/archive?x=1",
         "base-models/?x=1",
         "base-models/?kind=odd",
@@ -358,6 +385,7 @@ def test_no_list_or_file_ignores_a_parameter(tmp_path, path):
     [
         "adapters/nobody/nothing/",
         "adapters/%00/m/",
+        "adapters/ada/m/revisions/%00/",
         "adapters/ada/m/files/none.txt",
         "adapters/ada/m/files/%00",
         "adapters/ada/m/files/adapter_config.json?revision=none",
@@ -464,7 +492,16 @@ def test_every_wrong_method_is_405_in_the_one_shape():
 
 
 @pytest.mark.parametrize(
-    "path", ["", "revisions/?limit=3", "files/", "files/README.md?revision=main", "archive"]
+    "path",
+    [
+        "",
+        "revisions/?limit=3",
+        "revisions/main/",
+        "lineage/",
+        "files/",
+        "files/README.md?revision=main",
+        "archive",
+    ],
 )
 def test_by_its_old_name_an_adapter_is_found_under_the_new_one(path: str):
     ada = make_user("ada")
@@ -504,3 +541,5 @@ def test_refusals_say_what_is_expected():
     assert choice.json()["fields"] == {"visibility": ['"secret" is none of these: public, private.']}
     reserved = script.send("POST", "organizations/", {"name": "api"})
     assert list(reserved.json()["fields"]) == ["name"]
+    listed = script.send("POST", "organizations/", [1]).json()
+    assert listed["message"] == "Send the fields as one JSON object, not as list."
