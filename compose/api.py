@@ -16,7 +16,7 @@ from compose import candidates, examples, jobs, naming, predictions, publishing,
 from compose.changed_since import with_modules
 from compose.engine.types import ExportForm
 from compose.errors import BadSetting
-from compose.models import Candidate, Composition, Trial
+from compose.models import Candidate, Composition, LogLine, Trial
 from registry.api_parts import IDEMPOTENCY_KEY, only, person_of
 from registry.authentication import SignedIn
 from registry.idempotency import idempotent
@@ -160,6 +160,29 @@ class CompositionTrials(generics.ListAPIView):
         tags=TAG,
         summary="The trials of a composition, in order",
         responses={200: serializers.TrialSerializer(many=True), **refusals(400, 401, 403, 404)},
+    )
+    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        only(request, "cursor", "limit")
+        return super().get(request, *args, **kwargs)
+
+
+class CompositionLog(generics.ListAPIView):
+    """What happened to a composition, in words."""
+
+    serializer_class = serializers.LogLineSerializer
+    keyset_order = ("-id",)
+
+    def get_queryset(self) -> QuerySet[LogLine]:
+        if getattr(self, "swagger_fake_view", False):
+            return LogLine.objects.none()
+        composition = jobs.visible_composition(self.request.user, self.kwargs["id"])
+        jobs.require_owner(composition, self.request.user)
+        return LogLine.objects.filter(composition=composition)
+
+    @extend_schema(
+        tags=TAG,
+        summary="What happened to a composition, the newest first; for the owner only",
+        responses={200: serializers.LogLineSerializer(many=True), **refusals(400, 401, 403, 404)},
     )
     def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         only(request, "cursor", "limit")

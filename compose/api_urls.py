@@ -22,6 +22,7 @@ urlpatterns = [
     path("compositions/<str:id>/stop/", api.CompositionStop.as_view(), name="api_composition_stop"),
     path("compositions/<str:id>/publish/", api.CompositionPublish.as_view(), name="api_composition_publish"),
     path("compositions/<str:id>/trials/", api.CompositionTrials.as_view(), name="api_composition_trials"),
+    path("compositions/<str:id>/log/", api.CompositionLog.as_view(), name="api_composition_log"),
     path(
         "compositions/<str:id>/predictions/",
         api.CompositionPredictions.as_view(),

@@ -14,7 +14,7 @@ from compose import charts, jobs, naming
 from compose.changed_since import changed_since, with_modules
 from compose.engine.metrics import EXACT_MATCH
 from compose.engine.wording import first_of
-from compose.licences import DerivedLicence, derive_licence
+from compose.licences import DerivedLicence, licence_of
 from compose.models import Candidate, Composition, LogLine, Score, Trial
 from compose.predictions import PredictionRow, compare, in_order
 from registry.models import Adapter, Task
@@ -58,9 +58,7 @@ class JobPage:
     queue_place: int | None
     log: list[LogLine]  # the newest first, so that it is seen in a short box
     task: Task | None  # where the reader may be told of it
-    is_held_back: (
-        bool  # it waits until one of its owner's own ends, who has as many running as one person may
-    )
+    is_held_back: bool
     changed_since: list[str]  # what a result is made of or scored on that is otherwise now, in sentences
     shows_all: bool = False
 
@@ -149,11 +147,8 @@ class JobPage:
     @property
     def licence(self) -> DerivedLicence | None:
         """What the parents' licences allow; None when nothing was kept."""
-        kept = [candidate.revision.adapter for candidate in self.candidates if candidate.mixing_weight]
-        if not kept:
-            return None
-        found = derive_licence([(adapter.full_name, adapter.license) for adapter in kept])
-        return replace(found, note=self._told(found.note))
+        found = licence_of(self.candidates)
+        return replace(found, note=self._told(found.note)) if found else None
 
     @property
     def ours(self) -> str:
@@ -362,17 +357,10 @@ def job_page(composition: Composition, person: Person, *, shows_all: bool = Fals
         # The owner's alone: it names machines, and candidates that others may not see.
         log=list(composition.log.order_by("-pk")[:LOG_LINES]) if is_owner else [],
         task=task,
-        is_held_back=is_owner and _is_held_back(composition),
+        is_held_back=is_owner and jobs.is_held_back(composition),
         changed_since=changed_since(composition, task=task, candidates=candidates, named=named),
         shows_all=shows_all,
     )
-
-
-def _is_held_back(composition: Composition) -> bool:
-    if composition.status != Composition.Status.QUEUED or composition.owner is None:
-        return False
-    room = jobs.room(composition.owner)
-    return room.running >= room.may_run
 
 
 def trials_json(trials: Iterable[Trial], names: Sequence[str | None]) -> dict[str, Any]:

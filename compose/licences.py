@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from compose.engine.wording import first_of
+from compose.models import Candidate
 
 # From the least demanding on: who passes on a mix of these keeps to the last one.
 _PERMISSIVE = (
@@ -32,6 +33,12 @@ class DerivedLicence:
     is_doubtful: bool = False
 
 
+def licence_of(candidates: Iterable[Candidate]) -> DerivedLicence | None:
+    """What the licences of those with a weight allow; None where nothing was kept."""
+    kept = [candidate.revision.adapter for candidate in candidates if candidate.mixing_weight]
+    return derive_licence([(adapter.full_name, adapter.license) for adapter in kept]) if kept else None
+
+
 def derive_licence(parents: Sequence[tuple[str, str]]) -> DerivedLicence:
     """The licence of a mix of `parents`, pairs of name and licence. A proposal in words, not legal advice.
 
@@ -41,11 +48,12 @@ def derive_licence(parents: Sequence[tuple[str, str]]) -> DerivedLicence:
     missing = [name for name, licence in licences.items() if not licence or licence in {OTHER, "unknown"}]
     found = sorted({licence for licence in licences.values() if licence})
     if missing:
-        return DerivedLicence(
-            OTHER,
-            f"{first_of(missing, most=3)} state no licence, so ask their authors before you pass this on.",
-            True,
+        states = (
+            "states no licence, so ask its author"
+            if len(missing) == 1
+            else "state no licence, so ask their authors"
         )
+        return DerivedLicence(OTHER, f"{first_of(missing, most=3)} {states} before you pass this on.", True)
     if len(found) == 1:
         note = f"All parents have the licence {found[0]}."
         if "-nd" in found[0]:

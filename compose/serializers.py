@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from django.utils.functional import cached_property
@@ -12,7 +14,8 @@ from compose import jobs, naming
 from compose.changed_since import changed_since
 from compose.engine.metrics import METRICS
 from compose.examples import FORMATS
-from compose.models import Candidate, Composition, Score, Trial, Tryout
+from compose.licences import licence_of
+from compose.models import Candidate, Composition, LogLine, Score, Trial, Tryout
 from registry.models import Adapter
 from registry.rights import owns
 from registry.serializers import StrictSerializer
@@ -246,6 +249,22 @@ class ResultSerializer(serializers.Serializer):
     versions = serializers.DictField(child=serializers.CharField())
 
 
+class DerivedLicenseSerializer(serializers.Serializer):
+    """What the licences of the modules with a weight allow: a proposal, no legal advice."""
+
+    license = serializers.CharField()
+    note = serializers.CharField(help_text="How it came about.")
+    is_doubtful = serializers.BooleanField(help_text="A person has to look.")
+
+
+class LogLineSerializer(serializers.ModelSerializer):
+    """One thing that happened."""
+
+    class Meta:
+        model = LogLine
+        fields = ("at", "attempt", "text")
+
+
 class CompositionListSerializer(serializers.ModelSerializer):
     """A composition in a list. Of its adapter and its task only what the reader may be told is fetched."""
 
@@ -326,12 +345,15 @@ class CompositionSerializer(CompositionListSerializer):
     few_shot = serializers.SerializerMethodField()
     held_out = serializers.SerializerMethodField()
     candidates = CandidateSerializer(many=True)
+    held_back = serializers.SerializerMethodField()
     changed_since = serializers.SerializerMethodField()
+    derived_license = serializers.SerializerMethodField()
     result = serializers.SerializerMethodField()
 
     class Meta(CompositionListSerializer.Meta):
         fields = (
             *CompositionListSerializer.Meta.fields,
+            "held_back",
             "few_shot",
             "held_out",
             "split_note",
@@ -345,6 +367,7 @@ class CompositionSerializer(CompositionListSerializer):
             "spec_sha256",
             "candidates",
             "changed_since",
+            "derived_license",
             "result",
         )
 
@@ -367,6 +390,21 @@ class CompositionSerializer(CompositionListSerializer):
         """Rows that score the result."""
         return len(composition.test_examples)
 
+    def get_held_back(self, composition: Composition) -> bool:
+        """It waits for one of your own to end, since as many of yours run as may at once; told to the owner only."""
+        return self._is_owner(composition) and jobs.is_held_back(composition)
+
+    @extend_schema_field(DerivedLicenseSerializer(allow_null=True))
+    def get_derived_license(self, composition: Composition) -> dict[str, Any] | None:
+        found = licence_of(composition.candidates.all())
+        if found is None:
+            return None
+        return dict(DerivedLicenseSerializer(replace(found, note=self._tell(composition)(found.note))).data)
+
+    def _tell(self, composition: Composition) -> Callable[[str], str]:
+        """Takes the names of modules that this person may not see out of what is said."""
+        return naming.without_hidden(composition.candidates.all(), self.context["named"])
+
     def get_changed_since(self, composition: Composition) -> list[str]:
         """Sentences: what the result is made of or scored on that is otherwise now."""
         return changed_since(
@@ -384,8 +422,7 @@ class CompositionSerializer(CompositionListSerializer):
         # Results of earlier versions lack these.
         later = {"precision": "float32", "exported": None, "option_scores": None}
         found = {**later, "scores": scores, **composition.result}
-        # What was found in words, without the names of modules that this person may not see.
-        tell = naming.without_hidden(composition.candidates.all(), self.context["named"])
+        tell = self._tell(composition)
         said = {name: found.get(name, empty) for name, empty in _SENTENCES.items()}
         told = {
             name: [tell(each) for each in text] if isinstance(text, list) else tell(text)

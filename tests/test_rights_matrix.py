@@ -345,6 +345,7 @@ ROUTES: dict[str, Route] = {
     f"{_API_JOB}/try/<str:tryout>/": api("compositions/JOB/try/0/", GET=ACCOUNT_NOTHING),
     f"{_API_JOB}/publish/": api("compositions/JOB/publish/", POST=OWN),
     f"{_API_JOB}/trials/": api("compositions/JOB/trials/", GET=OWN),
+    f"{_API_JOB}/log/": api("compositions/JOB/log/", GET=OWN),
     f"{_API_JOB}/predictions/": api("compositions/JOB/predictions/", GET=OWN),
     f"{_API_JOB}/share/": api("compositions/JOB/share/", POST=OWN, DELETE=OWN),
     f"{_API_JOB}/recipe/": api("compositions/JOB/recipe/", GET=OWN),

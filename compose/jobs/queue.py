@@ -170,6 +170,14 @@ def queue_place(composition: Composition) -> int | None:
     return order.index(composition.pk) + 1 if composition.pk in order else None
 
 
+def is_held_back(composition: Composition) -> bool:
+    """Whether it waits until one of its owner's own ends, who has as many running as one person may."""
+    if composition.status != Status.QUEUED or composition.owner is None:
+        return False
+    own = room(composition.owner)
+    return own.running >= own.may_run
+
+
 def place_of_next(owner: User, *, expected_s: float | None, budget: int) -> int:
     """Where a composition that this person asks for now would come in."""
     asked = ("", owner.pk, "", timezone.now(), expected_s, budget)

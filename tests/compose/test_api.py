@@ -296,6 +296,43 @@ def test_cancel_and_stop(client, owner, base_model):
     assert "already been cancelled" in answer.json()["message"]
 
 
+def test_one_that_waits_for_its_owners_others_says_so(client, owner, base_model, settings):
+    settings.MAX_RUNNING_JOBS_PER_USER = 1
+    first, second = (make_composition(owner=owner, base_model=base_model) for _ in range(2))
+    assert client.get(f"{URL}{second.pk}/").json()["held_back"] is False
+    jobs.claim(first.pk, "worker")
+    told = client.get(f"{URL}{second.pk}/").json()
+    assert (told["queue_place"], told["held_back"]) == (1, True)
+    assert client.get(f"{URL}{first.pk}/").json()["held_back"] is False
+
+
+def test_what_happened_is_told_to_the_owner_alone(client, owner, base_model):
+    composition = finish(make_composition(owner=owner, base_model=base_model))
+    published = make_adapter("result", owner=owner, base_model=base_model, kind="composed")
+    Composition.objects.filter(pk=composition.pk).update(adapter=published)
+    lines = client.get(f"{URL}{composition.pk}/log/").json()["results"]
+    assert [line["text"] for line in lines] == list(
+        composition.log.order_by("-pk").values_list("text", flat=True)
+    )
+    assert lines
+    assert client_of(make_user()).get(f"{URL}{composition.pk}/log/").status_code == 403
+
+
+def test_the_licence_that_the_modules_allow_is_told_before_it_is_published(client, owner, base_model):
+    composition = make_composition(owner=owner, base_model=base_model)
+    assert client.get(f"{URL}{composition.pk}/").json()["derived_license"] is None
+    finish(composition)
+    assert client.get(f"{URL}{composition.pk}/").json()["derived_license"] == {
+        "license": "mit",
+        "note": "All parents have the licence mit.",
+        "is_doubtful": False,
+    }
+    Adapter.objects.filter(name="part-1").update(license="", visibility="private")
+    told = client.get(f"{URL}{composition.pk}/").json()["derived_license"]
+    assert (told["license"], told["is_doubtful"]) == ("other", True)
+    assert told["note"].startswith("a module that is not public states no licence, so ask its author")
+
+
 # --- a link to share
 
 
