@@ -12,15 +12,25 @@ from rest_framework.request import Request
 
 from registry import rights
 from registry.models import Token, User
+from registry.models.accounts import TOKEN_PREFIX
 
 
 class BearerAuthentication(BaseAuthentication):
-    """`Authorization: Bearer lr_…`. A token that is unknown, expired or revoked is a 401, never a silent guest."""
+    """`Authorization: Bearer lr_…`. A token that is unknown, expired, revoked or sent otherwise is a 401, never a silent guest."""
 
     def authenticate(self, request: Request) -> tuple[User, Token] | None:
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
+            # Whatever else stands there may be for a proxy before us.
+            if TOKEN_PREFIX in {scheme[: len(TOKEN_PREFIX)], secret.strip()[: len(TOKEN_PREFIX)]}:
+                raise exceptions.AuthenticationFailed(
+                    "Send the token as `Authorization: Bearer lr_...`, with the word Bearer before it."
+                )
             return None
+        if not secret.strip():
+            raise exceptions.AuthenticationFailed(
+                "There is no token behind the word Bearer. Is the variable set?"
+            )
         token = find_token(secret.strip())
         if token is None:
             raise exceptions.AuthenticationFailed(

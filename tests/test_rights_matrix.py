@@ -103,6 +103,10 @@ ROUTES: dict[str, Route] = {
     "api/schema/": Route("api", "/api/schema/", {"GET": PUBLIC}),
     "api/docs/": page("/api/docs/", GET=PUBLIC),
     "api/docs": page("/api/docs", GET=PUBLIC),
+    "api/": page("/api/", GET=PUBLIC),
+    "api": page("/api", GET=PUBLIC),
+    "api/v1": page("/api/v1", GET=PUBLIC),
+    "api/v1/": page("/api/v1/", GET=PUBLIC),
     "api/health": page("/api/health", GET=PUBLIC),
     "status": page("/status", GET=PUBLIC),
     "metrics": page("/metrics", GET=NOTHING),  # without its token
@@ -366,7 +370,7 @@ ROUTES: dict[str, Route] = {
     "api/repos/move": hub("/api/repos/move", {"fromRepo": A, "toRepo": "lab/moved"}, POST=MOVE),
     "api/validate-yaml": hub("/api/validate-yaml", {"content": ""}, POST=PUBLIC),
     "api/models": hub("/api/models", GET=PUBLIC),
-    f"{_HUB}$": hub(f"/api/models/{A}", GET=SEE),
+    f"{_HUB}/?$": hub(f"/api/models/{A}", GET=SEE),
     rf"{_HUB}/revision/(?P<revision>.+)$": hub(f"/api/models/{A}/revision/main", GET=SEE),
     rf"{_HUB}/tree/(?P<rest>.+)$": hub(f"/api/models/{A}/tree/main", GET=SEE),
     rf"{_HUB}/paths-info/(?P<revision>.+)$": hub(

@@ -72,6 +72,8 @@ def _of_drf(exception: exceptions.APIException, context: dict[str, Any]) -> Erro
             "Send a token to do this, in the header `Authorization: Bearer lr_...`. "
             "You make one under Settings, Tokens.",
         )
+    if isinstance(exception, exceptions.NotAcceptable):
+        return body("not_acceptable", "The API answers in JSON: let the request accept application/json.")
     if isinstance(exception, exceptions.UnsupportedMediaType):
         expected = " or ".join(parser.media_type for parser in context["view"].get_parsers())
         given = context["request"].content_type[:100]

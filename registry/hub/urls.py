@@ -38,7 +38,7 @@ urlpatterns = [
     re_path(rf"{_API}/xet-write-token/(?P<revision>.+)$", xet.write_token),
     re_path(rf"{_API}/auth-check$", people.may_read),
     re_path(rf"{_API}/auth-check/write$", people.may_change),
-    re_path(rf"{_API}$", reading.info),
+    re_path(rf"{_API}/?$", reading.info),
     path("api/models/<path:rest>", reading.not_served),
     re_path(r"^api/(?P<kind>datasets|spaces|kernels)/(?P<rest>.+)$", reading.nothing_here),
     re_path(

@@ -482,6 +482,29 @@ def test_whoami_says_whose_token_it_is_and_where_it_may_publish():
     assert_refused(Script().get("whoami/"), 401)
 
 
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ("Token {}", "with the word Bearer before it"),
+        ("{}", "with the word Bearer before it"),
+        ("Bearer ", "Is the variable set?"),
+        ("Bearer lr_wrong", "unknown, expired or revoked"),
+    ],
+)
+def test_a_token_that_is_sent_otherwise_makes_no_silent_guest(header: str, said: str):
+    token = make_token(make_user("ada"))
+    refused = Script().get("adapters/", Authorization=header.format(token))
+    assert_refused(refused, 401)
+    assert said in refused.json()["message"]
+    assert Script().get("adapters/", Authorization="Basic b2Y6YXByb3h5").status_code == 200
+
+
+def test_what_accepts_no_json_is_told_that_there_is_nothing_else():
+    refused = Script().get("adapters/", Accept="text/csv")
+    assert_refused(refused, 406)
+    assert "answers in JSON" in refused.json()["message"]
+
+
 def test_every_wrong_method_is_405_in_the_one_shape():
     script = Script(make_token(make_user()))
     for path in ("adapters/", "tasks/", "base-models/", "whoami/"):

@@ -95,7 +95,8 @@ def test_a_script_that_forgets_the_last_slash_is_told(client: Client):
             assert answer.status_code == 404
             assert answer.json()["message"].endswith(f"it ends with a slash: {path}/")
     assert "slash" not in client.get("/api/v1/nothing").json()["message"]
-    assert client.get("/api/docs")["Location"] == "/api/docs/"
+    for path in ("/api", "/api/", "/api/docs", "/api/v1", "/api/v1/"):
+        assert client.get(path)["Location"] == "/api/docs/"
 
 
 def test_a_slash_too_many_leads_to_the_page(client: Client):

@@ -257,6 +257,10 @@ def test_cookies_do_not_count(adapter: Adapter):
     assert client.post("/api/models/ada/m/paths-info/main", {"paths": ["README.md"]}).status_code == 200
 
 
+def test_a_slash_too_many_behind_a_repository_changes_nothing(adapter: Adapter):
+    assert get("/api/models/ada/m/").json() == get("/api/models/ada/m").json()
+
+
 def test_model_info_has_all_that_clients_require(adapter: Adapter):
     found = get("/api/models/ada/m?blobs=true").json()
     assert (found["id"], found["author"], found["private"]) == ("ada/m", "ada", False)
