@@ -1,6 +1,6 @@
 from django.urls import path, re_path
 
-from registry import api, base_models_api, organisations_api, webhooks_api, whoami_api
+from registry import api, base_models_api, following_api, organisations_api, webhooks_api, whoami_api
 
 urlpatterns = [
     path("adapters/", api.AdapterList.as_view(), name="api_adapters"),
@@ -39,6 +39,13 @@ urlpatterns = [
     ),
     path("invitations/", organisations_api.InvitationList.as_view(), name="api_invitations"),
     path("invitations/<str:name>/", organisations_api.InvitationDetail.as_view(), name="api_invitation"),
+    path("following/", following_api.FollowingList.as_view(), name="api_following"),
+    path("following/<str:namespace>/", following_api.FollowNamespace.as_view(), name="api_follow_namespace"),
+    path(
+        "following/<str:namespace>/<str:name>/",
+        following_api.FollowAdapter.as_view(),
+        name="api_follow_adapter",
+    ),
     path("webhooks/", webhooks_api.WebhookList.as_view(), name="api_webhooks"),
     path("webhooks/<int:id>/", webhooks_api.WebhookDetail.as_view(), name="api_webhook"),
     path("webhooks/<int:id>/on/", webhooks_api.WebhookSwitchOn.as_view(), name="api_webhook_on"),
