@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from django.db.models import QuerySet
 
-from compose import naming
 from compose.engine.wording import first_of
 from compose.models import Candidate, Composition
-from registry.models import Adapter, Task
+from registry.models import Task
 
 NAMED = 3  # modules in one sentence
 
@@ -24,15 +23,14 @@ def with_modules(candidates: QuerySet[Candidate]) -> QuerySet[Candidate]:
 def changed_since(
     composition: Composition, *, task: Task | None, candidates: Sequence[Candidate], named: set[int]
 ) -> list[str]:
-    """Nothing before there is a result. `task` where the reader may be told of it; `named` as `naming` has it."""
+    """Nothing before there is a result. `task` where the reader may be told of it; `named` as `naming` has it.
+
+    Of a module that the reader may not see nothing is told, not even that something happened to it.
+    """
     if composition.status != Composition.Status.SUCCEEDED:
         return []
-    taken = [candidate for candidate in candidates if candidate.mixing_weight]
-    found = [
-        _of_the_task(composition, task),
-        _of_the_base(composition),
-        *_of_modules(composition, taken, named),
-    ]
+    taken = [each for each in candidates if each.mixing_weight and each.revision.adapter_id in named]
+    found = [_of_the_task(composition, task), _of_the_base(composition), *_of_modules(composition, taken)]
     return [sentence for sentence in found if sentence]
 
 
@@ -56,19 +54,12 @@ def _of_the_base(composition: Composition) -> str:
     )
 
 
-def _of_modules(composition: Composition, taken: Iterable[Candidate], named: set[int]) -> list[str]:
-    gone, renewed = [], []
-    for candidate in taken:
-        adapter = candidate.revision.adapter
-        if adapter.deleted_at is not None:
-            gone.append(adapter)
-        elif _has_newer_weights(candidate, composition):
-            renewed.append(adapter)
+def _of_modules(composition: Composition, taken: Sequence[Candidate]) -> list[str]:
+    gone = [each for each in taken if each.revision.adapter.deleted_at is not None]
+    renewed = [each for each in taken if each not in gone and _has_newer_weights(each, composition)]
     return [
-        f"Deleted since: {_names(gone, named)}. What was made of it stays." if gone else "",
-        f"Newer weights are there of {_names(renewed, named)}: this is made of those of then."
-        if renewed
-        else "",
+        f"Deleted since: {_names(gone)}. What was made of it stays." if gone else "",
+        f"Newer weights are there of {_names(renewed)}: this is made of those of then." if renewed else "",
     ]
 
 
@@ -82,5 +73,5 @@ def _has_newer_weights(candidate: Candidate, composition: Composition) -> bool:
     )
 
 
-def _names(adapters: Iterable[Adapter], named: set[int]) -> str:
-    return first_of((naming.name_of(adapter, named) for adapter in adapters), most=NAMED)
+def _names(candidates: Iterable[Candidate]) -> str:
+    return first_of((candidate.revision.adapter.full_name for candidate in candidates), most=NAMED)

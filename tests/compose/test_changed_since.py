@@ -12,7 +12,7 @@ from registry import publishing, task_sets
 from registry.models import Adapter, BaseModel, User
 from tests.compose.factories import finish, make_composition, make_modules
 from tests.compose.test_api import URL, client_of
-from tests.factories import make_base_model, make_revision, make_task, make_user
+from tests.factories import make_adapter, make_base_model, make_revision, make_task, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -70,13 +70,14 @@ def test_a_module_that_was_deleted_is_named(made: Composition, ann: User):
     assert said(made, ann) == ["Deleted since: maker/part-1. What was made of it stays."]
 
 
-def test_of_a_module_that_is_not_public_no_name_is_told(made: Composition, ann: User):
-    module = Adapter.objects.get(name="part-1")
-    make_revision(module, tensor_sha256="f" * 64)
-    Adapter.objects.filter(pk=module.pk).update(visibility="private")
-    assert said(made, ann) == [
-        "Newer weights are there of a module that is not public: this is made of those of then."
-    ]
+def test_of_a_module_that_is_not_public_nothing_is_told(made: Composition, ann: User):
+    first, second = Adapter.objects.filter(name__in=["part-0", "part-1"])
+    make_revision(first, tensor_sha256="f" * 64)
+    Adapter.objects.filter(pk__in=[first.pk, second.pk]).update(visibility="private")
+    publishing.withdraw(second, actor=User.objects.get(username="maker"))
+    Composition.objects.update(adapter=make_adapter("made", owner=ann, kind="composed"))
+    assert said(made, make_user("eve")) == []
+    assert said(made, ann) == ["Deleted since: maker/part-1. What was made of it stays."]
 
 
 def test_a_composition_that_has_no_result_yet_says_nothing(ann: User):
