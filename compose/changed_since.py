@@ -57,9 +57,10 @@ def _of_the_base(composition: Composition) -> str:
 def _of_modules(composition: Composition, taken: Sequence[Candidate]) -> list[str]:
     gone = [each for each in taken if each.revision.adapter.deleted_at is not None]
     renewed = [each for each in taken if each not in gone and _has_newer_weights(each, composition)]
+    has = "has" if len(renewed) == 1 else "have"
     return [
         f"Deleted since: {_names(gone)}. What was made of it stays." if gone else "",
-        f"Newer weights are there of {_names(renewed)}: this is made of those of then." if renewed else "",
+        f"{_names(renewed)} {has} newer weights since: this is made of those of then." if renewed else "",
     ]
 
 

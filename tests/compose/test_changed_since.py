@@ -61,7 +61,7 @@ def test_newer_weights_of_a_module_are_said_and_a_newer_card_is_not(made: Compos
     first, second = Adapter.objects.filter(name__in=["part-0", "part-1"]).order_by("name")
     make_revision(first, tensor_sha256="f" * 64)
     make_revision(second)  # as in these tests no weights were read, they are the same
-    assert said(made, ann) == ["Newer weights are there of maker/part-0: this is made of those of then."]
+    assert said(made, ann) == ["maker/part-0 has newer weights since: this is made of those of then."]
 
 
 def test_a_module_that_was_deleted_is_named(made: Composition, ann: User):
