@@ -266,11 +266,10 @@ def _write(
 ) -> Revision:
     """The new revision, if the branch still stands at `head`. Raises _HeadMoved."""
     with transaction.atomic():
-        row = Adapter.objects.select_for_update().get(pk=adapter.pk)
-        require_write(actor, row.namespace, row.name)  # again: reading took a while, and they may be gone
+        row = publishing.hold(adapter, actor=actor)  # reading took a while
         ref = Ref.objects.filter(adapter=row, name=branch).first()
-        if row.deleted_at is not None or ref is None:
-            raise NotFound(f"{adapter.full_name} or its branch {branch!r} was deleted meanwhile.")
+        if ref is None:
+            raise NotFound(f"The branch {branch!r} of {row.full_name} was deleted meanwhile.")
         if ref.revision_id != head.pk:
             raise _HeadMoved
         revision = publishing.write_revision(

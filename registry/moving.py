@@ -11,13 +11,14 @@ from registry import publishing, quotas
 from registry.commits import NameTaken
 from registry.models import Adapter, FormerName, Namespace, Revision, User
 from registry.names import check_adapter_name
-from registry.rights import require_change, require_write
+from registry.rights import require_write
+from web.database import keep_from_deletion
 
 logger = logging.getLogger(__name__)
 
 
 def move(adapter: Adapter, *, actor: User, namespace: Namespace, name: str) -> Adapter:
-    """Call the adapter `namespace/name`. Raises NameTaken, NameNotFree, NameOfBaseModel, InvalidName, Forbidden,
+    """Call the adapter `namespace/name`. Raises NameTaken, NameNotFree, NameOfBaseModel, InvalidName, Forbidden, NotFound,
     QuotaReached, and what somebody has against its being shown there (`registry.publishing.BEFORE_SHOWN`).
 
     Going back to a name that it had itself is fine.
@@ -26,8 +27,9 @@ def move(adapter: Adapter, *, actor: User, namespace: Namespace, name: str) -> A
     check_adapter_name(name)
     try:
         with transaction.atomic():
-            row = Adapter.objects.select_for_update().select_related("namespace").get(pk=adapter.pk)
-            require_change(actor, row)  # as it is now: somebody may have moved it since the caller looked
+            keep_from_deletion(Namespace.objects.filter(pk=namespace.pk))
+            require_write(actor, namespace)  # again: it may have been deleted at this moment
+            row = publishing.hold(adapter, actor=actor)
             old = (row.namespace, row.name)
             FormerName.objects.filter(adapter=row, namespace=namespace, name__iexact=name).delete()
             existing = publishing.find_by_name(namespace, name)

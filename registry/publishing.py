@@ -42,10 +42,10 @@ from registry.models import (
 )
 from registry.names import check_adapter_name
 from registry.preparing import Prepared
-from registry.rights import Quarantined, require_change, require_write
+from registry.rights import require_change, require_write
 from registry.search import upkeep
-from web.database import after_commit
-from web.errors import Conflict, Forbidden
+from web.database import after_commit, keep_from_deletion
+from web.errors import Conflict, Forbidden, NotFound
 
 logger = logging.getLogger(__name__)
 
@@ -144,8 +144,9 @@ def publish(
         blobs = _store(prepared.found.files)
         try:
             with transaction.atomic():
+                keep_from_deletion(Namespace.objects.filter(pk=namespace.pk))
                 require_write(author, namespace, name)  # again: reading took a while, and they may be gone
-                adapter = _held(before) if before else _new(namespace, name, author, kind, visibility)
+                adapter = _held(before, author) if before else _new(namespace, name, author, kind, visibility)
                 if before and visibility:
                     _change_visibility(adapter, visibility, author)
                 describe(adapter, given, tags, prepared)
@@ -168,28 +169,28 @@ def publish(
 def update_adapter(adapter: Adapter, *, actor: User, **changes: Any) -> Adapter:
     """Change what is said about an adapter: one of `details.TEXTS`, tags, visibility, task (a slug or title).
 
-    Also `base_model`, for one whose base was unknown or wrong: its matrices are compared again. Raises Forbidden,
-    BadDetail.
+    Also `base_model`, for one whose base was unknown or wrong: its matrices are compared again. What else was changed since
+    `adapter` was read stays. Raises Forbidden, BadDetail, NotFound.
     """
-    require_change(actor, adapter)
     texts = _checked(**{name: changes.pop(name) for name in list(changes) if name in details.LIMITS})
-    for name in details.TEXTS:
-        if name in texts:
-            setattr(adapter, name, texts[name])
-    if "tags" in changes:
-        adapter.tags = details.check_tags(changes.pop("tags"))
-    if "visibility" in changes:
-        _change_visibility(adapter, changes.pop("visibility"), actor)
-    if changes:
-        raise TypeError(f"not changeable: {sorted(changes)}")
     with transaction.atomic():
+        row = hold(adapter, actor=actor)
+        for name in details.TEXTS:
+            if name in texts:
+                setattr(row, name, texts[name])
+        if "tags" in changes:
+            row.tags = details.check_tags(changes.pop("tags"))
+        if "visibility" in changes:
+            _change_visibility(row, changes.pop("visibility"), actor)
+        if changes:
+            raise TypeError(f"not changeable: {sorted(changes)}")
         if "base_model" in texts:
-            _change_base(adapter, texts["base_model"])
+            _change_base(row, texts["base_model"])
         if "task" in texts:
-            adapter.task = _task_called(texts["task"], adapter, actor)
-        adapter.updated_at = timezone.now()
-        adapter.save()
-    return adapter
+            row.task = _task_called(texts["task"], row, actor)
+        row.updated_at = timezone.now()
+        row.save()
+    return row
 
 
 def _task_called(text: str, adapter: Adapter, person: User) -> Task | None:
@@ -223,8 +224,8 @@ def withdraw(adapter: Adapter, *, actor: User) -> None:
 
     Raises Forbidden, also in quarantine: what is to be looked into does not vanish.
     """
-    require_change(actor, adapter)
     with transaction.atomic():
+        hold(adapter, actor=actor)
         tombstones.bury(Adapter.objects.filter(pk=adapter.pk))
     logger.info("withdrew %s by %s", adapter, actor)
 
@@ -300,20 +301,26 @@ def _new(namespace: Namespace, name: str, author: User, kind: str, visibility: s
         raise PublishedMeanwhile(namespace, name) from error
 
 
-def _held(before: Adapter) -> Adapter:
-    """The adapter's row, locked, as it was before the files were read.
+def hold(adapter: Adapter, *, actor: User) -> Adapter:
+    """The adapter's row as it is now, nobody else's to change until this transaction ends.
 
-    Raises PublishedMeanwhile if somebody was faster, NameNotFree if it was deleted meanwhile, Quarantined if it was
-    put there.
+    Since `adapter` was read somebody may have moved, hidden or changed it, and what was read then must be neither asked for
+    rights nor written back. Raises NotFound if it was deleted, Forbidden, Quarantined.
     """
-    namespace, name = before.namespace, before.name
-    adapter = Adapter.objects.select_for_update().get(pk=before.pk)
-    if adapter.deleted_at is not None:
-        raise NameNotFree(namespace, name)
-    if adapter.is_quarantined:
-        raise Quarantined(adapter)
+    row = Adapter.objects.select_for_update(of=("self",)).select_related("namespace").get(pk=adapter.pk)
+    if row.deleted_at is not None:
+        raise NotFound(f"{row.full_name} was deleted meanwhile.")
+    require_change(actor, row)
+    return row
+
+
+def _held(before: Adapter, author: User) -> Adapter:
+    """As `hold`, if it is what it was before the files were read. Raises NameMoved, and PublishedMeanwhile if somebody was faster."""
+    adapter = hold(before, actor=author)
+    if adapter.full_name != before.full_name:
+        raise NameMoved(before.namespace, before.name)
     if adapter.head_id != before.head_id:
-        raise PublishedMeanwhile(namespace, name)
+        raise PublishedMeanwhile(before.namespace, before.name)
     return adapter
 
 

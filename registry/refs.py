@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
 from registry.models import Adapter, Ref, Revision, User
-from registry.publishing import MAIN
-from registry.rights import require_change
+from registry.publishing import MAIN, hold
 from web.errors import Conflict, DomainError, NotFound
 
 MAX_NAME_LENGTH = 100
@@ -61,33 +60,25 @@ class MainStays(DomainError):
 
 def create(adapter: Adapter, *, actor: User, kind: str, name: str, revision: Revision) -> Ref:
     """A branch or tag that points to `revision`. Raises RefExists, NameOfOtherKind, RefClashes, BadRefName, Forbidden."""
-    require_change(actor, adapter)
     _check_name(name)
-    try:
-        with transaction.atomic():
-            # Held, so that no clashing name is made at the same time.
-            Adapter.objects.select_for_update().get(pk=adapter.pk)
-            for other in Ref.objects.filter(adapter=adapter):
-                if other.name == name:
-                    raise _taken(other, kind)
-                if f"{other.name}/".startswith(f"{name}/") or f"{name}/".startswith(f"{other.name}/"):
-                    raise RefClashes(name, other.name)
-            return Ref.objects.create(adapter=adapter, kind=kind, name=name, revision=revision)
-    except IntegrityError as error:
-        raise _taken(Ref.objects.get(adapter=adapter, name=name), kind) from error
-
-
-def _taken(ref: Ref, kind: str) -> DomainError:
-    return RefExists(ref) if ref.kind == kind else NameOfOtherKind(ref, kind)
+    with transaction.atomic():
+        hold(adapter, actor=actor)  # also so that no clashing name is made at the same time
+        for other in Ref.objects.filter(adapter=adapter):
+            if other.name == name:
+                raise RefExists(other) if other.kind == kind else NameOfOtherKind(other, kind)
+            if f"{other.name}/".startswith(f"{name}/") or f"{name}/".startswith(f"{other.name}/"):
+                raise RefClashes(name, other.name)
+        return Ref.objects.create(adapter=adapter, kind=kind, name=name, revision=revision)
 
 
 def delete(adapter: Adapter, *, actor: User, kind: str, name: str) -> None:
     """Take the name away; its revisions stay. Raises NotFound, MainStays, Forbidden."""
-    require_change(actor, adapter)
     if name == MAIN:
         raise MainStays
-    if not Ref.objects.filter(adapter=adapter, kind=kind, name=name).delete()[0]:
-        raise NotFound(f"{adapter.full_name} has no {kind} {name[:100]!r}.")
+    with transaction.atomic():
+        hold(adapter, actor=actor)
+        if not Ref.objects.filter(adapter=adapter, kind=kind, name=name).delete()[0]:
+            raise NotFound(f"{adapter.full_name} has no {kind} {name[:100]!r}.")
 
 
 def _check_name(name: str) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from django.db import connection
 
 from compose import jobs, leaving, making_tasks
 from compose.errors import GoneMeanwhile
@@ -16,10 +14,10 @@ from compose.making_tasks import TaskInUse
 from compose.models import Composition
 from registry import publishing, task_sets, tombstones
 from registry.models import Adapter, Task, User
+from tests.beside import Beside, after
 from tests.compose.factories import make_composition, make_modules
-from tests.conftest import wait_for
 from tests.factories import make_base_model, make_task, make_user, namespace_of
-from web.errors import Conflict, DomainError, NotFound
+from web.errors import Conflict, NotFound
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -38,19 +36,6 @@ def modules(bob: User) -> list[Adapter]:
 def task(bob: User, modules: list[Adapter]) -> Task:
     made: dict[str, Any] = {"is_held_out": True, "created_by": bob, "owner": namespace_of(bob)}
     return make_task("passing", rows=5, test_rows=20, base_model=modules[0].base_model, **made)
-
-
-def after(owner: Any, name: str, act: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
-    """`act` happens right after the function `name` of `owner`, once."""
-    original = getattr(owner, name)
-
-    def then(*arguments: Any, **options: Any) -> Any:
-        monkeypatch.setattr(owner, name, original)
-        answer = original(*arguments, **options)
-        act()
-        return answer
-
-    monkeypatch.setattr(owner, name, then)
 
 
 GOING: dict[str, Callable[[Task, User], object]] = {
@@ -116,45 +101,6 @@ def test_a_task_that_goes_while_a_module_names_it_is_told(how, bob, modules, tas
 
 
 # --- Two connections: one acts while the other has not committed ----------------------------------------------------
-
-
-class Beside:
-    """Does something on a connection of its own, in the middle of what the test does on its one."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1)
-        self._doing: Future[Any] | None = None
-
-    def start(self, act: Callable[[], object]) -> None:
-        """Returns when `act` has ended, or waits for a lock of the test's connection."""
-
-        def on_its_own() -> Any:
-            try:
-                return act()
-            finally:
-                connection.close()
-
-        self._doing = self._pool.submit(on_its_own)
-        wait_for(
-            lambda: self._doing is None or self._doing.done() or self._waits(),
-            seconds=20,
-            what="Its end or its wait",
-        )
-
-    def error(self) -> DomainError | None:
-        """What refused it, None if nothing did; any other error is raised."""
-        assert self._doing is not None
-        try:
-            self._doing.result(timeout=20)
-        except DomainError as error:
-            return error
-        return None
-
-    def _waits(self) -> bool:
-        query = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
-        with connection.cursor() as cursor:
-            cursor.execute(query)
-            return bool(cursor.fetchone()[0])
 
 
 @pytest.fixture

@@ -1,0 +1,140 @@
+"""What others do to an adapter between the moment somebody looked at it and the moment they change it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db.models import F
+
+from registry import commits, moderation, moving, organisations, preparing, publishing, refs, storage
+from registry.models import Adapter, Namespace, Ref, Revision, User
+from registry.rights import Quarantined
+from tests.beside import Beside, after
+from tests.factories import (
+    make_adapter,
+    make_base_model,
+    make_organisation,
+    make_user,
+    namespace_of,
+    publish_fake,
+)
+from tests.fake_adapters import files_of
+from tests.fake_adapters import make_adapter as make_adapter_folder
+from web.errors import Forbidden, NotFound
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def ada() -> User:
+    return make_user("ada")
+
+
+@pytest.fixture
+def seen(ada: User) -> Adapter:
+    """As ada's request has read it, before others do something to it."""
+    return make_adapter("m", owner=ada)
+
+
+def test_what_others_changed_since_stays(ada: User, seen: Adapter):
+    Adapter.objects.update(downloads=F("downloads") + 7, likes=3, description="theirs")
+    changed = publishing.update_adapter(seen, actor=ada, license="apache-2.0")
+    now = Adapter.objects.get()
+    assert (now.downloads, now.likes, now.description, now.license) == (7, 3, "theirs", "apache-2.0")
+    assert changed.description == "theirs"
+
+
+def head_of(adapter: Adapter) -> Revision:
+    assert adapter.head is not None
+    return adapter.head
+
+
+ACTS: dict[str, Callable[[Adapter, User], Any]] = {
+    "said otherwise": lambda adapter, ada: publishing.update_adapter(adapter, actor=ada, description="x"),
+    "deleted": lambda adapter, ada: publishing.withdraw(adapter, actor=ada),
+    "tagged": lambda adapter, ada: refs.create(
+        adapter, actor=ada, kind="tag", name="v1", revision=head_of(adapter)
+    ),
+    "untagged": lambda adapter, ada: refs.delete(adapter, actor=ada, kind="branch", name="dev"),
+    "renamed": lambda adapter, ada: moving.move(adapter, actor=ada, namespace=adapter.namespace, name="n"),
+}
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_what_was_put_into_quarantine_since_is_left_as_it_is(ada: User, seen: Adapter, act: str):
+    refs.create(seen, actor=ada, kind="branch", name="dev", revision=head_of(seen))
+    moderation.quarantine(Adapter.objects.get(), moderator=None, reason="Looked into.")
+    before = Adapter.objects.values().get(), sorted(Ref.objects.values_list("name"))
+    with pytest.raises(Quarantined):
+        ACTS[act](seen, ada)
+    assert before == (Adapter.objects.values().get(), sorted(Ref.objects.values_list("name")))
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_what_was_deleted_since_is_not_changed(ada: User, seen: Adapter, act: str):
+    publishing.withdraw(Adapter.objects.get(), actor=ada)
+    before = Adapter.objects.values().get()
+    with pytest.raises(NotFound, match="deleted meanwhile"):
+        ACTS[act](seen, ada)
+    assert before == Adapter.objects.values().get()
+
+
+def test_a_commit_whose_files_are_read_while_moderators_act_is_refused(ada: User, seen: Adapter, monkeypatch):
+    hide = lambda: moderation.quarantine(Adapter.objects.get(), moderator=None, reason="Looked into.")  # noqa: E731
+    after(preparing, "require_size", hide, monkeypatch)
+    card = commits.Put("README.md", storage.store_stream([b"# New"]))
+    gone = [commits.Delete("adapter_config.json"), commits.Delete("adapter_model.safetensors")]
+    with pytest.raises(Quarantined):
+        commits.commit(seen, actor=ada, operations=[card, *gone], message="x")
+    assert Revision.objects.count() == 1
+
+
+def again(tmp_path: Path, author: User, namespace: Namespace) -> Adapter:
+    files = files_of(make_adapter_folder(tmp_path / "again", seed=7))
+    return publishing.publish(author=author, namespace=namespace, name="m", files=files)
+
+
+def test_a_version_does_not_follow_an_adapter_to_where_its_author_may_not_write(
+    tmp_path, ada: User, monkeypatch
+):
+    make_base_model()
+    bob = make_user("bob")
+    lab = make_organisation("lab", members={ada: "admin", bob: "write"})
+    adapter = publish_fake(tmp_path, "m", owner=ada)
+    adapter = moving.move(adapter, actor=ada, namespace=lab, name="m")
+    take = lambda: moving.move(adapter, actor=ada, namespace=namespace_of(ada), name="m")  # noqa: E731
+    after(preparing, "require_size", take, monkeypatch)
+    with pytest.raises(Forbidden):
+        again(tmp_path, bob, lab)
+    assert adapter.revisions.count() == 1
+
+
+def test_a_version_of_what_was_renamed_meanwhile_is_told_so(tmp_path, ada: User, monkeypatch):
+    make_base_model()
+    adapter = publish_fake(tmp_path, "m", owner=ada)
+    rename = lambda: moving.move(adapter, actor=ada, namespace=adapter.namespace, name="n")  # noqa: E731
+    after(preparing, "require_size", rename, monkeypatch)
+    with pytest.raises(publishing.NameMoved):
+        again(tmp_path, ada, adapter.namespace)
+    assert adapter.revisions.count() == 1
+
+
+@pytest.mark.postgres_only
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("way", ["published", "moved"])
+def test_nothing_comes_into_an_organisation_while_it_is_deleted(tmp_path, ada: User, way: str, monkeypatch):
+    make_base_model()
+    lab = make_organisation("lab", members={ada: "admin"})
+    mine = publish_fake(tmp_path, "m", owner=ada)
+    comes = {
+        "published": lambda: again(tmp_path, ada, lab),
+        "moved": lambda: moving.move(mine, actor=ada, namespace=lab, name="m"),
+    }
+    beside = Beside()
+    after(organisations.tombstones, "close_namespace", lambda: beside.start(comes[way]), monkeypatch)
+    organisations.delete_organisation(lab, actor=ada)
+    assert isinstance(beside.error(), Forbidden)
+    assert not Adapter.objects.alive().filter(namespace=lab).exists()
