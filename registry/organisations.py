@@ -104,15 +104,14 @@ def create_organisation(*, founder: User, name: str, full_name: str = "") -> Nam
 
 def rename(organisation: Namespace, *, actor: User, full_name: str) -> Namespace:
     """Change the name that is shown; the name in addresses stays. Raises Forbidden, BadDetail."""
-    require_admin(actor, organisation)
-    before = organisation.full_name
-    organisation.full_name = check_text("full_name", full_name, limit=MAX_FULL_NAME)
-    if organisation.full_name != before:
-        with _held(organisation):
-            organisation.save(update_fields=["full_name"])
-            detail = f"from {before!r} to {organisation.full_name!r}"
-            audit.record(actor=actor, action="rename", subject=organisation, detail=detail)
-    return organisation
+    full_name = check_text("full_name", full_name, limit=MAX_FULL_NAME)
+    with _held(organisation, by=actor) as row:
+        if full_name != row.full_name:
+            detail = f"from {row.full_name!r} to {full_name!r}"
+            row.full_name = full_name
+            row.save(update_fields=["full_name"])
+            audit.record(actor=actor, action="rename", subject=row, detail=detail)
+    return row
 
 
 def delete_organisation(organisation: Namespace, *, actor: User) -> None:
@@ -121,8 +120,7 @@ def delete_organisation(organisation: Namespace, *, actor: User) -> None:
 
     Raises Forbidden, Conflict while an adapter or a task of it is in quarantine.
     """
-    require_admin(actor, organisation)
-    with _held(organisation):
+    with _held(organisation, by=actor):
         if Adapter.objects.alive().filter(namespace=organisation).exclude(quarantined_at=None).exists():
             raise Conflict(
                 "An adapter of it is in quarantine, and what is to be looked into does not vanish."
@@ -191,13 +189,12 @@ def invite(organisation: Namespace, *, actor: User, username: str, role: str) ->
 
     Raises Forbidden, BadDetail, NoSuchPerson, AlreadyThere, TooManyMembers.
     """
-    require_admin(actor, organisation)
     _check_role(role)
     username = username.strip().removeprefix("@")
-    person = User.objects.filter(username__iexact=username, is_active=True).first()
-    if person is None:
-        raise NoSuchPerson(username)
-    with _held(organisation):
+    with _held(organisation, by=actor):
+        person = User.objects.filter(username__iexact=username, is_active=True).first()
+        if person is None:
+            raise NoSuchPerson(username)
         members = Membership.objects.filter(namespace=organisation)
         asked = Invitation.objects.filter(namespace=organisation)
         if members.filter(user=person).exists() or asked.filter(user=person).exists():
@@ -213,8 +210,7 @@ def invite(organisation: Namespace, *, actor: User, username: str, role: str) ->
 
 def withdraw_invitation(organisation: Namespace, *, actor: User, username: str) -> None:
     """Take the question back. Raises Forbidden, NotFound."""
-    require_admin(actor, organisation)
-    with _held(organisation):
+    with _held(organisation, by=actor):
         if not Invitation.objects.filter(namespace=organisation, user__username__iexact=username).delete()[0]:
             raise NotFound(f"{username[:100]} has no invitation to {organisation.name}.")
         audit.record(actor=actor, action="take back invitation", subject=organisation, detail=username[:150])
@@ -244,9 +240,8 @@ def decline(organisation_name: str, *, person: User) -> None:
 
 def change_role(organisation: Namespace, *, actor: User, username: str, role: str) -> Membership:
     """Give a member another role, at once. Raises Forbidden, BadDetail, NotFound, LastAdmin."""
-    require_admin(actor, organisation)
     _check_role(role)
-    with _held(organisation):
+    with _held(organisation, by=actor):
         membership = _membership(organisation, username)
         if role != Membership.Role.ADMIN:
             _require_another_admin(membership)
@@ -266,9 +261,7 @@ def remove(organisation: Namespace, *, actor: User, username: str) -> None:
     if is_leaving:
         require_writing_token(actor)
         require_whole_account(actor)
-    else:
-        require_admin(actor, organisation)
-    with _held(organisation):
+    with _held(organisation, by=None if is_leaving else actor):
         membership = _membership(organisation, username)
         _require_another_admin(membership)
         membership.delete()
@@ -277,13 +270,18 @@ def remove(organisation: Namespace, *, actor: User, username: str) -> None:
 
 
 @contextmanager
-def _held(organisation: Namespace) -> Iterator[None]:
-    """One change of an organisation at a time: two admins who leave at once would leave nobody."""
+def _held(organisation: Namespace, *, by: User | None = None) -> Iterator[Namespace]:
+    """One change of an organisation at a time: two admins who leave at once would leave nobody. Its row as it is now.
+
+    Raises Forbidden unless `by`, if it takes an admin, is one still.
+    """
     with transaction.atomic():
         row = Namespace.objects.select_for_update().get(pk=organisation.pk)
         if row.deleted_at is not None:
             raise NotFound(f"There is no organisation {organisation.name!r} here.")
-        yield
+        if by is not None:
+            require_admin(by, row)
+        yield row
 
 
 def _administered_by(person: User) -> QuerySet[Membership]:

@@ -108,8 +108,7 @@ class OrganisationDetail(APIView):
         only(request)
         organisation = _organisation(request, name)
         given = _read(OrganisationChangesSerializer, request)
-        organisations.rename(organisation, actor=person_of(request), **given)
-        return _detail(request, organisation)
+        return _detail(request, organisations.rename(organisation, actor=person_of(request), **given))
 
     @extend_schema(
         operation_id="organizations_delete",
