@@ -7,7 +7,7 @@ from typing import Any
 from django import forms
 
 from registry.models import Adapter, Membership, Report, Token, User
-from registry.rights import writable_namespaces
+from registry.rights import may_take_away, writable_namespaces
 
 # Ids as the Hub writes them, most used first.
 LICENCES = [
@@ -199,7 +199,9 @@ class MoveForm(forms.Form):
         here = {"namespace": adapter.namespace.name, "name": adapter.name}
         super().__init__(*args, **{**kwargs, "initial": here, "prefix": "move"})
         self.full_name = adapter.full_name
-        self.fields["namespace"].choices = [(name, name) for name in writable_names(user)]  # type: ignore[attr-defined]
+        self.may_take_away = may_take_away(user, adapter)
+        names = writable_names(user) if self.may_take_away else [adapter.namespace.name]
+        self.fields["namespace"].choices = [(name, name) for name in names]  # type: ignore[attr-defined]
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}
@@ -324,8 +326,8 @@ class InviteForm(forms.Form):
         label="May",
         choices=[
             (Membership.Role.READ, "read: see what is private"),
-            (Membership.Role.WRITE, "write: publish, change, move and delete"),
-            (Membership.Role.ADMIN, "admin: also decide who belongs"),
+            (Membership.Role.WRITE, "write: publish, change, rename and delete"),
+            (Membership.Role.ADMIN, "admin: also decide who belongs, and move modules elsewhere"),
         ],
         initial=Membership.Role.WRITE,
     )

@@ -11,7 +11,7 @@ from registry import publishing, quotas
 from registry.commits import NameTaken
 from registry.models import Adapter, FormerName, Namespace, Revision, User
 from registry.names import check_adapter_name
-from registry.rights import require_write
+from registry.rights import require_may_take_away, require_write
 from web.database import keep_from_deletion
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ def move(adapter: Adapter, *, actor: User, namespace: Namespace, name: str) -> A
     """Call the adapter `namespace/name`. Raises NameTaken, NameNotFree, NameOfBaseModel, InvalidName, Forbidden, NotFound,
     QuotaReached, and what somebody has against its being shown there (`registry.publishing.BEFORE_SHOWN`).
 
-    Going back to a name that it had itself is fine.
+    Who may write renames; out of an organisation its admins alone move. Going back to a name that it had itself is fine.
     """
     require_write(actor, namespace)
     check_adapter_name(name)
@@ -37,6 +37,7 @@ def move(adapter: Adapter, *, actor: User, namespace: Namespace, name: str) -> A
                 raise NameTaken(existing)
             publishing.require_showable(row, namespace, row.visibility, actor=actor)
             if row.namespace_id != namespace.pk:
+                require_may_take_away(actor, row)
                 _require_room(row, namespace)
             row.namespace, row.name = namespace, name
             row.save(update_fields=["namespace", "name"])

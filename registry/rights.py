@@ -208,6 +208,22 @@ def require_change(person: Person, adapter: Adapter) -> None:
         raise Quarantined(adapter)
 
 
+def may_take_away(person: Person, adapter: Adapter) -> bool:
+    """Whether this person, who may change the adapter, may give it to another namespace."""
+    return not adapter.namespace.is_organisation or is_admin(person, adapter.namespace)
+
+
+def require_may_take_away(person: Person, adapter: Adapter) -> None:
+    """Raises Forbidden unless this person, who may change the adapter, may give it to another namespace.
+
+    Out of an organisation its admins alone: what is private there would be one person's, and no longer its members'.
+    """
+    if not may_take_away(person, adapter):
+        raise Forbidden(
+            f"Only an admin of {adapter.namespace.name} may move its modules to another namespace. You may give it another name there."
+        )
+
+
 def writable_namespaces(person: Person) -> QuerySet[Namespace]:
     """Where this person may publish new adapters, by name."""
     if person is None or not person.is_authenticated:

@@ -12,6 +12,7 @@ from django.test import Client
 from registry import accounts, moving, organisations, publishing, rights
 from registry.models import Adapter, AdapterScore, AuditEntry, Membership, Namespace, Task, User
 from registry.names import InvalidName
+from tests.beside import after
 from tests.factories import make_adapter, make_organisation, make_task, make_token, make_user, publish_fake
 from tests.visitors import client_of
 from web.errors import DomainError, Forbidden, NotFound
@@ -330,14 +331,47 @@ def test_the_hubs_clients_see_their_organisations_with_their_role(ada):
 
 
 @pytest.mark.parametrize(("role", "may"), [("read", False), ("write", True)])
-def test_who_may_write_deletes_and_moves_as_the_settings_say(ada, bob, lab, role, may):
+def test_who_may_write_deletes_and_renames_as_the_settings_say(ada, bob, lab, role, may):
     join(lab, ada, bob, role)
     adapter = make_adapter("m", namespace=lab)
     page = client_of(bob).get("/story-lab/settings").content.decode()
-    assert "write publishes, changes, moves and deletes modules" in page
+    assert "write publishes, changes, renames and deletes modules" in page
     for act in (
         lambda: moving.move(adapter, actor=bob, namespace=lab, name="other"),
         lambda: publishing.withdraw(adapter, actor=bob),
     ):
         with nullcontext() if may else pytest.raises(Forbidden):
             act()
+
+
+@pytest.mark.parametrize(("role", "may"), [("write", False), ("admin", True)])
+def test_out_of_an_organisation_its_admins_alone_move_what_is_its_own(ada, bob, lab, role, may):
+    join(lab, ada, bob, role)
+    adapter = make_adapter("m", namespace=lab, visibility="private")
+    client = client_of(bob)
+    form = client.get("/story-lab/m/settings").content.decode()
+    assert ('<option value="bob">' in form) is may
+    assert ("Out of an organisation its admins alone move a module." in form) is not may
+    answer = api(make_token(bob), "POST", "adapters/story-lab/m/move/", {"namespace": "bob"})
+    adapter.refresh_from_db()
+    if may:
+        assert (answer.status_code, adapter.full_name) == (200, "bob/m")
+        return
+    assert (answer.status_code, adapter.full_name) == (403, "story-lab/m")
+    assert "Only an admin of story-lab may move its modules to another namespace." in answer.json()["message"]
+    hub = Client().post(
+        "/api/repos/move", {"fromRepo": "story-lab/m", "toRepo": "bob/m"}, "application/json",
+        headers={"Authorization": f"Bearer {make_token(bob)}"},
+    )  # fmt: skip
+    assert hub.status_code == 403
+    assert client.post("/story-lab/m/move", {"move-namespace": "bob", "move-name": "m"}).status_code == 400
+    assert Adapter.objects.get(pk=adapter.pk).full_name == "story-lab/m"
+
+
+def test_who_was_no_admin_any_more_when_their_turn_came_changes_nothing(ada, bob, lab, monkeypatch):
+    join(lab, ada, bob, "admin")
+    demote = lambda: Membership.objects.filter(namespace=lab, user=ada).update(role="read")  # noqa: E731
+    after(organisations, "_check_role", demote, monkeypatch)
+    with pytest.raises(Forbidden):
+        organisations.change_role(lab, actor=ada, username="bob", role="read")
+    assert Membership.objects.get(namespace=lab, user=bob).role == "admin"
