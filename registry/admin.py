@@ -233,7 +233,7 @@ class AdapterAdmin(Audited, admin.ModelAdmin):
     inlines = (RevisionInline, RefInline)
     autocomplete_fields = ("task",)
     fieldsets = (
-        ("What it is", {"fields": ("namespace", "name", "kind", "visibility", "head", "created_by", "created_at", "first_public_at", "updated_at", "deleted_at")}),
+        ("What it is", {"fields": ("namespace", "name", "kind", "visibility", "head", "created_by", "created_at", "first_public_at", "renewed_at", "updated_at", "deleted_at")}),
         ("What its owner says about it", {"fields": ("description", "license", "language", "tags", "task")}),
         ("How it was trained", {"fields": ("dataset", "dataset_revision", "training", "leakage", "prompt_template")}),
         ("What its files say", {"fields": ("base_model", "base_model_label", "rank", "parameters", "size_bytes", "is_composable")}),
@@ -241,7 +241,7 @@ class AdapterAdmin(Audited, admin.ModelAdmin):
     )  # fmt: skip
     readonly_fields = (
         "namespace", "name", "kind", "visibility", "base_model", "base_model_label", "head", "rank", "parameters",
-        "size_bytes", "is_composable", "best_score", "best_score_metric", "downloads", "likes", "created_by", "created_at", "first_public_at", "updated_at", "deleted_at", "quarantined_at",
+        "size_bytes", "is_composable", "best_score", "best_score_metric", "downloads", "likes", "created_by", "created_at", "first_public_at", "renewed_at", "updated_at", "deleted_at", "quarantined_at",
         "quarantine_reason",
     )  # fmt: skip
     actions = ("quarantine", "release")

@@ -148,7 +148,8 @@ def news_of(person: User, *, since: datetime, until: datetime) -> list[Part]:
 
 def _followed(person: User, since: datetime, until: datetime) -> Part:
     # The types know no alias.
-    versions = following.news_for(person).filter(new_since__gt=since, new_since__lte=until)  # type: ignore[misc]
+    renewed = following.adapters_followed_by(person).filter(renewed_at__gt=since)
+    versions = following.versions_of(renewed).filter(new_since__gt=since, new_since__lte=until)  # type: ignore[misc]
     items: dict[int, Item] = {}
     for version in versions.exclude(author=person)[:LOOKED_AT]:
         adapter = version.adapter

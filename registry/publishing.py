@@ -405,7 +405,10 @@ def write_revision(
     Ref.objects.update_or_create(
         adapter=adapter, name=branch, defaults={"revision": revision, "kind": Ref.Kind.BRANCH}
     )
+    if found.facts:
+        adapter.renewed_at = now
     if branch != MAIN:
+        adapter.save(update_fields=["renewed_at"])
         return revision
     adapter.head = revision
     adapter.base_model = prepared.base_model

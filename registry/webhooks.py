@@ -193,7 +193,13 @@ def announce_versions() -> int:
         opened = Q(pk=F("adapter__head"), adapter__first_public_at__gte=since) & ~Q(
             adapter__namespace__in=mine
         )
-        for revision in versions_of(adapters).filter(Q(created_at__gte=since) | opened):
+        lately = versions_of(adapters.filter(renewed_at__gte=since)).filter(Q(created_at__gte=since) | opened)
+        deliveries = Delivery.objects.filter(webhook=hook, replay_of=None, created_at__gte=since)
+        told = set(deliveries.values_list("key", flat=True))
+        for revision in lately:
+            key = f"version {revision.commit}"
+            if key in told:
+                continue
             data = {
                 "adapter": revision.adapter.full_name,
                 "revision": revision.commit,
@@ -202,7 +208,7 @@ def announce_versions() -> int:
                 "path": revision.adapter.get_absolute_url(),
                 "created_at": revision.created_at.isoformat(),
             }
-            count += enqueue(hook, event="version.published", key=f"version {revision.commit}", data=data)
+            count += enqueue(hook, event="version.published", key=key, data=data)
     return count
 
 

@@ -152,7 +152,8 @@ def make_revision(
     Ref.objects.update_or_create(adapter=adapter, name="main", defaults={"revision": revision})
     adapter.head = revision
     adapter.size_bytes = revision.size_bytes
-    adapter.save(update_fields=["head", "size_bytes"])
+    adapter.renewed_at = revision.created_at
+    adapter.save(update_fields=["head", "size_bytes", "renewed_at"])
     return revision
 
 

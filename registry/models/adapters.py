@@ -133,6 +133,10 @@ class Adapter(models.Model):
         blank=True,
         help_text="Since then it is new to everybody; being hidden for a while changes nothing.",
     )
+    renewed_at = models.DateTimeField(
+        default=timezone.now,
+        help_text="When its newest version was new: no version of it is newer than this.",
+    )
     description = models.CharField(max_length=500, blank=True)
     license = models.CharField(max_length=100, blank=True)
     language = models.CharField(max_length=40, blank=True)
@@ -195,6 +199,8 @@ class Adapter(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["-created_at", "-id"], name="adapter_newest"),
             models.Index(published_at().desc(), models.F("id").desc(), name="adapter_published"),
+            models.Index(fields=["-renewed_at", "-id"], name="adapter_renewed"),
+            models.Index(fields=["namespace", "-renewed_at", "-id"], name="adapter_renewed_in"),
             models.Index(fields=["-downloads", "-id"], name="adapter_most_downloaded"),
             models.Index(fields=["base_model", "is_composable"], name="adapter_family"),
         ]
@@ -218,7 +224,7 @@ class Adapter(models.Model):
         """For the caller to save."""
         self.visibility = visibility
         if not self.is_private and self.first_public_at is None:
-            self.first_public_at = timezone.now()
+            self.first_public_at = self.renewed_at = timezone.now()
 
     @property
     def is_private(self) -> bool:

@@ -55,7 +55,7 @@ def namespace_feed(request: HttpRequest, namespace: str) -> HttpResponse:
         request,
         f"LoRA modules of {owner.name}",
         owner.get_absolute_url(),
-        following.versions_of(public)[:ENTRIES],
+        following.newest_of(public, count=ENTRIES),
     )
 
 
@@ -64,7 +64,7 @@ def namespace_feed(request: HttpRequest, namespace: str) -> HttpResponse:
 @leads_on
 def adapter_feed(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
     shown = visible_adapter(AnonymousUser(), namespace, name)
-    versions = following.versions_of(Adapter.objects.filter(pk=shown.pk))[:ENTRIES]
+    versions = following.newest_of(Adapter.objects.filter(pk=shown.pk), count=ENTRIES)
     return _feed(request, f"Versions of {shown.full_name}", shown.get_absolute_url(), versions)
 
 

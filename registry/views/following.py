@@ -26,7 +26,7 @@ def followed(request: HttpRequest) -> HttpResponse:
     """What is new of what somebody follows; beside it all that they follow and the searches they keep."""
     user = signed_in(request)
     context = {
-        "news": list(following.news_for(user)[:PAGE]),
+        "news": following.news_for(user, count=PAGE),
         "follows": following.followed_by(user),
         "saved_searches": SavedSearch.objects.filter(user=user),
         "is_mailed": news_mail.is_wanted(user),

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import importlib
+import random
 import re
 from datetime import datetime, timedelta
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from django.apps import apps
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from registry import following, publishing
+from registry import commits, following, publishing, refs, storage
 from registry.models import Adapter, Revision
-from tests.factories import make_adapter, make_revision, make_user, namespace_of
+from tests.factories import make_adapter, make_revision, make_user, namespace_of, publish_fake
 
 pytestmark = pytest.mark.django_db
 ATOM = "{http://www.w3.org/2005/Atom}"
@@ -130,3 +135,49 @@ def test_pages_lead_to_their_feeds_and_following_shows_what_is_new(client: Clien
     client.post("/ada/follow")
     assert following.follows(bob, namespace=namespace_of(adapter.namespace.memberships.get().user))
     assert "seen" in client.get("/settings/following").content.decode()
+
+
+def test_the_newest_versions_are_found_by_indexes():
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET LOCAL enable_seqscan = off")  # so few rows are read as they lie
+            cursor.execute("SET LOCAL enable_sort = off")
+    newest = Adapter.objects.visible_to(None).filter(rank__isnull=False).order_by("-renewed_at", "-pk")
+    assert "adapter_renewed" in newest[:30].explain()
+    assert "adapter_renewed_in" in newest.filter(namespace=1)[:30].explain()
+
+
+def test_versions_of_a_branch_are_news_too(tmp_path: Path):
+    ada = make_user("ada")
+    for name in ("branched", "later"):
+        publish_fake(tmp_path, name, owner=ada)
+    branched = Adapter.objects.get(name="branched")
+    assert branched.head is not None
+    refs.create(branched, actor=ada, kind="branch", name="try", revision=branched.head)
+    card = commits.Put("README.md", storage.store_stream([b"# Try"]))
+    tried = commits.commit(branched, actor=ada, operations=[card], message="Try", branch="try")
+    assert following.newest_of(Adapter.objects.all(), count=1) == [tried.revision]
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 40])
+def test_the_newest_versions_are_those_that_sorting_all_would_begin_with(count: int):
+    """Made, opened and renewed in any order; one that was opened late is new, its older versions are not."""
+    chance = random.Random(count)
+    start = timezone.now() - timedelta(days=100)
+    for _ in range(12):
+        adapter = make_adapter(facts={"rank": 4})
+        for _ in range(chance.randrange(3)):
+            make_revision(adapter, facts={"rank": 4})
+            adapter.refresh_from_db()
+        for revision in adapter.revisions.all():
+            Revision.objects.filter(pk=revision.pk).update(
+                created_at=start + timedelta(days=chance.randrange(90))
+            )
+        Adapter.objects.filter(pk=adapter.pk).update(
+            first_public_at=start + timedelta(days=chance.randrange(90))
+        )
+    renewing = importlib.import_module("registry.migrations.0027_adapter_renewed_at")
+    renewing.write_renewed_at(apps, None)
+    everything = following.versions_of(Adapter.objects.all())
+    wanted = sorted(everything, key=lambda one: (one.published_at, one.created_at, one.pk), reverse=True)
+    assert following.newest_of(Adapter.objects.all(), count=count) == wanted[:count]

@@ -10,7 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from registry import following, publishing, webhooks
@@ -288,6 +290,24 @@ def test_followers_hear_of_what_is_opened_its_newest_version_and_once(receiver: 
     for visibility in ("private", "public"):
         publishing.update_adapter(Adapter.objects.get(), actor=ada, visibility=visibility)
     assert webhooks.announce_versions() == 0
+
+
+def test_what_was_told_already_is_not_asked_about_one_by_one(receiver: Receiver):
+    ada = make_user("ada")
+    webhooks.create(user=ada, url=receiver.address, events=EVERYTHING)
+
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as made:
+            webhooks.announce_versions()
+        return len(made)
+
+    make_adapter(owner=ada, facts={"rank": 4})
+    queries()
+    few = queries()
+    for _ in range(6):
+        make_adapter(owner=ada, facts={"rank": 4})
+    queries()
+    assert (queries(), Delivery.objects.count()) == (few, 7)
 
 
 def test_who_is_blocked_hears_of_nothing_any_more(receiver: Receiver):
