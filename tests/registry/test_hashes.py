@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
 
+from registry import search
 from registry.models import Adapter
 from tests.factories import make_base_model, make_token, make_user, publish_fake
 
@@ -109,3 +111,12 @@ def test_a_copy_names_no_module_that_the_reader_may_not_see(adapter: Adapter, tm
     assert adapter.created_by is not None
     client.force_login(adapter.created_by)
     assert "had them first" in client.get(f"/{twin.full_name}").content.decode()
+
+
+def test_where_a_hash_is_is_found_by_indexes(adapter: Adapter):
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SET LOCAL enable_seqscan = off")  # so few rows are read as they lie
+    plan = search.revisions_with("0" * 64, person=None).order_by("-created_at", "-id")[:21].explain()
+    assert "SCAN" not in plan, plan
+    assert "Seq Scan" not in plan, plan
