@@ -63,6 +63,16 @@ def sees_task(person: Person, task: Task) -> bool:
     return not task.is_hidden or tasks_shown_to(person).filter(pk=task.pk).exists()
 
 
+def _seen_among(tasks: Iterable[Task], *, person: Person) -> set[int]:
+    """As `sees_task`, of many tasks: the ids of those that may be named. One query at most."""
+    tasks = list(tasks)
+    hidden = {task.pk for task in tasks if task.is_hidden}
+    if not hidden:
+        return {task.pk for task in tasks}
+    shown = tasks_shown_to(person).filter(pk__in=hidden).values_list("pk", flat=True)
+    return {task.pk for task in tasks} - hidden | set(shown)
+
+
 def task_named(slug: str, *, person: Person) -> Task | None:
     """The task with this slug where it may be named to this person; much cheaper than looking through what is shown."""
     task = Task.objects.filter(slug=slug).first()
@@ -82,8 +92,9 @@ def task_scores(adapter: Adapter, person: Person) -> list[AdapterScore]:
     scores = adapter.task_scores.select_related("task", "task_revision")
     scores = scores.defer("task_revision__few_shot", "task_revision__test")  # all rows of the task
     found = list(scores.order_by("-created_at", "pk")[:SCORES_SHOWN])
+    seen = _seen_among((score.task for score in found if not score.task.is_quarantined), person=person)
     for score in found:
-        score.is_named = not score.task.is_quarantined and sees_task(person, score.task)  # type: ignore[attr-defined]
+        score.is_named = score.task_id in seen  # type: ignore[attr-defined]
     return found
 
 
@@ -93,9 +104,8 @@ def show_tasks(adapters: Iterable[Adapter], *, person: Person) -> None:
     One query, and none where no task is private.
     """
     adapters = list(adapters)
-    private = {each.task.pk for each in adapters if each.task is not None and each.task.is_private}
-    if not private:
-        return
-    shown = set(tasks_shown_to(person).filter(pk__in=private).values_list("pk", flat=True))
+    shown = _seen_among(
+        (each.task for each in adapters if each.task is not None and each.task.is_private), person=person
+    )
     for adapter in adapters:
         adapter.may_name_private_task = adapter.task_id in shown

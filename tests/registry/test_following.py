@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -9,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 from registry import following, likes, saved_searches
 from registry.models import Adapter, AdapterScore, Follow, SavedSearch
-from tests.factories import make_adapter, make_base_model, make_revision, make_task, make_user
+from tests.factories import make_adapter, make_base_model, make_revision, make_task, make_user, namespace_of
 
 pytestmark = pytest.mark.django_db
 
@@ -40,27 +41,31 @@ def test_news_are_versions_of_what_one_follows_and_may_see():
     make_adapter("private", namespace=followed.namespace, visibility="private", facts={"rank": 4})
     following.follow(user=ada, namespace=followed.namespace)
     following.follow(user=ada, namespace=followed.namespace)
-    assert [revision.adapter.name for revision in following.news_for(ada)] == ["followed"]
+    assert [revision.adapter.name for revision in following.news_for(ada, count=30)] == ["followed"]
     following.follow(user=ada, adapter=other)
-    assert {revision.adapter.name for revision in following.news_for(ada)} == {"followed", "other"}
+    assert {revision.adapter.name for revision in following.news_for(ada, count=30)} == {"followed", "other"}
     assert Follow.objects.count() == 2
 
 
 def test_scores_say_who_computed_them_and_the_page_takes_at_most_fifteen_queries(client: Client):
     base_model = make_base_model()
-    adapter = make_adapter("scored", base_model=base_model, facts={"rank": 4})
-    for number in range(4):
+    adapter, reader = make_adapter("scored", base_model=base_model, facts={"rank": 4}), make_user()
+    for number in range(12):
+        own: dict[str, Any] = (
+            {"is_private": True, "is_held_out": True, "owner": namespace_of(reader)} if number > 1 else {}
+        )
         AdapterScore.objects.create(
             adapter=adapter,
-            task=make_task(f"t{number}"),
+            task=make_task(f"t{number}", **own),
             source="verified" if number else "reported",
             value=0.5,
             note="" if number else "LoraHub's own table",
         )
-    client.force_login(make_user())
+    client.force_login(reader)
     with CaptureQueriesContext(connection) as queries:
         page = client.get(f"/{adapter.full_name}").content.decode()
     assert "LoraHub&#x27;s own table" in page
+    assert "T11" in page
     assert "this site, on hidden rows" in re.sub(r"<[^>]+>", "", page)
     assert len(queries) <= 15, "\n".join(query["sql"][:110] for query in queries)
 
