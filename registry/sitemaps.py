@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from django.contrib.sitemaps import Sitemap
-from django.db.models import QuerySet
+from django.db.models import Max, QuerySet
 from django.urls import reverse
 
 from registry import search
@@ -33,6 +33,13 @@ class Modules(Sitemap):
 
     def lastmod(self, item: Adapter) -> datetime:
         return item.updated_at
+
+    def get_latest_lastmod(self) -> datetime | None:
+        """Asked, where Django's own reads every module."""
+        newest: datetime | None = Adapter.objects.visible_to(None).aggregate(newest=Max("updated_at"))[
+            "newest"
+        ]
+        return newest
 
 
 class Tasks(Sitemap):

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 from django.contrib.staticfiles import finders
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from registry import publishing, snippets
 from registry.models import (
@@ -158,6 +160,14 @@ def test_crawlers_find_what_everybody_may_see_and_nothing_else(client: Client, m
     for address in re.findall(r"<loc>http://testserver(/[^<]*)</loc>", found):
         assert client.get(address).status_code == 200
     assert client.get("/sitemap-nothing.xml").status_code == 404
+    with CaptureQueriesContext(connection) as made:
+        client.get("/sitemap.xml")
+    rows = [
+        query["sql"]
+        for query in made
+        if not re.match(r"SELECT (DISTINCT )?(COUNT|MAX)\(|SAVEPOINT|RELEASE", query["sql"])
+    ]
+    assert rows == [], "numbers and the newest time alone, however many there are"
 
 
 def test_the_stylesheets_load_nothing_from_elsewhere():
