@@ -307,7 +307,8 @@ class RevisionList(OneAdapter, generics.ListAPIView[Revision]):
     def get_queryset(self) -> QuerySet[Revision]:
         only(self.request, "cursor", "limit")
         adapter = visible_adapter(self.request.user, self.kwargs["namespace"], self.kwargs["name"])
-        return Revision.objects.filter(adapter=adapter).select_related("parent", "author")
+        rows = Revision.objects.filter(adapter=adapter).select_related("parent", "author")
+        return rows.defer("facts", "parent__facts", "parent__warnings", "parent__description")
 
     @extend_schema(
         operation_id="adapters_revisions",

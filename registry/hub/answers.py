@@ -17,6 +17,8 @@ from registry.storage import BytesMissing, open_blob
 Json = dict[str, Any]
 # A data set may also be described or given by its address; only a name makes a tag.
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?\Z", re.ASCII)
+# What of a revision's facts is told.
+FACTS = ("task_type", "parameters", "dtypes")
 _PIPELINES = {
     "SEQ_2_SEQ_LM": "text2text-generation",
     "CAUSAL_LM": "text-generation",
@@ -62,7 +64,7 @@ def safetensors(revision: Revision | None) -> Json | None:
     parameters = revision.fact("parameters") if revision else None
     if revision is None or not parameters:
         return None
-    dtypes = revision.fact("dtypes", [])
+    dtypes = revision.fact("dtypes") or []
     return {"parameters": {dtypes[0]: parameters} if len(dtypes) == 1 else {}, "total": parameters}
 
 

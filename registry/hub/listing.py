@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from django.db.models import F, Q, QuerySet, TextField, Value
+from django.db.models.fields.json import KeyTransform
 from django.db.models.functions import Cast, Coalesce, Concat
 from django.http import HttpRequest, JsonResponse
 
@@ -21,6 +23,8 @@ from web.pagination import BadCursor, Page, begins_behind, paginate
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
+MAX_CARDS = 100  # each is a file to be opened and read
+OF_FILES = {"siblings", "cardData", "model-index"}  # what a row has only from its repository's files
 MAX_TAGS = 50  # each is a condition of its own
 SORTS = {
     "createdAt": ("-created_at", "-id"),
@@ -69,17 +73,18 @@ class BadRange(pages.BadNumber):
 @door("GET")
 def models(request: HttpRequest, caller: Caller) -> JsonResponse:
     """Adapters that the caller may see, in pages of `limit`, and among them the base models that are hosted here."""
-    visible = Adapter.objects.visible_to(caller.person).select_related("namespace", "base_model", "head")
-    rows: QuerySet[Adapter] = _matching(request, visible).annotate(
-        trending=Coalesce(F("search_row__trending"), 0.0)
-    )
+    rows = _matching(request, _listed(Adapter.objects.visible_to(caller.person)))
     sort = request.GET.get("sort") or "createdAt"
     if sort not in SORTS:
         raise UnknownSort(sort)
-    size = pages.whole_number(request, "limit", default=DEFAULT_LIMIT, most=MAX_LIMIT) or DEFAULT_LIMIT
+    wanted = _fields_wanted(request)
+    most = MAX_CARDS if wanted & OF_FILES else MAX_LIMIT
+    size = pages.whole_number(request, "limit", default=DEFAULT_LIMIT, most=most) or DEFAULT_LIMIT
     found = paginate(rows, order=SORTS[sort], cursor=request.GET.get("cursor"), size=size)
     bases = _bases_between(request, found, order=SORTS[sort])
-    wanted = _fields_wanted(request)
+    _say_facts(found.items)
+    if wanted & OF_FILES:
+        repositories.fetch_files([adapter.head for adapter in found.items if adapter.head is not None])
     mixed: list[Adapter | BaseModel] = [*found.items, *bases]
     mixed.sort(key=lambda item: _value(item, SORTS[sort]), reverse=True)
     shown = [_row(item, wanted) for item in mixed]
@@ -96,8 +101,24 @@ def _fields_wanted(request: HttpRequest) -> set[str]:
     return wanted | {name for name in ("cardData", "config") if pages.is_true(request, name)}
 
 
+def _listed(rows: QuerySet[Adapter]) -> QuerySet[Adapter]:
+    """With what a row says, and of the facts, which may be megabytes, only that: `_say_facts` puts it in their place."""
+    return (
+        rows.select_related("namespace", "base_model", "head__author")
+        .defer("head__facts", "head__warnings", "base_model__matrices", "base_model__config")
+        .annotate(trending=Coalesce(F("search_row__trending"), 0.0))
+        .annotate(**{f"fact_{name}": KeyTransform(name, "head__facts") for name in answers.FACTS})
+    )
+
+
+def _say_facts(adapters: Iterable[Adapter]) -> None:
+    for adapter in adapters:
+        if adapter.head is not None:
+            adapter.head.facts = {name: getattr(adapter, f"fact_{name}") for name in answers.FACTS}
+
+
 def _row(item: Adapter | BaseModel, wanted: set[str]) -> answers.Json:
-    of_files = wanted & {"siblings", "cardData", "model-index"}
+    of_files = wanted & OF_FILES
     if isinstance(item, BaseModel):
         if not (of_files or "usedStorage" in wanted):
             return answers.base_model_row(item)

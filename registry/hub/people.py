@@ -12,6 +12,7 @@ from registry.hub.doors import Caller, by_method, door, empty, freely
 from registry.hub.errors import HubError
 from registry.models import Adapter, Like, Membership, Namespace, User
 from registry.rights import require_change, require_whole_account
+from web.pagination import paginate
 
 REPOSITORIES_PAGE = 1000
 MEMBERS_PAGE = 100
@@ -116,7 +117,7 @@ def repositories_of(request: HttpRequest, caller: Caller, name: str = "") -> Jso
     namespace = _called(name or person.get_username())
     found = Adapter.objects.visible_to(person).filter(namespace=namespace).select_related("namespace")
     total = found.aggregate(size=Sum("size_bytes"))["size"] or 0
-    rows, next_cursor = pages.page(request, found.order_by("pk"), size=REPOSITORIES_PAGE)
+    page = paginate(found, order=("id",), cursor=request.GET.get("cursor"), size=REPOSITORIES_PAGE)
     entries: list[object] = [
         {
             "id": adapter.full_name,
@@ -126,9 +127,9 @@ def repositories_of(request: HttpRequest, caller: Caller, name: str = "") -> Jso
             "storage": adapter.size_bytes or 0,
             "storagePercent": round(100 * (adapter.size_bytes or 0) / total, 2) if total else 0,
         }
-        for adapter in rows
+        for adapter in page.items
     ]
-    return pages.json_page(request, entries, next_cursor=next_cursor)
+    return pages.json_page(request, entries, next_cursor=page.next_cursor)
 
 
 @door("GET")

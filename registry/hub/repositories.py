@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+
+from django.db.models import Prefetch, prefetch_related_objects
 
 from registry import moving
 from registry.filenames import WEIGHTS
 from registry.hub.errors import EntryNotFound, Moved, RepositoryNotFound, RevisionNotFound
-from registry.models import Adapter, BaseModel, Blob, Ref, Revision
+from registry.models import Adapter, BaseModel, Blob, Ref, Revision, RevisionFile
 from registry.publishing import MAIN
 from registry.rights import Person, visible_adapter
 from web.errors import Forbidden, NotFound
@@ -67,8 +69,8 @@ class Snapshot:
     def files(self) -> list[File]:
         """All files by path, each with its blob."""
         if self.revision is not None:
-            rows = self.revision.files.select_related("blob").order_by("path")
-            return [File(row.path, row.blob, row.is_lfs) for row in rows]
+            fetch_files([self.revision])
+            return [File(row.path, row.blob, row.is_lfs) for row in self.revision.files.all()]
         assert self.repository.base_model is not None
         own = self.repository.base_model.files.select_related("blob").order_by("path")
         return [File(row.path, row.blob, _is_large(row.path, row.blob)) for row in own]
@@ -170,6 +172,11 @@ def find_file(person: Person, name: str, rest: str) -> tuple[Snapshot, File]:
     revision, path = repository.split(rest)
     snapshot = repository.snapshot(revision)
     return snapshot, snapshot.file(path)
+
+
+def fetch_files(revisions: Sequence[Revision]) -> None:
+    """All files of these revisions with their blobs, in one query; of those that have them already in none."""
+    prefetch_related_objects(revisions, Prefetch("files", RevisionFile.objects.select_related("blob")))
 
 
 def git_sha1(content: bytes) -> str:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import urllib.request
 from typing import Any
 
 import pytest
 from allauth.account.models import EmailAddress
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from huggingface_hub import ModelCardData
 
+from registry.hub import people
 from registry.hub.repositories import git_sha1
 from registry.models import Adapter, BaseModel, BaseModelFile, Download, Namespace, Ref, Revision, SearchRow
 from registry.storage import store_stream
@@ -674,3 +678,53 @@ def test_from_an_object_store_a_file_is_fetched_by_a_signed_address(s3_storage: 
     with urllib.request.urlopen(answer["Location"]) as stored:
         assert stored.read() == WEIGHTS
     assert get(path, method="head").status_code == 200
+
+
+@pytest.mark.parametrize("asked", ["", "full=true", "cardData=true", "expand=safetensors"])
+def test_a_list_of_many_asks_no_more_often_than_one_of_two(asked: str):
+    ada = make_user("ada")
+
+    def queries(count: int) -> int:
+        with CaptureQueriesContext(connection) as made:
+            assert len(get(f"/api/models?author=ada&limit={count}&{asked}").json()) == count
+        return len(made)
+
+    for number in range(8):
+        make_adapter(
+            f"m-{number}", owner=ada, files={"README.md": b"---\nlicense: mit\n---\n"}, facts={"rank": 4}
+        )
+    assert queries(8) == queries(2) <= 15
+
+
+def test_of_facts_that_may_be_megabytes_a_list_reads_what_it_says():
+    facts = {
+        "rank": 4,
+        "parameters": 99,
+        "dtypes": ["F32"],
+        "task_type": "CAUSAL_LM",
+        "tensors": [{"name": "x" * 1000}] * 100,
+    }
+    make_adapter("m", owner=make_user("ada"), facts=facts)
+    with CaptureQueriesContext(connection) as made:
+        (row,) = get("/api/models?expand=safetensors&expand=pipeline_tag").json()
+    assert row["safetensors"] == {"parameters": {"F32": 99}, "total": 99}
+    assert row["pipeline_tag"] == "text-generation"
+    assert not any(re.search(r'(?<!\()"registry_revision"."facts"', query["sql"]) for query in made)
+
+
+def test_the_repositories_of_an_organisation_come_in_pages_that_are_asked_for_alone(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(people, "REPOSITORIES_PAGE", 2)
+    ada = make_user("ada")
+    for number in range(5):
+        make_adapter(f"m-{number}", owner=ada)
+    headers = {"Authorization": f"Bearer {make_token(ada)}"}
+    address, found = "/api/settings/repositories", []
+    while address:
+        with CaptureQueriesContext(connection) as made:
+            answer = Client().get(address, headers=headers)
+        assert any("LIMIT 3" in query["sql"] for query in made)
+        found += [row["id"] for row in answer.json()]
+        address = answer.headers.get("Link", "").partition(">")[0].removeprefix("<http://testserver")
+    assert found == [f"ada/m-{number}" for number in range(5)]
