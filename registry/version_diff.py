@@ -14,6 +14,7 @@ from registry.models import Blob, Revision
 
 MAX_TEXT_BYTES = 256 * 1024
 MAX_LINES = 2000
+CONTEXT = 2  # lines around a change
 # Facts of an inspection worth comparing, as people call them.
 FACTS = {
     "rank": "rank",
@@ -94,13 +95,19 @@ def _size(blob: Blob | None) -> int | None:
 
 
 def _text(path: str, before: Blob | None, after: Blob | None) -> Text:
-    lines = list(_lines(_read(path, before), _read(path, after)))
-    return Text(path, lines[:MAX_LINES], is_cut=len(lines) > MAX_LINES)
+    """Of long texts only so many lines from the first change on: the time it takes grows with their square."""
+    old, new = _read(path, before), _read(path, after)
+    pairs = enumerate(zip(old, new, strict=False))
+    first = next((number for number, (one, other) in pairs if one != other), min(len(old), len(new)))
+    start = max(0, first - CONTEXT)
+    end = start + MAX_LINES
+    lines = list(_lines(old[start:end], new[start:end]))
+    return Text(path, lines, is_cut=max(len(old), len(new)) > end)
 
 
 def _lines(before: list[str], after: list[str]) -> Iterator[Line]:
     kinds = {"+": "add", "-": "take", " ": "same", "@": "gap"}
-    for number, line in enumerate(difflib.unified_diff(before, after, lineterm="", n=2)):
+    for number, line in enumerate(difflib.unified_diff(before, after, lineterm="", n=CONTEXT)):
         if number >= 2:  # the two lines with file names
             kind = kinds.get(line[:1], "same")
             yield Line(kind, "…" if kind == "gap" else line[1:])
