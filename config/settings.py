@@ -412,21 +412,20 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["web.parsers.StrictJSONParser"],
     "DEFAULT_PAGINATION_CLASS": "web.pagination.KeysetPagination",
     "DEFAULT_SCHEMA_CLASS": "web.api_schema.Schema",
-    "DEFAULT_THROTTLE_CLASSES": ["web.throttles.AnonymousThrottle", "web.throttles.UserThrottle"],
-    "DEFAULT_THROTTLE_RATES": {
-        "anonymous": env.str("THROTTLE_ANONYMOUS", "500/5m"),
-        "user": env.str("THROTTLE_USER", "1000/5m"),
-    },
+    "DEFAULT_THROTTLE_CLASSES": ["web.throttles.ClientThrottle"],
     "EXCEPTION_HANDLER": "web.api_errors.handle",
     "PAGE_SIZE": 20,
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
-# Of the Hub protocol: fixed windows, told in its RateLimit headers. Files have a budget of their own, since one
-# snapshot asks for many.
+# Fixed windows, of REST and of the Hub protocol each by itself, which tells them in its RateLimit headers. Files have a budget
+# of their own, since one snapshot asks for many.
 _FILES = env.str("THROTTLE_FILES", "5000/5m")
-HUB_RATES = {
-    "api": dict(REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"]),  # type: ignore[call-overload]
+REQUEST_RATES = {
+    "api": {
+        "anonymous": env.str("THROTTLE_ANONYMOUS", "500/5m"),
+        "user": env.str("THROTTLE_USER", "1000/5m"),
+    },
     "resolvers": {"anonymous": _FILES, "user": _FILES},
 }
 SPECTACULAR_SETTINGS = {

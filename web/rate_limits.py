@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 from django.core.cache import cache
 
+from web.templatetags.formatting import plural
+
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
+_WORDS = {"s": "second,seconds", "m": "minute,minutes", "h": "hour,hours"}
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,12 @@ class Rate:
         """`500/5m`: so many in so many seconds, minutes or hours."""
         count, window = text.split("/")
         return cls(int(count), int(window[:-1] or "1") * _SECONDS[window[-1]])
+
+    def __str__(self) -> str:
+        """`500 requests in 5 minutes`."""
+        unit = next(name for name in ("h", "m", "s") if self.window_s % _SECONDS[name] == 0)
+        length = self.window_s // _SECONDS[unit]
+        return f"{plural(self.count, 'request,requests')} in {plural(length, _WORDS[unit])}"
 
 
 @dataclass(frozen=True)

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
+from django.conf import settings
+from django.http import HttpRequest
 from rest_framework.request import Request
-from rest_framework.throttling import SimpleRateThrottle
+from rest_framework.throttling import BaseThrottle
+
+from web.addresses import client_address
+from web.rate_limits import Budget, Rate, spend
 
 
-class _WindowThrottle(SimpleRateThrottle):
-    def parse_rate(self, rate: str | None) -> tuple[int | None, int | None]:
-        """`500/5m`: so many in so many seconds, minutes or hours."""
-        if not rate:
-            return None, None
-        count, window = rate.split("/")
-        seconds = int(window[:-1]) * {"s": 1, "m": 60, "h": 3600}[window[-1]]
-        return int(count), seconds
+class ClientThrottle(BaseThrottle):
+    """For DRF's views: a person by whatever token or session, everybody else by their address."""
+
+    budget: Budget
+
+    def allow_request(self, request: Request, view: object) -> bool:
+        self.budget = spend_of(request._request, request.user, "rest", settings.REQUEST_RATES["api"])
+        return not self.budget.is_over
+
+    def wait(self) -> float:
+        return self.budget.reset_s
 
 
-class AnonymousThrottle(_WindowThrottle):
-    scope = "anonymous"
-
-    def get_cache_key(self, request: Request, view: object) -> str | None:
-        if request.user and request.user.is_authenticated:
-            return None
-        return f"throttle:anonymous:{self.get_ident(request)}"
-
-
-class UserThrottle(_WindowThrottle):
-    scope = "user"
-
-    def get_cache_key(self, request: Request, view: object) -> str | None:
-        if not (request.user and request.user.is_authenticated):
-            return None
-        return f"throttle:user:{request.user.pk}"
+def spend_of(request: HttpRequest, person: object, name: str, rates: dict[str, str]) -> Budget:
+    """Count a request of this person, or of a guest's address; `rates` has one for "user" and one for "anonymous"."""
+    is_user = bool(getattr(person, "is_authenticated", False))
+    kind, who = ("user", str(person.pk)) if is_user else ("anonymous", client_address(request))  # type: ignore[attr-defined]
+    return spend(name, f"{kind}:{who}", Rate.parse(rates[kind]))

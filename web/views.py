@@ -19,6 +19,7 @@ from django.utils.http import escape_leading_slashes
 
 from web import api_errors, way_back
 from web.errors import DomainError, Forbidden, NotFound
+from web.rate_limits import Rate
 
 # Address below /docs -> title. The order is that of the menu.
 NOTHING_HERE = "There is nothing at this address, or you may not see it."
@@ -55,15 +56,14 @@ def docs(request: HttpRequest, page: str = "") -> HttpResponse:
     """A page of documentation; its text is a template."""
     if page not in DOCS:
         raise Http404
-    rates: dict[str, str] = settings.REST_FRAMEWORK["DEFAULT_THROTTLE_RATES"]  # type: ignore[assignment]
-    rates = {**rates, "files": settings.HUB_RATES["resolvers"]["user"]}
+    rates = {**settings.REQUEST_RATES["api"], "files": settings.REQUEST_RATES["resolvers"]["user"]}
     context: dict[str, Any] = {
         "section": "docs",
         "pages": [(f"/docs/{slug}".rstrip("/"), title, slug == page) for slug, title in DOCS.items()],
         "page_title": DOCS[page],
         "site": request.build_absolute_uri("/").rstrip("/"),
         "limits": settings,
-        "rates": {name: _rate_in_words(rate) for name, rate in rates.items()},
+        "rates": {name: Rate.parse(rate) for name, rate in rates.items()},
     }
     return render(request, f"docs/{page or 'start'}.html", context)
 
@@ -73,13 +73,6 @@ def api_reference(request: HttpRequest) -> HttpResponse:
     from web.api_reference import reference  # the generator is slow to load, and few pages need it
 
     return render(request, "docs/api_reference.html", {"section": "docs", "reference": reference()})
-
-
-def _rate_in_words(rate: str) -> str:
-    """`500/5m` -> `500 requests in 5 minutes`."""
-    requests, window = rate.split("/")
-    unit = {"s": "seconds", "m": "minutes", "h": "hours"}[window[-1]]
-    return f"{int(requests):,} requests in {window[:-1]} {unit}"
 
 
 def robots(request: HttpRequest) -> HttpResponse:

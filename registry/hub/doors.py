@@ -21,11 +21,11 @@ from registry import rights
 from registry.authentication import find_token
 from registry.hub import errors
 from registry.models import Token, User
-from web.addresses import client_address
 from web.api_errors import refusal_of
 from web.errors import DomainError
 from web.middleware import refusing_by
-from web.rate_limits import Budget, Rate, spend
+from web.rate_limits import Budget
+from web.throttles import spend_of
 
 logger = logging.getLogger(__name__)
 
@@ -62,17 +62,14 @@ class TooManyRequests(DomainError):
     status = 429
 
     def __init__(self, budget: Budget) -> None:
-        super().__init__(
-            f"You have made more than {budget.rate.count:,} requests in {budget.rate.window_s // 60} minutes. "
-            f"Go on in {budget.reset_s} seconds."
-        )
+        super().__init__(f"You have made more than {budget.rate}. Go on in {budget.reset_s} seconds.")
 
 
 def door(*methods: str, bucket: str = "api") -> Callable[[View], View]:
     """For `view(request, caller, ...)`: these methods only, the caller known, every refusal as the clients read it.
 
     The body is left unread, so that a view can take it in pieces. Requests count against the caller's `bucket`, a key of
-    HUB_RATES.
+    REQUEST_RATES.
     """
     return _guarded(methods, find_caller, bucket)
 
@@ -135,11 +132,7 @@ def _guarded(
 def _count(request: HttpRequest, caller: object, bucket: str, headers: dict[str, str]) -> None:
     """Take a request from the caller's budget and put what is left into `headers`. Raises TooManyRequests."""
     assert isinstance(caller, Caller)
-    if isinstance(caller.person, User):
-        kind, who = "user", str(caller.person.pk)
-    else:
-        kind, who = "anonymous", client_address(request)
-    budget = spend(bucket, f"{kind}:{who}", Rate.parse(settings.HUB_RATES[bucket][kind]))
+    budget = spend_of(request, caller.person, bucket, settings.REQUEST_RATES[bucket])
     headers |= budget.headers()
     if budget.is_over:
         headers["Retry-After"] = str(budget.reset_s)

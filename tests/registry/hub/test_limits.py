@@ -20,7 +20,7 @@ FILE = "/ada/m/resolve/main/README.md"
 
 @pytest.fixture
 def ada(settings: Any) -> User:
-    settings.HUB_RATES = {
+    settings.REQUEST_RATES = {
         "api": {"anonymous": "3/5m", "user": "5/5m"},
         "resolvers": {"anonymous": "4/5m", "user": "4/5m"},
     }
@@ -81,7 +81,7 @@ def test_a_cache_that_is_away_keeps_nobody_out(ada: User, monkeypatch: pytest.Mo
 @pytest.mark.django_db(transaction=True)
 def test_the_real_client_waits_for_its_turn(live_server: Any, tmp_path: Any, settings: Any):
     make_adapter("m", owner=make_user("ada"), files={"README.md": b"# A card"})
-    settings.HUB_RATES = {
+    settings.REQUEST_RATES = {
         "api": {"anonymous": "2/3s", "user": "2/3s"},
         "resolvers": {"anonymous": "9/1s", "user": "9/1s"},
     }

@@ -1,0 +1,72 @@
+"""How many requests the API takes from one client, and how long a body it reads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from tests.factories import make_token, make_user
+from web.rate_limits import Rate
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def few(settings: Any) -> None:
+    settings.REQUEST_RATES = {
+        **settings.REQUEST_RATES, "api": {"anonymous": "3/5m", "user": "4/30s"},
+    }  # fmt: skip
+
+
+def ask(token: str = "", **extra: Any) -> Any:
+    return Client().get(
+        "/api/v1/adapters/", headers={"Authorization": f"Bearer {token}"} if token else {}, **extra
+    )
+
+
+def test_too_many_are_told_when_to_go_on_and_no_header_makes_another_client_of_one():
+    assert [ask(HTTP_X_FORWARDED_FOR=f"10.0.0.{number}").status_code for number in range(3)] == [200] * 3
+    answer = ask(HTTP_X_FORWARDED_FOR="10.0.0.9")
+    assert (answer.status_code, answer.json()["code"]) == (429, "too_many_requests")
+    assert 0 < int(answer["Retry-After"]) <= 301
+    assert ask(REMOTE_ADDR="10.0.0.1").status_code == 200
+
+
+def test_behind_our_own_proxy_the_address_that_it_saw_counts(settings: Any):
+    settings.HTTPS = True
+    for number in range(3):
+        assert ask(HTTP_X_FORWARDED_FOR=f"1.1.1.{number}, 10.0.0.1").status_code == 200
+    assert ask(HTTP_X_FORWARDED_FOR="1.1.1.9, 10.0.0.1").status_code == 429
+    assert ask(HTTP_X_FORWARDED_FOR="10.0.0.1, 10.0.0.2").status_code == 200
+
+
+def test_a_person_is_counted_whatever_token_they_send():
+    ada = make_user("ada")
+    assert [ask(make_token(ada)).status_code for _ in range(5)] == [200] * 4 + [429]
+    assert ask().status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("500/5m", "500 requests in 5 minutes"),
+        ("1000/m", "1,000 requests in 1 minute"),
+        ("1/90s", "1 request in 90 seconds"),
+        ("20/2h", "20 requests in 2 hours"),
+    ],
+)
+def test_a_rate_is_said_as_it_is(text: str, words: str):
+    assert str(Rate.parse(text)) == words
+
+
+def test_a_body_of_any_length_is_not_read_into_memory(settings: Any):
+    settings.MAX_JSON_BYTES = 1000
+    headers = {"Authorization": f"Bearer {make_token(make_user())}"}
+    for size, status in ((100, 400), (2000, 413)):
+        body = json.dumps({"name": "x" * size})
+        answer = Client().post("/api/v1/base-models/", body, "application/json", headers=headers)
+        assert answer.status_code == status, answer.content
+    assert answer.json()["message"].startswith("The body is larger than 1,000 bytes")
