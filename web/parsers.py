@@ -6,12 +6,23 @@ import json
 from collections.abc import Mapping
 from typing import IO, Any
 
+from django.conf import settings
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 
+from web.errors import DomainError
+
+
+class BodyTooLarge(DomainError):
+    code = "too_large"
+    status = 413
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"The body is larger than {most:,} bytes, the most that is read here as JSON.")
+
 
 class StrictJSONParser(JSONParser):
-    """JSON without NaN, without NUL and lone surrogates, and not nested beyond reason.
+    """JSON of bounded length, without NaN, without NUL and lone surrogates, and not nested beyond reason.
 
     Postgres stores neither NUL nor half a surrogate pair, and deep nesting ends in RecursionError, which is no
     ValueError: each would be an answer 500.
@@ -23,8 +34,11 @@ class StrictJSONParser(JSONParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> Any:
+        raw = stream.read(settings.MAX_JSON_BYTES + 1)
+        if len(raw) > settings.MAX_JSON_BYTES:
+            raise BodyTooLarge(settings.MAX_JSON_BYTES)
         try:
-            text = stream.read().decode("utf-8")
+            text = raw.decode("utf-8")
             value = json.loads(text, parse_constant=_refuse_constant)
             require_characters(value)
         except RecursionError as error:
