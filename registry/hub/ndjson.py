@@ -16,6 +16,7 @@ from web.parsers import require_characters
 
 CHUNK_BYTES = 256 * 1024
 MAX_TEXT_BYTES = 64 * 1024
+MAX_PLAIN_BYTES = 8 * 1024 * 1024
 MAX_LINE_BYTES = 1024 * 1024  # without the long texts
 MAX_LINES = 10_000
 _STOP_IN_TEXT = re.compile(rb'["\\]')
@@ -43,12 +44,14 @@ class Lines:
         # Stands for a long text in its line; nobody can guess it, so nobody can name another's file.
         self._secret = secrets.token_hex(16)
         self._long_texts = 0
+        self._untaken = 0  # long texts of the line at hand that nobody has asked for
         self._line = bytearray()
         self._text: bytearray | None = None
         self._file: BinaryIO | None = None
         self._is_escaped = False
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Raises BadLine, also for a long text that was not taken by `content` before the next line is asked for."""
         try:
             while chunk := self.stream.read(CHUNK_BYTES):
                 for line in self._take(chunk):
@@ -75,12 +78,22 @@ class Lines:
                 elif encoding == "base64":
                     _decode(self.folder / name, out)
                 else:
-                    out.write(json.loads(b'"' + (self.folder / name).read_bytes() + b'"').encode())
+                    out.write(self._plain(self.folder / name))
         except (binascii.Error, ValueError) as error:
             raise BadLine(self.number, "has a file whose content cannot be decoded") from error
         finally:
             if is_long:
+                self._untaken -= 1
                 (self.folder / name).unlink(missing_ok=True)
+
+    def _plain(self, path: Path) -> bytes:
+        """A text that is not base64 is held in memory while its escapes are read; clients send none."""
+        if path.stat().st_size > MAX_PLAIN_BYTES:
+            raise BadLine(
+                self.number, f"has more than {MAX_PLAIN_BYTES:,} bytes of plain text; send it as base64"
+            )
+        text: str = json.loads(b'"' + path.read_bytes() + b'"')
+        return text.encode()
 
     def _take(self, chunk: bytes) -> Iterator[bytes]:
         """The lines that end in this chunk; the rest is kept for the next."""
@@ -129,6 +142,7 @@ class Lines:
         assert self._text is not None
         if self._file is None:
             self._long_texts += 1
+            self._untaken += 1
             self._file = (self.folder / f"text-{self._long_texts}").open("wb")
         self._file.write(self._text)
         self._text.clear()
@@ -157,6 +171,10 @@ class Lines:
             if not isinstance(value, dict):
                 raise BadLine(self.number, "is no JSON object")
             yield value
+            if self._untaken:
+                raise BadLine(
+                    self.number, f"has a text of more than {MAX_TEXT_BYTES:,} bytes that is no file's content"
+                )
         self.number += 1
         if self.number > MAX_LINES:
             raise BadLine(self.number, f"is one too many; {MAX_LINES - 1:,} are read")

@@ -15,13 +15,13 @@ from registry.uploads import UploadTooLarge
 from web.errors import Forbidden, LengthNeeded
 
 
-def length_of(request: HttpRequest, *, most: int) -> int:
+def length_of(request: HttpRequest, *, most: int, what: str = "The file") -> int:
     """The length of the body in bytes. Raises LengthNeeded, UploadTooLarge or StorageFull before any of it is read."""
     given = request.META.get("CONTENT_LENGTH") or ""
     if not (given.isascii() and given.isdigit()):
         raise LengthNeeded
     if int(given) > most:
-        raise UploadTooLarge("The file", most)
+        raise UploadTooLarge(what, most)
     storage.require_free_space(int(given))
     return int(given)
 

@@ -18,7 +18,7 @@ from django.http.response import HttpResponseBase
 from registry import cards, commits, filenames, moving, publishing, refs, rights, storage
 from registry.commits import Delete, DeleteFolder, FileNotThere, NameTaken, Operation, Put
 from registry.errors import InspectionRefused
-from registry.hub import errors, front_matter, gitignore, refused, repositories
+from registry.hub import errors, front_matter, gitignore, refused, repositories, sending
 from registry.hub.bodies import BadRequest, body_of, text_in
 from registry.hub.doors import Caller, by_method, door
 from registry.hub.errors import EntryNotFound, Moved, RevisionNotFound
@@ -26,6 +26,7 @@ from registry.hub.ndjson import BadLine, Lines
 from registry.hub.repositories import NotWritable, Repository
 from registry.models import Adapter, Blob, Ref, Revision, User
 from registry.quotas import QuotaReached
+from registry.uploads import FORM_ALLOWANCE_BYTES
 from web.errors import Forbidden, NotFound
 
 # Files up to this size come inside of the commit, larger ones by Git LFS or Xet, as the client likes.
@@ -312,7 +313,10 @@ def commit(request: HttpRequest, caller: Caller, repo: str, revision: str) -> Ht
     person, adapter, repository = writable(caller, repo)
     _require_no_pull_request(request)
     head = _head_of(adapter, repository, revision)
-    storage.require_free_space(int(request.META.get("CONTENT_LENGTH") or 0))
+    # Base64 takes four letters for three bytes.
+    sending.length_of(
+        request, most=settings.MAX_ADAPTER_BYTES * 4 // 3 + FORM_ALLOWANCE_BYTES, what="The commit"
+    )
     with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="commit-") as folder, _made() as made:
         header, operations = _read(request, person, Path(folder), made)
         refused.require_no_part(person=person, head=head, operations=operations)

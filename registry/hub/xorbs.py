@@ -27,6 +27,7 @@ MAX_XORB_BYTES = 72 * 1024**2  # packed or not: clients put up to 64 MiB of chun
 MAX_XORB_CHUNKS = 64 * 1024  # they stop at 8,192
 MAX_SHARD_BYTES = 32 * 1024**2
 MAX_CHUNKS = 200_000
+MAX_FILES = 1000  # of one shard; clients ask about as many at a time
 PIECE_BYTES = 1024**2
 _CHUNK_HEADER = 8
 _RECORD = 48
@@ -206,8 +207,8 @@ def read_shard(raw: bytes) -> list[XetFile]:
         flags, count = struct.unpack_from("<II", header, 32)
         segments = [_segment(records.need()) for _ in range(records.within(count))]
         chunks += sum(segment.end - segment.first for segment in segments)
-        if chunks > MAX_CHUNKS:
-            raise BadXet("The shard describes more chunks than any upload here can have.")
+        if chunks > MAX_CHUNKS or len(files) == MAX_FILES:
+            raise BadXet("The shard describes more than any upload here can have.")
         if flags & _HAS_VERIFICATION:
             records.skip(count)
         if not flags & _HAS_SHA256:

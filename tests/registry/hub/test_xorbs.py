@@ -236,3 +236,8 @@ def test_xorbs_that_get_their_names_at_this_moment_disturb_nobody(tmp_path):
     (folder / ("a" * 64)).write_bytes(b"12345")
     (folder / "listed-and-gone.part").symlink_to("nowhere")
     assert xet.bytes_below(folder) == 5
+
+
+def test_a_shard_of_more_files_than_anybody_sends_is_refused():
+    with pytest.raises(BadXet, match="more than any upload here can have"):
+        read_shard(shard(*[(b"", [])] * 1001))
