@@ -89,7 +89,7 @@ def answer(error: DomainError, **also: str) -> JsonResponse:
     message = in_ascii(sentence(error))
     content = {"error": message, "errors": [{"message": message}], **also}
     response = JsonResponse(content, status=error.status)
-    response["X-Error-Message"] = message.replace("\n", " ")
+    response["X-Error-Message"] = in_header(message)
     if isinstance(error, HubError) and error.hub_code:
         response["X-Error-Code"] = error.hub_code
     if isinstance(error, EntryNotFound):
@@ -133,3 +133,8 @@ def sentence(error: DomainError) -> str:
 def in_ascii(text: str) -> str:
     """Header values have to be ASCII, and a body that says the same is not shown twice."""
     return text.translate(_PLAIN).encode("ascii", "replace").decode()
+
+
+def in_header(text: str) -> str:
+    """As `in_ascii`, and in one line: a name that somebody sent may hold any character."""
+    return "".join(letter if letter.isprintable() else " " for letter in in_ascii(text))

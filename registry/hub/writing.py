@@ -418,6 +418,6 @@ def _warn(response: JsonResponse, topic: str, sentences: list[str]) -> JsonRespo
     if sentences:
         shown = sentences[:_WARNED_NAMES]
         more = len(sentences) - len(shown)
-        text = errors.in_ascii(" ".join([*shown, f"(and {more} more)"] if more else shown)).replace("\n", " ")
+        text = errors.in_header(" ".join([*shown, f"(and {more} more)"] if more else shown))
         response["X-HF-Warning"] = f"{topic}-{hashlib.sha256(text.encode()).hexdigest()[:8]}; {text}"
     return response

@@ -11,6 +11,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from registry.hub import ndjson
 from registry.hub.repositories import git_sha1
 from registry.models import Adapter, Blob, Revision, SentBlob
 from registry.storage import store_stream
@@ -448,3 +449,43 @@ def test_likes_count_each_person_once(adapter: Adapter, token: str):
     assert Client().get(API).json()["likes"] == 0
     assert Client().get("/api/users/ada/likes").json() == []
     assert Client().get("/api/users/nobody/likes").status_code == 404
+
+
+@pytest.mark.parametrize("field", ["description", "summary"])
+def test_a_long_text_that_is_no_files_content_is_refused_and_not_taken_for_another(
+    adapter: Adapter, token: str, field: str
+):
+    header = line("header", **{"summary": "Change", "description": "", field: "x" * 70_000})
+    answer = commit(token, header, file_line("a.txt", b"a"), header=False)
+    assert answer.status_code == 400
+    assert "Line 1 of the commit has a text of more than 65,536 bytes" in answer.json()["error"]
+    assert Revision.objects.count() == 1
+
+
+def test_plain_text_is_held_in_memory_only_so_far(adapter: Adapter, token: str, monkeypatch: Any):
+    monkeypatch.setattr(ndjson, "MAX_PLAIN_BYTES", 100_000)
+    plain = lambda size: line("file", path="a.txt", content="é" * size, encoding="utf-8")  # noqa: E731
+    assert commit(token, plain(16_000)).status_code == 200
+    answer = commit(token, plain(20_000))
+    assert (answer.status_code, "send it as base64" in answer.json()["error"]) == (400, True)
+
+
+def test_a_commit_that_is_larger_than_an_adapter_may_be_is_refused_unread(
+    adapter: Adapter, token: str, settings: Any
+):
+    settings.MAX_ADAPTER_BYTES = 1000
+    answer = commit(token, file_line("a.txt", b"a" * 5_000_000))
+    assert (answer.status_code, "The commit is larger than" in answer.json()["error"]) == (413, True)
+
+
+@pytest.mark.parametrize("name", ["a\rb", "a\nb", "a\x1bb", "a\x7fb", "é\u2028b"])
+def test_no_character_of_a_name_breaks_the_header_that_repeats_it(adapter: Adapter, token: str, name: str):
+    for operation in (
+        line("deletedFile", path=name),
+        line("deletedFolder", path=name),
+        line("lfsFile", path=name, oid="0" * 64, size=1),
+        file_line(name, b"x"),
+    ):
+        answer = commit(token, operation)
+        assert answer.status_code in {400, 404}, operation
+        assert answer["X-Error-Message"].isprintable()
