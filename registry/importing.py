@@ -275,7 +275,8 @@ def _wanted(source: str, files: list[SourceFile]) -> list[SourceFile]:
     wanted = [
         file
         for file in files
-        if file.path in filenames.ADAPTER_FILES or not filenames.why_left_out_unread(file.path)
+        if file.path in filenames.ADAPTER_FILES
+        or not filenames.why_left_out_unread(file.path, file.size_bytes)
     ]
     # Where there is safetensors, its pickled twin is not worth fetching.
     paths = {file.path for file in wanted}
@@ -283,10 +284,13 @@ def _wanted(source: str, files: list[SourceFile]) -> list[SourceFile]:
         wanted = [file for file in wanted if file.path != filenames.LEGACY_WEIGHTS]
     if filenames.CONFIG not in paths:
         raise ImportFailed(f"{source} is no adapter: it has no {filenames.CONFIG}.")
+    for file in wanted:
+        if file.size_bytes > settings.MAX_FILE_BYTES:
+            raise ImportFailed(
+                f"{file.path} of {source} has {file.size_bytes:,} bytes; one file may have {settings.MAX_FILE_BYTES:,}."
+            )
     total = sum(file.size_bytes for file in wanted)
-    if total > settings.MAX_ADAPTER_BYTES or any(
-        file.size_bytes > settings.MAX_FILE_BYTES for file in wanted
-    ):
+    if total > settings.MAX_ADAPTER_BYTES:
         raise ImportFailed(
             f"{source} has {total:,} bytes; one adapter may have {settings.MAX_ADAPTER_BYTES:,}."
         )

@@ -19,7 +19,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from registry import hub_jobs, hub_work, import_jobs, publishing
+from registry import hub_jobs, hub_work, import_jobs, importing, publishing
 from registry.accounts import block
 from registry.models import Adapter, Blob, ImportItem, ImportJob, Origin, SentBlob, User
 from tests.compose.test_crashes import environment
@@ -685,3 +685,34 @@ def test_no_page_asks_the_database_more_for_more_rows(
     for path in ("/import", "/imports", job.get_absolute_url(), f"{job.get_absolute_url()}/progress"):
         with django_assert_max_num_queries(10):
             assert client.get(path).status_code == 200
+
+
+@in_real_transactions
+def test_what_is_left_out_for_its_size_is_not_fetched_and_stops_nothing(
+    hub: FakeHub, bob: User, settings: Any, monkeypatch
+):
+    settings.MAX_ADAPTER_BYTES = settings.MAX_FILE_BYTES = 1_500_000
+    hub.repositories["lab/module-0"]["train.jsonl"] = b"{}\n" * 1_000_000
+    done = importing.import_adapter(actor=bob, namespace=namespace_of(bob), source="lab/module-0")
+    assert set(done.adapter.head.files.values_list("path", flat=True)) == set(adapter_names(hub))
+    assert hub.ranges("train.jsonl") == []
+
+
+def adapter_names(hub: FakeHub) -> list[str]:
+    return [path for path in hub.repositories["lab/module-0"] if path != "train.jsonl"]
+
+
+@in_real_transactions
+@pytest.mark.parametrize(
+    ("file", "adapter", "sentence"),
+    [
+        (200, 10**9, r"adapter_\w+\.\w+ of lab/module-0 has [\d,]+ bytes; one file may have 200\."),
+        (10**9, 200, r"lab/module-0 has [\d,]+ bytes; one adapter may have 200\."),
+    ],
+)
+def test_what_is_too_large_is_said_of_what_is(
+    hub: FakeHub, bob: User, settings: Any, file: int, adapter: int, sentence: str
+):
+    settings.MAX_FILE_BYTES, settings.MAX_ADAPTER_BYTES = file, adapter
+    with pytest.raises(importing.ImportFailed, match=sentence):
+        importing.import_adapter(actor=bob, namespace=namespace_of(bob), source="lab/module-0")
