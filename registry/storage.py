@@ -181,7 +181,8 @@ def _write(chunks: Iterable[bytes], file: BinaryIO, size_bytes: int | None) -> D
 def discard(blobs: Iterable[Blob]) -> None:
     """Remove blobs that a refused request has just stored, unless something or somebody else wants them."""
     for blob in blobs:
-        remove(blob.pk, stored_until=blob.last_stored_at)
+        # Not "until then": whoever has stored the same bytes since may have a clock that is behind ours.
+        _remove(blob.pk, last_stored_at=blob.last_stored_at)
 
 
 def _store(path: Path, digests: Digests) -> Blob:
@@ -452,7 +453,12 @@ def references() -> list[Any]:
 
 
 def remove(pk: int, *, stored_until: object) -> bool:
-    """Remove one blob if it is still unreferenced and was not stored again since. True if it was removed.
+    """Remove one blob if it is still unreferenced and was not stored again since. True if it was removed."""
+    return _remove(pk, last_stored_at__lte=stored_until)
+
+
+def _remove(pk: int, **stored: object) -> bool:
+    """As `remove`, for a condition on when the blob was stored last.
 
     The bytes go before the row is released: someone who stores the same bytes meanwhile waits for the row, finds
     it gone and puts them anew. A crash in between leaves a row nobody refers to, and the next store heals it.
@@ -460,7 +466,7 @@ def remove(pk: int, *, stored_until: object) -> bool:
     taken: tuple[Path, Path] | None = None
     try:
         with transaction.atomic():
-            blob = Blob.objects.select_for_update().filter(pk=pk, last_stored_at__lte=stored_until).first()
+            blob = Blob.objects.select_for_update().filter(pk=pk, **stored).first()
             if blob is None or not unreferenced().filter(pk=pk).exists():
                 return False
             blob.delete()

@@ -186,6 +186,17 @@ def test_the_sweep_keeps_a_blob_that_was_stored_again_meanwhile(monkeypatch):
     assert storage.local_path(blob).exists()
 
 
+def test_a_refused_upload_leaves_what_somebody_with_a_slower_clock_has_stored_since(monkeypatch):
+    refused = storage.store_stream([b"both sent it"])
+    earlier = timezone.now() - timedelta(seconds=2)
+    monkeypatch.setattr(storage.timezone, "now", lambda: earlier)
+    wanted = storage.store_stream([b"both sent it"])
+    storage.discard([refused])
+    assert storage.local_path(Blob.objects.get(pk=wanted.pk)).read_bytes() == b"both sent it"
+    storage.discard([wanted])
+    assert not Blob.objects.exists()
+
+
 def test_an_upload_that_the_sweep_overtakes_puts_the_bytes_again(monkeypatch):
     blob = storage.store_stream([b"raced"])
     make_old(blob)
