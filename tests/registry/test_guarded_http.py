@@ -17,7 +17,7 @@ INWARDS = [
     "https://0/", "https://0.0.0.0/", "https://localhost/", "https://[::1]/", "https://[::]/", "https://10.0.0.1/",
     "https://172.16.0.1/", "https://172.31.255.255/", "https://192.168.1.1/", "https://169.254.169.254/latest/meta-data",
     "https://100.64.0.1/", "https://198.18.0.1/", "https://192.0.2.1/", "https://203.0.113.9/", "https://224.0.0.1/",
-    "https://255.255.255.255/", "https://[fe80::1]/", "https://[fc00::1]/", "https://[::ffff:127.0.0.1]/",
+    "https://255.255.255.255/", "https://[fe80::1]/", "https://[fc00::1]/", "https://[fec0::1]/", "https://[::ffff:127.0.0.1]/",
     "https://[::ffff:7f00:1]/", "https://[64:ff9b::7f00:1]/", "https://[64:ff9b::a9fe:a9fe]/", "https://[2002:7f00:1::]/",
     "https://[2001:db8::1]/", "https://[2001:0:1::1]/", "https://[ff02::1]/", "https://user@1.1.1.1/", "https://1.1.1.1:22/",
     "https://1.1.1.1:8443/", "http://hub.example/", "https://hub.example:444/", "gopher://1.1.1.1/", "file:///etc/passwd",
