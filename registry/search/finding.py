@@ -158,6 +158,7 @@ class _Search:
         self.sees_more = False  # than everybody does
         self.person = person
         self.visible = self._visible(person)
+        self.listed = self._listed()
         self.masks = self._masks()
         self._all_fit: Mask | None = None
 
@@ -204,12 +205,7 @@ class _Search:
                 masks[name] = self._says(name, text)
         if query.kind:
             masks["kind"] = table["is_composed"] == (query.kind == Adapter.Kind.COMPOSED)
-        if query.namespace:
-            masks["namespace"] = table["namespace_id"] == _pk(
-                Namespace.objects.filter(name__iexact=query.namespace)
-            )
-        else:
-            masks["namespace"] = self._has_weights()
+        masks["namespace"] = self.listed
         if query.scored_on:
             masks["scored_on"] = self._scored_on(query.scored_on)
         return masks
@@ -228,16 +224,22 @@ class _Search:
             mask = self.table[name] == words.numbers.get(text, -1)
         return mask
 
-    def _has_weights(self) -> Mask:
+    def _listed(self) -> Mask:
+        """Whom a list shows at all: those of the namespace that is asked for, else those that have weights."""
+        if self.query.namespace:
+            mask: Mask = self.table["namespace_id"] == _pk(
+                Namespace.objects.filter(name__iexact=self.query.namespace)
+            )
+            return mask
         return self.table.once("has weights", ["rank"], lambda: self.table["rank"] >= 0)
 
     def _with_words(self, words: Sequence[str]) -> Mask:
         words = list(dict.fromkeys(words))
         found = self._with_each(words, names_only=False)
-        listed = self.visible if self.query.namespace else self.visible & self._has_weights()
-        if not (found & listed).any():
+        shown = self.visible & self.listed
+        if not (found & shown).any():
             found, self.name_matches = self._with_something_like_each(words)
-            self.is_similar = bool((found & listed).any())
+            self.is_similar = bool((found & shown).any())
         elif self.query.order == "relevance":
             self.name_matches = self._with_each(words, names_only=True)
         return found
