@@ -1,28 +1,27 @@
 """Pushing an adapter to another Hub with the owner's own token there, as a recorded job.
 
-The Hub's own client sends the files, so any Hub that it can write to will do. One commit holds all of them; sent again
-after a worker was lost, it changes nothing.
+The Hub's own client sends the files (`registry.pushing`), so any Hub that it can write to will do. One commit holds all of
+them; sent again after a worker was lost, it changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import closing
 
 from django.conf import settings
 from django.db.models import F
 
-from registry import hub_jobs, storage
+from registry import hub_jobs, pushing, storage
 from registry.details import check_text, check_visibility
 from registry.models import Adapter, JobStatus, PushJob, Revision, RevisionFile, User
 from registry.names import check_adapter_name, check_namespace_name
 from registry.rights import require_change
 from web.errors import DomainError
+from web.templatetags.formatting import duration
 
-if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd, HfApi
-
+# The other Hub may take so long in all, and as long again as the bytes take at this rate.
+PATIENCE_S = 600.0
+SLOWEST_BYTES_S = 100_000
 _OUR_ERROR = (
     "It stopped because of an error on our side. It has been logged; try again, and if it stops again tell the people "
     "who run this site its address."
@@ -106,57 +105,40 @@ def work(job: PushJob) -> None:
 def _push(job: PushJob) -> None:
     if job.losses >= settings.JOB_MAX_ATTEMPTS:
         raise PushFailed(_LOST.format(count=job.losses))
-    from huggingface_hub import CommitOperationAdd, HfApi
-
     require_change(job.owner, job.adapter)
-    hub = HfApi(endpoint=job.endpoint, token=hub_jobs.token_of(job), library_name="lora-commons")
-    with _failures_in_words(job):
-        _say(job, "repository")
-        target = job.target if "/" in job.target else f"{hub.whoami()['name']}/{job.target}"
-        hub.create_repo(target, private=job.visibility == Adapter.Visibility.PRIVATE, exist_ok=True)
-        files = _files(job.revision)
-        operations = [
-            CommitOperationAdd(path_in_repo=file.path, path_or_fileobj=str(storage.local_path(file.blob)))
-            for file in files
-        ]
-        done = 0
-        for file, operation in zip(files, operations, strict=True):
-            _say(job, "sending", bytes_done=done)
-            hub.preupload_lfs_files(target, [operation], free_memory=False)
-            done += file.blob.size_bytes
-        _say(job, "commit", bytes_done=done)
-        commit = _commit(hub, target, operations, job)
-    hub_jobs.mine(job).update(
-        target=target, commit=commit, url=f"{job.endpoint}/{target}", stage="", bytes_done=done
+    files = _files(job.revision)
+    if job.adapter.deleted_at is not None or not files:
+        raise PushFailed(f"{job.adapter.full_name} was deleted meanwhile, so there is nothing to send.")
+    wanted = pushing.Push(
+        endpoint=job.endpoint,
+        token=hub_jobs.token_of(job),
+        target=job.target,
+        is_private=job.visibility == Adapter.Visibility.PRIVATE,
+        message=f"Publish {job.adapter.full_name} at {job.revision.commit}",
+        files=[(file.path, str(storage.local_path(file.blob)), file.blob.size_bytes) for file in files],
+        limit_s=PATIENCE_S + job.bytes_total / SLOWEST_BYTES_S,
     )
-    hub_jobs.end(job, JobStatus.SUCCEEDED)
-
-
-def _commit(hub: HfApi, target: str, operations: list[CommitOperationAdd], job: PushJob) -> str:
-    message = f"Publish {job.adapter.full_name} at {job.revision.commit}"
-    return str(hub.create_commit(target, operations, commit_message=message).oid)
-
-
-def _say(job: PushJob, stage: str, **said: int) -> None:
-    """How far it is. Raises CancelWanted, LeaseLost, Draining."""
-    hub_jobs.look(job)
-    hub_jobs.mine(job).update(stage=stage, **said)
-
-
-@contextmanager
-def _failures_in_words(job: PushJob) -> Iterator[None]:
-    import httpx2
-    from huggingface_hub import errors
-
     try:
-        yield
-    except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        if status == 401:
-            raise PushFailed(f"{job.endpoint} does not accept this token, or it may not write.") from None
-        said = (error.server_message or "").strip()[:500]
-        raise PushFailed(f"{job.endpoint} refuses: {said or f'status {status}'}") from None
-    except errors.HFValidationError as error:
-        raise PushFailed(f"{job.target} cannot be a name there.") from error
-    except (httpx2.HTTPError, OSError, ValueError, RuntimeError) as error:
-        raise PushFailed(f"{job.endpoint} could not be reached or broke off. Try again later.") from error
+        with closing(pushing.run(wanted, look=lambda: hub_jobs.look(job))) as lines:
+            for line in lines:
+                _note(job, line)
+    except pushing.TookTooLong as error:
+        raise PushFailed(
+            f"{job.endpoint} took longer than {duration(wanted.limit_s)} for it, so it was stopped. Try again later."
+        ) from error
+
+
+def _note(job: PushJob, line: pushing.Line) -> None:
+    """Write down what the process says. Raises PushFailed, and CancelWanted, LeaseLost or Draining before a next stage."""
+    match line:
+        case {"refused": sentence}:
+            raise PushFailed(sentence)
+        case {"target": target}:
+            job.target = target
+            hub_jobs.mine(job).update(target=target)
+        case {"commit": commit}:
+            hub_jobs.mine(job).update(commit=commit, url=f"{job.endpoint}/{job.target}", stage="")
+            hub_jobs.end(job, JobStatus.SUCCEEDED)
+        case {"stage": _}:
+            hub_jobs.look(job)
+            hub_jobs.mine(job).update(**line)
