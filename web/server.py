@@ -31,10 +31,11 @@ from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
-from gunicorn.http import wsgi
+from gunicorn.http import get_parser, wsgi
 from gunicorn.http.body import ChunkedReader, LengthReader
 from gunicorn.http.message import Request
 from gunicorn.http.parser import _DRAIN_MAX_BYTES
+from gunicorn.sock import is_http2_negotiated, ssl_context
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from web.busy import Busy
@@ -99,6 +100,7 @@ class PatientWorker(ThreadWorker):
     def init_process(self) -> None:
         BUSY.say(self.age, 0)
         self._allow_open_files()
+        self.tls = ssl_context(self.cfg) if self.cfg.is_ssl else None
         self.sending = ThreadPoolExecutor(max(1, self.cfg.threads // 2), "sending")
         super().init_process()
 
@@ -119,15 +121,65 @@ class PatientWorker(ThreadWorker):
 
     def enqueue_req(self, conn: TConn) -> None:
         """A connection on which a request may begin: a new one, or one that was kept."""
-        if self.cfg.is_ssl or (conn.initialized and conn.parser.unreader.buf.getvalue()):
-            # What is encrypted, or was read with the request before, cannot be looked at here.
-            self._submit(conn)
+        if conn.initialized and conn.parser.unreader.buf.getvalue():
+            self._submit(conn)  # what was read with the request before cannot be looked at here
+            return
+        conn.timeout = time.monotonic() + REQUEST_S
+        if self.tls is not None:
+            self._decrypt(conn)
             return
         if not conn.initialized:
             conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", SILENCE_S, 0))
             conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", BLOCKED_S, 0))
-        conn.timeout = time.monotonic() + REQUEST_S
         self._look(conn, before=0)
+
+    def _decrypt(self, conn: TConn, seen: bytes = b"") -> None:
+        """As `_look`, where the request is encrypted: it has to be taken to be seen, and handed on to the thread."""
+        try:
+            if not conn.initialized:
+                self._shake_hands(conn)
+            while len(seen) < SEEN_AT_ONCE and not conn.is_http2:
+                piece = conn.sock.recv(SEEN_AT_ONCE)
+                seen += piece
+                if not piece:
+                    break
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            if not seen or len(seen) < min(wanted_bytes(seen), SEEN_AT_ONCE):
+                event = EVENT_READ if isinstance(error, ssl.SSLWantReadError) else EVENT_WRITE
+                self.pending_conns.append(conn)
+                self.poller.register(conn.sock, event, partial(self._decrypt_more, conn, seen))
+                return
+        except OSError as error:
+            self.log.debug("No encrypted request: %s", error)
+            seen = b""
+        if seen:
+            conn.parser.unreader.unread(seen)
+        elif not conn.is_http2:  # the other side has closed
+            self.nr_conns -= 1
+            conn.close()
+            return
+        self._begin(conn, seen)
+
+    def _decrypt_more(self, conn: TConn, seen: bytes, _: Any) -> None:
+        self.poller.unregister(conn.sock)
+        self.pending_conns.remove(conn)
+        self._decrypt(conn, seen)
+
+    def _shake_hands(self, conn: TConn) -> None:
+        """What `conn.init` does, without waiting. Raises SSLWantReadError or SSLWantWriteError to be called again."""
+        assert self.tls is not None
+        if not isinstance(conn.sock, ssl.SSLSocket):
+            conn.sock.setblocking(False)
+            conn.sock = self.tls.wrap_socket(
+                conn.sock,
+                server_side=True,
+                do_handshake_on_connect=False,
+                suppress_ragged_eofs=self.cfg.suppress_ragged_eofs,
+            )
+        conn.sock.do_handshake()
+        conn.is_http2 = is_http2_negotiated(conn.sock)
+        conn.parser = get_parser(self.cfg, conn.sock, conn.client, http2_connection=conn.is_http2)
+        conn.initialized = True
 
     def _look(self, conn: TConn, *, before: int) -> None:
         """Begin with the request if it is here. `before`: so many bytes were here the last time."""
@@ -335,14 +387,17 @@ class PatientWorker(ThreadWorker):
             self.cfg.post_request(self, answer.response.req, answer.environ, answer.response)
 
     def handle(self, conn: TConn) -> Any:
-        if not self.cfg.is_ssl:
-            conn.sock.setblocking(True)
-            conn.init()
-            conn.parser.mesg_class = PatientRequest
-            with Metered(conn.sock, bulk=conn.bulk if conn in self.large else 0) as metered:
-                conn.parser.unreader.sock = metered
-                return super().handle(conn)
-        return super().handle(conn)
+        conn.sock.setblocking(True)
+        conn.init()
+        if conn.is_http2:
+            if self.tls is not None:
+                conn.parser.initiate_connection()
+            return super().handle(conn)
+        conn.parser.mesg_class = PatientRequest
+        here = len(conn.parser.unreader.buf.getvalue())  # what was decrypted to be looked at comes no more
+        with Metered(conn.sock, bulk=conn.bulk - here if conn in self.large else 0) as metered:
+            conn.parser.unreader.sock = metered
+            return super().handle(conn)
 
     def _keepalive_after(self, conn: TConn, keepalive: bool | Answer) -> Any:
         if not isinstance(keepalive, Answer):
@@ -408,9 +463,11 @@ class Metered:
     def recv(self, size: int) -> bytes:
         self._leave()
         began = time.monotonic()
+        if isinstance(self._sock, ssl.SSLSocket) and self._sock.gettimeout() is None:
+            self._sock.settimeout(SILENCE_S)  # what the kernel was told ends no wait of OpenSSL's
         try:
             got = self._sock.recv(size)
-        except BlockingIOError as error:
+        except (BlockingIOError, TimeoutError) as error:
             raise ConnectionResetError(errno.ECONNRESET, "nothing came for too long") from error
         self._bytes += len(got)
         self._seconds += time.monotonic() - began

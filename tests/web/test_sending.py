@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import http.client
 import os
 import re
@@ -18,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import wait_for
-from tests.web.test_server import children, served
+from tests.web.test_server import certificate_in, children, served
 
 SIZE = 8_000_000  # more than the kernel keeps for a connection
 START, LENGTH = 1_000_003, 6_000_000
@@ -375,28 +374,3 @@ def test_slow_readers_of_encrypted_connections_have_no_thread_and_get_every_byte
         assert is_up()
         whole = b"".join([got[0], *iter(lambda: slow[0].recv(1 << 20), b"")])
         assert whole.partition(b"\r\n\r\n")[2] == large
-
-
-def certificate_in(folder: Path) -> tuple[Path, Path]:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    (folder / "key.pem").write_bytes(private)
-    (folder / "certificate.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    return folder / "key.pem", folder / "certificate.pem"

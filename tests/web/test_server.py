@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import http.client
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -76,6 +79,31 @@ def answers(port: int, body: bytes = b"") -> bool:
         return False
     finally:
         connection.close()
+
+
+def certificate_in(folder: Path) -> tuple[Path, Path]:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    (folder / "key.pem").write_bytes(private)
+    (folder / "certificate.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    return folder / "key.pem", folder / "certificate.pem"
 
 
 SLOW_APPLICATION = """
@@ -155,6 +183,103 @@ def test_people_are_answered_beside_more_slow_clients_than_there_are_threads(por
     with unfinished(port, start, 4 * THREADS):
         assert all(answers(port) for _ in range(5))
         assert answers(port, b"x" * 2000)
+
+
+# --- Encrypted by the server itself -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Encrypted:
+    port: int
+    context: ssl.SSLContext
+
+    def connect(self, stack: contextlib.ExitStack) -> ssl.SSLSocket:
+        plain = socket.create_connection(("localhost", self.port), timeout=10)
+        return stack.enter_context(self.context.wrap_socket(plain, server_hostname="localhost"))
+
+    def answers(self, body: bytes = b"") -> bool:
+        connection = http.client.HTTPSConnection("localhost", self.port, timeout=2, context=self.context)
+        with contextlib.closing(connection), contextlib.suppress(OSError):
+            for _ in range(2):  # on one connection
+                connection.request("POST" if body else "GET", "/", body=body or None)
+                if connection.getresponse().read() != str(len(body)).encode():
+                    return False
+            return True
+        return False
+
+
+@pytest.fixture(scope="module")
+def encrypted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Encrypted]:
+    folder = tmp_path_factory.mktemp("encrypted")
+    key, certificate = certificate_in(folder)
+    flags = ["--threads", str(THREADS), "--keyfile", str(key), "--certfile", str(certificate)]
+    with served(folder, APPLICATION, *flags) as (port, _):
+        server = Encrypted(port, ssl.create_default_context(cafile=str(certificate)))
+        wait_for(server.answers, seconds=30, what="gunicorn")
+        yield server
+
+
+@pytest.mark.parametrize("start", [b"", b"\x16\x03\x01\x02\x00\x01"], ids=["silent", "in the handshake"])
+def test_people_are_answered_beside_those_who_never_come_to_encrypt(encrypted: Encrypted, start: bytes):
+    with unfinished(encrypted.port, start, 4 * THREADS) as clients:
+        assert all(encrypted.answers() for _ in range(5))
+        assert encrypted.answers(b"x" * 300_000)
+        clients[0].settimeout(6)
+        with contextlib.suppress(ConnectionResetError):
+            assert clients[0].recv(1000) == b"", "given up"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"", HEAD, HEAD + b"Content-Length: 100\r\n\r\nabc", HEAD + b"Content-Length: 1000000\r\n\r\nabc"],
+    ids=["silent", "in the head", "in a small body", "in a large body"],
+)
+def test_people_are_answered_beside_slow_clients_of_encrypted_connections(encrypted: Encrypted, start: bytes):
+    with contextlib.ExitStack() as stack:
+        for _ in range(4 * THREADS):
+            encrypted.connect(stack).sendall(start)
+        time.sleep(0.2)
+        assert all(encrypted.answers() for _ in range(5))
+        assert encrypted.answers(b"x" * 2000)
+
+
+def test_an_encrypted_request_that_comes_in_pieces_is_answered_when_it_is_whole(encrypted: Encrypted):
+    with contextlib.ExitStack() as stack:
+        client = encrypted.connect(stack)
+        for piece in (HEAD, b"Content-Le", b"ngth: 6\r\n\r", b"\nabc", b"de"):
+            client.sendall(piece)
+            time.sleep(0.05)
+        client.sendall(b"f" + HEAD + b"\r\n")
+        got = b""
+        while not (b"\r\n\r\n6" in got and got.endswith(b"\r\n\r\n0")):
+            piece = client.recv(1000)
+            assert piece, got
+            got += piece
+
+
+def test_who_has_read_a_large_body_that_was_encrypted_stands_in_no_line(tmp_path: Path):
+    key, certificate = certificate_in(tmp_path)
+    places = "from web.line import BULK\n" + APPLICATION.replace(".read())", ".read()) and BULK.free")
+    flags = ["--threads", str(THREADS), "--keyfile", str(key), "--certfile", str(certificate)]
+    with served(tmp_path, places, *flags) as (port, _):
+        server = Encrypted(port, ssl.create_default_context(cafile=str(certificate)))
+        wait_for(server.answers, seconds=30, what="gunicorn")
+        for length in (20_000, 300_000, 3_000_000):
+            connection = http.client.HTTPSConnection("localhost", port, timeout=10, context=server.context)
+            with contextlib.closing(connection):
+                connection.request("POST", "/", body=b"x" * length)
+                assert connection.getresponse().read() == b"2", length
+
+
+def test_a_large_body_of_an_encrypted_connection_that_trickles_is_given_up(encrypted: Encrypted):
+    with contextlib.ExitStack() as stack:
+        for _ in range(2 * THREADS):
+            encrypted.connect(stack).sendall(HEAD + b"Content-Length: 1000000\r\n\r\nabc")
+        wait_for(
+            lambda: encrypted.answers(b"x" * 500_000),
+            seconds=20,
+            what="the slow ones to be given up, one by one,",
+        )
 
 
 def test_a_request_that_comes_in_pieces_is_answered_when_it_is_whole(port: int):
