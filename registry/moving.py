@@ -27,7 +27,8 @@ def move(adapter: Adapter, *, actor: User, namespace: Namespace, name: str) -> A
     check_adapter_name(name)
     try:
         with transaction.atomic():
-            keep_from_deletion(Namespace.objects.filter(pk=namespace.pk))
+            # Both, before the adapter: whoever deletes a namespace takes it before its adapters.
+            keep_from_deletion(Namespace.objects.filter(pk__in=[namespace.pk, adapter.namespace_id]))
             require_write(actor, namespace)  # again: it may have been deleted at this moment
             row = publishing.hold(adapter, actor=actor)
             old = (row.namespace, row.name)

@@ -138,3 +138,16 @@ def test_nothing_comes_into_an_organisation_while_it_is_deleted(tmp_path, ada: U
     organisations.delete_organisation(lab, actor=ada)
     assert isinstance(beside.error(), Forbidden)
     assert not Adapter.objects.alive().filter(namespace=lab).exists()
+
+
+@pytest.mark.postgres_only
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_taken_out_of_an_organisation_that_is_deleted_meanwhile(ada: User, monkeypatch):
+    lab = make_organisation("lab", members={ada: "admin"})
+    adapter = make_adapter("m", namespace=lab)
+    beside = Beside()
+    take = lambda: moving.move(adapter, actor=ada, namespace=namespace_of(ada), name="m")  # noqa: E731
+    after(organisations, "require_admin", lambda: beside.start(take), monkeypatch)
+    organisations.delete_organisation(lab, actor=ada)
+    assert isinstance(beside.error(), NotFound)
+    assert not Adapter.objects.alive().exists()
