@@ -11,6 +11,7 @@ from registry.publishing import MAIN, hold
 from web.errors import Conflict, DomainError, NotFound
 
 MAX_NAME_LENGTH = 100
+MAX_REFS = 1000  # of one adapter: every list of them has all
 _ALLOWED = re.compile(r"[A-Za-z0-9_+=@-][A-Za-z0-9._+=@-]*(?:/[A-Za-z0-9_+=@-][A-Za-z0-9._+=@-]*)*\Z")
 _LIKE_A_COMMIT = re.compile(r"[0-9a-f]{7,40}\Z")
 
@@ -51,6 +52,17 @@ class RefClashes(DomainError):
         )
 
 
+class TooManyRefs(DomainError):
+    """Not a 409 either."""
+
+    code = "too_many_refs"
+
+    def __init__(self, adapter: Adapter) -> None:
+        super().__init__(
+            f"{adapter.full_name} has {MAX_REFS:,} branches and tags, as many as one may have. Delete some first."
+        )
+
+
 class MainStays(DomainError):
     code = "main_stays"
 
@@ -59,15 +71,20 @@ class MainStays(DomainError):
 
 
 def create(adapter: Adapter, *, actor: User, kind: str, name: str, revision: Revision) -> Ref:
-    """A branch or tag that points to `revision`. Raises RefExists, NameOfOtherKind, RefClashes, BadRefName, Forbidden."""
+    """A branch or tag that points to `revision`. Raises RefExists, NameOfOtherKind, RefClashes, TooManyRefs, BadRefName,
+    Forbidden.
+    """
     _check_name(name)
     with transaction.atomic():
-        hold(adapter, actor=actor)  # also so that no clashing name is made at the same time
-        for other in Ref.objects.filter(adapter=adapter):
+        row = hold(adapter, actor=actor)  # also so that no clashing name is made at the same time
+        others = list(Ref.objects.filter(adapter=row))
+        for other in others:
             if other.name == name:
                 raise RefExists(other) if other.kind == kind else NameOfOtherKind(other, kind)
             if f"{other.name}/".startswith(f"{name}/") or f"{name}/".startswith(f"{other.name}/"):
                 raise RefClashes(name, other.name)
+        if len(others) >= MAX_REFS:
+            raise TooManyRefs(row)
         return Ref.objects.create(adapter=adapter, kind=kind, name=name, revision=revision)
 
 

@@ -11,6 +11,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
+from registry import refs
 from registry.hub import ndjson
 from registry.hub.repositories import git_sha1
 from registry.models import Adapter, Blob, Revision, SentBlob
@@ -340,6 +341,16 @@ def test_names_that_no_branch_can_have(adapter: Adapter, token: str, name: str):
     answer = send("post", f"{API}/branch/{quote(name)}", {}, token=token)
     assert answer.status_code == 400
     assert answer.json()["error"]
+
+
+def test_branches_and_tags_are_so_many_at_most(adapter: Adapter, token: str, monkeypatch: Any):
+    monkeypatch.setattr(refs, "MAX_REFS", 2)
+    assert send("post", f"{API}/branch/dev", {}, token=token).status_code == 200
+    answer = send("post", f"{API}/branch/more", {}, token=token)
+    assert (answer.status_code, "ada/m has 2 branches and tags" in answer.json()["error"]) == (400, True)
+    assert send("post", f"{API}/branch/dev", {}, token=token).status_code == 409
+    assert send("delete", f"{API}/branch/dev", token=token).status_code == 200
+    assert send("post", f"{API}/branch/more", {}, token=token).status_code == 200
 
 
 def test_create_answers_409_with_the_address_and_other_refusals_otherwise(adapter: Adapter, token: str):
