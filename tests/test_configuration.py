@@ -117,3 +117,22 @@ def test_what_the_key_of_before_signed_and_sealed_still_holds(tmp_path):
     assert "BadSignature" in settings_with(tmp_path, read, SECRET_KEY=new).stderr
     done = settings_with(tmp_path, read, SECRET_KEY=new, SECRET_KEY_FALLBACKS=f"{'x' * 60},{old}")
     assert done.stdout.split() == ["hf_token", "ticket"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"MAX_SCORED_PER_TASK_PER_DAY": "0"}, '"MAX_SCORED_PER_TASK_PER_DAY" invalid'),
+        ({"MAX_BYTES_PER_NAMESPACE": "-1"}, '"MAX_BYTES_PER_NAMESPACE" invalid'),
+        ({"JOB_LEASE_S": "60", "JOB_HEARTBEAT_S": "60"}, "a worker would lose each job between two beats"),
+    ],
+)
+def test_a_number_that_nothing_could_work_with_is_refused_at_the_start(tmp_path, given, told):
+    done = settings_with(tmp_path, **given)
+    assert done.returncode != 0
+    assert told in done.stderr
+
+
+def test_no_limit_is_said_by_nought_where_there_may_be_none(tmp_path):
+    given = {"MAX_BYTES_PER_NAMESPACE": "0", "FEW_SHOT_KEPT_DAYS": "0", "LFS_PART_BYTES": "0"}
+    assert settings_with(tmp_path, **given).returncode == 0
