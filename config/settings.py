@@ -271,8 +271,8 @@ MAX_FILES_PER_ADAPTER = 100
 # What one person or organisation may keep, 0 for no limit; many modules at once are what scripts gone wild leave.
 MAX_ADAPTERS_PER_NAMESPACE = env.int("MAX_ADAPTERS_PER_NAMESPACE", 5000, validate=AT_LEAST_0)
 MAX_BYTES_PER_NAMESPACE = env.int("MAX_BYTES_PER_NAMESPACE", 0, validate=AT_LEAST_0)
-MAX_TASKS_PER_NAMESPACE = env.int("MAX_TASKS_PER_NAMESPACE", 200, validate=AT_LEAST_1)
-MAX_TASK_REVISIONS_PER_DAY = env.int("MAX_TASK_REVISIONS_PER_DAY", 30, validate=AT_LEAST_1)
+MAX_TASKS_PER_NAMESPACE = env.int("MAX_TASKS_PER_NAMESPACE", 200, validate=AT_LEAST_0)
+MAX_TASK_REVISIONS_PER_DAY = env.int("MAX_TASK_REVISIONS_PER_DAY", 30, validate=AT_LEAST_0)
 MIN_FREE_DISK_BYTES = env.int("MIN_FREE_DISK_BYTES", 512 * 1024**2, validate=AT_LEAST_0)
 MIN_FEW_SHOT_EXAMPLES = 2
 MAX_FEW_SHOT_EXAMPLES = 100
@@ -320,7 +320,7 @@ PUSH_ENDPOINTS = [
 ]
 # A proxy that all fetching of imports goes through; it then decides which addresses may be reached.
 IMPORT_PROXY = env.str("IMPORT_PROXY", "")
-MAX_HUB_JOBS_PER_USER = env.int("MAX_HUB_JOBS_PER_USER", 5, validate=AT_LEAST_1)
+MAX_HUB_JOBS_PER_USER = env.int("MAX_HUB_JOBS_PER_USER", 5, validate=AT_LEAST_0)
 # How long a person's token for another Hub is kept, sealed, for a job that has not ended.
 HUB_TOKEN_KEPT_S = 24 * 3600
 
