@@ -244,7 +244,7 @@ class PatientWorker(ThreadWorker):
         result = not fs.cancelled() and not fs.exception() and fs.result()
         if isinstance(result, Answer):
             self._wait_for_reader(result)
-        elif result or self.cfg.is_ssl:
+        elif result:
             super().finish_request(conn, fs)
         else:
             self._part(conn)
@@ -279,10 +279,10 @@ class PatientWorker(ThreadWorker):
 
     def _part(self, conn: TConn) -> None:
         """Close a connection when the other side does: the end of our answer is lost if bytes of theirs come after that."""
-        conn.sock.setblocking(False)
         try:
+            conn.sock.setblocking(False)
             conn.sock.shutdown(socket.SHUT_WR)
-        except OSError:
+        except OSError:  # it is closed already
             self.nr_conns -= 1
             conn.close()
             return

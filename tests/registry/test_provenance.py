@@ -57,7 +57,7 @@ def test_the_form_keeps_it_too(ada, module):
 
 
 def test_the_prompt_stands_in_the_snippet_and_runs_whatever_it_holds(ada, module):
-    publishing.update_adapter(module, actor=ada, prompt_template='{"a": \'{input}\'} \\ "é"\n')
+    module = publishing.update_adapter(module, actor=ada, prompt_template='{"a": \'{input}\'} \\ "é"\n')
     assert module.head is not None
     for way in snippets.snippets_for(module, module.head, site="http://here")[:2]:
         line = next(line for line in way.text.splitlines() if line.startswith("prompt = "))

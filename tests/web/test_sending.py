@@ -327,6 +327,29 @@ def test_nobody_waits_for_clients_that_do_not_close_connections_that_ended(one: 
         assert time.monotonic() - began < 10  # gunicorn's own poller waits 2 s for each of them
 
 
+def test_nobody_waits_for_encrypted_clients_that_do_not_close_either(tmp_path: Path):
+    key, certificate = certificate_in(tmp_path)
+    context = ssl.create_default_context(cafile=str(certificate))
+    flags = ["--keyfile", str(key), "--certfile", str(certificate)]
+    with served(tmp_path, APPLICATION, *flags) as (port, _), contextlib.ExitStack() as stack:
+
+        def page() -> bytes:
+            plain = socket.create_connection(("localhost", port), timeout=20)
+            asker = stack.enter_context(context.wrap_socket(plain, server_hostname="localhost"))
+            asker.sendall(b"GET /page HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+            return b"".join(iter(lambda: asker.recv(1000), b""))  # and stays open
+
+        def is_up() -> bool:
+            with contextlib.suppress(OSError):
+                return page().endswith(b"page")
+            return False
+
+        wait_for(is_up, seconds=30, what="gunicorn")
+        began = time.monotonic()
+        assert all(page().endswith(b"page") for _ in range(10))
+        assert time.monotonic() - began < 10  # gunicorn's own poller waits 2 s for each of them
+
+
 def test_files_go_over_encrypted_connections_too(tmp_path: Path):
     key, certificate = certificate_in(tmp_path)
     (tmp_path / "large").write_bytes(os.urandom(SIZE))
