@@ -19,9 +19,8 @@ from compose import jobs
 from compose.engine.metrics import EXACT_MATCH
 from compose.engine.types import Example
 from compose.errors import BadSetting, FewShotProblem
-from compose.jobs import DEFAULT_SEED, MAX_SEED, check_metric, require_lengths
+from compose.jobs import DEFAULT_SEED, MAX_SEED, check_metric, check_tokens
 from compose.models import Composition
-from compose.token_counts import unknown_words
 from registry import audit, quotas, task_sets
 from registry.details import BadDetail, check_text
 from registry.models import (
@@ -89,8 +88,7 @@ def divide(
     """
     reading.check_examples(rows, field="rows")
     _check_size(rows)
-    if base_model is not None:
-        require_lengths(base_model, rows, field="rows")
+    unknown = check_tokens(base_model, rows, field="rows") if base_model is not None else []
     wanted = min(MOST_SHOWN_UNASKED, len(rows) // SHOWN_SHARE) if shown is None else shown
     if not settings.MIN_FEW_SHOT_EXAMPLES <= wanted <= settings.MAX_FEW_SHOT_EXAMPLES:
         raise BadSetting(
@@ -102,7 +100,6 @@ def divide(
         raise BadSetting("seed", f"The seed is a whole number from 0 to {MAX_SEED:,}.")
     open_rows, hidden = reading.divide(rows, shown=wanted, seed=seed, seen=_seen(task))
     _check_sides(open_rows, hidden)
-    unknown = unknown_words(base_model, rows) if base_model is not None else []
     return Division(open_rows, hidden, seed, reading.warnings(rows) + unknown)
 
 

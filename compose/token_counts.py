@@ -126,12 +126,6 @@ def _unknown(tokenizer: Tokenizer, encoded: Sequence[Encoding], texts: Sequence[
     return tuple(dict.fromkeys(piece for piece in pieces if piece))
 
 
-def unknown_words(base_model: BaseModel, examples: Sequence[Example]) -> list[str]:
-    """Sentences about what in these examples is not in the base model's vocabulary, as far as it is at hand."""
-    counts = count_tokens(base_model, examples)
-    return [] if counts is None else counts.warnings
-
-
 def _limit(base_model: BaseModel) -> int:
     config = base_model.config  # lists leave it out; it is fetched here
     names = (

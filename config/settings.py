@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from environs import Env, validate
 
 env = Env()
-AT_LEAST_1, AT_LEAST_0 = validate.Range(min=1), validate.Range(min=0)
+at_least_1, at_least_0 = validate.Range(min=1), validate.Range(min=0)
 ROOT = Path(__file__).resolve().parent.parent
 
 # --- Where things are ----------------------------------------------------------------------------------
@@ -259,21 +259,21 @@ WORKER_CACHE_DIR = Path(env.str("LORA_WORKER_CACHE_DIR", str(DATA_DIR / "worker-
 # How long an address for sending a file, or a token for Xet, holds; longer than any upload takes.
 HUB_TICKET_S = 12 * 3600
 # For a proxy that takes small bodies only: Git LFS in parts of this many bytes; 0 for whole files.
-LFS_PART_BYTES = env.int("LFS_PART_BYTES", 0, validate=AT_LEAST_0)
+LFS_PART_BYTES = env.int("LFS_PART_BYTES", 0, validate=at_least_0)
 X_ACCEL_REDIRECT_PREFIX = env.str("X_ACCEL_REDIRECT_PREFIX", "")
 # Send people straight to the object store. Off, since its address may mean nothing outside our own network.
 S3_SIGNED_DOWNLOADS = env.bool("S3_SIGNED_DOWNLOADS", False)
 
 # --- Limits, published on /docs/limits -------------------------------------------------------------------------
-MAX_FILE_BYTES = env.int("MAX_FILE_BYTES", 2 * 1024**3, validate=AT_LEAST_1)
-MAX_ADAPTER_BYTES = env.int("MAX_ADAPTER_BYTES", 5 * 1024**3, validate=AT_LEAST_1)
+MAX_FILE_BYTES = env.int("MAX_FILE_BYTES", 2 * 1024**3, validate=at_least_1)
+MAX_ADAPTER_BYTES = env.int("MAX_ADAPTER_BYTES", 5 * 1024**3, validate=at_least_1)
 MAX_FILES_PER_ADAPTER = 100
 # What one person or organisation may keep, 0 for no limit; many modules at once are what scripts gone wild leave.
-MAX_ADAPTERS_PER_NAMESPACE = env.int("MAX_ADAPTERS_PER_NAMESPACE", 5000, validate=AT_LEAST_0)
-MAX_BYTES_PER_NAMESPACE = env.int("MAX_BYTES_PER_NAMESPACE", 0, validate=AT_LEAST_0)
-MAX_TASKS_PER_NAMESPACE = env.int("MAX_TASKS_PER_NAMESPACE", 200, validate=AT_LEAST_0)
-MAX_TASK_REVISIONS_PER_DAY = env.int("MAX_TASK_REVISIONS_PER_DAY", 30, validate=AT_LEAST_0)
-MIN_FREE_DISK_BYTES = env.int("MIN_FREE_DISK_BYTES", 512 * 1024**2, validate=AT_LEAST_0)
+MAX_ADAPTERS_PER_NAMESPACE = env.int("MAX_ADAPTERS_PER_NAMESPACE", 5000, validate=at_least_0)
+MAX_BYTES_PER_NAMESPACE = env.int("MAX_BYTES_PER_NAMESPACE", 0, validate=at_least_0)
+MAX_TASKS_PER_NAMESPACE = env.int("MAX_TASKS_PER_NAMESPACE", 200, validate=at_least_0)
+MAX_TASK_REVISIONS_PER_DAY = env.int("MAX_TASK_REVISIONS_PER_DAY", 30, validate=at_least_0)
+MIN_FREE_DISK_BYTES = env.int("MIN_FREE_DISK_BYTES", 512 * 1024**2, validate=at_least_0)
 MIN_FEW_SHOT_EXAMPLES = 2
 MAX_FEW_SHOT_EXAMPLES = 100
 MAX_TEST_EXAMPLES = 2000
@@ -285,25 +285,25 @@ MIN_TASK_HIDDEN_ROWS = 10
 MAX_TASK_BYTES = 2 * 1024**2
 MAX_CANDIDATES = 200
 MAX_BUDGET = 2000
-MAX_WAITING_JOBS_PER_USER = env.int("MAX_WAITING_JOBS_PER_USER", 10, validate=AT_LEAST_1)
-MAX_RUNNING_JOBS_PER_USER = env.int("MAX_RUNNING_JOBS_PER_USER", 2, validate=AT_LEAST_1)
-MAX_SCORED_PER_TASK_PER_DAY = env.int("MAX_SCORED_PER_TASK_PER_DAY", 50, validate=AT_LEAST_1)
+MAX_WAITING_JOBS_PER_USER = env.int("MAX_WAITING_JOBS_PER_USER", 10, validate=at_least_1)
+MAX_RUNNING_JOBS_PER_USER = env.int("MAX_RUNNING_JOBS_PER_USER", 2, validate=at_least_1)
+MAX_SCORED_PER_TASK_PER_DAY = env.int("MAX_SCORED_PER_TASK_PER_DAY", 50, validate=at_least_1)
 
 # --- Jobs ---------------------------------------------------------------------------------------------------------
-JOB_LEASE_S = env.int("JOB_LEASE_S", 60, validate=AT_LEAST_1)
-JOB_HEARTBEAT_S = env.int("JOB_HEARTBEAT_S", 5, validate=AT_LEAST_1)
+JOB_LEASE_S = env.int("JOB_LEASE_S", 60, validate=at_least_1)
+JOB_HEARTBEAT_S = env.int("JOB_HEARTBEAT_S", 5, validate=at_least_1)
 if JOB_HEARTBEAT_S >= JOB_LEASE_S:
     raise ImproperlyConfigured(
         f"JOB_HEARTBEAT_S is {JOB_HEARTBEAT_S} and JOB_LEASE_S {JOB_LEASE_S}: a worker would lose each job between two beats. "
         "Take a lease of several beats."
     )
-JOB_RING_AGAIN_S = env.int("JOB_RING_AGAIN_S", 15, validate=AT_LEAST_1)
+JOB_RING_AGAIN_S = env.int("JOB_RING_AGAIN_S", 15, validate=at_least_1)
 JOB_MAX_ATTEMPTS = 3
 # Days after its end for which a composition keeps the texts it was given and what it wrote; 0: for ever.
-FEW_SHOT_KEPT_DAYS = env.int("FEW_SHOT_KEPT_DAYS", 365, validate=AT_LEAST_0)
+FEW_SHOT_KEPT_DAYS = env.int("FEW_SHOT_KEPT_DAYS", 365, validate=at_least_0)
 # Days after its end for which an import or a push is listed; 0: for ever.
-HUB_JOBS_KEPT_DAYS = env.int("HUB_JOBS_KEPT_DAYS", 365, validate=AT_LEAST_0)
-ENGINE_CACHE_BYTES = env.int("ENGINE_CACHE_BYTES", 4 * 1024**3, validate=AT_LEAST_0)
+HUB_JOBS_KEPT_DAYS = env.int("HUB_JOBS_KEPT_DAYS", 365, validate=at_least_0)
+ENGINE_CACHE_BYTES = env.int("ENGINE_CACHE_BYTES", 4 * 1024**3, validate=at_least_0)
 HUB_ENDPOINT = env.str(
     "HUB_ENDPOINT", ""
 )  # where referenced base models come from; empty: huggingface_hub's own
@@ -320,7 +320,7 @@ PUSH_ENDPOINTS = [
 ]
 # A proxy that all fetching of imports goes through; it then decides which addresses may be reached.
 IMPORT_PROXY = env.str("IMPORT_PROXY", "")
-MAX_HUB_JOBS_PER_USER = env.int("MAX_HUB_JOBS_PER_USER", 5, validate=AT_LEAST_0)
+MAX_HUB_JOBS_PER_USER = env.int("MAX_HUB_JOBS_PER_USER", 5, validate=at_least_0)
 # How long a person's token for another Hub is kept, sealed, for a job that has not ended.
 HUB_TOKEN_KEPT_S = 24 * 3600
 
@@ -399,7 +399,7 @@ SIGN_UP_OPEN = env.bool("SIGN_UP_OPEN", True)
 OIDC_SIGN_UP_OPEN = env.bool("OIDC_SIGN_UP_OPEN", SIGN_UP_OPEN)
 ACCOUNT_USERNAME_MIN_LENGTH = 2
 EMAIL_HOST = env.str("EMAIL_HOST", "")
-EMAIL_PORT = env.int("EMAIL_PORT", 587, validate=AT_LEAST_1)
+EMAIL_PORT = env.int("EMAIL_PORT", 587, validate=at_least_1)
 EMAIL_HOST_USER = env.str("EMAIL_HOST_USER", "")
 EMAIL_HOST_PASSWORD = env.str("EMAIL_HOST_PASSWORD", "")
 EMAIL_USE_SSL = env.bool("EMAIL_USE_SSL", False)

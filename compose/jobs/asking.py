@@ -22,7 +22,7 @@ from compose.engine.wording import first_of
 from compose.errors import BadSetting, FewShotProblem, GoneMeanwhile, TaskInQuarantine
 from compose.jobs import log, queue, telling
 from compose.models import Candidate, Composition
-from compose.token_counts import count_tokens, unknown_words
+from compose.token_counts import count_tokens
 from registry import task_sets
 from registry.models import Adapter, BaseModel, Revision, Task, TaskRevision, User
 from registry.rights import composable_for, require_whole_account, require_writing_token
@@ -308,9 +308,10 @@ def _plan(request: CompositionRequest) -> Plan:
     base_model, owner, method = request.base_model, request.owner, request.method
     revision = request.task.revisions.order_by("-number").first() if request.task is not None else None
     few_shot, test, is_hidden, note = _rows(request, revision)
-    require_lengths(base_model, request.examples or few_shot, field="examples")
+    # Said of no hidden rows of a task: the words would give them away.
+    unknown = check_tokens(base_model, request.examples or few_shot, field="examples")
     if not is_hidden:
-        require_lengths(base_model, request.test_examples, field="test_examples")
+        check_tokens(base_model, request.test_examples, field="test_examples")
     if request.candidates is None:
         chosen, candidates_note = choosing.choose(
             base_model,
@@ -324,9 +325,7 @@ def _plan(request: CompositionRequest) -> Plan:
         choosing.check(request.candidates, base_model, owner, method=method)
         chosen = [(revision, "picked") for revision in request.candidates]
         candidates_note = f"{len(chosen)} picked by hand."
-    warnings = reading.warnings(few_shot, [] if is_hidden else test)
-    # Not of a task's hidden rows: the words would give them away.
-    warnings += unknown_words(base_model, few_shot)
+    warnings = reading.warnings(few_shot, [] if is_hidden else test) + unknown
     if is_hidden and revision is not None and revision.metric not in {request.scored_by, EXACT_MATCH}:
         warnings.append(
             f"The leaderboard of the task is by {label_of(revision.metric)}; a result scored by "
@@ -350,10 +349,15 @@ def _plan(request: CompositionRequest) -> Plan:
     )
 
 
-def require_lengths(base_model: BaseModel, rows: Sequence[Example], *, field: str) -> None:
-    """Raises FewShotProblem for what the engine would refuse, as far as the base model's tokenizer is at hand."""
+def check_tokens(base_model: BaseModel, rows: Sequence[Example], *, field: str) -> list[str]:
+    """Sentences about what in these rows is not in the base model's vocabulary, as far as its tokenizer is at hand.
+
+    Raises FewShotProblem for rows that the engine would refuse.
+    """
     counts = count_tokens(base_model, rows)
-    if counts is not None and counts.too_long:
+    if counts is None:
+        return []
+    if counts.too_long:
         raise FewShotProblem(
             [
                 f"Row {number} is longer than the {counts.limit:,} tokens that {base_model.name} takes. Shorten it or "
@@ -362,6 +366,7 @@ def require_lengths(base_model: BaseModel, rows: Sequence[Example], *, field: st
             ],
             field=field,
         )
+    return counts.warnings
 
 
 def _rows(
