@@ -308,8 +308,12 @@ def _plan(request: CompositionRequest) -> Plan:
     base_model, owner, method = request.base_model, request.owner, request.method
     revision = request.task.revisions.order_by("-number").first() if request.task is not None else None
     few_shot, test, is_hidden, note = _rows(request, revision)
-    # Said of no hidden rows of a task: the words would give them away.
-    unknown = check_tokens(base_model, request.examples or few_shot, field="examples")
+    given = request.examples or few_shot
+    unknown = check_tokens(base_model, given, field="examples")
+    if len(few_shot) < len(
+        given
+    ):  # unknown words are told of what is searched on, and never of a task's hidden rows
+        unknown = check_tokens(base_model, few_shot, field="examples")
     if not is_hidden:
         check_tokens(base_model, request.test_examples, field="test_examples")
     if request.candidates is None:
