@@ -369,6 +369,8 @@ ACCOUNT_RATE_LIMITS = {
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "LoRA Commons"
+# A code typed as it changes, or by a phone half a minute slow, is still right (RFC 6238, 5.2); each is good once.
+MFA_TOTP_TOLERANCE = 1
 MFA_ALLOW_UNVERIFIED_EMAIL = True  # most sites at home have no mail
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not HTTPS  # browsers themselves allow passkeys only on localhost then
 # Sign-in by an OpenID Connect server: present once its address is set.

@@ -7,10 +7,12 @@ import hashlib
 import itertools
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from allauth.mfa.totp.internal import auth as totp
 from django.utils import timezone
 
 from registry import shapes, storage, task_sets
@@ -45,6 +47,11 @@ def make_user(username: str = "", *, password: str | None = "correct horse batte
     if fields:
         user.save(update_fields=list(fields))
     return user
+
+
+def code_of(secret: str) -> str:
+    """What an authenticator app shows now."""
+    return str(totp.format_hotp_value(totp.hotp_value(secret, int(time.time()) // 30)))
 
 
 def namespace_of(user: User) -> Namespace:

@@ -11,7 +11,7 @@ from allauth.mfa.totp.internal import auth as totp
 from allauth.socialaccount.models import SocialAccount
 
 from registry.models import Namespace, User
-from tests.factories import make_user
+from tests.factories import code_of, make_user
 from tests.oidc_provider import Provider, oidc_provider
 
 if TYPE_CHECKING:
@@ -198,9 +198,3 @@ def test_a_site_that_makes_no_accounts_may_still_let_those_in(
     else:
         page.wait_for_selector("text=Sign-up is closed")
     assert User.objects.exists() == may_they
-
-
-def code_of(secret: str) -> str:
-    """What an authenticator app shows now."""
-    counter = next(iter(totp.yield_hotp_counters_from_time()))
-    return str(totp.format_hotp_value(totp.hotp_value(secret, counter)))

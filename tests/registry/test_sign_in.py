@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from gettext import GNUTranslations
 from html import unescape
@@ -24,7 +25,7 @@ from django.test import Client
 from registry.models import Namespace, User
 from registry.names import name_like
 from registry.rights import may_write
-from tests.factories import make_user
+from tests.factories import code_of, make_user
 from tests.oidc_provider import Provider, oidc_provider
 
 pytestmark = pytest.mark.django_db
@@ -128,9 +129,25 @@ def test_with_a_second_factor_the_password_alone_opens_nothing():
     assert client.get("/admin/").status_code == 302
     client.post("/accounts/2fa/authenticate/", {"code": "000000"})
     assert not is_in(client)
-    code = totp.format_hotp_value(totp.hotp_value(secret, next(iter(totp.yield_hotp_counters_from_time()))))
-    client.post("/accounts/2fa/authenticate/", {"code": code})
+    client.post("/accounts/2fa/authenticate/", {"code": code_of(secret)})
     assert is_in(client)
+
+
+@pytest.mark.parametrize(
+    ("steps_late", "is_good"), [(-2, False), (-1, True), (0, True), (1, True), (2, False)]
+)
+def test_a_code_typed_as_it_changes_is_right_and_each_is_good_once(monkeypatch, steps_late, is_good):
+    user = make_user("ada")
+    secret = totp.generate_totp_secret()
+    totp.TOTP.activate(user, secret)
+    now = int(time.time())
+    code = code_of(secret)
+    monkeypatch.setattr(time, "time", lambda: now + 30 * steps_late)
+    for is_right in (is_good, False):
+        client = Client()
+        sign_in(client, "ada")
+        client.post("/accounts/2fa/authenticate/", {"code": code})
+        assert is_in(client) == is_right
 
 
 def test_a_person_turns_on_a_second_factor_by_the_pages():
@@ -144,8 +161,7 @@ def test_a_person_turns_on_a_second_factor_by_the_pages():
     page = client.get("/accounts/2fa/totp/activate/")
     assert "data:image/svg+xml" in page.content.decode()
     secret = client.session["mfa.totp.secret"]
-    code = totp.format_hotp_value(totp.hotp_value(secret, next(iter(totp.yield_hotp_counters_from_time()))))
-    client.post("/accounts/2fa/totp/activate/", {"code": code})
+    client.post("/accounts/2fa/totp/activate/", {"code": code_of(secret)})
     assert Authenticator.objects.filter(user__username="ada", type="totp").exists()
     codes = client.get("/accounts/2fa/recovery-codes/")
     unused = Authenticator.objects.get(user__username="ada", type="recovery_codes").wrap().get_unused_codes()
