@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -82,6 +82,7 @@ class Mixer:
         self._bank = bank
         self._exact_way = exact_way
         self._layers = {path: base.model.get_submodule(path) for path in bank.targets}
+        self._targets = {path: _in_type_of(self._layers[path], each) for path, each in bank.targets.items()}
         self._others = fused_layers.layers_of(base.model)
         self._cheaper: dict[
             Any, Callable[..., Any]
@@ -126,7 +127,7 @@ class Mixer:
             self._check_paper_mix()
         self._as_released = [mix.kind for mix, _ in groups] == [PAPER]
         self._rows = sum(rows for _, rows in groups)
-        self._changes = {path: [] for path in self._bank.targets}
+        self._changes = {path: [] for path in self._targets}
         self._room = 0 if once else _KEPT_BYTES
         for run in _runs(groups, self._base.device):
             for path, change in self._run_changes(run).items():
@@ -144,13 +145,13 @@ class Mixer:
         changes: dict[str, Change]
         if kind == PAPER:
             self._check_paper_mix()
-            changes = _as_peft_does(self._bank, weights[0])
+            changes = self._as_peft_does(weights[0])
         else:
             # One row for each group: 1 for the base's own matrix, then the modules' weights.
             with_base = torch.cat([weights.new_ones(groups, 1), weights], dim=1).to(self._bank.whole_dtype)
             changes = {
                 path: _Weighted(target, weights, with_base, partial(self._whole_matrices, path))
-                for path, target in self._bank.targets.items()
+                for path, target in self._targets.items()
             }
         self._changes = {path: [(0, self._rows, groups, change)] for path, change in changes.items()}
 
@@ -167,7 +168,7 @@ class Mixer:
         (1 + n, in * out), so that the matrices of any mixes are one product.
         """
         if path not in self._dense:
-            target, dtype = self._bank.targets[path], self._bank.whole_dtype
+            target, dtype = self._targets[path], self._bank.whole_dtype
             size = (1 + self._bank.size) * target.in_features * target.out_features * dtype.itemsize
             fits = self._base.device.type == "cpu" and size <= self._dense_room
             if fits:
@@ -177,13 +178,29 @@ class Mixer:
 
     def _run_changes(self, run: Run) -> dict[str, Change]:
         if run.kind == PAPER and len(run.mixing_weights) == 1:
-            return _as_peft_does(self._bank, run.mixing_weights[0])
+            return self._as_peft_does(run.mixing_weights[0])
         if run.kind == PAPER:
-            return {path: _folded(each, run.mixing_weights) for path, each in self._bank.targets.items()}
+            return {path: _folded(each, run.mixing_weights) for path, each in self._targets.items()}
         return {
             path: _Exact(each, run.mixing_weights, way=self._exact_way, keep=self._keep)
-            for path, each in self._bank.targets.items()
+            for path, each in self._targets.items()
         }
+
+    def _as_peft_does(self, mixing_weights: Tensor) -> dict[str, Change]:
+        """Paper mix of one group, rounded at every step as the released code and PEFT round it.
+
+        COBYLA amplifies rounding: with sums in another order its points drift from the reference's by trial 30 or so.
+        """
+        changes: dict[str, Change] = {}
+        for stack in self._bank.stacks:
+            mixed = Stack(stack.paths, tuple(_sum_in_order(block, mixing_weights) for block in stack.blocks))
+            a = mixed.a  # (targets, r, in)
+            b = mixed.b.transpose(1, 2).contiguous()  # (targets, out, r)
+            for index, path in enumerate(stack.paths):
+                target = self._targets[path]
+                dtype = target.a.dtype
+                changes[path] = _low_rank(a[index].to(dtype), b[index].to(dtype), target.paper_scaling)
+        return changes
 
     def _keep(self, delta: Tensor) -> bool:
         """Whether there is room to keep a dense change for the next batch."""
@@ -212,7 +229,7 @@ class Mixer:
             if covers:
                 _, _, groups, change = changes[0]
                 return change.whole(x.reshape(groups, -1, x.shape[-1]), layer).view(*inputs.shape[:-1], -1)
-            y = x.new_empty(*x.shape[:-1], self._bank.targets[path].out_features)
+            y = x.new_empty(*x.shape[:-1], self._targets[path].out_features)
             for start, stop, groups, change in changes:
                 whole = change.whole(x[start:stop].reshape(groups, -1, x.shape[-1]), layer)
                 y[start:stop] = whole.view(stop - start, y.shape[1], y.shape[2])
@@ -266,6 +283,12 @@ def _whole(layer: Any, target: TargetBank, dtype: torch.dtype) -> Tensor:
         found[1 + index] = a.T @ (b * target.scalings[index])
         start += rank
     return found.flatten(1)
+
+
+def _in_type_of(layer: Any, target: TargetBank) -> TargetBank:
+    """The target in its layer's own float type: transformers keeps T5's `wo` in float32 in a base of float16."""
+    dtype = layer.weight.dtype
+    return replace(target, a=target.a.to(dtype), b=target.b.to(dtype))
 
 
 class _Weighted:
@@ -333,21 +356,6 @@ def _folded(target: TargetBank, mixing_weights: Tensor) -> Change:
     b = (weights @ target.b.view(n, -1)).view(groups, -1, target.out_features)  # (groups, r, out)
     b = b * target.paper_scaling
     return lambda x: products.grouped(products.grouped(x, a.transpose(1, 2)), b)
-
-
-def _as_peft_does(bank: Bank, mixing_weights: Tensor) -> dict[str, Change]:
-    """Paper mix of one group, rounded at every step as the released code and PEFT round it.
-
-    COBYLA amplifies rounding: with sums in another order its points drift from the reference's by trial 30 or so.
-    """
-    changes: dict[str, Change] = {}
-    for stack in bank.stacks:
-        mixed = Stack(stack.paths, tuple(_sum_in_order(block, mixing_weights) for block in stack.blocks))
-        a = mixed.a  # (targets, r, in)
-        b = mixed.b.transpose(1, 2).contiguous()  # (targets, out, r)
-        for index, path in enumerate(stack.paths):
-            changes[path] = _low_rank(a[index], b[index], bank.targets[path].paper_scaling)
-    return changes
 
 
 def _low_rank(a: Tensor, b: Tensor, scaling: float) -> Change:

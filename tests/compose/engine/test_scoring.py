@@ -89,6 +89,28 @@ def test_one_module_at_weight_one_has_the_loss_peft_gives(
     assert abs(ours[0] - ours[2]) > 1e-3
 
 
+@pytest.mark.parametrize("mix", [EXACT, PAPER])
+@pytest.mark.parametrize("tokens", [None, 1])
+def test_a_base_in_float16_takes_modules_on_what_stays_float32_in_it(
+    t5: Collection, tmp_path: Path, mix: str, tokens: int | None
+):
+    # transformers keeps T5's wo in float32.
+    modules = tiny.save_modules(t5.base, "t5", tmp_path, 3, target_modules=["q", "wo"])
+    weights = [[0.0, 0.0, 0.0], [0.5, -0.2, 0.7], [0.0, 1.0, 0.0]]
+    expected = run.score(t5.base, modules, tiny.EXAMPLES, weights, mix)
+    base = loading.load_base(t5.base, device=CPU, dtype=torch.float16)
+    bank = build_bank([load_module(module) for module in modules], device=CPU, dtype=torch.float16)
+    rows = tokenise(base, tiny.EXAMPLES)
+    scorer = Scorer(base, Mixer(base, bank), rows, tokens_per_forward=tokens)
+    mixes = [Mix(mix, tuple(vector)) for vector in weights]
+    for _ in range(3):  # from a recording as well
+        assert scorer.losses(mixes) == pytest.approx(expected, rel=0.05)
+        assert scorer.losses(mixes[1:2]) == pytest.approx(expected[1:2], rel=0.05)
+    assert run.score(t5.base, modules, tiny.EXAMPLES, weights, mix, dtype="float16") == pytest.approx(
+        expected, rel=0.05
+    )
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_module_in_a_short_float_type_scores_as_its_rounded_numbers_do(
     t5: Collection, tmp_path: Path, dtype: torch.dtype
