@@ -9,15 +9,14 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from transformers.pytorch_utils import Conv1D
 
 from compose.engine import slopes
 from compose.engine.bank import Bank
 from compose.engine.errors import EmptyExample, ExamplesTooLong
 from compose.engine.graphs import Graphs
-from compose.engine.loading import LoadedBase
+from compose.engine.loading import LoadedBase, linear_shape
 from compose.engine.memory import in_halves, is_out_of_memory
 from compose.engine.mixing import PAPER, Mix, Mixer
 from compose.engine.responses import Responses, choose_classes, log_probs_of
@@ -34,6 +33,10 @@ _TOKENS_OF_MIXES = 5_600
 _LAYER_BYTES = 6 * 2**20
 # A recording on a CPU keeps tensors of all its tokens, and beyond so many the Python it saves is not felt.
 _MOST_RECORDED_TOKENS = 6_000
+# A differentiated forward keeps what its layers gave until it has gone back through them: so many bytes at most on a CPU,
+# whose system ends the process instead of saying that it was too much. Of each layer about so many times its output.
+_DIFFERENTIATED_BYTES = 2 * 2**30
+_KEPT_TIMES = 2
 _LOGIT_BYTES = {"cpu": 256 * 2**20, "cuda": 4 * 2**30}
 
 
@@ -154,8 +157,9 @@ class Scorer:
         self._graphs = graphs if graphs is not None else Graphs.for_device(base.device)
         self._limit = tokens_per_forward or _TOKENS[base.device.type]
         self._tokens_of_mixes = _tokens_of_mixes(base)
+        self._tokens_of_gradients = min(self._limit, _tokens_of_gradients(base))
         self._vocabulary = base.model.config.get_text_config().vocab_size
-        self._all_rows = self._row_batches(range(len(self._rows)))
+        self._all_rows = self._row_batches(range(len(self._rows)), self._limit)
 
     @property
     def row_count(self) -> int:
@@ -243,7 +247,7 @@ class Scorer:
         tokens = sum(len(self._rows[index].labels) for index in examples)
         loss, total = 0.0, torch.zeros_like(weights)
         with slopes.attached(self._base, bank, weights), torch.enable_grad():
-            for chosen in self._row_batches(examples):
+            for chosen in self._row_batches(examples, self._tokens_of_gradients):
                 rows = [self._rows[index] for index in chosen]
                 found = in_halves(self._slope, [weights], rows, _too_long(rows)).sum((0, 1))  # (1 + n,)
                 loss, total = loss + found[0].item(), total + found[1:]
@@ -260,15 +264,15 @@ class Scorer:
         [slope] = torch.autograd.grad(loss, weights)
         return torch.cat([loss.detach().view(1), slope]).view(1, 1, -1)
 
-    def _row_batches(self, examples: Sequence[int]) -> list[list[int]]:
+    def _row_batches(self, examples: Sequence[int], limit: int) -> list[list[int]]:
         """Rows of one forward. All together, as the reference does, unless that is more than one forward takes."""
         everything = list(examples)
-        if self._cost([self._rows[index] for index in everything]) <= self._limit:
+        if self._cost([self._rows[index] for index in everything]) <= limit:
             return [everything]
         by_length = sorted(everything, key=lambda index: self._rows[index].tokens)
         batches: list[list[int]] = [[]]
         for index in by_length:
-            if batches[-1] and self._cost([self._rows[i] for i in [*batches[-1], index]]) > self._limit:
+            if batches[-1] and self._cost([self._rows[i] for i in [*batches[-1], index]]) > limit:
                 batches.append([])
             batches[-1].append(index)
         return batches
@@ -395,10 +399,23 @@ def _tokens_of_mixes(base: LoadedBase) -> int:
     """Tokens of one forward of several mixes."""
     if base.device.type != "cpu":
         return _TOKENS[base.device.type]
+    widest = max((max(sizes) for sizes in _matrices(base)), default=1)
+    return min(_TOKENS_OF_MIXES, _LAYER_BYTES // (4 * widest))
+
+
+def _tokens_of_gradients(base: LoadedBase) -> int:
+    """Tokens of one differentiated forward."""
+    if base.device.type != "cpu":
+        return _TOKENS[base.device.type]
+    widths = sum(output for _, output in _matrices(base))
+    return max(1, _DIFFERENTIATED_BYTES // (4 * _KEPT_TIMES * max(1, widths)))
+
+
+def _matrices(base: LoadedBase) -> list[tuple[int, int]]:
+    """(in_features, out_features) of the linear layers, but for those that give or take a vocabulary."""
     vocabulary = base.model.config.get_text_config().vocab_size
-    matrices = [layer.weight for layer in base.model.modules() if isinstance(layer, nn.Linear | Conv1D)]
-    widths = [max(matrix.shape) for matrix in matrices if vocabulary not in matrix.shape]
-    return min(_TOKENS_OF_MIXES, _LAYER_BYTES // (4 * max(widths, default=1)))
+    sizes = (linear_shape(base.model, name) for name, _ in base.model.named_modules())
+    return [each for each in sizes if each is not None and vocabulary not in each]
 
 
 def _too_long(rows: Sequence[Row]) -> str:

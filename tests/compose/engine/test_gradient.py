@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compose.engine import run
+from compose.engine import run, scoring
 from compose.engine.bank import build_bank
 from compose.engine.gradient import GradientSearch
 from compose.engine.loading import load_base, load_module
@@ -59,6 +59,26 @@ def test_derivatives_that_do_not_fit_the_memory_are_taken_in_halves(scorer_and_b
     in_halves = scorer.gradient(bank, weights, range(scorer.row_count))
     assert in_halves[0] == pytest.approx(loss, rel=1e-5)
     assert in_halves[1] == pytest.approx(slope, rel=1e-3, abs=1e-5)
+
+
+def test_derivatives_are_taken_over_no_more_tokens_than_the_memory_they_keep_allows(
+    collection: Collection, monkeypatch
+):
+    base = load_base(collection.base, device=run.torch.device("cpu"))
+    bank = build_bank([load_module(module) for module in collection.modules], device=run.torch.device("cpu"))
+    rows = tokenise(base, tiny.EXAMPLES)
+    weights = tuple(0.1 for _ in range(bank.size))
+    whole = Scorer(base, Mixer(base, bank), rows)
+    loss, slope = whole.gradient(bank, weights, range(len(rows)))
+    assert whole.forwards == 1
+    monkeypatch.setattr(scoring, "_DIFFERENTIATED_BYTES", 1)
+    bounded = Scorer(base, Mixer(base, bank), rows)
+    in_parts = bounded.gradient(bank, weights, range(len(rows)))
+    assert bounded.forwards == len(rows)
+    assert in_parts[0] == pytest.approx(loss, rel=1e-5)
+    assert in_parts[1] == pytest.approx(slope, rel=1e-3, abs=1e-5)
+    bounded.row_losses([Mix(EXACT, weights)])
+    assert bounded.forwards == len(rows) + 1, "what is not differentiated keeps nothing"
 
 
 def test_responses_hold_the_losses_and_a_distribution_at_every_token(scorer_and_bank):
