@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from compose.engine.loading import LoadedBase
-from compose.engine.metrics import matches
+from compose.engine.metrics import matches, plain
 from compose.engine.mixing import EXACT, Mix, Mixer
 from compose.engine.scoring import Scorer, tokenise
 from compose.engine.types import Example, OptionScores, Score
@@ -41,13 +41,17 @@ def closed_set(examples: Sequence[Example], test: Sequence[Example]) -> ClosedSe
     """The options, if the examples' answers come from a small closed set; None if they do not.
 
     Either every example lists its options under "Options:" and answers with one of them, and then so does every test
-    row; or a few short answers come again and again. Test answers are not looked at.
+    row; or a few short answers come again and again. Test answers are not looked at. Spellings that are the same answer
+    to exact match, as "Yes" and "yes", are one option, spelt as it is first: as two, either would be right.
     """
     listed = [listed_options(example.input) for example in examples]
     if all(_is_among(example.output, options) for example, options in zip(examples, listed, strict=True)):
         rows = [_in_the_form_of(examples, listed_options(row.input)) for row in test]
         return ClosedSet("listed", tuple(rows)) if rows and all(len(row) > 1 for row in rows) else None
-    counts = Counter(example.output.strip() for example in examples)
+    spelt: dict[str, str] = {}
+    for example in examples:
+        spelt.setdefault(plain(example.output), example.output.strip())
+    counts = Counter(spelt[plain(example.output)] for example in examples)
     is_small = 2 <= len(counts) <= MOST_OPTIONS and 2 * len(counts) <= len(examples)
     if is_small and all(len(option) <= MOST_LETTERS for option in counts):
         return ClosedSet("seen", (tuple(sorted(counts)),) * len(test))

@@ -20,6 +20,14 @@ def test_other_differences_do():
 
 
 @pytest.mark.parametrize(
+    ("written", "expected"), [("3.5", "35"), (".5", "5"), ("1.000", "1000"), ("v1.2", "v12")]
+)
+def test_a_point_in_a_number_is_no_full_stop(written: str, expected: str):
+    assert not matches(written, expected)
+    assert matches(f"{written}.", written)
+
+
+@pytest.mark.parametrize(
     ("written", "expected", "f1"),
     [
         ("The cat, that sat!", "a cat that sat", 1.0),

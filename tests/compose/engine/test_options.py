@@ -26,6 +26,12 @@ def test_a_few_answers_that_come_again_and_again_are_a_closed_set():
     assert found == ClosedSet("seen", (("no", "yes"), ("no", "yes")))
 
 
+def test_spellings_that_exact_match_takes_for_one_are_one_option():
+    found = closed_set(answered("Yes", "no", "yes", "No.", "yes."), answered("yes"))
+    assert found == ClosedSet("seen", (("Yes", "no"),))
+    assert closed_set(answered("Yes", "yes", "YES", "yes."), answered("yes")) is None, "every choice is right"
+
+
 @pytest.mark.parametrize(
     "outputs",
     [
