@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -190,7 +190,9 @@ def _shape_problem(recipe: dict[str, Any]) -> str:
         if not (isinstance(module, dict) and all(isinstance(module.get(key), str) for key in texts)):
             return f"module {number} needs {', '.join(f'“{key}”' for key in texts)}"
         weight = module.get("mixing_weight")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+        # Not math.isfinite, which knows no number of a thousand digits, as JSON may hold one.
+        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if not (is_number and abs(weight) <= sys.float_info.max):
             return f"module {number} needs a number as “mixing_weight”"
     return ""
 

@@ -137,7 +137,7 @@ def _as_json(result: Result) -> dict[str, Any]:
             "verdict": result.verdict,
             "loss": result.loss,
             "base_loss": result.base_loss,
-            "audition": [None if math.isnan(loss) else loss for loss in result.audition],
+            "audition": [_number(loss) for loss in result.audition],
             "attribution": result.attribution,
             "notes": result.notes,
             "option_scores": asdict(result.option_scores) if result.option_scores else None,
@@ -149,6 +149,11 @@ def _as_json(result: Result) -> dict[str, Any]:
         "stopped_early": result.stopped_early,
         "versions": result.versions,
     }
+
+
+def _number(loss: float) -> float | None:
+    """JSON has nothing but numbers: null for a loss that is none."""
+    return loss if math.isfinite(loss) else None
 
 
 def _score(options: argparse.Namespace) -> dict[str, Any]:
@@ -166,7 +171,7 @@ def _score(options: argparse.Namespace) -> dict[str, Any]:
         device=options.device,
         dtype=options.dtype,
     )
-    return {"losses": losses}
+    return {"losses": [_number(loss) for loss in losses]}
 
 
 def _modules(folders: Sequence[Path]) -> tuple[Module, ...]:
@@ -190,6 +195,8 @@ def read_examples(path: Path) -> tuple[Example, ...]:
             raise BadInput(f"Line {number} of {path} is not JSON.") from error
         if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("input", "output")):
             raise BadInput(f'Line {number} of {path} is not an object with the texts "input" and "output".')
+        if any("\ud800" <= letter <= "\udfff" for letter in row["input"] + row["output"]):
+            raise BadInput(f"Line {number} of {path} holds half of a surrogate pair, which is no character.")
         rows.append(Example(row["input"], row["output"]))
     if not rows:
         raise BadInput(f"{path} holds no examples.")

@@ -117,9 +117,11 @@ class LoadedBase:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device for "auto" (a GPU where there is one), "cpu" or "cuda"."""
+    """The torch device for "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1"."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", name):
+        raise UnusableBase(f"There is no device {name!r}; choose auto, cpu or cuda.")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UnusableBase(f"The device {name!r} was asked for, but this machine has no usable GPU.")
     return torch.device(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +100,8 @@ def check_weights(vector: Sequence[float], modules: Sequence[Module], what: str)
     """Raises BadInput; `what` begins its sentence."""
     if len(vector) != len(modules):
         raise BadInput(f"{what} has {len(vector)} numbers for {len(modules)} modules; give one for each.")
-    if not all(isinstance(w, int | float) and math.isfinite(w) for w in vector):
+    # Not math.isfinite, which knows no number of a thousand digits, as JSON may hold one.
+    if not all(isinstance(w, int | float) and abs(w) <= sys.float_info.max for w in vector):
         raise BadInput(f"{what} holds something that is not a finite number.")
 
 

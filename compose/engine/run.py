@@ -136,6 +136,8 @@ class _Composition:
         method = method_named(request.method)
         if request.budget < 1:
             raise BadInput(f"The budget is {request.budget} trials; give at least 1.")
+        if not 0 <= request.seed < 2**32:
+            raise BadInput(f"The seed is {request.seed}; give a whole number from 0 to {2**32 - 1}.")
         export.check_form(request.export)
         if request.metric not in metrics.METRICS:
             raise BadInput(metrics.unknown(request.metric))

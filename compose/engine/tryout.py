@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from compose.engine import evaluation, loading
-from compose.engine.errors import ExamplesTooLong
+from compose.engine.errors import EmptyExample, ExamplesTooLong
 from compose.engine.mixing import EXACT, Mix, Mixer
 from compose.engine.scoring import prompt_ids
 from compose.engine.types import Module
@@ -26,7 +26,10 @@ def answer(
     where = loading.resolve_device(device)
     base = warm.base(base_folder, device=where, dtype=torch.float32)
     loading.check_fit(warm.module(adapter), base)
-    size = len(prompt_ids(base, text)) + (MAX_NEW_TOKENS if base.kind == "causal" else 0)
+    prompt = prompt_ids(base, text)
+    if not prompt:
+        raise EmptyExample("The text holds no token of the base model; write something else.")
+    size = len(prompt) + (MAX_NEW_TOKENS if base.kind == "causal" else 0)
     if size > base.context_tokens:
         raise ExamplesTooLong(
             f"The text with room for an answer takes {size} tokens; the base model takes {base.context_tokens}. "

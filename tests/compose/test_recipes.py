@@ -58,6 +58,10 @@ def test_a_recipe_names_everything_and_its_numbers_survive_json():
         (lambda recipe: recipe | {"export": {"dtype": "int8"}}, "“export” has a whole number as “rank”"),
         (lambda recipe: recipe | {"export": 3}, "“export” has a whole number as “rank”"),
         (lambda recipe: without(recipe, "modules", "0", "mixing_weight"), "module 1 needs a number"),
+        (
+            lambda recipe: recipe | {"modules": [recipe["modules"][0] | {"mixing_weight": 10**400}]},
+            "module 1 needs a number",
+        ),
         (lambda recipe: without(recipe, "output", "adapter_config.json"), "“output” needs the sha256"),
     ],
 )

@@ -96,6 +96,23 @@ def test_score_prints_one_loss_for_each_weight_vector(
     assert json.loads(done.stdout)["losses"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_score_prints_null_for_a_loss_that_is_no_number_and_refuses_what_is_no_weight(
+    engine, arguments: list, tmp_path: Path
+):
+    weights = tmp_path / "weights.json"
+    weights.write_text(json.dumps([[1e38] * 6, [0.0] * 6]))
+    done = engine("score", *arguments, "--weights", weights, "--mix", "exact")
+    assert done.returncode == 0, done.stderr
+    assert "NaN" not in done.stdout
+    first, second = json.loads(done.stdout)["losses"]
+    assert first is None
+    assert second > 0
+    weights.write_text(f"[[1{'0' * 400}, 0, 0, 0, 0, 0]]")
+    done = engine("score", *arguments, "--weights", weights, "--mix", "exact")
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("Weight vector 1 holds something that is not a finite number.")
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -103,6 +120,10 @@ def test_score_prints_one_loss_for_each_weight_vector(
         (b"{\n", "Line 1 of {path} is not JSON."),
         (b'{"input": "a"}\n', 'Line 1 of {path} is not an object with the texts "input" and "output".'),
         (b"\xff\xfe\x00", "{path} is not a UTF-8 text file."),
+        (
+            b'{"input": "a", "output": "\\ud800"}\n',
+            "Line 1 of {path} holds half of a surrogate pair, which is no character.",
+        ),
     ],
 )
 def test_bad_example_files_end_with_one_sentence_and_code_1(

@@ -230,6 +230,12 @@ def test_a_device_that_is_not_there_is_refused():
         loading.resolve_device("cuda")
 
 
+@pytest.mark.parametrize("name", ["gpu", "mps", "", "cuda:x", "cpu:0:1"])
+def test_a_device_that_we_do_not_know_is_refused(name: str):
+    with pytest.raises(UnusableBase, match="choose auto, cpu or cuda"):
+        loading.resolve_device(name)
+
+
 def test_the_name_of_the_adapter_inside_the_keys_does_not_matter(t5: Collection, module: Module):
     def rename(tensors):
         for key in list(tensors):
