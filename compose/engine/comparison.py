@@ -43,6 +43,7 @@ class Comparison:
         default_factory=dict
     )  # the mix that is kept, if it was scored as written
     _exported: Mixer | None = None  # after `scores`, where what is written acts otherwise than the mix
+    _is_cut: bool = False  # whether that has a lower rank
 
     def enter(self, method: Method, found: Found) -> None:
         """What was asked for, and LoraHub as published beside another method, where the modules allow its mix."""
@@ -80,6 +81,12 @@ class Comparison:
         outputs: list[dict[str, str]] = [{} for _ in examples]
         for question, text in self._answers(asked, rows):
             outputs[question.row][question.method] = text.strip()
+        if far := evaluation.out_of_reach(rows):
+            verb = "is" if far == 1 else "are"
+            self.notes.append(
+                f"Answers are written up to {evaluation.LONGEST_ANSWER} tokens; of the {len(rows)} expected ones {far} {verb} "
+                "longer, so that no method can get the whole of it."
+            )
         as_mixed = [output.pop(_AS_MIXED, None) for output in outputs]
         predictions = [
             Prediction(example.input, example.output, output)
@@ -102,10 +109,11 @@ class Comparison:
         chosen = values[request.metric]
         if self._exported is not None:
             before = metrics.values_of_rows(request.metric, [text or "" for text in as_mixed], expected)
-            self.notes.append(_cost(request, before, chosen[request.method]))
+            self.notes.append(_cost(request, before, chosen[request.method], is_cut=self._is_cut))
         if split == "held_out":
             self.option_scores = self._by_options(values[metrics.EXACT_MATCH])
-        single = prepared.bank.names[audition.best()]
+        # With examples left out in turn it may be another one each time.
+        single = prepared.bank.names[audition.best()] if split == "held_out" else ""
         said = verdicts.verdict(request.method, chosen, metric=request.metric, split=split, single=single)
         return scores, predictions, said
 
@@ -145,6 +153,7 @@ class Comparison:
         written = []
         for number, mix in enumerate(mixes, start=1):
             in_form = export.in_form(prepared.modules, mix, form)
+            self._is_cut |= in_form.is_cut
             if mix == kept:
                 self.written[mix] = in_form
             written.append(export.as_exported(prepared.modules, mix, in_form, name=f"exported {number}"))
@@ -253,13 +262,13 @@ class Comparison:
         return []
 
 
-def _cost(request: Request, before: list[float], after: list[float]) -> str:
-    """What the mix loses by the form that was asked for."""
+def _cost(request: Request, before: list[float], after: list[float], *, is_cut: bool) -> str:
+    """What the mix loses by the form that was asked for, which cuts it, rounds it, or both."""
     form, metric = request.export, request.metric
-    how = f"cut to rank {form.rank}" if form.rank else "written"
-    kind = "" if form.dtype == "float32" else f" in {form.dtype}"
+    how = [f"cut to rank {form.rank}"] if is_cut else []
+    how += [] if form.dtype == "float32" else [f"in {form.dtype}"]
     return (
-        f"The scores are those of the adapter as it is written, {how}{kind}: {verdicts.in_words(metric, after)}; "
+        f"The scores are those of the adapter as it is written, {' '.join(how)}: {verdicts.in_words(metric, after)}; "
         f"the mix itself gets {verdicts.short(metric, before)}."
     )
 

@@ -131,6 +131,11 @@ def _before(ends: Sequence[int], tokens: list[int]) -> list[int]:
     return list(takewhile(lambda token: token not in ends, tokens))
 
 
+def out_of_reach(rows: Sequence[Row]) -> int:
+    """How many of the expected answers are longer than any that is written, their end left aside."""
+    return sum(len(row.labels) > LONGEST_ANSWER + 1 for row in rows)
+
+
 def answer_limit(rows: Sequence[Row]) -> int:
     """New tokens to allow, the same for every method: twice the longest expected answer and some.
 

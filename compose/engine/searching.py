@@ -175,7 +175,8 @@ class Searches:
             # which more than the losses is needed, as only they are on record.
             known = []
         fresh = vectors[len(known) :]
-        if told < before + len(vectors) and self.observer.checked() == "stop":
+        # What was told before is not stopped, only cancelled: a record that has to be measured again may take long.
+        if fresh and self.observer.checked() == "stop" and told < before + len(vectors):
             return None
         losses, more = measure(
             *self.prepared.searching(method, search.needs), method.mix, search.needs, fresh

@@ -122,10 +122,10 @@ def flip_test(first: Sequence[float], second: Sequence[float]) -> float:
 
 def in_words(metric: str, values: Sequence[float]) -> str:
     """`12 of 40 rows right`, or `a mean token F1 of 0.312 over 40 rows`."""
-    n = len(values)
+    rows = "1 row" if len(values) == 1 else f"{len(values)} rows"
     if metric == EXACT_MATCH:
-        return f"{short(metric, values)} of {n} rows right"
-    return f"a mean {label_of(metric)} of {short(metric, values)} over {n} rows"
+        return f"{short(metric, values)} of {rows} right"
+    return f"a mean {label_of(metric)} of {short(metric, values)} over {rows}"
 
 
 def short(metric: str, values: Sequence[float]) -> str:

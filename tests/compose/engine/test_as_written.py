@@ -104,6 +104,11 @@ def test_a_rank_that_cuts_nothing_changes_nothing(t5: Collection):
     assert (same.scores, same.predictions, same.notes) == (whole.scores, whole.predictions, whole.notes)
 
 
+def test_what_is_only_rounded_is_not_called_cut(t5: Collection):
+    [note] = run.compose(request_for(t5, export=ExportForm(rank=1024, dtype="bfloat16"))).notes
+    assert note.startswith("The scores are those of the adapter as it is written, in bfloat16: ")
+
+
 def test_without_test_rows_each_fold_is_cut_too(t5: Collection):
     request = {"test": (), "method": "lorahub", "budget": 20}
     cut = run.compose(request_for(t5, **request, export=ExportForm(rank=1)))

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from compose.engine import errors, evaluation, metrics, prepared, run, scoring, searching, soundness
+from compose.engine import (
+    errors,
+    evaluation,
+    metrics,
+    prepared,
+    run,
+    scoring,
+    searching,
+    soundness,
+    verdicts,
+)
 from compose.engine.bank import build_bank
 from compose.engine.loading import load_module
 from compose.engine.methods import METHODS
@@ -235,6 +245,29 @@ def test_every_method_goes_on_from_its_record_to_the_undisturbed_result(
     assert resumed.scores == undisturbed.scores
 
 
+def test_a_cancel_is_heard_while_a_record_is_measured_again(t5: Collection, monkeypatch: pytest.MonkeyPatch):
+    request = request_for(t5, method="gradient", budget=14)
+    trials = run.compose(request).trials
+    measured: list[int] = []
+    gradient = scoring.Scorer.gradient
+
+    def counted(self: scoring.Scorer, *arguments: Any) -> Any:
+        measured.append(len(measured))
+        return gradient(self, *arguments)
+
+    monkeypatch.setattr(scoring.Scorer, "gradient", counted)
+    observer = Recorder()
+    monkeypatch.setattr(observer, "wanted", lambda: "cancel" if len(measured) == 3 else "go")
+    with pytest.raises(errors.Cancelled):
+        run.compose(request, observer=observer, recorded=trials)
+    assert len(measured) == 3
+    measured.clear()
+    monkeypatch.setattr(observer, "wanted", lambda: "stop" if measured else "go")
+    assert run.compose(request, observer=observer, recorded=trials[:6]).trials == trials[:6], (
+        "none is given up"
+    )
+
+
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_method_can_be_cancelled_and_leaves_nothing(t5: Collection, name: str, tmp_path: Path):
     request = request_for(t5, method=name, budget=14, out=tmp_path / "out")
@@ -374,6 +407,16 @@ def test_the_search_beside_another_method_says_how_far_it_is(t5: Collection):
     assert trials[-1] > 30
 
 
+@pytest.mark.parametrize(("test", "is_named"), [(TEST_ROWS, True), ((), False)])
+def test_an_estimate_names_no_single_module_since_each_fold_has_its_own(
+    t5: Collection, monkeypatch: pytest.MonkeyPatch, test: tuple[Example, ...], is_named: bool
+):
+    monkeypatch.setattr(verdicts, "best_of", lambda values: ["best_single"])
+    verdict = run.compose(request_for(t5, test=test, budget=2)).verdict
+    assert "for the best single module" in verdict
+    assert ("the best single module (t5-module-" in verdict) == is_named
+
+
 def test_the_leave_one_out_mix_is_the_one_a_search_without_that_example_finds(t5: Collection):
     left_out = run.compose(request_for(t5, test=(), budget=8))
     rest = run.compose(request_for(t5, examples=tiny.EXAMPLES[1:], test=tiny.EXAMPLES[:1], budget=8))
@@ -418,6 +461,18 @@ def test_examples_with_one_input_are_left_out_together(t5: Collection):
     alike = run.compose(request_for(t5, examples=tiny.EXAMPLES[:1] * 3, test=(), budget=2))
     assert alike.scores == []
     assert alike.verdict.startswith("Not scored: examples of one input")
+
+
+def test_expected_answers_that_nobody_can_write_in_full_are_counted(t5: Collection):
+    long = Example("the cat sat", "cat " * 257)
+    result = run.compose(request_for(t5, test=(*TEST_ROWS[:2], long), budget=1))
+    assert (
+        "Answers are written up to 256 tokens; of the 3 expected ones 1 is longer, so that no method can get the whole of it."
+        in result.notes
+    )
+    longest = Example("the cat sat", "cat " * 256)
+    result = run.compose(request_for(t5, test=(*TEST_ROWS[:2], longest), budget=1))
+    assert not any("no method can" in note for note in result.notes)
 
 
 def test_a_single_example_without_test_rows_is_not_scored(t5: Collection):
@@ -491,6 +546,8 @@ def test_requests_without_modules_examples_budget_or_method_are_refused(t5: Coll
     assert "budget is 0" in refusal(request_for(t5, budget=0), errors.BadInput)
     assert "no method 'magic'; choose one of: " in refusal(request_for(t5, method="magic"), errors.BadInput)
     assert "no float type 'int8'" in refusal(request_for(t5, dtype="int8"), errors.BadInput)
+    assert "The seed is -1" in refusal(request_for(t5, seed=-1), errors.BadInput)
+    assert "from 0 to 4294967295" in refusal(request_for(t5, seed=2**32), errors.BadInput)
     twice = (t5.modules[0], t5.modules[0])
     assert "t5-module-0 was given twice" in refusal(request_for(t5, modules=twice), errors.BadInput)
 

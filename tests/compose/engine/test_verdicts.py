@@ -209,4 +209,5 @@ def test_by_another_metric_too_few_rows_are_too_few():
 
 def test_rows_in_words():
     assert in_words("exact_match", [1.0, 0.0, 1.0]) == "2 of 3 rows right"
+    assert in_words("exact_match", [1.0]) == "1 of 1 row right"
     assert in_words(ROUGE_L, [0.25, 0.5]) == "a mean ROUGE-L of 0.375 over 2 rows"
