@@ -30,6 +30,8 @@ from huggingface_hub import snapshot_download
 
 from compose.engine import run
 from compose.engine.errors import EngineError
+from compose.engine.methods import METHODS, method_named
+from compose.engine.mixing import EXACT
 from compose.engine.types import Example, Module, Request
 from compose.engine.warm import WarmCache
 
@@ -41,6 +43,7 @@ EXAMPLE_SEED = 42  # the released code shuffles the examples with this one, what
 SEARCH_SEED = 42  # the default of the released `lorahub_learning`
 # Means over the 27 tasks in the paper's table, exact match in percent, FLAN-T5-large.
 PUBLISHED = {"zero_shot": 27.0, "in_context": 37.3, "lorahub": 34.7, "lorahub, best seed of each task": 41.2}
+UNIFORM_EXACT = "uniform, exact mix"
 MODULE_FILES = ("adapter_config.json", "adapter_model.safetensors")
 BASE_FILES = ("*.json", "*.safetensors", "*.model", "*.txt")
 
@@ -138,7 +141,7 @@ class Runner:
             examples=task.examples,
             test=task.test,
             method=method,
-            budget=BUDGET if method == "lorahub" else run.method_named(method).usual_budget,
+            budget=BUDGET if method == "lorahub" else method_named(method).usual_budget,
             seed=SEARCH_SEED,
             device=self._device,
         )
@@ -218,8 +221,11 @@ def _task_row(found: list[dict[str, Any]]) -> dict[str, Any]:
     for one in found:
         for name, value in one.get("scores", {}).items():
             # Beside another method LoraHub runs as well: the same search, counted once.
-            if name not in ("lorahub", "auto", "gradient") or name == one["method"]:
-                values.setdefault(name, []).append(value)
+            if name in METHODS and name != one["method"]:
+                continue
+            # The average mixes as the method does it stands beside.
+            is_exact = name == "uniform" and METHODS[one["method"]].mix == EXACT
+            values.setdefault(UNIFORM_EXACT if is_exact else name, []).append(value)
     return {
         "mean": {name: statistics.mean(each) for name, each in values.items()},
         "best": {name: max(each) for name, each in values.items()},
@@ -230,7 +236,7 @@ def _task_row(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _column_order(name: str) -> tuple[int, str]:
-    order = ("zero_shot", "in_context", "best_single", "uniform", "lorahub", "auto")
+    order = ("zero_shot", "in_context", "best_single", "uniform", UNIFORM_EXACT, *METHODS)
     return (order.index(name) if name in order else len(order)), name
 
 

@@ -82,6 +82,29 @@ def test_the_protocols_examples_and_pools_are_those_of_the_released_code(tmp_pat
     assert bbh.pool([str(number) for number in range(196)], 1)[:5] == ["34", "145", "195", "16", "65"]
 
 
+def test_the_protocols_table_averages_what_is_mixed_alike():
+    scores = {"zero_shot": 1.0, "lorahub": 30.0}
+    found = [
+        {"task": "t", "seed": 1, "method": "lorahub", "scores": {**scores, "uniform": 10.0}},
+        {"task": "t", "seed": 1, "method": "auto", "scores": {**scores, "uniform": 20.0, "auto": 50.0}},
+    ]
+    means = bbh._task_row(found)["mean"]
+    assert means == {
+        "zero_shot": 1.0,
+        "lorahub": 30.0,
+        "uniform": 10.0,
+        "uniform, exact mix": 20.0,
+        "auto": 50.0,
+    }
+    assert sorted(means, key=bbh._column_order) == [
+        "zero_shot",
+        "uniform",
+        "uniform, exact mix",
+        "lorahub",
+        "auto",
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
