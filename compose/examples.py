@@ -33,6 +33,7 @@ OUTPUT_NAMES = ("output", "outputs", "answer", "y", "target", "targets", "comple
 FORMATS = ("auto", "rows", "jsonl", "json", "csv", "tsv")
 MIN_ROWS_TO_SPLIT = 15
 HELD_OUT_SHARE = 3  # one row in three
+FLATTERED = "so the score flatters the result."
 NO_EXAMPLES = "There are no examples. Give some rows, each with an input and an output."
 _DELIMITERS = ("\t", ";", ",")
 _NAMES = {"\t": "tab", ";": "semicolon", ",": "comma"}
@@ -74,12 +75,12 @@ def split(examples: Sequence[Example], seed: int) -> tuple[list[Example], list[E
     `seed` draws the held-out third. Rows with the same input stay on one side, or the score would be of what
     the search has seen. Both parts keep the order of `examples`.
     """
-    inputs = list(dict.fromkeys(example.input for example in examples))
+    inputs = list(dict.fromkeys(example.input.strip() for example in examples))
     if len(inputs) < MIN_ROWS_TO_SPLIT:
         return list(examples), [], unscored_note(len(examples), len(inputs))
     drawn = set(random.Random(seed).sample(inputs, len(inputs) // HELD_OUT_SHARE))  # noqa: S311 - repeatable, not secret
-    few_shot = [example for example in examples if example.input not in drawn]
-    held_out = [example for example in examples if example.input in drawn]
+    few_shot = [example for example in examples if example.input.strip() not in drawn]
+    held_out = [example for example in examples if example.input.strip() in drawn]
     note = (
         f"{len(held_out)} of the {len(examples)} examples, drawn by seed {seed}, are held out for scoring; "
         f"the search sees the other {len(few_shot)}."
@@ -147,13 +148,22 @@ def warnings(examples: Sequence[Example], test_examples: Sequence[Example] = ())
     rows = [number for number, example in enumerate(examples, 1) if len(answers[example.input]) > 1]
     if rows:
         found.append(f"Rows {first_of(rows, most=8)} have the same input and different outputs.")
-    leaked = sum(example.input in answers for example in test_examples)
-    if leaked:
-        verb = "is" if leaked == 1 else "are"
-        found.append(
-            f"{leaked} of the test rows {verb} also among the examples, so the score flatters the result."
-        )
+    if leaked := seen_by_the_search(examples, test_examples):
+        found.append(leaked)
     return found
+
+
+def seen_by_the_search(examples: Iterable[Example], test_examples: Iterable[Example]) -> str:
+    """A sentence where inputs of the examples are scored too; empty where none is."""
+    inputs = {example.input.strip() for example in examples}
+    seen = sum(example.input.strip() in inputs for example in test_examples)
+    verb = "is" if seen == 1 else "are"
+    return f"{seen} of the test rows {verb} also among the examples, {FLATTERED}" if seen else ""
+
+
+def is_flattered(split_note: str) -> bool:
+    """Whether the search saw rows that score its result, as the note about them says: then they are no held-out rows."""
+    return FLATTERED in split_note
 
 
 def _begins_with_a_header(examples: Sequence[Example]) -> bool:

@@ -238,7 +238,8 @@ def _compare_rows(
     alike = sum(count for form, count in mine.forms.items() if form in theirs.forms)
     parts["form"] = alike / mine.count
     if alike:
-        form = max(mine.forms.keys() & theirs.forms.keys(), key=lambda form: mine.forms[form])
+        # Of equals always the same one: a set has another order in each process.
+        form = max(mine.forms.keys() & theirs.forms.keys(), key=lambda form: (mine.forms[form], form))
         reasons.append(f"its task's answers have the form of {alike} of your {mine.count}: {form}")
     parts["inputs"] = _cosine(mine.inputs, theirs.inputs, known.rows_frequency, total)
     if parts["inputs"] >= 3 * MIN_SHARE:

@@ -265,8 +265,8 @@ def new_rows(task: Task, *, actor: User, rows: Division) -> TaskRevision:
 
 def _require_still_hidden(rows: Division, task: Task) -> None:
     """Raises Conflict where a revision that was made since the rows were divided shows one of those to be hidden."""
-    shown = _seen(task)
-    if any(row.input in shown for row in rows.hidden):
+    shown = {text.strip() for text in _seen(task)}
+    if any(row.input.strip() in shown for row in rows.hidden):
         raise Conflict(
             f"{task.title} got other rows at this moment, which show some of those to be hidden. Divide yours again."
         )

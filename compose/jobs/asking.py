@@ -389,7 +389,8 @@ def _rows(
     if test_examples:
         reading.check_examples(test_examples, field="test_examples")
         note = f"Scored on {plural(len(test_examples), 'test row,test rows')} that came with the examples."
-        return list(examples), list(test_examples), False, note
+        seen = reading.seen_by_the_search(examples, test_examples)
+        return list(examples), list(test_examples), False, f"{note} {seen}".strip()
     hidden = reading.from_json(revision.test) if revision else []
     # Whoever searches on some of them has seen them.
     shown = {example.input.strip() for example in examples}

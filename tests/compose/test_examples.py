@@ -215,6 +215,17 @@ def test_duplicates_and_contradictions_are_said():
     ]
 
 
+def test_spaces_around_an_input_make_no_other_row():
+    padded = [Example(f" {example.input}\n", example.output) for example in EXPECTED]
+    assert warnings(EXPECTED, padded[:1])[0].startswith("1 of the test rows is also among the examples")
+    few_shot, held_out, _ = split(
+        [*make_examples(20), *(Example(f"{e.input} ", e.output) for e in make_examples(20))], 1
+    )
+    assert not {example.input.strip() for example in few_shot} & {
+        example.input.strip() for example in held_out
+    }
+
+
 def test_test_rows_that_the_search_sees_are_said():
     assert warnings(EXPECTED, EXPECTED[:1]) == [
         "1 of the test rows is also among the examples, so the score flatters the result."

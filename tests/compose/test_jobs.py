@@ -143,6 +143,14 @@ def test_own_test_rows_go_before_hidden_ones_and_before_a_split():
     assert composition.split_note == "Scored on 4 test rows that came with the examples."
 
 
+def test_test_rows_that_the_search_sees_are_told_beside_the_score():
+    composition = make_composition(examples=make_examples(5), test_examples=make_examples(4, start=3))
+    assert composition.split_note == (
+        "Scored on 4 test rows that came with the examples. 2 of the test rows are also among the examples, so the score "
+        "flatters the result."
+    )
+
+
 def test_enough_examples_are_split():
     composition = make_composition(examples=make_examples(15), seed=3)
     assert (len(composition.examples), len(composition.test_examples)) == (10, 5)
