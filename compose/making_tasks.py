@@ -164,9 +164,8 @@ def create_task(
     check_metric(metric)
     said = check_said({"title": title, "description": description, "source": source, "license": license})
     with transaction.atomic():
-        Namespace.objects.select_for_update().get(
-            pk=namespace.pk
-        )  # two at once would both fit into the last place
+        quotas.hold(namespace)
+        require_write(actor, namespace)  # again: it may have been deleted at this moment
         quotas.require_room_for_a_task(namespace)
         task = task_sets.add_task(
             **said,
@@ -193,6 +192,7 @@ def change_task(task: Task, *, actor: User, **said: Any) -> Task:
     texts = {name: value for name, value in said.items() if name in LIMITS}
     changes: dict[str, Any] = said | check_said(texts)
     with transaction.atomic():
+        _hold_owner(task)
         if changes.get("is_private") and not task.is_private:
             _require_may_become_private(task, actor)
             _forget_name(task)
@@ -252,6 +252,7 @@ def new_rows(task: Task, *, actor: User, rows: Division) -> TaskRevision:
     """
     require_takes_rows(task, actor)
     with transaction.atomic():
+        _hold_owner(task)
         _require_revisions_left(task)
         task.refresh_from_db(fields=["metric"])  # somebody may have changed it since the task was read
         _require_still_hidden(rows, task)
@@ -272,9 +273,15 @@ def _require_still_hidden(rows: Division, task: Task) -> None:
         )
 
 
-def _require_revisions_left(task: Task) -> None:
+def _hold_owner(task: Task) -> None:
+    """Before the task itself is held: whoever deletes its namespace, or gives it rows, takes them in this order."""
     if task.owner is not None:
-        Namespace.objects.select_for_update().get(pk=task.owner.pk)
+        quotas.hold(task.owner)
+
+
+def _require_revisions_left(task: Task) -> None:
+    """Raises TooManyTaskRevisions. The caller holds the owner."""
+    if task.owner is not None:
         quotas.require_task_rows_today(task.owner)
 
 

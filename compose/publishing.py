@@ -18,7 +18,7 @@ from compose.jobs import require_owner
 from compose.licences import DerivedLicence, derive_licence
 from compose.lineage import parents
 from compose.models import Candidate, Composition, Score
-from registry import publishing, storage
+from registry import publishing, quotas, storage
 from registry.models import Adapter, AdapterScore, Namespace, User
 from registry.rights import require_write
 from web.errors import Conflict
@@ -44,6 +44,7 @@ def publish_composition(
     require_owner(composition, actor)
     require_write(actor, namespace)
     with transaction.atomic():
+        quotas.hold(namespace)  # before the composition, as whoever deletes an account does
         # The row is held, so that a second click waits here and then finds the adapter.
         composition = _held(composition, actor)
         _require_publishable(composition)

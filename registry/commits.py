@@ -17,7 +17,7 @@ from pathlib import Path
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from registry import details, preparing, publishing, storage
+from registry import details, preparing, publishing, quotas, storage
 from registry.errors import InspectionRefused, Problem
 from registry.filenames import CARD, LEGACY_WEIGHTS
 from registry.models import Adapter, Blob, Namespace, Ref, Revision, RevisionFile, User
@@ -117,6 +117,8 @@ def create_adapter(
         raise NameTaken(existing)
     try:
         with transaction.atomic():
+            quotas.hold(namespace)
+            require_write(author, namespace, name)  # again: it may have been deleted at this moment
             adapter = publishing.create(namespace, name, author=author, visibility=visibility)
             with preparing.prepare({}, may_be_unfinished=True) as prepared:
                 publishing.write_revision(
@@ -189,7 +191,7 @@ def _commit_onto(
     preparing.require_size(files)
     with preparing.prepare(files, fallback=adapter.base_model_label, may_be_unfinished=True) as prepared:
         _require_something_kept(operations, prepared)
-        blobs, made = _blobs_of(prepared.found.files, files, after)
+        blobs, made = blobs_of(prepared.found.files, files, after)
         try:
             if blobs == before:
                 return Outcome(head, prepared.found.warnings)
@@ -238,7 +240,7 @@ def apply(operations: Iterable[Operation], files: Mapping[str, Blob]) -> dict[st
     return found
 
 
-def _blobs_of(
+def blobs_of(
     kept: Mapping[str, Path], given: Mapping[str, Path], blobs: Mapping[str, Blob]
 ) -> tuple[dict[str, Blob], list[Blob]]:
     """The blobs of the files that are kept, and those made just now because a file was converted."""
@@ -266,7 +268,11 @@ def _write(
 ) -> Revision:
     """The new revision, if the branch still stands at `head`. Raises _HeadMoved."""
     with transaction.atomic():
+        namespace = Namespace.objects.get(adapters=adapter.pk)
+        quotas.hold(namespace)
         row = publishing.hold(adapter, actor=actor)  # reading took a while
+        if row.namespace_id != namespace.pk:
+            raise _HeadMoved  # it was moved between the two lines, and another namespace is to be held
         ref = Ref.objects.filter(adapter=row, name=branch).first()
         if ref is None:
             raise NotFound(f"The branch {branch!r} of {row.full_name} was deleted meanwhile.")

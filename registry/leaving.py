@@ -11,7 +11,7 @@ from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.socialaccount.models import SocialAccount
 from allauth.usersessions.models import UserSession
-from django.db.models import Exists, F, Func, IntegerField, OuterRef, QuerySet, Subquery
+from django.db.models import Exists, F, Func, IntegerField, OuterRef, Q, QuerySet, Subquery
 
 from registry import audit, likes
 from registry.models import (
@@ -115,15 +115,15 @@ def _counted(rows: QuerySet[Any]) -> Subquery:
 
 
 def hold(person: User) -> None:
-    """Let nobody else delete this account or change who is admin beside it.
+    """Let nobody else delete this account, publish in its namespace or change who is admin beside it.
 
     Raises NotFound where somebody was quicker, and what `obstacles` finds.
     """
     # Not the whole lock yet: a worker that is writing a result holds its row, and Postgres looks for the owner at the end.
     if User.objects.select_for_update(no_key=True).filter(pk=person.pk).first() is None:
         raise NotFound("This account is deleted already.")
-    administered = _administered(person).values("namespace")
-    list(Namespace.objects.select_for_update().filter(pk__in=administered).order_by("pk").values_list("pk"))
+    held = Q(pk__in=_administered(person).values("namespace")) | Q(pk=own_namespace(person).pk)
+    list(Namespace.objects.select_for_update().filter(held).order_by("pk").values_list("pk"))
     for obstacle in obstacles(person):
         raise obstacle
 

@@ -12,7 +12,6 @@ from registry.commits import NameTaken
 from registry.models import Adapter, FormerName, Namespace, Revision, User
 from registry.names import check_adapter_name
 from registry.rights import require_may_take_away, require_write
-from web.database import keep_from_deletion
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +26,7 @@ def move(adapter: Adapter, *, actor: User, namespace: Namespace, name: str) -> A
     check_adapter_name(name)
     try:
         with transaction.atomic():
-            # Both, before the adapter: whoever deletes a namespace takes it before its adapters.
-            keep_from_deletion(Namespace.objects.filter(pk__in=[namespace.pk, adapter.namespace_id]))
+            quotas.hold(namespace, adapter.namespace)
             require_write(actor, namespace)  # again: it may have been deleted at this moment
             row = publishing.hold(adapter, actor=actor)
             old = (row.namespace, row.name)

@@ -44,7 +44,7 @@ from registry.names import check_adapter_name
 from registry.preparing import Prepared
 from registry.rights import require_change, require_write
 from registry.search import upkeep
-from web.database import after_commit, keep_from_deletion
+from web.database import after_commit
 from web.errors import Conflict, Forbidden, NotFound
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ def publish(
         blobs = _store(prepared.found.files)
         try:
             with transaction.atomic():
-                keep_from_deletion(Namespace.objects.filter(pk=namespace.pk))
+                quotas.hold(namespace)
                 require_write(author, namespace, name)  # again: reading took a while, and they may be gone
                 adapter = _held(before, author) if before else _new(namespace, name, author, kind, visibility)
                 if before and visibility:
@@ -284,7 +284,7 @@ def find_by_name(namespace: Namespace, name: str) -> Adapter | None:
 def create(
     namespace: Namespace, name: str, *, author: User, kind: str = Adapter.Kind.MODULE, visibility: str = ""
 ) -> Adapter:
-    """The row of a new adapter. Raises QuotaReached, and IntegrityError if somebody was faster."""
+    """The row of a new adapter; the caller holds the namespace. Raises QuotaReached, and IntegrityError if somebody was faster."""
     quotas.require_room_for_one_more(namespace)
     adapter = Adapter(namespace=namespace, name=name, kind=kind, created_by=author)
     adapter.set_visibility(visibility or Adapter.Visibility.PUBLIC)
@@ -374,7 +374,7 @@ def write_revision(
 ) -> Revision:
     """A new revision at the end of a branch. On main its facts become the adapter's, which the caller saves.
 
-    The caller holds the adapter's row.
+    The caller holds the namespace (`quotas.hold`) and then the adapter's row. Raises QuotaReached.
     """
     found = prepared.found
     now = timezone.now()

@@ -1,4 +1,7 @@
-"""How much one namespace may keep: modules, bytes of all their versions, tasks. For whoever runs the site to set."""
+"""How much one namespace may keep: modules, bytes of all their versions, tasks. For whoever runs the site to set.
+
+Whoever adds to a namespace holds it (`hold`) before they ask for room, or two at once would both fit into the last place.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,16 @@ class QuotaReached(DomainError):
 class TooManyTaskRevisions(DomainError):
     code = "too_many_task_revisions"
     status = 429
+
+
+def hold(*namespaces: Namespace) -> None:
+    """Until this transaction ends nobody else adds to these namespaces or deletes them: what is counted here stays true.
+
+    To be called before a module or a task in them is held, which is the order of whoever deletes a namespace. What was read of
+    them is to be asked again afterwards: one that somebody deletes at this moment is waited for, and gone then.
+    """
+    rows = Namespace.objects.select_for_update(no_key=True).filter(pk__in=[one.pk for one in namespaces])
+    list(rows.order_by("pk").values_list("pk"))
 
 
 def use_of(namespace: Namespace) -> Use:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from compose import jobs, leaving, making_tasks
+from compose.engine.types import Example
 from compose.errors import GoneMeanwhile
 from compose.jobs import asking
 from compose.making_tasks import TaskInUse
@@ -116,6 +117,20 @@ def test_the_deletion_of_a_task_waits_for_a_composition_that_is_being_saved(bob,
     assert isinstance(beside.error(), TaskInUse)
     composition.refresh_from_db()
     assert composition.task == task
+
+
+@pytest.mark.postgres_only
+def test_new_rows_and_another_metric_at_once_wait_for_each_other_and_both_come(
+    bob, task, beside, monkeypatch
+):
+    rows = [Example(f"another question {number}", str(number)) for number in range(40)]
+    divided = making_tasks.divide(rows, task=task)
+    give = lambda: making_tasks.new_rows(Task.objects.get(), actor=bob, rows=divided)  # noqa: E731
+    after(making_tasks, "_forget_name", lambda: beside.start(give), monkeypatch)
+    making_tasks.change_task(task, actor=bob, is_private=True, metric="token_f1")
+    assert beside.error() is None
+    numbers = Task.objects.get().revisions.order_by("number").values_list("number", flat=True)
+    assert list(numbers) == [1, 2, 3]
 
 
 @pytest.mark.postgres_only

@@ -5,8 +5,18 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
-from registry import commits, publishing, quotas
-from tests.factories import make_adapter, make_token, make_user, namespace_of
+from registry import commits, moving, publishing, quotas, storage
+from registry.models import Adapter
+from tests.beside import Beside, after
+from tests.factories import (
+    make_adapter,
+    make_base_model,
+    make_organisation,
+    make_token,
+    make_user,
+    namespace_of,
+    publish_fake,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -53,3 +63,49 @@ def test_those_who_write_there_see_what_is_left_and_others_do_not(settings):
     client.force_login(ada)
     assert "Uses 1 of 5 modules" in client.get("/ada").content.decode()
     assert "Modules of one person or organisation" in client.get("/docs/limits").content.decode()
+
+
+@pytest.mark.postgres_only
+@pytest.mark.django_db(transaction=True)
+def test_two_modules_at_once_do_not_both_take_the_last_place(settings, monkeypatch):
+    settings.MAX_ADAPTERS_PER_NAMESPACE = 1
+    ada = make_user("ada")
+    make = lambda name: commits.create_adapter(author=ada, namespace=namespace_of(ada), name=name)  # noqa: E731
+    beside = Beside()
+    after(quotas, "require_room_for_one_more", lambda: beside.start(lambda: make("second")), monkeypatch)
+    make("first")
+    assert isinstance(beside.error(), quotas.QuotaReached)
+    assert [adapter.name for adapter in Adapter.objects.all()] == ["first"]
+
+
+@pytest.mark.postgres_only
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("way", ["committed", "published", "moved"])
+def test_two_versions_at_once_do_not_both_take_the_last_bytes(tmp_path, settings, way: str, monkeypatch):
+    """Of different modules, so that nothing else makes one wait for the other."""
+    make_base_model()
+    ada = make_user("ada")
+    lab = make_organisation("lab", members={ada: "admin"})
+    one, two = make_adapter("one", owner=ada), make_adapter("two", owner=ada)
+    foreign = make_adapter("foreign", namespace=lab, files={"README.md": b"x" * 600})
+    text = storage.store_stream([b"y" * 600])
+    other = publish_fake(tmp_path, "alike").size_bytes if way == "published" else 600
+    most = quotas.use_of(namespace_of(ada)).size_bytes + 600 + other - 1
+    settings.MAX_BYTES_PER_NAMESPACE = most
+
+    def write(adapter: Adapter) -> None:
+        gone = [commits.Delete("adapter_config.json"), commits.Delete("adapter_model.safetensors")]
+        commits.commit(
+            adapter, actor=ada, operations=[*gone, commits.Put("README.md", text)], message="Change"
+        )
+
+    act = {
+        "committed": lambda: write(two),
+        "published": lambda: publish_fake(tmp_path, "three", owner=ada),
+        "moved": lambda: moving.move(foreign, actor=ada, namespace=namespace_of(ada), name="foreign"),
+    }
+    beside = Beside()
+    after(quotas, "require_bytes", lambda: beside.start(act[way]), monkeypatch)
+    write(one)
+    assert isinstance(beside.error(), quotas.QuotaReached)
+    assert quotas.use_of(namespace_of(ada)).size_bytes <= most
