@@ -6,11 +6,16 @@ theirs, so that an import that was broken off goes on behind it.
 
 from __future__ import annotations
 
+import fcntl
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO
 
 from django.conf import settings
 from django.db.models import QuerySet
@@ -332,19 +337,18 @@ class _Collecting:
         return blob
 
     def _fetch(self, file: SourceFile) -> Blob:
-        target = settings.UPLOAD_TMP_DIR / f"import-{self._key(file)}.part"
-        begun = target.stat().st_size if target.exists() else 0
-        self._tick(begun)
-        self.fetched_bytes += self.hub.fetch(self.source, self.commit, file, target, tick=self._tick)
-        try:
-            digests = storage.digest(target, git_sha1=bool(file.git_sha1))
-            if file.sha256 not in ("", digests.sha256) or file.git_sha1 not in ("", digests.git_sha1):
-                raise ImportFailed(
-                    f"{file.path} of {self.source} arrived with other bytes than the Hub says that it has."
-                )
-            return storage.store_file(target, digests=digests)
-        finally:
-            target.unlink(missing_ok=True)
+        with _part_called(f"import-{self._key(file)}.part") as target:
+            self._tick(target.stat().st_size)
+            self.fetched_bytes += self.hub.fetch(self.source, self.commit, file, target, tick=self._tick)
+            try:
+                digests = storage.digest(target, git_sha1=bool(file.git_sha1))
+                if file.sha256 not in ("", digests.sha256) or file.git_sha1 not in ("", digests.git_sha1):
+                    raise ImportFailed(
+                        f"{file.path} of {self.source} arrived with other bytes than the Hub says that it has."
+                    )
+                return storage.store_file(target, digests=digests)
+            finally:
+                target.unlink(missing_ok=True)
 
     def _key(self, file: SourceFile) -> str:
         """A name for the unfinished file: the same for the next attempt of the same person, and for nobody else."""
@@ -354,6 +358,34 @@ class _Collecting:
     def _tick(self, length: int) -> None:
         self.done = min(self.done + length, self.total)
         self.on_progress(Progress(self.commit, self.done, self.total))
+
+
+@contextmanager
+def _part_called(name: str) -> Iterator[Path]:
+    """The unfinished file of this name, made if need be, for this import alone: what is left in it is for the next attempt.
+
+    Where another import of the same person is at it now, a file of another name, which goes.
+    """
+    place = settings.UPLOAD_TMP_DIR / name
+    with place.open("ab") as file:
+        if _is_taken(file, place):
+            own = storage.temp_path()
+            own.touch()
+            try:
+                yield own
+            finally:
+                own.unlink(missing_ok=True)
+        else:
+            yield place
+
+
+def _is_taken(file: BinaryIO, place: Path) -> bool:
+    """Whether somebody else works on the file at `place`, or has just taken it away; from now on nobody else may."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return place.stat().st_ino != os.fstat(file.fileno()).st_ino
+    except (BlockingIOError, FileNotFoundError):
+        return True
 
 
 def _here_already(file: SourceFile, actor: User) -> Blob | None:

@@ -125,8 +125,7 @@ class OtherHub:
         for attempt in range(1, ATTEMPTS + 1):
             have = target.stat().st_size if target.exists() else 0
             if have > file.size_bytes:
-                target.unlink()
-                have = 0
+                have = 0  # it is written anew, in the same file: whoever holds that goes on holding it
             if have == file.size_bytes and target.exists():
                 return fetched
             wait_s = 0.0

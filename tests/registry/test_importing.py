@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from registry import importing
+from registry import importing, other_hubs
 from registry.importing import ImportFailed
 from registry.models import Adapter, User
+from tests.beside import after
 from tests.factories import make_base_model, make_token, make_user, namespace_of, publish_fake
 from tests.fake_adapters import files_of, make_adapter
 
@@ -139,3 +140,20 @@ def test_a_pickled_adapter_is_converted(hub: str, ada: User, tmp_path: Path):
         "adapter_model.safetensors",
     ]
     assert json.dumps(adapter.head.facts["rank"]) == "2"
+
+
+def test_two_imports_of_one_person_at_once_do_not_share_what_is_unfinished(
+    hub: str, ada: User, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    bob = make_user("bob")
+    token = make_token(ada, "read")
+    source = Adapter.objects.get()
+    inner: list[importing.Imported] = []
+    begin_another = lambda: inner.append(take(bob, token=token, name="second"))  # noqa: E731
+    after(other_hubs.OtherHub, "fetch", begin_another, monkeypatch)
+    assert take(bob, token=token, name="first").is_new
+    assert inner[0].fetched_bytes == source.size_bytes
+    for name in ("first", "second"):
+        found = Adapter.objects.get(namespace__name="bob", name=name).head
+        assert found.tensor_sha256 == source.head.tensor_sha256
+    assert not list((data_dir / "tmp").glob("*.part"))
