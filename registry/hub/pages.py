@@ -46,11 +46,13 @@ def page(request: HttpRequest, rows: Iterable[T], *, size: int) -> tuple[list[T]
     return found[:size], str(start + size) if len(found) > size else ""
 
 
-def json_page(request: HttpRequest, rows: list[object], *, next_cursor: str | None) -> JsonResponse:
-    """`rows` as JSON, with the address of the next page if there is one."""
+def json_page(
+    request: HttpRequest, rows: list[object], *, next_cursor: str | None, name: str = "cursor"
+) -> JsonResponse:
+    """`rows` as JSON, with the address of the next page if there is one: this one with `next_cursor` as its `name`."""
     response = JsonResponse(rows, safe=False)
     if next_cursor:
         params = request.GET.copy()
-        params["cursor"] = next_cursor
+        params[name] = next_cursor
         response["Link"] = f'<{request.build_absolute_uri(request.path)}?{params.urlencode()}>; rel="next"'
     return response

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 from django.conf import settings
 from django.core.exceptions import TooManyFieldsSent
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -15,8 +13,8 @@ from registry.hub import answers, errors, pages, repositories
 from registry.hub.bodies import BadRequest, body_of
 from registry.hub.doors import Caller, door
 from registry.hub.errors import EntryNotFound, HubError, RepositoryNotFound
-from registry.hub.repositories import File, Snapshot
-from registry.models import RevisionFile
+from registry.hub.repositories import File, Snapshot, line_of
+from registry.models import Revision, RevisionFile
 from web.errors import DomainError
 
 # What clients do with a repository elsewhere, and what to do here instead.
@@ -71,6 +69,7 @@ class NoGit(DomainError):
 TREE_PAGE = 1000
 EXPANDED_TREE_PAGE = 50
 COMMITS_PAGE = 100
+LINE_READ_AT_ONCE = 500  # revisions whose files are looked at together, for who changed what last
 
 
 @door("GET", bucket="resolvers")
@@ -162,14 +161,17 @@ def refs(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
 
 @door("GET")
 def commits(request: HttpRequest, caller: Caller, repo: str, revision: str) -> JsonResponse:
-    """The history of a revision, newest first."""
+    """The history of a revision, newest first: page `p` of so many commits, as the Hub counts them, from 0 on."""
     repository = repositories.find(caller.person, repo)
     size = pages.whole_number(request, "limit", default=COMMITS_PAGE, most=COMMITS_PAGE) or COMMITS_PAGE
-    history = repository.history(repository.snapshot(revision))
-    rows, next_cursor = pages.page(request, history, size=size)
+    page = pages.whole_number(request, "p", default=0, most=10**7)
+    rows, total = repository.history(repository.snapshot(revision), start=page * size, size=size)
     formatted = "formatted" in pages.expanded(request)
-    found = [answers.commit(row, formatted=formatted) for row in rows]
-    return pages.json_page(request, list(found), next_cursor=next_cursor)
+    found: list[object] = [answers.commit(row, formatted=formatted) for row in rows]
+    is_last = (page + 1) * size >= total
+    response = pages.json_page(request, found, next_cursor=None if is_last else str(page + 1), name="p")
+    response["X-Total-Count"] = str(total)
+    return response
 
 
 @door("GET")
@@ -249,16 +251,18 @@ def _last_commits(snapshot: Snapshot, files: list[File]) -> dict[str, Snapshot]:
     wanted = {file.path: file.blob.pk for file in files}
     if snapshot.revision is None:
         return found
-    history = islice(snapshot.repository.history(snapshot), 1, None)
-    contents: dict[int, dict[str, int]] = {}
-    rows = RevisionFile.objects.filter(revision__adapter=snapshot.revision.adapter_id)
-    for revision, path, blob in rows.values_list("revision_id", "path", "blob_id"):
-        contents.setdefault(revision, {})[path] = blob
-    for older in history:
-        assert older.revision is not None
-        there = contents.get(older.revision.pk, {})
-        wanted = {path: blob for path, blob in wanted.items() if there.get(path) == blob}
-        if not wanted:
-            break
-        found |= dict.fromkeys(wanted, older)
-    return found
+    oldest: dict[str, int] = {}
+    start, total = 1, 2
+    while wanted and start < total:
+        line, total = line_of(snapshot.revision, start=start, size=LINE_READ_AT_ONCE)
+        contents: dict[int, dict[str, int]] = {}
+        rows = RevisionFile.objects.filter(revision__in=line, path__in=wanted)
+        for revision, path, blob in rows.values_list("revision_id", "path", "blob_id"):
+            contents.setdefault(revision, {})[path] = blob
+        for older in line:
+            there = contents.get(older, {})
+            wanted = {path: blob for path, blob in wanted.items() if there.get(path) == blob}
+            oldest |= dict.fromkeys(wanted, older)
+        start += LINE_READ_AT_ONCE
+    made = Revision.objects.defer("facts", "warnings").select_related("author").in_bulk(set(oldest.values()))
+    return found | {path: snapshot.repository.snapshot_of(made[pk]) for path, pk in oldest.items()}

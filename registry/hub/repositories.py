@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.db import connection
 from django.db.models import Prefetch, prefetch_related_objects
 
 from registry import moving
@@ -119,17 +120,13 @@ class Repository:
         author = revision.author.username if revision.author else ""
         return Snapshot(self, revision.commit, revision.created_at, revision.message, author, revision)
 
-    def history(self, snapshot: Snapshot) -> Iterator[Snapshot]:
-        """This revision and its ancestors, newest first."""
-        if self.adapter is None or snapshot.revision is None:
-            yield snapshot
-            return
-        revisions = self.adapter.revisions.select_related("author").defer("facts", "warnings")
-        rows = {row.pk: row for row in revisions}
-        place: int | None = snapshot.revision.pk
-        while place is not None:
-            yield self.snapshot_of(rows[place])
-            place = rows[place].parent_id
+    def history(self, snapshot: Snapshot, *, start: int, size: int) -> tuple[list[Snapshot], int]:
+        """Of this revision and its ancestors, newest first, `size` from the place `start` on; and how many there are in all."""
+        if snapshot.revision is None:
+            return [snapshot][start:], 1
+        places, total = line_of(snapshot.revision, start=start, size=size)
+        rows = Revision.objects.select_related("author").defer("facts", "warnings").in_bulk(places)
+        return [self.snapshot_of(rows[place]) for place in places], total
 
     def _in_adapter(self, name: str) -> Snapshot | None:
         assert self.adapter is not None
@@ -172,6 +169,29 @@ def find_file(person: Person, name: str, rest: str) -> tuple[Snapshot, File]:
     revision, path = repository.split(rest)
     snapshot = repository.snapshot(revision)
     return snapshot, snapshot.file(path)
+
+
+def line_of(head: Revision, *, start: int, size: int) -> tuple[list[int], int]:
+    """The keys of a revision and its ancestors, newest first, `size` from the place `start` on; and how many there are in all.
+
+    The database follows the line, and of its rows only the page is read.
+    """
+    table = connection.ops.quote_name(Revision._meta.db_table)
+    query = f"""
+        WITH RECURSIVE line (id, parent_id, place) AS (
+            SELECT id, parent_id, 0 FROM {table} WHERE id = %s
+            UNION ALL
+            SELECT older.id, older.parent_id, line.place + 1 FROM {table} AS older JOIN line ON older.id = line.parent_id
+        )
+        SELECT -1, count(*) FROM line
+        UNION ALL
+        SELECT place, id FROM line WHERE place >= %s AND place < %s
+        ORDER BY 1
+    """  # noqa: S608 - the name of our own table
+    with connection.cursor() as cursor:
+        cursor.execute(query, [head.pk, start, start + size])
+        (_, total), *page = cursor.fetchall()
+    return [pk for _, pk in page], total
 
 
 def fetch_files(revisions: Sequence[Revision]) -> None:

@@ -8,16 +8,26 @@ from django.shortcuts import redirect, render
 from registry import downloads, version_diff
 from registry.rights import visible_adapter
 from registry.views.old_names import leads_on
+from web.pagination import paginate
 
-MOST_VERSIONS = 1000
+VERSIONS_PAGE = 100
+MOST_VERSIONS = 1000  # of which one may be picked for comparing
 
 
 @leads_on
 def versions(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
-    """Every version of an adapter."""
+    """The versions of an adapter, newest first, in pages."""
     shown = visible_adapter(request.user, namespace, name)
-    all_versions = shown.revisions.select_related("author").defer("facts")[:MOST_VERSIONS]
-    context = {"section": "modules", "adapter": shown, "versions": all_versions}
+    rows = shown.revisions.select_related("author").defer("facts", "warnings")
+    cursor = request.GET.get("cursor")
+    page = paginate(rows, order=("-created_at", "-id"), cursor=cursor, size=VERSIONS_PAGE)
+    context = {
+        "section": "modules",
+        "adapter": shown,
+        "versions": page.items,
+        "next_cursor": page.next_cursor,
+        "is_first": not cursor,
+    }
     return render(request, "registry/versions.html", context)
 
 

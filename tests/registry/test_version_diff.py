@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
+from django.test import Client
 
 from registry import version_diff
 from registry.models import Adapter
-from tests.factories import make_adapter, make_revision
+from tests.factories import make_adapter, make_revision, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -49,3 +51,19 @@ def test_texts_of_which_every_other_line_differs_take_no_minutes():
     assert time.monotonic() - began < 10
     assert text.is_cut
     assert len(text.lines) < 2 * version_diff.MAX_LINES
+
+
+def test_the_list_of_versions_comes_in_pages(monkeypatch):
+    monkeypatch.setattr("registry.views.versions.VERSIONS_PAGE", 2)
+    adapter = make_adapter("m", owner=make_user("ada"))
+    for _ in range(2):
+        make_revision(adapter)
+    commits = [commit[:8] for commit in adapter.revisions.order_by("pk").values_list("commit", flat=True)]
+    first = Client().get("/ada/m/versions").content.decode()
+    assert [commit in first for commit in commits] == [False, True, True]
+    (older,) = re.findall(r'rel="next" href="([^"]+)"', first)
+    second = Client().get(f"/ada/m/versions{older}").content.decode()
+    assert [commit in second for commit in commits] == [True, False, False]
+    assert 'rel="next"' not in second
+    assert "First page" in second
+    assert Client().get("/ada/m/versions?cursor=x").status_code == 400

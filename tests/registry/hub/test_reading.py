@@ -14,9 +14,10 @@ from allauth.account.models import EmailAddress
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 from huggingface_hub import ModelCardData
 
-from registry.hub import people
+from registry.hub import people, reading
 from registry.hub.repositories import git_sha1
 from registry.models import Adapter, BaseModel, BaseModelFile, Download, Namespace, Ref, Revision, SearchRow
 from registry.storage import store_stream
@@ -380,6 +381,55 @@ def test_refs_and_commits(adapter: Adapter):
     (row,) = get("/api/models/ada/m/commits/main?expand[]=formatted").json()
     assert row["id"] == commit
     assert row["formatted"]["title"] == row["title"]
+
+
+def test_history_comes_in_pages_of_the_hubs_own_kind(adapter: Adapter):
+    for number in range(4):
+        make_revision(adapter, files={"README.md": b"# %d" % number})
+    commits = list(adapter.revisions.order_by("-pk").values_list("commit", flat=True))
+    first = get("/api/models/ada/m/commits/main?limit=2")
+    assert [row["id"] for row in first.json()] == commits[:2]
+    assert first["X-Total-Count"] == "5"
+    assert first["Link"] == '<http://testserver/api/models/ada/m/commits/main?limit=2&p=1>; rel="next"'
+    second = get("/api/models/ada/m/commits/main?limit=2&p=1")
+    assert [row["id"] for row in second.json()] == commits[2:4]
+    last = get("/api/models/ada/m/commits/main?limit=2&p=2")
+    assert [row["id"] for row in last.json()] == commits[4:]
+    assert "Link" not in last
+    assert get("/api/models/ada/m/commits/main?p=7").json() == []
+    assert get(f"/api/models/ada/m/commits/{commits[3]}")["X-Total-Count"] == "2"
+    assert get("/api/models/ada/m/commits/main?p=x").status_code == 400
+
+
+def test_history_is_of_the_revisions_own_line_and_reads_no_other(
+    adapter: Adapter, django_assert_max_num_queries: Any
+):
+    start = adapter.head
+    for number in range(3):
+        make_revision(adapter, files={"README.md": b"# %d" % number})
+    side = Revision.objects.create(
+        adapter=adapter, commit="c" * 40, parent=start, message="Aside", created_at=timezone.now()
+    )
+    Ref.objects.create(adapter=adapter, kind="branch", name="side", revision=side)
+    assert [row["title"] for row in get("/api/models/ada/m/commits/side").json()] == ["Aside", "Upload"]
+    with django_assert_max_num_queries(8):
+        assert get("/api/models/ada/m/commits/main")["X-Total-Count"] == "4"
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 500])
+def test_who_changed_what_last_is_found_however_long_the_history_is(
+    adapter: Adapter, at_once: int, monkeypatch: Any
+):
+    monkeypatch.setattr(reading, "LINE_READ_AT_ONCE", at_once)
+    versions = [
+        {"a.txt": b"1", "b.txt": b"1"},
+        {"a.txt": b"1", "b.txt": b"2"},
+        {"a.txt": b"1", "b.txt": b"2"},
+    ]
+    made = [make_revision(adapter, files=files) for files in versions]
+    rows = get("/api/models/ada/m/tree/main?expand=true").json()
+    found = {row["path"]: row["lastCommit"]["id"] for row in rows}
+    assert found == {"a.txt": made[0].commit, "b.txt": made[1].commit}
 
 
 @pytest.mark.parametrize(
