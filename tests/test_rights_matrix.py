@@ -393,6 +393,7 @@ ROUTES: dict[str, Route] = {
         f"/api/models/{A}/commit/main", {"key": "header", "value": {"summary": "x"}}, POST=CHANGE
     ),
     rf"{_HUB}/xet-write-token/(?P<revision>.+)$": hub(f"/api/models/{A}/xet-write-token/main", GET=CHANGE),
+    rf"{_HUB}/duplicate$": hub(f"/api/models/{A}/duplicate", {"repository": "lab/copy"}, POST=MOVE),
     f"{_HUB}/auth-check$": hub(f"/api/models/{A}/auth-check", GET=SEE),
     f"{_HUB}/auth-check/write$": hub(f"/api/models/{A}/auth-check/write", GET=CHANGE),
     "api/models/<path:rest>": hub("/api/models/a/b/c", GET=NOTHING),

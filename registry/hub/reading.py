@@ -20,7 +20,6 @@ from web.errors import DomainError
 # What clients do with a repository elsewhere, and what to do here instead.
 INSTEAD = {
     "discussions": "There are no discussions and pull requests here. Push to a branch of your own instead.",
-    "duplicate": "Repositories are not duplicated here. Download the files and upload them under the new name.",
     "lfs-files": "Single files of older versions are not deleted here. Delete the repository, or leave them out of new ones.",
     "raw": "Files have one address here, with 'resolve' in place of 'raw'. `hf download` fetches them.",
     "super-squash": "History is not squashed here: what was composed names the versions of its modules.",

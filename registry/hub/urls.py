@@ -35,6 +35,7 @@ urlpatterns = [
     re_path(rf"{_API}/tag/(?P<name>.+)$", writing.tag),
     re_path(rf"{_API}/preupload/(?P<revision>.+)$", writing.preupload),
     re_path(rf"{_API}/commit/(?P<revision>.+)$", writing.commit),
+    re_path(rf"{_API}/duplicate$", writing.duplicate),
     re_path(rf"{_API}/xet-write-token/(?P<revision>.+)$", xet.write_token),
     re_path(rf"{_API}/auth-check$", people.may_read),
     re_path(rf"{_API}/auth-check/write$", people.may_change),

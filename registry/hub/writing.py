@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ from django.conf import settings
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 
-from registry import cards, commits, filenames, moving, publishing, refs, rights, storage
+from registry import cards, commits, duplicating, filenames, moving, publishing, refs, rights, storage
 from registry.commits import Delete, DeleteFolder, FileNotThere, NameTaken, Operation, Put
 from registry.errors import InspectionRefused
 from registry.hub import errors, front_matter, gitignore, refused, repositories, sending
@@ -24,10 +24,10 @@ from registry.hub.doors import Caller, by_method, door
 from registry.hub.errors import EntryNotFound, Moved, RevisionNotFound
 from registry.hub.ndjson import BadLine, Lines
 from registry.hub.repositories import NotWritable, Repository
-from registry.models import Adapter, Blob, Ref, Revision, User
+from registry.models import Adapter, Blob, Namespace, Ref, Revision, User
 from registry.quotas import QuotaReached
 from registry.uploads import FORM_ALLOWANCE_BYTES
-from web.errors import Forbidden, NotFound
+from web.errors import DomainError, Forbidden, NotFound
 
 # Files up to this size come inside of the commit, larger ones by Git LFS or Xet, as the client likes.
 INLINE_BYTES = storage.MAX_GIT_BYTES
@@ -67,21 +67,62 @@ def page_of(request: HttpRequest, adapter: Adapter) -> str:
 
 @door("POST")
 def create(request: HttpRequest, caller: Caller) -> JsonResponse:
-    """A new repository. One that exists is a 409 that names its address, so that `exist_ok` finds it."""
+    """A new repository."""
     person = caller.writer()
     body = body_of(request)
     _require_model(body)
     owner, name = _split(
         text_in(body, "name"), text_in(body, "organization", default="") or person.get_username()
     )
+    visibility = _visibility(body) or "public"
+    return _new_repository(
+        request,
+        person,
+        owner,
+        name,
+        lambda namespace: commits.create_adapter(
+            author=person, namespace=namespace, name=name, visibility=visibility
+        ),
+    )
+
+
+@door("POST")
+def duplicate(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
+    """A copy of a repository under another name, made here at once."""
+    source = repositories.find(caller.person, repo).adapter
+    person = caller.writer()
+    if source is None:
+        raise BadRequest(f"{repo} is a base model that is hosted here, and only LoRA modules are duplicated.")
+    body = body_of(request)
+    owner, name = _split(text_in(body, "repository"), person.get_username())
+    visibility = _visibility(body)
+    return _new_repository(
+        request,
+        person,
+        owner,
+        name,
+        lambda namespace: duplicating.duplicate(
+            source, actor=person, namespace=namespace, name=name, visibility=visibility
+        ),
+        filesCopyPending=False,
+    )
+
+
+def _new_repository(
+    request: HttpRequest,
+    person: User,
+    owner: str,
+    name: str,
+    make: Callable[[Namespace], Adapter],
+    **also: Any,
+) -> JsonResponse:
+    """What `make` makes of the namespace `owner`. One that exists is a 409 that names its address, so that `exist_ok` finds it."""
     try:
         namespace = rights.writable_namespace(person, owner, adapter=name)
     except NotFound as error:
         raise Forbidden(error.message) from error
     try:
-        adapter = commits.create_adapter(
-            author=person, namespace=namespace, name=name, visibility=_visibility(body) or "public"
-        )
+        adapter = make(namespace)
     except NameTaken as error:
         return errors.answer(error, **_named(request, error.adapter))
     except publishing.NameMoved as error:
@@ -89,9 +130,11 @@ def create(request: HttpRequest, caller: Caller) -> JsonResponse:
         if current is None or not Adapter.objects.visible_to(person).filter(pk=current.pk).exists():
             raise BadRequest(error.message) from error
         return errors.answer(NameTaken(current), **_named(request, current))
-    except publishing.NameNotFree as error:
+    except DomainError as error:
+        if error.status != 409:
+            raise
         raise BadRequest(error.message) from error  # as a 409 clients would take it for theirs
-    return JsonResponse(_named(request, adapter))
+    return JsonResponse({**_named(request, adapter), **also})
 
 
 @door("DELETE")

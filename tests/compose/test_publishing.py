@@ -284,6 +284,23 @@ def test_one_with_private_parents_does_not_become_public_afterwards(tmp_path, do
     assert not adapter.is_private
 
 
+def test_one_with_private_parents_has_no_copy_that_others_see(tmp_path):
+    composition = finished(tmp_path)
+    owner = composition.owner
+    parent = composition.candidates.get(position=2).revision.adapter
+    Adapter.objects.filter(pk=parent.pk).update(visibility="private")
+    adapter = publish(composition)
+    client = APIClient()
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {make_token(owner)}")
+    body = {"repository": f"{owner.username}/copy", "visibility": "public"}
+    refused = client.post(f"/api/models/{adapter.full_name}/duplicate", body, format="json")
+    # Not a 409, for which clients want an address.
+    assert (refused.status_code, "these are private" in refused["X-Error-Message"]) == (400, True)
+    body = {"repository": f"{owner.username}/copy"}
+    assert client.post(f"/api/models/{adapter.full_name}/duplicate", body, format="json").status_code == 200
+    assert Adapter.objects.get(name="copy").is_private
+
+
 def make_public(adapter: Adapter, owner, door: str, tmp_path: Path) -> int:
     client = APIClient()
     name = adapter.full_name

@@ -48,6 +48,10 @@ def test_log_in_upload_download_and_delete(live_server: Any, tmp_path: Path, ada
     assert "ada/colour" in run("repos", "ls", "--format", "json")
     run("repos", "tag", "create", "ada/colour", "v1")
     run("download", "ada/colour", "docs/README.md", "--revision", "v1")
+    assert f"{site}/ada/twin" in run("repos", "duplicate", "ada/colour", "twin", "--private")
+    twin = Adapter.objects.get(name="twin")
+    assert (twin.license, twin.is_composable, twin.is_private) == ("mit", True, True)
+    run("repos", "duplicate", "ada/colour", "twin", "--exist-ok")
     run("repos", "delete", "ada/colour", "--yes")
     adapter.refresh_from_db()
     assert adapter.deleted_at is not None
@@ -68,7 +72,8 @@ def test_what_is_refused_is_told_in_the_terminal_in_our_words(live_server: Any, 
         (("upload", "eve/other", str(bad)), "You may not publish"),
         (("download", "eve/secret"), "not found"),
         (("download", "ada/none"), "not found"),
-        (("repos", "duplicate", "ada/bad", "ada/twin"), "Repositories are not duplicated here."),
+        (("repos", "duplicate", "eve/secret", "ada/twin"), "not found"),
+        (("repos", "duplicate", "ada/bad", "eve/twin"), "You may not publish"),
     ):
         done = hf(*arguments, site=site, home=home, token=token)
         assert done.returncode != 0
