@@ -272,6 +272,13 @@ MAX_FILES_PER_ADAPTER = 100
 MAX_ADAPTERS_PER_NAMESPACE = env.int("MAX_ADAPTERS_PER_NAMESPACE", 5000, validate=at_least_0)
 MAX_BYTES_PER_NAMESPACE = env.int("MAX_BYTES_PER_NAMESPACE", 0, validate=at_least_0)
 MAX_TASKS_PER_NAMESPACE = env.int("MAX_TASKS_PER_NAMESPACE", 200, validate=at_least_0)
+# What one account may have sent for commits that it has not made; Xet holds an upload twice until then. 0 for no limit.
+MAX_UNCOMMITTED_BYTES = env.int("MAX_UNCOMMITTED_BYTES", 4 * MAX_ADAPTER_BYTES, validate=at_least_0)
+if 0 < MAX_UNCOMMITTED_BYTES < 2 * MAX_ADAPTER_BYTES:
+    raise ImproperlyConfigured(
+        f"MAX_UNCOMMITTED_BYTES is {MAX_UNCOMMITTED_BYTES} and MAX_ADAPTER_BYTES {MAX_ADAPTER_BYTES}: an adapter of that size "
+        "could not be sent. Take twice as much, or 0 for no limit."
+    )
 MAX_TASK_REVISIONS_PER_DAY = env.int("MAX_TASK_REVISIONS_PER_DAY", 30, validate=at_least_0)
 MIN_FREE_DISK_BYTES = env.int("MIN_FREE_DISK_BYTES", 512 * 1024**2, validate=at_least_0)
 MIN_FEW_SHOT_EXAMPLES = 2

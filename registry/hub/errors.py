@@ -8,8 +8,11 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from registry.errors import InspectionRefused
 from web.errors import DomainError
+from web.templatetags.formatting import THIN_SPACE
 
-_PLAIN = str.maketrans({"“": '"', "”": '"', "‘": "'", "’": "'", "…": "...", "×": "x", "−": "-", "–": "-"})
+_PLAIN = str.maketrans(
+    {"“": '"', "”": '"', "‘": "'", "’": "'", "…": "...", "×": "x", "−": "-", "–": "-", THIN_SPACE: " "}
+)
 _PROBLEMS_SHOWN = 10
 
 

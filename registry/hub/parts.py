@@ -11,18 +11,18 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, JsonResponse
 from django.urls import reverse
 
-from registry import storage
+from registry import sent, storage
 from registry.hub import sending
 from registry.hub.bodies import BadRequest, body_of
 from registry.hub.doors import Caller, freely
 from registry.hub.transfer import OtherBytes, OtherSize
-from registry.sent import note_sent
+from registry.models import User
 from registry.storage import HashMismatch
 from web.errors import NotFound
 
@@ -42,12 +42,13 @@ def upload_action(request: HttpRequest, ticket: str, size: int) -> dict[str, Any
 def put_part(request: HttpRequest, caller: Caller, ticket: str, number: int) -> JsonResponse:
     """The bytes of one part; sent again they replace what came before. Its ETag goes into the completion."""
     said = sending.read_ticket("lfs", ticket)
-    sending.sender(said)
+    person = sending.sender(said)
     wanted = _length_of_part(said["size"], number)
     length = sending.length_of(request, most=settings.LFS_PART_BYTES)
     if length != wanted:
         raise OtherSize(found=length, expected=wanted)
-    folder = _folder(ticket)
+    sent.require_room(person, length)
+    folder = _folder(person, ticket)
     folder.mkdir(exist_ok=True)
     beside = folder / f"{number}.{secrets.token_hex(8)}.part"
     digest = hashlib.sha256()
@@ -73,7 +74,7 @@ def complete(request: HttpRequest, caller: Caller, ticket: str) -> JsonResponse:
     person = sending.sender(said)
     if body_of(request).get("oid") != said["oid"]:
         raise BadRequest("The completion is for another object than the address.")
-    folder = _folder(ticket)
+    folder = _folder(person, ticket)
     count = -(-said["size"] // settings.LFS_PART_BYTES)
     missing = [number for number in range(1, count + 1) if not (folder / str(number)).exists()]
     if missing:
@@ -84,7 +85,7 @@ def complete(request: HttpRequest, caller: Caller, ticket: str) -> JsonResponse:
         raise OtherBytes(found=error.found, expected=error.expected) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    note_sent(person, blob)
+    sent.note_sent(person, blob)
     return JsonResponse({})
 
 
@@ -103,6 +104,5 @@ def _bytes_of(folder: Path, count: int) -> Iterator[bytes]:
                 yield piece
 
 
-def _folder(ticket: str) -> Path:
-    name = hashlib.sha256(ticket.encode()).hexdigest()[:40]
-    return cast(Path, settings.UPLOAD_TMP_DIR) / f"lfs-{name}"
+def _folder(person: User, ticket: str) -> Path:
+    return sent.folder_for(person, f"lfs-{hashlib.sha256(ticket.encode()).hexdigest()[:40]}")

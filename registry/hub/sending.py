@@ -31,6 +31,11 @@ def pieces_of(request: HttpRequest) -> Iterator[bytes]:
         yield piece
 
 
+def xorbs_for(adapter_id: int) -> str:
+    """What the names of the folders (`sent.folder_for`) of all Xet uploads to one repository begin with."""
+    return f"xorbs-{adapter_id}-"
+
+
 def ticket(purpose: str, *, person: User, adapter: Adapter, **said: Any) -> str:
     """A signed text for an address: whoever has it may do this one thing for some hours, while `person` may write."""
     token = rights.token_of(person)

@@ -9,14 +9,13 @@ from django.conf import settings
 from django.http import HttpRequest, JsonResponse
 from django.urls import reverse
 
-from registry import storage
-from registry.hub import sending
+from registry import sent, storage
+from registry.hub import errors, sending
 from registry.hub.bodies import BadRequest, body_of
 from registry.hub.doors import Caller, door, freely
 from registry.hub.writing import writable
 from registry.models import Adapter, Blob, SentBlob, User
 from registry.rights import may_read_blob
-from registry.sent import note_sent
 from registry.storage import HashMismatch
 from web.errors import DomainError, NotFound
 
@@ -70,8 +69,12 @@ def _how_to_send(
         return {**row, "error": {"code": 422, "message": problem}}
     blob = Blob.objects.filter(sha256=oid).first()
     if blob is not None and blob.size_bytes == size and may_read_blob(person, blob):
-        note_sent(person, blob)  # keeps it until the commit
+        sent.note_sent(person, blob)  # keeps it until the commit
         return row
+    try:
+        sent.require_room(person, size)
+    except sent.TooMuchSent as error:
+        return {**row, "error": {"code": error.status, "message": errors.in_ascii(error.message)}}
     ticket = sending.ticket("lfs", person=person, adapter=adapter, oid=oid, size=size)
     upload = {"href": request.build_absolute_uri(reverse("hub_lfs_put", args=[ticket]))}
     if in_parts and size:
@@ -100,11 +103,12 @@ def put(request: HttpRequest, caller: Caller, ticket: str) -> JsonResponse:
     length = sending.length_of(request, most=settings.MAX_FILE_BYTES)
     if length != said["size"]:
         raise OtherSize(found=length, expected=said["size"])
+    sent.require_room(person, length)
     try:
         blob = storage.store_stream(sending.pieces_of(request), size_bytes=length, sha256=said["oid"])
     except HashMismatch as error:
         raise OtherBytes(found=error.found, expected=error.expected) from error
-    note_sent(person, blob)
+    sent.note_sent(person, blob)
     return JsonResponse({})
 
 
@@ -113,11 +117,10 @@ def verify(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
     """Whether an object has arrived; it was checked when it did."""
     person, _, _ = writable(caller, repo)
     body = body_of(request)
-    sent = (
-        SentBlob.objects.filter(user=person, blob__sha256=str(body.get("oid"))).select_related("blob").first()
-    )
-    if sent is None:
+    rows = SentBlob.objects.filter(user=person, blob__sha256=str(body.get("oid")))
+    row = rows.select_related("blob").first()
+    if row is None:
         raise NotFound("You have sent no such object.")
-    if sent.blob.size_bytes != body.get("size"):
-        raise OtherSize(found=sent.blob.size_bytes, expected=str(body.get("size"))[:20])
-    return JsonResponse({"oid": sent.blob.sha256, "size": sent.blob.size_bytes})
+    if row.blob.size_bytes != body.get("size"):
+        raise OtherSize(found=row.blob.size_bytes, expected=str(body.get("size"))[:20])
+    return JsonResponse({"oid": row.blob.sha256, "size": row.blob.size_bytes})

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 
-from registry import cards, commits, duplicating, filenames, moving, publishing, refs, rights, storage
+from registry import cards, commits, duplicating, filenames, moving, publishing, refs, rights, sent, storage
 from registry.commits import Delete, DeleteFolder, FileNotThere, NameTaken, Operation, Put
 from registry.errors import InspectionRefused
 from registry.hub import errors, front_matter, gitignore, refused, repositories, sending
@@ -380,6 +380,7 @@ def commit(request: HttpRequest, caller: Caller, repo: str, revision: str) -> Ht
         except (InspectionRefused, QuotaReached) as error:
             refused.remember(error, person=person, head=head, operations=operations)
             raise
+    sent.let_go_of_done(person, sending.xorbs_for(adapter.pk))
     oid = outcome.revision.commit
     answer = {
         "success": True,

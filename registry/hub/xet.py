@@ -14,14 +14,12 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import cast
 
 from django.conf import settings
 from django.http import HttpRequest, JsonResponse
 
-from registry import storage
+from registry import sent, storage
 from registry.hub import sending
 from registry.hub.doors import Caller, by_ticket, door
 from registry.hub.writing import writable
@@ -35,7 +33,6 @@ from registry.hub.xorbs import (
     write_unpacked,
 )
 from registry.models import User
-from registry.sent import note_sent
 from registry.storage import HashMismatch
 from registry.uploads import UploadTooLarge
 from web.errors import Forbidden, NotFound
@@ -54,6 +51,9 @@ def write_token(request: HttpRequest, caller: Caller, repo: str, revision: str) 
     """
     person, adapter, repository = writable(caller, repo)
     repository.snapshot(revision)
+    sent.require_room(
+        person, 1
+    )  # here it can be said: of what is refused later clients show the status alone
     nonce = secrets.token_hex(16)
     scope = f"{nonce}{_seal(nonce, {'user': person.pk, 'adapter': adapter.pk})}"
     return JsonResponse(
@@ -65,19 +65,10 @@ def write_token(request: HttpRequest, caller: Caller, repo: str, revision: str) 
     )
 
 
-def bytes_below(folder: Path) -> int:
-    """Of the xorbs there; others may get their names, and so lose their old ones, at the same moment."""
-    total = 0
-    for path in folder.iterdir():
-        with suppress(FileNotFoundError):
-            total += path.stat().st_size
-    return total
-
-
 @by_ticket("POST")
 def put_xorb(request: HttpRequest, ticket: str, scope: str, xorb: str) -> JsonResponse:
     """One xorb, kept unpacked until the shard that names it."""
-    _, folder = _upload(ticket, scope)
+    person, folder = _upload(ticket, scope)
     if not _HASH.match(xorb):
         raise BadXet("The name of a xorb is 64 hex digits.")
     length = sending.length_of(request, most=MAX_XORB_BYTES)
@@ -85,8 +76,9 @@ def put_xorb(request: HttpRequest, ticket: str, scope: str, xorb: str) -> JsonRe
     if place.exists():
         return JsonResponse({"was_inserted": False})
     folder.mkdir(exist_ok=True)
-    if bytes_below(folder) + length > settings.MAX_ADAPTER_BYTES:
+    if sent.bytes_below(folder) + length > settings.MAX_ADAPTER_BYTES:
         raise UploadTooLarge("The upload", settings.MAX_ADAPTER_BYTES)
+    sent.require_room(person, length)
     storage.require_free_space(MAX_XORB_BYTES)  # so much a short one can become
     beside = storage.part_beside(place)
     try:
@@ -109,6 +101,7 @@ def put_shard(request: HttpRequest, ticket: str, scope: str) -> JsonResponse:
     xorbs: dict[str, Xorb] = {}
     for file in files:
         _store(file, folder, xorbs, person)
+    sent.mark_done(folder)
     return JsonResponse({"result": 1})
 
 
@@ -127,7 +120,7 @@ def _store(file: XetFile, folder: Path, xorbs: dict[str, Xorb], person: User) ->
         blob = storage.store_stream(_bytes_of(file, folder, xorbs), size_bytes=size, sha256=file.sha256)
     except HashMismatch as error:
         raise BadXet(f"{error.message} (It came through Xet.)") from error
-    note_sent(person, blob)
+    sent.note_sent(person, blob)
     logger.info("took %d bytes through Xet from %s", size, person)
 
 
@@ -150,7 +143,7 @@ def _upload(ticket: str, scope: str) -> tuple[User, Path]:
     if len(scope) != 64 or not hmac.compare_digest(_seal(scope[:32], said), scope[32:]):
         raise Forbidden("This token is for another address. Start the upload again.")
     person = sending.sender(said)
-    return person, cast(Path, settings.UPLOAD_TMP_DIR) / f"xorbs-{scope}"
+    return person, sent.folder_for(person, f"{sending.xorbs_for(said['adapter'])}{scope}")
 
 
 def _seal(nonce: str, said: dict[str, int]) -> str:

@@ -15,7 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_POST
 
-from registry import following, quotas, saved_searches, search
+from registry import following, quotas, saved_searches, search, sent
 from registry.models import Adapter, Namespace, SavedSearch, User
 from registry.rights import Person, is_member, may_write
 from registry.search import AdapterQuery, Facet
@@ -150,6 +150,7 @@ def namespace(request: HttpRequest, namespace: str) -> HttpResponse:
         else [],
         "may_write": writes,
         "quota": quotas.use_of(owner) if writes else None,
+        "sent": sent.use_by(signed_in(request)) if owner.name == request.user.get_username() else None,
         "is_followed": following.follows(request.user, namespace=owner),
         "is_member": owner.is_organisation and (writes or is_member(request.user, owner)),
         "refused": refused,

@@ -14,7 +14,8 @@ from django.test import Client
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.hub import xet, xorbs
+from registry import sent
+from registry.hub import xorbs
 from registry.hub.xorbs import (
     GROUPED_LZ4,
     LZ4,
@@ -235,7 +236,7 @@ def test_xorbs_that_get_their_names_at_this_moment_disturb_nobody(tmp_path):
     folder.mkdir()
     (folder / ("a" * 64)).write_bytes(b"12345")
     (folder / "listed-and-gone.part").symlink_to("nowhere")
-    assert xet.bytes_below(folder) == 5
+    assert sent.bytes_below(folder) == 5
 
 
 def test_a_shard_of_more_files_than_anybody_sends_is_refused():
