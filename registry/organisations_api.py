@@ -17,6 +17,7 @@ from registry.invitation_mail import tell_invited
 from registry.models import Membership, Namespace
 from registry.serializers import StrictSerializer
 from web.api_schema import refusals
+from web.errors import Conflict
 
 ROLE = Membership.Role.choices
 
@@ -222,7 +223,10 @@ def _about(organisation: Namespace, role: str) -> dict[str, Any]:
 
 def _detail(request: Request, organisation: Namespace, *, status: int = 200) -> Response:
     members = list(organisations.members_of(organisation))
-    role = next(member.role for member in members if member.user_id == request.user.pk)
+    role = next((member.role for member in members if member.user_id == request.user.pk), None)
+    if role is None:  # taken out, or the organisation deleted, since it was asked
+        _organisation(request, organisation.name)
+        raise Conflict(f"Who belongs to {organisation.name} changes at this moment. Ask again.")
     is_admin = rights.is_admin(person_of(request), organisation)
     content = {
         **_about(organisation, role),

@@ -375,3 +375,17 @@ def test_who_was_no_admin_any_more_when_their_turn_came_changes_nothing(ada, bob
     with pytest.raises(Forbidden):
         organisations.change_role(lab, actor=ada, username="bob", role="read")
     assert Membership.objects.get(namespace=lab, user=bob).role == "admin"
+
+
+def test_who_is_taken_out_while_they_are_answered_is_told_so(ada, bob, lab, monkeypatch):
+    join(lab, ada, bob, "admin")
+    secret = make_token(bob)
+    original = organisations.members_of
+
+    def members_without_bob(organisation):
+        Membership.objects.filter(user=bob, namespace=lab).delete()
+        return original(organisation)
+
+    monkeypatch.setattr(organisations, "members_of", members_without_bob)
+    answer = api(secret, "get", "organizations/story-lab/")
+    assert (answer.status_code, answer.json()["message"]) == (403, "You are not a member of story-lab.")
