@@ -67,6 +67,7 @@ def request_import(
         name=name,
         source_revision=check_text("revision", revision, limit=255),
         visibility=check_visibility(visibility),
+        overwrite=overwrite,
     )
     check_text("token", token, limit=1000)
     hub_jobs.require_room(owner)
@@ -139,7 +140,7 @@ def _import(job: ImportJob, item: ImportItem) -> None:
             endpoint=job.endpoint,
             token=hub_jobs.token_of(job),
             visibility=job.visibility,
-            overwrite=True,  # asked before it was queued; what was made here meanwhile is said in the message
+            overwrite=job.overwrite,  # what was made here since it was asked is covered by nothing silently either
             on_progress=_Reporter(job, item).report,
         )
     except hub_jobs.TokenGone:

@@ -79,6 +79,9 @@ class ImportJob(HubJob):
     name = models.CharField(max_length=96, blank=True, help_text="Ours, where one adapter is imported.")
     source_revision = models.CharField(max_length=255, blank=True, help_text="Branch, tag or commit there.")
     visibility = models.CharField(max_length=8, choices=Adapter.Visibility.choices)
+    overwrite = models.BooleanField(
+        default=False, help_text="A newer commit may go on top of versions that were made here."
+    )
     is_expanded = models.BooleanField(default=False, help_text="Its repositories are known.")
 
     class Meta:

@@ -176,6 +176,25 @@ def test_a_newer_commit_goes_on_top_of_changes_made_here_only_if_that_was_confir
     assert ask(bob, "lab/module-0").status_code == 201  # nothing of our own is newer now
 
 
+def test_changes_made_here_while_an_import_waits_are_not_covered_by_it(
+    hub: FakeHub, bob: User, rung: list[Ring], tmp_path: Path
+):
+    ask(bob, "lab/module-0")
+    hub_work.run_all("w")
+    hub.repositories["lab/module-0"] = adapter_files(tmp_path, 7)
+    assert ask(bob, "lab/module-0").status_code == 201
+    adapter = Adapter.objects.get()
+    change_here(adapter, bob, tmp_path)
+    hub_work.run_all("w")
+    item = ImportItem.objects.get(job=ImportJob.objects.order_by("created_at").last())
+    assert (item.status, "Confirm that (overwrite)" in item.error) == ("failed", True)
+    assert adapter.revisions.count() == 2
+    assert ask(bob, "lab/module-0", overwrite=True).status_code == 201
+    change_here(adapter, bob, tmp_path, seed=10)
+    hub_work.run_all("w")
+    assert adapter.revisions.count() == 4
+
+
 def test_the_form_asks_before_a_newer_commit_covers_changes_made_here(
     hub: FakeHub, bob: User, rung: list[Ring], tmp_path: Path
 ):
