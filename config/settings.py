@@ -199,6 +199,7 @@ CELERY_BEAT_SCHEDULE = {
     "deliver-webhooks": {"task": "registry.tasks.deliver_webhooks", "schedule": 10.0},
     "tell-news": {"task": "registry.tasks.tell_news", "schedule": 600.0},
     "draw-weights": {"task": "registry.tasks.draw_weights", "schedule": 20.0},
+    "recheck-adapters": {"task": "registry.tasks.recheck_adapters", "schedule": 30.0},
     "refresh-standing": {"task": "compose.tasks.refresh_standing", "schedule": 600.0},
 }
 
@@ -271,7 +272,6 @@ MAX_FILES_PER_ADAPTER = 100
 # What one person or organisation may keep, 0 for no limit; many modules at once are what scripts gone wild leave.
 MAX_ADAPTERS_PER_NAMESPACE = env.int("MAX_ADAPTERS_PER_NAMESPACE", 5000, validate=at_least_0)
 MAX_BYTES_PER_NAMESPACE = env.int("MAX_BYTES_PER_NAMESPACE", 0, validate=at_least_0)
-MAX_TASKS_PER_NAMESPACE = env.int("MAX_TASKS_PER_NAMESPACE", 200, validate=at_least_0)
 # What one account may have sent for commits that it has not made; Xet holds an upload twice until then. 0 for no limit.
 MAX_UNCOMMITTED_BYTES = env.int("MAX_UNCOMMITTED_BYTES", 4 * MAX_ADAPTER_BYTES, validate=at_least_0)
 if 0 < MAX_UNCOMMITTED_BYTES < 2 * MAX_ADAPTER_BYTES:
@@ -279,6 +279,7 @@ if 0 < MAX_UNCOMMITTED_BYTES < 2 * MAX_ADAPTER_BYTES:
         f"MAX_UNCOMMITTED_BYTES is {MAX_UNCOMMITTED_BYTES} and MAX_ADAPTER_BYTES {MAX_ADAPTER_BYTES}: an adapter of that size "
         "could not be sent. Take twice as much, or 0 for no limit."
     )
+MAX_TASKS_PER_NAMESPACE = env.int("MAX_TASKS_PER_NAMESPACE", 200, validate=at_least_0)
 MAX_TASK_REVISIONS_PER_DAY = env.int("MAX_TASK_REVISIONS_PER_DAY", 30, validate=at_least_0)
 MIN_FREE_DISK_BYTES = env.int("MIN_FREE_DISK_BYTES", 512 * 1024**2, validate=at_least_0)
 MIN_FEW_SHOT_EXAMPLES = 2

@@ -12,7 +12,7 @@ from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
 
-from registry import accounts, audit, moderation
+from registry import accounts, audit, base_models, moderation
 from registry.accounts import open_namespace
 from registry.models import (
     Adapter,
@@ -326,11 +326,17 @@ class BaseModelAdmin(Audited, admin.ModelAdmin):
     search_fields = ("name", "aliases__text")
     readonly_fields = (
         "name", "kind", "architecture", "task_type", "parameters", "config", "matrices", "commit", "created_at",
+        "recheck_wanted_at", "rechecked_at",
     )  # fmt: skip
     inlines = (AliasInline, BaseModelFileInline)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False  # added from a config.json, by page, API or command
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        if any(formset.model is BaseModelAlias and formset.has_changed() for formset in formsets):
+            base_models.want_recheck(form.instance)
 
 
 @admin.register(Task)

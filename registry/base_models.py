@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
 from registry import publishing, shapes, storage
 from registry.details import BadDetail, check_text
 from registry.matrices import fold
 from registry.models import BaseModel, BaseModelAlias, BaseModelFile
+from web.database import after_commit
 from web.errors import Conflict, DomainError, NotFound
 
 logger = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ def add_base_model(
     aliases: Sequence[str] = (),
     license: str = "",
 ) -> BaseModel:
-    """A base model known by its config.json, and every adapter that waited for it checked.
+    """A base model known by its config.json. The adapters that waited for it are checked by a worker (`recheck_wanted`).
 
     The sizes are computed in a process of its own, in some seconds. Raises BadDetail, BaseModelKnown, ConfigRefused.
     """
@@ -74,14 +76,19 @@ def add_base_model(
     try:
         with transaction.atomic():
             base_model = BaseModel.objects.create(
-                name=name, license=license, config=checked, **_columns(computed)
+                name=name,
+                license=license,
+                config=checked,
+                recheck_wanted_at=timezone.now(),
+                **_columns(computed),
             )
             _add_aliases(base_model, aliases)
+            # After commit, or a fast worker would look for a row that is not there yet.
+            after_commit(_ring)
     except IntegrityError as error:
         known = BaseModel.objects.named(name)
         raise (BaseModelKnown(name, known) if known else error) from error
-    count = publishing.recheck_adapters(base_model)
-    logger.info("added base model %s and checked %d adapters", base_model, count)
+    logger.info("added base model %s", base_model)
     return base_model
 
 
@@ -124,7 +131,7 @@ def ensure_base_model(
             is_changed = True
         is_changed |= _add_aliases(base_model, aliases)
     if is_changed:
-        publishing.recheck_adapters(base_model)
+        recheck(base_model)
     return base_model, is_changed
 
 
@@ -162,8 +169,52 @@ def host_base_model(
             BaseModelFile(base_model=base_model, path=path, blob=blob) for path, blob in blobs.items()
         )
         _add_aliases(base_model, aliases)
-    publishing.recheck_adapters(base_model)
+    recheck(base_model)
     return base_model, True
+
+
+# --- Comparing the adapters that name one -----------------------------------------------------------------------
+
+
+def want_recheck(base_model: BaseModel) -> None:
+    """Have a worker compare the adapters that name this base model with it: it is known by another name."""
+    BaseModel.objects.filter(pk=base_model.pk).update(recheck_wanted_at=timezone.now())
+    after_commit(_ring)  # or a fast worker would not see it yet
+
+
+def recheck_wanted() -> int:
+    """A worker's part: compare the adapters of every base model that has become known; how many base models there were.
+
+    One that was begun and not ended, because the worker went, is begun again.
+    """
+    waiting = list(BaseModel.objects.exclude(recheck_wanted_at=None).order_by("recheck_wanted_at"))
+    for base_model in waiting:
+        recheck(base_model)
+    return len(waiting)
+
+
+def recheck(base_model: BaseModel) -> None:
+    """Compare the adapters that name this base model with it, and write down that it is done.
+
+    What was wanted again meanwhile stays wanted. How many came to what is for each reader's page to count.
+    """
+    asked = base_model.recheck_wanted_at
+    found = publishing.recheck_adapters(base_model)
+    rows = BaseModel.objects.filter(pk=base_model.pk)
+    rows.update(rechecked_at=timezone.now())
+    rows.filter(recheck_wanted_at=asked).update(recheck_wanted_at=None)
+    base_model.refresh_from_db(fields=["rechecked_at", "recheck_wanted_at"])
+    logger.info("compared %d adapters with base model %s: %s", found.total(), base_model, dict(found))
+
+
+def _ring() -> None:
+    """Tell a worker. A broker that is down is no failure: the clock rings again."""
+    from registry.tasks import recheck_adapters
+
+    try:
+        recheck_adapters.apply_async(retry=False)
+    except Exception as error:  # whatever the broker's client raises
+        logger.warning("The broker could not be told about new base models: %s", error)
 
 
 def _require_parts(name: str, files: Iterable[str]) -> None:

@@ -76,7 +76,8 @@ class BaseModelList(generics.ListAPIView[BaseModel]):
     )
     @idempotent
     def post(self, request: Request) -> Response:
-        """Make a base model known by its config.json; adapters that waited for it are checked. Takes some seconds."""
+        """Make a base model known by its config.json, in some seconds. Adapters that waited for it are compared with it
+        by a worker: `recheck_wanted_at` is null once that is done, and `adapters_by_fit` says what came of it."""
         only(request)
         form = NewBaseModelSerializer(data=request.data)
         form.is_valid(raise_exception=True)

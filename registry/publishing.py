@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -230,22 +231,24 @@ def withdraw(adapter: Adapter, *, actor: User) -> None:
     logger.info("withdrew %s by %s", adapter, actor)
 
 
-def recheck_adapters(base_model: BaseModel) -> int:
+def recheck_adapters(base_model: BaseModel) -> Counter[str]:
     """Compare every adapter that was made for `base_model`, known by any of its names, with its matrices.
 
-    For when a base model becomes known or gains a name. Returns how many adapters were looked at.
+    For when a base model becomes known or gains a name. Returns how many adapters came to which `Revision.BaseFit`. It may take
+    minutes, one short transaction for each adapter; done again it comes to the same.
     """
     called = Q(base_model=base_model)
     for name in [base_model.name, *base_model.aliases.values_list("text", flat=True)]:
         called |= Q(base_model=None, base_model_label__iexact=name)
-    count = 0
+    found: Counter[str] = Counter()
     for pk in Adapter.objects.filter(called, head__isnull=False).values_list("pk", flat=True):
         with transaction.atomic():
-            adapter = Adapter.objects.select_for_update().get(pk=pk)
+            adapter = Adapter.objects.select_for_update(of=("self",)).select_related("head").get(pk=pk)
             _compare_with(adapter, base_model)
             adapter.save(update_fields=["base_model", "is_composable", "rank", "parameters", "size_bytes"])
-        count += 1
-    return count
+        if adapter.head is not None:
+            found[adapter.head.base_fit] += 1
+    return found
 
 
 # --- Writing it down -----------------------------------------------------------------------------------------

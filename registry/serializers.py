@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db.models import Count
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -387,9 +388,24 @@ class BaseModelDetailSerializer(BaseModelSerializer):
     )
     config = serializers.DictField(read_only=True)
     files = BaseModelFileSerializer(many=True, read_only=True, help_text="Of one that is hosted here.")
+    recheck_wanted_at = serializers.DateTimeField(
+        read_only=True, help_text="Since then its adapters wait to be compared with it; null: none waits."
+    )
+    rechecked_at = serializers.DateTimeField(read_only=True, help_text="When they were compared last.")
+    adapters_by_fit = serializers.SerializerMethodField(
+        help_text="How many that you can see fit it, differ from it, or could not be compared (unchecked)."
+    )
 
     class Meta(BaseModelSerializer.Meta):
-        fields = [*BaseModelSerializer.Meta.fields, "matrices", "config", "files"]
+        fields = [
+            *BaseModelSerializer.Meta.fields, "matrices", "config", "files", "recheck_wanted_at", "rechecked_at",
+            "adapters_by_fit",
+        ]  # fmt: skip
+
+    def get_adapters_by_fit(self, base_model: BaseModel) -> dict[str, int]:
+        rows = Adapter.objects.visible_to(self.context["request"].user).filter(base_model=base_model)
+        counted = rows.exclude(head=None).order_by().values_list("head__base_fit").annotate(Count("pk"))
+        return dict.fromkeys(Revision.BaseFit.values, 0) | dict(counted)
 
 
 class NewBaseModelSerializer(StrictSerializer):

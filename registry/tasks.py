@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from celery import shared_task
@@ -9,6 +10,7 @@ from celery.app.task import Task
 from celery.signals import worker_shutting_down
 
 from registry import (
+    base_models,
     hub_jobs,
     hub_work,
     idempotency,
@@ -36,6 +38,17 @@ def sweep_storage() -> None:
             weight_statistics.compute_missing()
     webhooks.forget_old()
     hub_jobs.forget_old()
+
+
+_rechecking = threading.Lock()
+
+
+@shared_task
+def recheck_adapters() -> None:
+    """Soon after a base model became known: compare the modules that name it with it."""
+    with long_work.alone(_rechecking) as may_work:
+        if may_work:
+            base_models.recheck_wanted()
 
 
 @shared_task

@@ -42,6 +42,10 @@ class BaseModel(models.Model):
         max_length=40, blank=True, help_text="Of a hosted one: names the state of its files."
     )
     created_at = models.DateTimeField(auto_now_add=True)
+    recheck_wanted_at = models.DateTimeField(
+        null=True, blank=True, help_text="Since then the modules that name it wait to be compared with it."
+    )
+    rechecked_at = models.DateTimeField(null=True, blank=True, help_text="When they were compared last.")
 
     objects = BaseModelQuerySet.as_manager()
 

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_safe
 from registry import downloads, search, snippets
 from registry.base_models import add_base_model, base_model_called
 from registry.forms import BaseModelForm
-from registry.models import Adapter, BaseModel, BaseModelFile
+from registry.models import Adapter, BaseModel, BaseModelFile, Revision
 from web.errors import DomainError, NotFound
 
 MAX_CONFIG_BYTES = 512 * 1024
@@ -59,7 +59,11 @@ def base_model(request: HttpRequest, name: str) -> HttpResponse:
     if shown.name != name:
         return redirect(shown)
     family = Adapter.objects.visible_to(request.user).listed().filter(base_model=shown)
-    counts = family.aggregate(all=Count("pk"), composable=Count("pk", filter=Q(is_composable=True)))
+    counts = family.aggregate(
+        all=Count("pk"),
+        composable=Count("pk", filter=Q(is_composable=True)),
+        **{fit: Count("pk", filter=Q(head__base_fit=fit)) for fit in Revision.BaseFit.values},
+    )
     query = search.AdapterQuery(base=shown.name, sort="downloads", limit=MODULES_SHOWN)
     context = {
         "section": "base_models",
@@ -91,7 +95,9 @@ def base_model_new(request: HttpRequest) -> HttpResponse:
         except DomainError as error:
             form.add_error(next((key for key in error.fields if key in form.fields), None), error.message)
         else:
-            messages.success(request, f"{added.name} is known now. Modules that name it have been checked.")
+            messages.success(
+                request, f"{added.name} is known now. Modules that name it are compared with it."
+            )
             return redirect(added)
     context = {"section": "base_models", "form": form}
     return render(request, "registry/base_model_new.html", context, status=400 if form.errors else 200)

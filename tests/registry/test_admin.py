@@ -15,12 +15,12 @@ from django.urls import reverse
 
 from compose.models import Composition
 from config.administration import SUBJECTS
-from registry import audit, models, moderation
+from registry import audit, base_models, models, moderation
 from registry.admin import Audited, ReadOnly
 from registry.models import Adapter, AuditEntry, Report, Task, Token
 from registry.models.moderation import WrittenForGood
 from tests.compose.factories import make_composition
-from tests.factories import make_adapter, make_base_model, make_task, make_token, make_user
+from tests.factories import make_adapter, make_base_model, make_task, make_token, make_user, publish_fake
 
 pytestmark = pytest.mark.django_db
 
@@ -235,3 +235,27 @@ def test_the_administration_wears_the_colours_of_the_site():
     colours = set(re.findall(r"light-dark\([^)]*\)", theirs))
     assert colours
     assert not [colour for colour in colours if colour not in ours]
+
+
+def test_modules_are_compared_with_a_base_model_once_it_has_another_name(staff, tmp_path):
+    base = make_base_model()
+    waiting = publish_fake(tmp_path, config={"base_model_name_or_path": "mirror/tiny"})
+    assert waiting.base_model is None
+    rows = {"license": "mit", "aliases-0-text": "mirror/tiny"}
+    for prefix, count in (("aliases", 1), ("files", 0)):
+        rows |= {f"{prefix}-TOTAL_FORMS": count, f"{prefix}-INITIAL_FORMS": 0}
+    answer = staff.post(reverse("admin:registry_basemodel_change", args=[base.pk]), rows)
+    assert answer.status_code == 302
+    assert base_models.recheck_wanted() == 1
+    waiting.refresh_from_db()
+    assert waiting.base_model == base
+    again = staff.post(
+        reverse("admin:registry_basemodel_change", args=[base.pk]),
+        {
+            "license": "apache-2.0",
+            **{f"{prefix}-TOTAL_FORMS": 0 for prefix in ("aliases", "files")},
+            **{f"{prefix}-INITIAL_FORMS": 0 for prefix in ("aliases", "files")},
+        },
+    )
+    assert again.status_code == 302
+    assert base_models.recheck_wanted() == 0

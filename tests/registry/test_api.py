@@ -11,7 +11,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from registry import moving, shapes, storage
+from registry import base_models, moving, shapes, storage
 from registry.models import Adapter, AdapterScore, BaseModel, Blob, Revision
 from tests.factories import (
     make_adapter,
@@ -418,7 +418,10 @@ def test_a_base_model_is_added_from_its_config_and_waiting_adapters_are_checked(
     said = {"name": "demo/tiny-t5", "config": {"model_type": "t5"}, "aliases": ["tiny"], "license": "mit"}
     added = script.send("POST", "base-models/", said)
     assert added.status_code == 201, added.json()
-    assert added.json()["adapters"] == 1
+    assert added.json()["recheck_wanted_at"] is not None
+    base_models.recheck_wanted()
+    found = Script().get("base-models/demo/tiny-t5/").json()
+    assert (found["adapters"], found["adapters_by_fit"]["fits"], found["recheck_wanted_at"]) == (1, 1, None)
     waiting.refresh_from_db()
     assert waiting.is_composable
     assert Script().get("base-models/TINY/").json()["name"] == "demo/tiny-t5"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.test import Client
 
 from registry import base_models, shapes
 from registry.errors import ConfigRefused
@@ -85,6 +86,53 @@ def test_a_config_that_is_none_is_refused_and_nothing_kept():
     with pytest.raises(ConfigRefused):
         base_models.add_base_model(name="a/b", config={"peft_type": "LORA"})
     assert not BaseModel.objects.exists()
+
+
+def test_the_modules_that_wait_are_compared_by_a_worker_and_what_came_of_it_is_told(
+    tmp_path, quick_shapes, rung, django_capture_on_commit_callbacks
+):
+    bad = {"encoder.block.0.layer.0.SelfAttention.q": (9, 6)}
+    fitting = publish_fake(tmp_path)
+    publish_fake(tmp_path, config={"base_matrices": bad})
+    hidden = publish_fake(tmp_path, visibility="private")
+    client = Client()
+    with django_capture_on_commit_callbacks(execute=True):
+        base = base_models.add_base_model(name="demo/tiny-t5", config=TINY_T5)
+    fitting.refresh_from_db()
+    assert fitting.base_model is None
+    page = client.get("/base-models/demo/tiny-t5").content.decode()
+    assert "are being compared with it" in page
+    assert 'hx-trigger="every' in page
+    told = client.get("/api/v1/base-models/demo/tiny-t5/").json()
+    assert (told["recheck_wanted_at"] is None, told["rechecked_at"]) == (False, None)
+
+    assert [ring.task for ring in rung] == ["registry.tasks.recheck_adapters"]
+    rung[0].answer()
+    fitting.refresh_from_db()
+    assert (fitting.base_model, fitting.is_composable) == (base, True)
+    page = client.get("/base-models/demo/tiny-t5").content.decode()
+    assert "1 fit, 1 differ, 0 could not be compared" in page
+    assert "hx-trigger" not in page
+    told = client.get("/api/v1/base-models/demo/tiny-t5/").json()
+    assert told["recheck_wanted_at"] is None
+    assert told["rechecked_at"] is not None
+    assert told["adapters_by_fit"] == {"fits": 1, "unchecked": 0, "differs": 1}
+    hidden.refresh_from_db()
+    assert hidden.is_composable
+    assert base_models.recheck_wanted() == 0
+
+
+def test_a_broker_that_is_down_stops_no_new_base_model(
+    quick_shapes, monkeypatch, django_capture_on_commit_callbacks
+):
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("no broker")
+
+    monkeypatch.setattr("celery.app.task.Task.apply_async", fail)
+    with django_capture_on_commit_callbacks(execute=True):
+        base = base_models.add_base_model(name="demo/tiny-t5", config=TINY_T5)
+    assert base.recheck_wanted_at is not None
+    assert base_models.recheck_wanted() == 1  # the clock rings again
 
 
 @pytest.mark.slow

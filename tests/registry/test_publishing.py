@@ -138,7 +138,7 @@ def test_an_adapter_for_an_unknown_base_is_kept_unchecked_and_checked_once_the_b
     assert fitting.base_model_label == "demo/tiny-t5"
 
     base = make_base_model()
-    assert recheck_adapters(base) == 2
+    assert recheck_adapters(base) == {"fits": 1, "differs": 1}
     for adapter in (fitting, other):
         adapter.refresh_from_db()
     assert (fitting.base_model, fitting.head.base_fit, fitting.is_composable) == (base, "fits", True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from registry.base_models import add_base_model
+from registry.base_models import add_base_model, recheck
 from web.errors import DomainError
 
 
@@ -27,6 +27,7 @@ class Command(BaseCommand):
             base_model = add_base_model(name=name, config=config.read_bytes(), aliases=alias, license=license)
         except (DomainError, OSError) as error:
             raise CommandError(str(error)) from error
+        recheck(base_model)
         self.stdout.write(
             f"{base_model.name}: {base_model.architecture}, {base_model.parameters:,} parameters, "
             f"{base_model.adapters.count()} adapters here"
