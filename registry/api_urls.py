@@ -1,6 +1,17 @@
 from django.urls import path, re_path
 
-from registry import api, base_models_api, following_api, organisations_api, webhooks_api, whoami_api
+from registry import (
+    api,
+    base_models_api,
+    following_api,
+    organisations_api,
+    quotas_api,
+    reports_api,
+    saved_searches_api,
+    tokens_api,
+    webhooks_api,
+    whoami_api,
+)
 
 urlpatterns = [
     path("adapters/", api.AdapterList.as_view(), name="api_adapters"),
@@ -19,6 +30,12 @@ urlpatterns = [
         "adapters/<str:namespace>/<str:name>/files/<path:path>", api.FileDownload.as_view(), name="api_file"
     ),
     path("adapters/<str:namespace>/<str:name>/archive", api.Archive.as_view(), name="api_archive"),
+    path(
+        "adapters/<str:namespace>/<str:name>/report/",
+        reports_api.AdapterReport.as_view(),
+        name="api_report_adapter",
+    ),
+    path("tasks/<slug:slug>/report/", reports_api.TaskReport.as_view(), name="api_report_task"),
     path("hashes/<str:sha256>/", api.HashMatches.as_view(), name="api_hashes"),
     path("base-models/", base_models_api.BaseModelList.as_view(), name="api_base_models"),
     re_path(
@@ -27,6 +44,7 @@ urlpatterns = [
         name="api_base_model_file",
     ),
     path("base-models/<path:name>/", base_models_api.BaseModelDetail.as_view(), name="api_base_model"),
+    path("namespaces/<str:name>/quota/", quotas_api.NamespaceQuota.as_view(), name="api_quota"),
     path("organizations/", organisations_api.OrganisationList.as_view(), name="api_organisations"),
     path(
         "organizations/<str:name>/", organisations_api.OrganisationDetail.as_view(), name="api_organisation"
@@ -46,11 +64,16 @@ urlpatterns = [
         following_api.FollowAdapter.as_view(),
         name="api_follow_adapter",
     ),
+    path("saved-searches/", saved_searches_api.SavedSearchList.as_view(), name="api_saved_searches"),
+    path("saved-searches/<int:id>/", saved_searches_api.SavedSearchDetail.as_view(), name="api_saved_search"),
+    path("news-mail/", saved_searches_api.NewsMail.as_view(), name="api_news_mail"),
     path("webhooks/", webhooks_api.WebhookList.as_view(), name="api_webhooks"),
     path("webhooks/<int:id>/", webhooks_api.WebhookDetail.as_view(), name="api_webhook"),
     path("webhooks/<int:id>/on/", webhooks_api.WebhookSwitchOn.as_view(), name="api_webhook_on"),
     path("webhooks/<int:id>/test/", webhooks_api.WebhookTest.as_view(), name="api_webhook_test"),
     path("webhooks/<int:id>/deliveries/", webhooks_api.DeliveryList.as_view(), name="api_deliveries"),
     path("deliveries/<int:id>/replay/", webhooks_api.DeliveryReplay.as_view(), name="api_replay"),
+    path("tokens/", tokens_api.TokenList.as_view(), name="api_tokens"),
+    path("tokens/<int:id>/", tokens_api.TokenDetail.as_view(), name="api_token"),
     path("whoami/", whoami_api.WhoAmI.as_view(), name="api_whoami"),
 ]

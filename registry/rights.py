@@ -316,6 +316,16 @@ def member_organisation(person: Person, name: str) -> Namespace:
     return organisation
 
 
+def member_namespace(person: Person, name: str) -> Namespace:
+    """The namespace of this name if this person is a member: their own, or an organisation. Raises NotFound or Forbidden."""
+    namespace = Namespace.objects.filter(name__iexact=name, deleted_at=None).first()
+    if namespace is None:
+        raise NotFound(f"There is no namespace {name[:100]!r} here.")
+    if not is_member(person, namespace):
+        raise Forbidden(f"You are not a member of {namespace.name}.")
+    return namespace
+
+
 def require_admin(person: Person, organisation: Namespace) -> None:
     """Raises Forbidden unless this person is an admin of the organisation."""
     if is_admin(person, organisation):

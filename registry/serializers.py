@@ -478,11 +478,17 @@ class NamespaceRoleSerializer(serializers.Serializer):
 
 
 class TokenSerializer(serializers.ModelSerializer[Token]):
-    limit = serializers.CharField(help_text="The namespace or adapter that it is only for; empty for all.")
+    limit = serializers.CharField(
+        read_only=True, help_text="The namespace or adapter that it is only for; empty for all."
+    )
+    hint = serializers.CharField(read_only=True, help_text="Its first characters.")
 
     class Meta:
         model = Token
-        fields = ["name", "scope", "limit", "hint", "created_at", "expires_at"]
+        fields = [
+            "id", "name", "scope", "limit", "hint", "created_at", "expires_at", "last_used_at", "revoked_at",
+        ]  # fmt: skip
+        read_only_fields = fields
 
 
 class WhoAmISerializer(serializers.Serializer):

@@ -48,6 +48,7 @@ MEMBER = "members of the organisation"
 ADMIN = "admins of the organisation"
 TASK = "admins of the organisation that the task belongs to, and moderators unless it is private"
 SEE_TASK = "whoever sees the task; one in quarantine moderators too"
+REPORT_TASK = "any account that sees the task"
 SHOW_TASK = "everybody, while everybody sees the task"
 MODERATE_TASK = "staff, and a page of ours; a private task only where it was reported"
 STAFF = "staff"
@@ -311,6 +312,7 @@ ROUTES: dict[str, Route] = {
     f"{_API_ADAPTER}/lineage/": api(f"adapters/{A}/lineage/", GET=SEE),
     f"{_API_ADAPTER}/files/": api(f"adapters/{A}/files/", GET=SEE),
     f"{_API_ADAPTER}/files/<path:path>": api(f"adapters/{A}/files/adapter_config.json", GET=SEE),
+    f"{_API_ADAPTER}/report/": api(f"adapters/{A}/report/", {"reason": "spam"}, POST=LIKE),
     f"{_API_ADAPTER}/archive": api(f"adapters/{A}/archive", GET=SEE),
     "api/v1/hashes/<str:sha256>/": api("hashes/" + "0" * 64 + "/", GET=PUBLIC),
     "api/v1/base-models/": api("base-models/", GET=PUBLIC, POST=ACCOUNT),
@@ -321,17 +323,24 @@ ROUTES: dict[str, Route] = {
     "api/v1/tasks/": api("tasks/", GET=PUBLIC, POST=ACCOUNT),
     "api/v1/tasks/<slug:slug>/": api("tasks/labs/", {"title": "x"}, GET=SEE_TASK, PATCH=TASK, DELETE=TASK),
     "api/v1/tasks/<slug:slug>/revisions/": api("tasks/labs/revisions/", POST=TASK),
+    "api/v1/tasks/<slug:slug>/report/": api("tasks/labs/report/", {"reason": "spam"}, POST=REPORT_TASK),
     "api/v1/tasks/<str:slug>/leaderboard/": api("tasks/labs/leaderboard/", GET=SEE_TASK),
     "api/v1/following/": api("following/", GET=ACCOUNT),
     "api/v1/following/<str:namespace>/": api("following/lab/", PUT=ACCOUNT, DELETE=ACCOUNT),
     "api/v1/following/<str:namespace>/<str:name>/": api(f"following/{A}/", PUT=LIKE, DELETE=LIKE),
+    "api/v1/saved-searches/": api("saved-searches/", GET=ACCOUNT, POST=ACCOUNT),
+    "api/v1/saved-searches/<int:id>/": api("saved-searches/0/", GET=ACCOUNT_NOTHING, DELETE=ACCOUNT_NOTHING),
+    "api/v1/news-mail/": api("news-mail/", GET=ACCOUNT, PUT=ACCOUNT, DELETE=ACCOUNT),
     "api/v1/webhooks/": api("webhooks/", GET=ACCOUNT, POST=ACCOUNT),
     "api/v1/webhooks/<int:id>/": api("webhooks/0/", GET=ACCOUNT_NOTHING, DELETE=ACCOUNT_NOTHING),
     "api/v1/webhooks/<int:id>/on/": api("webhooks/0/on/", POST=ACCOUNT_NOTHING),
     "api/v1/webhooks/<int:id>/test/": api("webhooks/0/test/", POST=ACCOUNT_NOTHING),
     "api/v1/webhooks/<int:id>/deliveries/": api("webhooks/0/deliveries/", GET=ACCOUNT_NOTHING),
     "api/v1/deliveries/<int:id>/replay/": api("deliveries/0/replay/", POST=ACCOUNT_NOTHING),
+    "api/v1/tokens/": api("tokens/", GET=ACCOUNT),
+    "api/v1/tokens/<int:id>/": api("tokens/0/", DELETE=ACCOUNT_NOTHING),
     "api/v1/whoami/": api("whoami/", GET=ANY_TOKEN),
+    "api/v1/namespaces/<str:name>/quota/": api("namespaces/lab/quota/", GET=MEMBER),
     "api/v1/organizations/": api("organizations/", {"name": "new-lab"}, GET=ACCOUNT, POST=ACCOUNT),
     "api/v1/organizations/<str:name>/": api(
         "organizations/lab/", {"full_name": "x"}, GET=MEMBER, PATCH=ADMIN, DELETE=ADMIN
@@ -432,7 +441,7 @@ ROUTES: dict[str, Route] = {
 OPEN_IN_ADMIN = {"admin/login/", "admin/logout/", "admin/jsi18n/"}
 ABOUT_AN_ADAPTER = {FEED, MODERATE_IT, SEE, CHANGE, LIKE, MOVE}
 ONLY_AN_ADAPTER = {"for target", "for other"}  # tokens
-ABOUT_A_TASK = {TASK, SEE_TASK, SHOW_TASK, MODERATE_TASK}
+ABOUT_A_TASK = {TASK, SEE_TASK, REPORT_TASK, SHOW_TASK, MODERATE_TASK}
 ASKS_ALSO_WHAT_IS_PUBLIC = {"guest without an account", "stranger", "token write", "token expired"}
 ABOUT_NO_ROLE = {ACCOUNT, ACCOUNT_NOTHING, ANY_TOKEN, SWITCHED_OFF}
 ASKS_WHAT_NEEDS_AN_ACCOUNT = {
@@ -660,6 +669,8 @@ def _of_a_task(door: str, need: str, seen: Visitor, state: str, is_writing: bool
         return "403"
     if not sees_page:
         return "404"
+    if need == REPORT_TASK:
+        return "ok"
     may = moderates or (seen.role == "admin" and "quarantined" not in state)
     return "ok" if may else "403"
 

@@ -17,6 +17,7 @@ from tests.factories import (
     namespace_of,
     publish_fake,
 )
+from tests.registry.test_api import Script, assert_refused
 
 pytestmark = pytest.mark.django_db
 
@@ -109,3 +110,19 @@ def test_two_versions_at_once_do_not_both_take_the_last_bytes(tmp_path, settings
     write(one)
     assert isinstance(beside.error(), quotas.QuotaReached)
     assert quotas.use_of(namespace_of(ada)).size_bytes <= most
+
+
+def test_members_read_by_script_what_is_kept_and_what_may_be(settings):
+    settings.MAX_ADAPTERS_PER_NAMESPACE, settings.MAX_BYTES_PER_NAMESPACE = 3, 0
+    ada, rita = make_user("ada"), make_user("rita")
+    lab = make_organisation("lab", members={ada: "admin", rita: "read"})
+    made = make_adapter("first", namespace=lab, visibility="private")
+    assert made.head is not None
+    type(made.head).objects.filter(pk=made.head.pk).update(size_bytes=900)
+    kept = {"adapters": 1, "most_adapters": 3, "size_bytes": 900, "most_bytes": 0}
+    for person in (ada, rita):
+        assert Script(make_token(person, "read")).get("namespaces/LAB/quota/").json() == kept
+    assert Script(make_token(ada)).get("namespaces/ada/quota/").json()["adapters"] == 0
+    stranger = Script(make_token(make_user("eve")))
+    assert_refused(stranger.get("namespaces/lab/quota/"), 403)
+    assert_refused(stranger.get("namespaces/absent/quota/"), 404)
