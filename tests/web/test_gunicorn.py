@@ -35,6 +35,7 @@ def application(environ, start_response):
 def served(folder: Path, *, format: str) -> Iterator[tuple[int, subprocess.Popen[bytes], Path]]:
     """Its port, its first process, and its log."""
     (folder / "config").mkdir()
+    (folder / "config" / "__init__.py").touch()  # or a PYTHONPATH with our own `config` would go before
     (folder / "config" / "settings.py").write_text(SETTINGS.format(format=format, value="old"))
     (folder / "config" / "wsgi.py").write_text(APPLICATION)
     (folder / "config" / "warming.py").write_text("def warm(application): pass\n")
