@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +29,20 @@ def fork_workers() -> None:
     import django
 
     django.setup()
-    from compose import jobs, worker
-    from compose.management.commands import work_compositions
+    from compose import jobs, presence, worker
 
     assert jobs
+    assert presence
     assert worker
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them here
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
-            be_a_worker(json.loads(line), work_compositions.Command())
+            be_a_worker(json.loads(line))
         print(pid, flush=True)
 
 
-def be_a_worker(wanted: dict[str, Any], command: Any) -> None:
+def be_a_worker(wanted: dict[str, Any]) -> None:
     """Runs in the fork until it is told to go."""
     from django.conf import settings
 
@@ -55,10 +57,28 @@ def be_a_worker(wanted: dict[str, Any], command: Any) -> None:
     settings.STORAGES["blobs"]["OPTIONS"]["location"] = str(folder / "blobs")
     code = 1
     try:
-        command.handle(until_empty=False, every=0.1)
+        work_until_told()
         code = 0
     finally:
         os._exit(code)
+
+
+def work_until_told() -> None:
+    """What a worker of Celery does when its bells ring, by looking at the queue itself; SIGTERM ends it."""
+    from compose import jobs, worker
+    from compose.presence import Presence
+
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    signal.signal(signal.SIGTERM, lambda number, frame: worker.drain(name))
+    presence = Presence(name)
+    presence.start()
+    try:
+        while not worker.is_draining():
+            jobs.sweep()
+            if not worker.run_next(name):
+                time.sleep(0.1)
+    finally:
+        presence.end()
 
 
 if __name__ == "__main__":
