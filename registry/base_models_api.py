@@ -27,6 +27,7 @@ from web.errors import NotFound
 def _with_adapter_counts(rows: QuerySet[BaseModel], person: Any) -> QuerySet[BaseModel]:
     visible = (
         Adapter.objects.visible_to(person)
+        .listed()
         .filter(base_model=OuterRef("pk"))
         .order_by()
         .values("base_model")

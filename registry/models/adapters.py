@@ -97,15 +97,15 @@ def _count_families(adapters: Sequence[Adapter], user: User | AnonymousUser | No
     composable = {adapter.base_model_id for adapter in adapters if adapter.is_composable}
     groups = (
         Adapter.objects.visible_to(user)
-        .filter(base_model__in=composable - {None}, is_composable=True)
+        .filter(base_model__in=composable - {None}, is_composable=True, quarantined_at=None)
         .order_by()
         .values_list("base_model")
         .annotate(size=models.Count("pk"))
     )
     sizes = dict(groups)
     for adapter in adapters:
-        family = sizes.get(adapter.base_model_id, 0) if adapter.is_composable else 0
-        adapter.composes_with = max(family - 1, 0)
+        is_one = adapter.is_composable and not adapter.is_quarantined
+        adapter.composes_with = max(sizes.get(adapter.base_model_id, 0) - 1, 0) if is_one else 0
 
 
 class Adapter(models.Model):

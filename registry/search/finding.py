@@ -157,6 +157,7 @@ class _Search:
         table.refresh()
         self.sees_more = False  # than everybody does
         self.person = person
+        self.held = np.empty(0, np.int64)  # places of what they see that is in quarantine, and composed by nobody
         self.visible = self._visible(person)
         self.listed = self._listed()
         self.masks = self._masks()
@@ -168,10 +169,10 @@ class _Search:
             # Beyond what is public, a person sees only what lies in namespaces of theirs; which of it is theirs to say
             # is for `visible_to`.
             mine = Membership.objects.filter(user_id=person.pk).values("namespace_id")
-            own = (
-                Adapter.objects.visible_to(person).filter(namespace_id__in=mine).values_list("pk", flat=True)
-            )
-            places = self.table.at(np.fromiter(own, np.int64))
+            own = Adapter.objects.visible_to(person).filter(namespace_id__in=mine)
+            rows = list(own.values_list("pk", "quarantined_at"))
+            places = self.table.at(np.fromiter((pk for pk, _ in rows), np.int64))
+            self.held = self.table.at(np.fromiter((pk for pk, held_at in rows if held_at), np.int64))
             self.sees_more = not mask[places].all()
             if self.sees_more:
                 mask = mask.copy()
@@ -348,13 +349,14 @@ class _Search:
         return self.table[SORT_COLUMNS[self.query.order]][places]
 
     def families(self) -> dict[int, int]:
-        """Base model -> how many composable adapters for it this person sees."""
+        """Base model -> how many adapters for it this person sees that can be composed."""
         if self.sees_more:
             return self._families()
         return self.table.once("families", ["is_public", "is_composable", "base_model_id"], self._families)
 
     def _families(self) -> dict[int, int]:
         places = self.visible & self.table["is_composable"] & (self.table["base_model_id"] > 0)
+        places[self.held] = False
         sizes = np.bincount(self.table["base_model_id"][places])
         return {int(base): int(sizes[base]) for base in np.flatnonzero(sizes)}
 
@@ -512,8 +514,8 @@ def _adapters(ids: list[int], families: dict[int, int]) -> list[Adapter]:
     )
     found = [rows[pk] for pk in ids if pk in rows]
     for adapter in found:
-        family = families.get(adapter.base_model_id or 0, 0) if adapter.is_composable else 0
-        adapter.composes_with = max(family - 1, 0)
+        is_one = adapter.is_composable and not adapter.is_quarantined
+        adapter.composes_with = max(families.get(adapter.base_model_id or 0, 0) - 1, 0) if is_one else 0
     return found
 
 

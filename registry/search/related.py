@@ -13,7 +13,7 @@ from registry.search.query import BadParameter
 
 def composes_with(adapter: Adapter, *, person: Person) -> QuerySet[Adapter]:
     """The other adapters that this person may see and this adapter can be composed with."""
-    if not adapter.is_composable or adapter.base_model is None:
+    if not adapter.is_composable or adapter.is_quarantined or adapter.base_model is None:
         return Adapter.objects.none()
     family = Adapter.objects.visible_to(person).composable_with(adapter.base_model)
     return family.exclude(pk=adapter.pk).select_related("namespace", "task")

@@ -422,6 +422,9 @@ def test_a_base_model_is_added_from_its_config_and_waiting_adapters_are_checked(
     base_models.recheck_wanted()
     found = Script().get("base-models/demo/tiny-t5/").json()
     assert (found["adapters"], found["adapters_by_fit"]["fits"], found["recheck_wanted_at"]) == (1, 1, None)
+    # One that has no weights yet is in no list.
+    Adapter.objects.filter(base_model__name=added.json()["name"]).update(rank=None)
+    assert script.get(f"base-models/{added.json()['name']}/").json()["adapters"] == 0
     waiting.refresh_from_db()
     assert waiting.is_composable
     assert Script().get("base-models/TINY/").json()["name"] == "demo/tiny-t5"

@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from benchmarks.search import questions
-from registry import search
+from registry import likes, search
 from registry.models import Adapter, AdapterScore, AdapterText, Ref, SavedSearch, SearchRow, User
 from registry.search import AdapterQuery, BadParameter, columns, finding, upkeep
 from tests.factories import (
@@ -165,6 +165,18 @@ def test_composes_with_counts_the_others_of_the_family_that_one_may_see(shelf):
     assert counts(None) == {"who-plain": 1, "who-twice": 1, "where": 0, "odd": 0, "dora": 0}
     assert counts(owner)["who-plain"] == 2
     assert set(search.composes_with(shelf["a"], person=None)) == {shelf["b"]}
+
+
+def test_with_what_is_in_quarantine_nothing_composes_in_lists_either(shelf):
+    held, free = shelf["f"], shelf["a"]
+    owner = held.namespace.memberships.get().user
+    Adapter.objects.filter(pk=held.pk).update(quarantined_at=timezone.now())
+    likes.like(free, actor=owner)
+    likes.like(held, actor=owner)
+    listed = {row.pk: row.composes_with for row in search.find(AdapterQuery(), person=owner).items}
+    alone = {pk: search.family_size(Adapter.objects.get(pk=pk), person=owner) for pk in (free.pk, held.pk)}
+    liked = {row.pk: row.composes_with for row in likes.adapters_of(likes.liked_by(owner), person=owner)}
+    assert {pk: listed[pk] for pk in alone} == alone == liked == {free.pk: 1, held.pk: 0}
 
 
 def test_facets_count_exactly_under_all_other_parameters(shelf):
