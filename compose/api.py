@@ -343,5 +343,9 @@ def _answer(request: Request, composition: Composition, code: int = status.HTTP_
     modules = Prefetch("candidates", with_modules(Candidate.objects.all()))
     found = _as_told_to(request.user).prefetch_related("scores", modules)
     row = found.defer("predictions").get(pk=composition.pk)
-    context = {"request": request, "named": naming.named_in(composition, request.user)}
+    context = {
+        "request": request,
+        "named": naming.named_in(composition, request.user),
+        "title": naming.title_of(composition, request.user),
+    }
     return Response(serializers.CompositionSerializer(row, context=context).data, status=code)

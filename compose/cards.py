@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from compose import citations
+from compose import citations, naming
 from compose.charts import method_label
 from compose.engine.metrics import EXACT_MATCH, METRICS, label_of
 from compose.examples import is_flattered
@@ -40,7 +40,7 @@ def make_card(
 def summary(composition: Composition, candidates: Sequence[Candidate]) -> str:
     """What stands below the name where its owner wrote nothing."""
     task = _named_task(composition)
-    what = task.title if task else composition.title
+    what = task.title if task else naming.title_of(composition, None)
     return f"Composed from {plural(len(parents(candidates)), 'LoRA module,LoRA modules')}: {what}"[:500]
 
 

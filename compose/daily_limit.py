@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.db.models import Q
 from django.utils import timezone
 
 from compose.models import Composition
@@ -12,7 +13,9 @@ from registry.models import Task, User
 from registry.rights import Person
 from web.errors import DomainError
 
+Status = Composition.Status
 DAY = timedelta(days=1)
+SCORING = ("evaluate", "export")  # stages in which a composition has begun with the hidden rows
 
 
 class DailyLimit(DomainError):
@@ -31,13 +34,14 @@ class DailyLimit(DomainError):
 def used(person: User, task: Task) -> list[datetime]:
     """When this person's compositions of the last 24 hours that count were asked for, the oldest first.
 
-    One that failed or was cancelled is given back.
+    One that failed is given back, and one that was cancelled before its scoring began: from then on it has told how
+    many of the hidden rows are among its examples.
     """
     return list(
         Composition.objects.filter(
             owner=person, task=task, has_hidden_test=True, created_at__gt=timezone.now() - DAY
         )
-        .exclude(status__in=[Composition.Status.FAILED, Composition.Status.CANCELLED])
+        .exclude(Q(status=Status.FAILED) | Q(status=Status.CANCELLED) & ~Q(stage__in=SCORING))
         .order_by("created_at")
         .values_list("created_at", flat=True)
     )

@@ -51,6 +51,7 @@ class JobPage:
     """One composition for one reader. Charts and tables are made when a template asks for them, once."""
 
     composition: Composition
+    title: str  # as the reader may be told
     is_owner: bool
     candidates: list[Candidate]
     trials: list[Trial]
@@ -198,11 +199,11 @@ class JobPage:
         """What the tab says: progress first, since a tab shows little."""
         composition = self.composition
         if composition.status == Composition.Status.QUEUED:
-            return f"Queued{f', place {self.queue_place}' if self.queue_place else ''}: {composition.title}"
+            return f"Queued{f', place {self.queue_place}' if self.queue_place else ''}: {self.title}"
         if composition.status == Composition.Status.RUNNING:
             counted = f" {composition.step}/{composition.steps}" if self.is_counted else ""
-            return f"{STAGES.get(composition.stage, 'Starting')}{counted}: {composition.title}"
-        return f"{composition.get_status_display()}: {composition.title}"
+            return f"{STAGES.get(composition.stage, 'Starting')}{counted}: {self.title}"
+        return f"{composition.get_status_display()}: {self.title}"
 
     @cached_property
     def estimate_s(self) -> float | None:
@@ -353,6 +354,7 @@ def job_page(composition: Composition, person: Person, *, shows_all: bool = Fals
     task = naming.task_of(composition, person)
     return JobPage(
         composition=composition,
+        title=naming.title_of(composition, person),
         is_owner=is_owner,
         candidates=candidates,
         # Thousands of vectors, of which the page shows one: the best trial fetches its own.

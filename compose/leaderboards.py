@@ -328,7 +328,8 @@ class Gain:
 
 
 def best_gains(compositions: QuerySet[Composition], limit: int) -> list[Gain]:
-    """Succeeded compositions by what they gained over their best baseline on held-out rows, one for each task.
+    """Succeeded compositions by what they gained over their best baseline on held-out rows, one for each task that is not
+    in quarantine.
 
     On as many rows as a task has to hide: of those with fewer, one that chance favoured would always be the first. Not
     where the search saw some of them.
@@ -347,7 +348,7 @@ def best_gains(compositions: QuerySet[Composition], limit: int) -> list[Gain]:
         .values("best")
     )
     ranked = (
-        compositions.filter(status=Composition.Status.SUCCEEDED)
+        compositions.filter(status=Composition.Status.SUCCEEDED, task__quarantined_at=None)
         .exclude(split_note__contains=FLATTERED)
         .annotate(gain=Subquery(own) - Subquery(best_baseline))
         .filter(gain__isnull=False)

@@ -237,12 +237,10 @@ def _require_may_become_private(task: Task, actor: User) -> None:
 
 def _forget_name(task: Task) -> None:
     """Take the name of a task that becomes private out of what its members' compositions say: they may publish it."""
-    named, told = jobs.hidden_rows_of(task), jobs.hidden_rows_of(Task(slug=task.slug, is_private=True))
     for composition in Composition.objects.filter(task=task).select_related("base_model"):
-        composition.split_note = composition.split_note.replace(named, told)
         if composition.title.casefold() == task.title[:200].casefold():
             composition.title = jobs.untold_title(len(composition.examples), composition.base_model)
-        composition.save(update_fields=["split_note", "title"])
+            composition.save(update_fields=["title"])
 
 
 def new_rows(task: Task, *, actor: User, rows: Division) -> TaskRevision:

@@ -58,6 +58,15 @@ def task_of(composition: Composition, person: Person) -> Task | None:
     return None if task is None or task.is_quarantined or not sees_task(person, task) else task
 
 
+def title_of(composition: Composition, person: Person) -> str:
+    """Its title; for others than its owner never the name of a task in quarantine, which stands there if no other was given."""
+    task = composition.task
+    is_told = task is None or not task.is_quarantined or owns(person, composition.owner_id)
+    if is_told or task is None or composition.title.casefold() != task.title[:200].casefold():
+        return composition.title
+    return f"Composition {composition.pk}"
+
+
 def name_of(adapter: Adapter, named: set[int]) -> str:
     """Its full name, or HIDDEN where it is not among those that may be named."""
     return adapter.full_name if adapter.pk in named else HIDDEN

@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
-from compose import jobs, tryouts
+from compose import jobs, naming, tryouts
 from compose.models import Composition, Tryout
 from registry.models import User
 from web.errors import DomainError
@@ -60,6 +60,7 @@ def _show(
         template,
         {
             "composition": found,
+            "title": naming.title_of(found, request.user),
             "tryout": tryout,
             "error": error,
             "typed": typed,

@@ -160,7 +160,9 @@ class DryRunSerializer(serializers.Serializer):
     candidates = OfferedSerializer(many=True)
     candidates_note = serializers.CharField()
     few_shot = serializers.IntegerField(help_text="Rows that the search sees.")
-    held_out = serializers.IntegerField(help_text="Rows that score the result.")
+    held_out = serializers.IntegerField(
+        help_text="Rows that score the result; of a task's hidden rows all of them, whatever is among the examples."
+    )
     split_note = serializers.CharField()
     metric = serializers.CharField(
         allow_null=True, help_text="What would be scored by; null where it is refused."
@@ -340,6 +342,7 @@ class CompositionListSerializer(serializers.ModelSerializer):
 class CompositionSerializer(CompositionListSerializer):
     """A composition with all it measured. The examples themselves are its owner's alone and are not repeated here."""
 
+    title = serializers.SerializerMethodField()
     pinned = serializers.SerializerMethodField()
     excluded = serializers.SerializerMethodField()
     few_shot = serializers.SerializerMethodField()
@@ -371,6 +374,9 @@ class CompositionSerializer(CompositionListSerializer):
             "result",
         )
 
+    def get_title(self, composition: Composition) -> str:
+        return str(self.context["title"])
+
     def get_pinned(self, composition: Composition) -> list[str]:
         """Names the automatic choice had to take; for the owner only."""
         return composition.pinned if self._is_owner(composition) else []
@@ -387,8 +393,10 @@ class CompositionSerializer(CompositionListSerializer):
         return len(composition.examples)
 
     def get_held_out(self, composition: Composition) -> int:
-        """Rows that score the result."""
-        return len(composition.test_examples)
+        """Rows that score the result; of a task's hidden rows all of them until it is known, the result's own after it."""
+        is_open = composition.has_hidden_test and composition.status != Composition.Status.SUCCEEDED
+        revision = composition.task_revision if is_open else None
+        return len(composition.test_examples if revision is None else revision.test)
 
     def get_held_back(self, composition: Composition) -> bool:
         """It waits for one of your own to end, since as many of yours run as may at once; told to the owner only."""

@@ -111,6 +111,7 @@ class Plan:
     test_examples: list[Example]
     has_hidden_test: bool
     split_note: str
+    told_held_out: int  # how many rows are said to score it, before they do
     candidates: list[choosing.Choice]
     candidates_note: str
     warnings: list[str] = field(default_factory=list)
@@ -209,7 +210,7 @@ def dry_run(request: CompositionRequest) -> dict[str, Any]:
         ],
         "candidates_note": plan.candidates_note,
         "few_shot": len(plan.examples),
-        "held_out": len(plan.test_examples),
+        "held_out": plan.told_held_out,
         "split_note": plan.split_note,
         "metric": request.scored_by,
         "queue_place": queue.place_of_next(
@@ -329,6 +330,7 @@ def _plan(request: CompositionRequest) -> Plan:
         choosing.check(request.candidates, base_model, owner, method=method)
         chosen = [(revision, "picked") for revision in request.candidates]
         candidates_note = f"{len(chosen)} picked by hand."
+    told = len(revision.test) if is_hidden and revision is not None else len(test)
     warnings = reading.warnings(few_shot, [] if is_hidden else test) + unknown
     if is_hidden and revision is not None and revision.metric not in {request.scored_by, EXACT_MATCH}:
         warnings.append(
@@ -346,6 +348,7 @@ def _plan(request: CompositionRequest) -> Plan:
         test,
         is_hidden,
         note,
+        told,
         chosen,
         candidates_note,
         warnings,
@@ -392,26 +395,30 @@ def _rows(
         seen = reading.seen_by_the_search(examples, test_examples)
         return list(examples), list(test_examples), False, f"{note} {seen}".strip()
     hidden = reading.from_json(revision.test) if revision else []
-    # Whoever searches on some of them has seen them.
-    shown = {example.input.strip() for example in examples}
-    unseen = [row for row in hidden if row.input.strip() not in shown]
-    if unseen:
-        assert task is not None
-        whose = hidden_rows_of(task)
-        note = f"Scored on the {len(hidden)} {whose}."
-        if len(unseen) < len(hidden):
-            note = (
-                f"Scored on {len(unseen)} of the {len(hidden)} {whose}: the others are "
-                "among the examples. The task's ranking takes no such score."
-            )
-        return list(examples), unseen, True, note
+    if hidden:
+        # Whoever searches on some of them has seen them.
+        shown = {example.input.strip() for example in examples}
+        unseen = [row for row in hidden if row.input.strip() not in shown]
+        return list(examples), unseen, True, hidden_note(len(hidden))
     few_shot, held_out, note = reading.split(examples, request.seed)
     return few_shot, held_out, False, note
 
 
-def hidden_rows_of(task: Task) -> str:
-    """What scores a composition for `task`, in its note: it stands in the card of what is published."""
-    return f"hidden test rows of {'its task' if task.is_private else f'the task {task.slug}'}"
+def hidden_note(count: int, *, scored: int | None = None) -> str:
+    """That a task's hidden rows score a composition: so many of them, of which `scored` were not among its examples.
+
+    It names no task, for it stands in the card of what is published, and a task may be hidden at any time. Before the
+    scoring `scored` is None: how many rows are left out would tell for nothing which guesses are among them.
+    """
+    rows = f"{plural(count, 'hidden test row,hidden test rows')} of its task"
+    if scored is None:
+        return f"Scored on those of the {rows} that are not among the examples."
+    if scored == count:
+        return f"Scored on the {rows}."
+    off_the_board = "are among the examples. The task's ranking takes no such score."
+    if not scored:
+        return f"Not scored: all {rows} {off_the_board}"
+    return f"Scored on {scored:,} of the {rows}: the others {off_the_board}"
 
 
 def _title(request: CompositionRequest, plan: Plan) -> str:

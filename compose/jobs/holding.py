@@ -13,6 +13,7 @@ from django.utils import timezone
 from compose.engine import types
 from compose.errors import LeaseLost
 from compose.jobs import lease, log, queue
+from compose.jobs.asking import hidden_note
 from compose.models import Candidate, Composition, Score, Trial
 from registry.models import Blob, TaskRevision
 from web.database import after_commit
@@ -128,10 +129,14 @@ def recorded_trials(composition: Composition) -> list[types.Trial]:
 @transaction.atomic
 def finish(composition: Composition, result: types.Result, *, weights: Blob, config: Blob) -> None:
     """Write everything a composition found, at once and only if this attempt still holds it. Raises LeaseLost."""
-    predictions = result.predictions
+    predictions, split_note = result.predictions, composition.split_note
     if composition.has_hidden_test:
-        shown = _shown_hidden_rows(composition)
+        # As it is now: a private task goes with its organisation while somebody's composition for it runs.
+        revision = TaskRevision.objects.select_related("task").filter(compositions=composition.pk).first()
+        shown = _shown_hidden_rows(revision)
         predictions = [prediction for prediction in predictions if prediction.input in shown]
+        if revision is not None:
+            split_note = hidden_note(len(revision.test), scored=len(composition.test_examples))
     record_trials(composition, result.trials)
     won = lease.held(composition).update(
         status=Status.SUCCEEDED,
@@ -144,6 +149,7 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
         counted="trials",
         error="",
         result=_result_block(result),
+        split_note=split_note,
         base_loss=result.base_loss,
         predictions=[asdict(prediction) for prediction in predictions],
         weights_blob=weights,
@@ -198,13 +204,11 @@ def release_all(worker: str) -> int:
     return released
 
 
-def _shown_hidden_rows(composition: Composition) -> set[str]:
+def _shown_hidden_rows(revision: TaskRevision | None) -> set[str]:
     """Inputs of the hidden rows that the owner sees with the answers: a few of a site's own task, none of a person's.
 
     By what they ask, not by their place: where some are left out of the score, others would move up.
     """
-    # As it is now: a private task goes with its organisation while somebody's composition for it runs.
-    revision = TaskRevision.objects.select_related("task").filter(compositions=composition.pk).first()
     if revision is None or not revision.task.shows_first_hidden_rows:
         return set()
     return {row["input"] for row in revision.test[:SHOWN_HIDDEN_ROWS]}

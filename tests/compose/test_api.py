@@ -81,7 +81,30 @@ def test_a_task_is_enough(client, base_model):
     assert answer.status_code == 201, answer.data
     body = answer.json()
     assert (body["few_shot"], body["held_out"], body["base_model"]) == (5, 8, "demo/tiny-t5")
-    assert body["split_note"] == "Scored on the 8 hidden test rows of the task who-quoted."
+    assert body["split_note"] == (
+        "Scored on those of the 8 hidden test rows of its task that are not among the examples."
+    )
+
+
+def test_no_check_and_nothing_that_waits_tells_whether_an_example_is_a_hidden_row(client, base_model):
+    task = make_task("who-quoted", rows=5, test_rows=8, base_model=base_model)
+    hidden = task.revisions.get().test
+    wrong = [{"input": f"wrong {number}", "output": "x"} for number in range(8)]
+    asked = {"base_model": "demo/tiny-t5", "task": "who-quoted"}
+
+    def told(**given: Any) -> dict[str, Any]:
+        body = client.post(URL, {**asked, **given}).json()
+        of_each = ("id", "url", "created_at", "spec_sha256", "queue_place", "status")
+        return {name: value for name, value in body.items() if name not in of_each}
+
+    for guess in (hidden[:3] + wrong[3:], hidden):
+        assert told(examples=guess, dry_run=True) == told(examples=wrong, dry_run=True)
+        assert told(examples=guess) == told(examples=wrong)
+        Composition.objects.update(status="cancelled")
+        ids = Composition.objects.order_by("-created_at").values_list("pk", flat=True)[:2]
+        [cancelled, other] = [client.get(f"{URL}{pk}/").json() for pk in ids]
+        assert cancelled["split_note"] == other["split_note"]
+        assert (cancelled["held_out"], other["held_out"]) == (8, 8)
 
 
 def test_a_dry_run_answers_200_and_saves_nothing(client, base_model):

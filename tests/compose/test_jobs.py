@@ -134,7 +134,7 @@ def test_a_task_lends_its_few_shot_rows_and_scores_on_its_hidden_ones():
     assert len(composition.examples) == 5
     assert len(composition.test_examples) == 30
     assert composition.has_hidden_test
-    assert composition.split_note == "Scored on the 30 hidden test rows of the task who-quoted."
+    assert finish(composition).split_note == "Scored on the 30 hidden test rows of its task."
 
 
 def test_own_test_rows_go_before_hidden_ones_and_before_a_split():
@@ -373,17 +373,29 @@ def test_hidden_rows_among_the_examples_are_not_scored_and_bring_no_others_to_li
     composition = make_composition(task=task, examples=shown)
     assert composition.has_hidden_test
     assert composition.split_note == (
-        f"Scored on 22 of the 30 hidden test rows of the task {task.slug}: the others are among the examples. "
-        "The task's ranking takes no such score."
+        "Scored on those of the 30 hidden test rows of its task that are not among the examples."
     )
     rows = reading.from_json(composition.test_examples)
     assert not {row.input for row in rows} & {row.input for row in shown}
     claimed = claim(composition)
     jobs.finish(claimed, make_result(predictions=predicted(rows)), **store_outputs())
-    kept = Composition.objects.get(pk=claimed.pk).predictions
-    assert [row["input"] for row in kept] == [
+    done = Composition.objects.get(pk=claimed.pk)
+    assert done.split_note == (
+        "Scored on 22 of the 30 hidden test rows of its task: the others are among the examples. "
+        "The task's ranking takes no such score."
+    )
+    assert [row["input"] for row in done.predictions] == [
         row.input for row in rows[:12]
     ]  # the first 20 of the task, less 8
+
+
+def test_a_composition_on_all_hidden_rows_is_scored_on_none_of_them():
+    task = make_task(rows=5, test_rows=8)
+    composition = make_composition(task=task, examples=reading.from_json(task.revisions.get().test))
+    assert (len(composition.examples), composition.test_examples) == (8, [])
+    assert finish(composition, scores=[], predictions=[]).split_note == (
+        "Not scored: all 8 hidden test rows of its task are among the examples. The task's ranking takes no such score."
+    )
 
 
 def test_a_private_module_among_the_candidates_is_said_before_anything_runs():

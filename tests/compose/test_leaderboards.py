@@ -15,7 +15,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from compose import daily_limit, leaderboards
+from compose import daily_limit, jobs, leaderboards
 from compose.engine import types
 from compose.models import Composition
 from registry import moderation, reported_scores, task_sets
@@ -220,8 +220,13 @@ def test_a_days_scored_compositions_run_out_and_failed_ones_are_given_back(setti
     make_modules(base_model)
     failed = make_composition(owner=owner, task=task, base_model=base_model)
     Composition.objects.filter(pk=failed.pk).update(status="failed")
-    for _ in range(2):
-        make_composition(owner=owner, task=task, base_model=base_model)
+    for is_first in (True, False):
+        asked = make_composition(owner=owner, task=task, base_model=base_model)
+        if is_first:
+            jobs.cancel(asked, owner)
+            assert "2 more of 2" in daily_limit.for_person(owner, task)
+            # It has told how many rows it is scored on, so that guesses of hidden rows would cost nothing.
+            Composition.objects.filter(pk=asked.pk).update(stage="evaluate")
     with pytest.raises(daily_limit.DailyLimit) as refused:
         make_composition(owner=owner, task=task, base_model=base_model)
     assert "today's 2 scored compositions" in refused.value.message

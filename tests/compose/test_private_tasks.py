@@ -469,7 +469,7 @@ def test_it_becomes_private_while_members_alone_used_it_and_their_results_forget
     job = scored(task, ada, base_model)
     assert (job.title, job.split_note) == (
         TITLE,
-        "Scored on the 27 hidden test rows of the task zanzibar-dossier.",
+        "Scored on the 27 hidden test rows of its task.",
     )
     url = f"/api/v1/tasks/{task.slug}/"
     given = {"visibility": "private"}

@@ -1,0 +1,103 @@
+"""What was composed for a public task says nothing of it while it is in quarantine, to those who do not see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.core.cache import cache
+from django.test import Client
+
+from compose.models import Composition
+from registry import moderation, storage
+from registry.models import Adapter, BaseModel, Namespace, RevisionFile, Task, User
+from tests.compose.factories import make_modules
+from tests.compose.test_private_tasks import TITLE, made_by, published, scored
+from tests.factories import make_base_model, make_organisation, make_user, namespace_of
+from tests.visitors import client_of, text_of, token_of
+
+pytestmark = pytest.mark.django_db
+SAID = "Mixed by bob."  # instead of a generated sentence, which names the task and is bob's to change
+
+
+@pytest.fixture
+def ada() -> User:
+    return make_user("ada")
+
+
+@pytest.fixture
+def lab(ada: User) -> Namespace:
+    return make_organisation("lab", members={ada: "admin", make_user("rita"): "read"})
+
+
+@pytest.fixture
+def base_model() -> BaseModel:
+    found = make_base_model()
+    make_modules(found, owner=make_user("maker"))
+    return found
+
+
+@pytest.fixture
+def bob() -> User:
+    return make_user("bob")
+
+
+@pytest.fixture
+def task(ada: User, lab: Namespace) -> Task:
+    return made_by(ada, lab, is_private=False)
+
+
+def hold(task: Task) -> None:
+    moderation.quarantine(task, moderator=None, reason="It is an advertisement.")
+
+
+@pytest.fixture
+def mix(task: Task, bob: User, base_model: BaseModel, tmp_path: Any) -> Adapter:
+    job = scored(task, bob, base_model)
+    made = published(job, bob, namespace_of(bob), tmp_path / "made", description=SAID)
+    # The card is a file and stays as it was; what our own pages say is looked at here.
+    RevisionFile.objects.filter(revision=made.head, path="README.md").delete()
+    hold(task)
+    return made
+
+
+def test_what_was_published_for_it_names_it_to_nobody_who_does_not_see_it(mix: Adapter, task: Task):
+    job = Composition.objects.get(adapter=mix)
+    eve = make_user("eve")
+    urls = [f"/compositions/{job.pk}", f"/api/v1/compositions/{job.pk}/", "/bob/mix", "/api/v1/adapters/bob/mix/",
+            "/api/v1/adapters/bob/mix/lineage/", "/bob/mix/lineage", "/bob", "/", "/modules", "/modules/feed.atom",
+            "/bob/feed.atom", "/bob/mix/feed.atom", "/api/models/bob/mix", "/api/models?full=true",
+            "/api/v1/adapters/", "/api/v1/adapters/facets/", f"/api/v1/compositions/{job.pk}/recipe/",
+            f"/compositions/{job.pk}/recipe.json", "/maker/part-0"]  # fmt: skip
+    for name, client, headers in (
+        ("guest", Client(), None),
+        ("stranger", client_of(eve), None),
+        ("token", Client(), token_of(eve)),
+    ):
+        cache.clear()
+        for url in urls:
+            text = text_of(client.get(url, headers=headers)).lower()
+            assert "zanzibar" not in text, (url, name)
+            assert "quokka" not in text, (url, name)
+
+
+def test_its_owner_keeps_the_title_that_they_know(mix: Adapter, bob: User):
+    job = Composition.objects.get(adapter=mix)
+    assert job.title == TITLE
+    assert TITLE in text_of(client_of(bob).get(f"/compositions/{job.pk}"))
+    assert Client().get(f"/api/v1/compositions/{job.pk}/", headers=token_of(bob)).json()["title"] == TITLE
+    assert Client().get(f"/api/v1/compositions/{job.pk}/").json()["title"] == f"Composition {job.pk}"
+    moderation.release(Task.objects.get(), moderator=None)
+    assert Client().get(f"/api/v1/compositions/{job.pk}/").json()["title"] == TITLE
+
+
+def test_what_is_published_meanwhile_does_not_name_it(
+    task: Task, bob: User, base_model: BaseModel, tmp_path: Any
+):
+    job = scored(task, bob, base_model)
+    hold(task)
+    made = published(job, bob, namespace_of(bob), tmp_path / "made")
+    texts = [
+        b"".join(storage.open_blob(file.blob)).decode(errors="replace") for file in made.head.files.all()
+    ]
+    assert not [text for text in [made.description, *texts] if "zanzibar" in text.lower()]
