@@ -403,7 +403,7 @@ class BaseModelDetailSerializer(BaseModelSerializer):
         ]  # fmt: skip
 
     def get_adapters_by_fit(self, base_model: BaseModel) -> dict[str, int]:
-        rows = Adapter.objects.visible_to(self.context["request"].user).filter(base_model=base_model)
+        rows = Adapter.objects.visible_to(self.context["request"].user).listed().filter(base_model=base_model)
         counted = rows.exclude(head=None).order_by().values_list("head__base_fit").annotate(Count("pk"))
         return dict.fromkeys(Revision.BaseFit.values, 0) | dict(counted)
 

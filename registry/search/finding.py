@@ -127,10 +127,12 @@ def modules_by_base(*, person: Person) -> dict[int, tuple[int, int]]:
     """Base model -> how many adapters a list shows this person that name it, and how many of them can be composed."""
     table = columns.current()
     with table.lock:
-        listed = _Search(AdapterQuery(), person, table)._fitting_all()
-        bases, composable = table["base_model_id"], table["is_composable"]
+        search = _Search(AdapterQuery(), person, table)
+        listed, bases = search._fitting_all(), table["base_model_id"]
+        composable = listed & table["is_composable"]
+        composable[search.held] = False
         seen = np.bincount(bases[listed])
-        mixable = np.bincount(bases[listed & composable], minlength=len(seen))
+        mixable = np.bincount(bases[composable], minlength=len(seen))
     return {int(base): (int(seen[base]), int(mixable[base])) for base in np.flatnonzero(seen) if base}
 
 
@@ -157,7 +159,9 @@ class _Search:
         table.refresh()
         self.sees_more = False  # than everybody does
         self.person = person
-        self.held = np.empty(0, np.int64)  # places of what they see that is in quarantine, and composed by nobody
+        self.held = np.empty(
+            0, np.int64
+        )  # places of what they see that is in quarantine, and composed by nobody
         self.visible = self._visible(person)
         self.listed = self._listed()
         self.masks = self._masks()

@@ -61,7 +61,7 @@ def base_model(request: HttpRequest, name: str) -> HttpResponse:
     family = Adapter.objects.visible_to(request.user).listed().filter(base_model=shown)
     counts = family.aggregate(
         all=Count("pk"),
-        composable=Count("pk", filter=Q(is_composable=True)),
+        composable=Count("pk", filter=Q(is_composable=True, quarantined_at=None)),
         **{fit: Count("pk", filter=Q(head__base_fit=fit)) for fit in Revision.BaseFit.values},
     )
     query = search.AdapterQuery(base=shown.name, sort="downloads", limit=MODULES_SHOWN)
