@@ -185,15 +185,17 @@ def _ranked(scores: list[Score], task: Task, person: Person) -> list[Entry]:
         before = entries[-1] if entries else None
         is_tie = before is not None and before.value == score.value
         composition = score.composition
-        entry = _entry(
-            score, label=composition.adapter.full_name if composition.adapter else composition.title
-        )
+        adapter = (
+            composition.adapter
+        )  # where this person may be told of it; of one that is deleted no name stays
+        is_gone = adapter is not None and adapter.deleted_at is not None
+        entry = _entry(score, label=composition.title if adapter is None or is_gone else adapter.full_name)
         entries.append(
             replace(
                 entry,
                 rank=before.rank if is_tie and before else position,
                 is_mine=owns(person, composition.owner_id),
-                is_published=composition.adapter_id is not None,
+                is_published=composition.adapter_id is not None and not is_gone,
                 note=_note(composition, task),
             )
         )

@@ -18,7 +18,7 @@ from django.utils import timezone
 from compose import daily_limit, jobs, leaderboards
 from compose.engine import types
 from compose.models import Composition
-from registry import moderation, reported_scores, task_sets
+from registry import moderation, publishing, reported_scores, task_sets
 from registry.models import Adapter, AdapterScore, Task, TaskRevision
 from registry.search import AdapterQuery, find
 from tests.compose.factories import finish, make_composition, make_examples, make_modules, owner_of
@@ -61,6 +61,18 @@ def test_other_rows_make_another_revision_whose_board_begins_empty():
     assert before.entries[0].value == 0.6
     with pytest.raises(NotFound):
         leaderboards.board(task, owner, revision="7")
+
+
+def test_what_was_published_and_is_deleted_is_its_owners_unpublished_score_again():
+    task, owner = make_board_task(), make_user()
+    finished = scored(task, 0.6, owner=owner)
+    finished.adapter = make_adapter("mix", owner=owner, kind="composed")
+    finished.save(update_fields=["adapter"])
+    assert leaderboards.board(task, None).entries[0].label == finished.adapter.full_name
+    publishing.withdraw(finished.adapter, actor=owner)
+    assert leaderboards.board(task, None).entries == []
+    entry = leaderboards.board(task, owner).entries[0]
+    assert (entry.label, entry.is_published, entry.is_mine) == (finished.title, False, True)
 
 
 def test_the_files_beside_an_older_board_are_of_that_board(client: Client):
