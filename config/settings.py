@@ -88,6 +88,7 @@ MIDDLEWARE = [
     "web.middleware.CompressPagesMiddleware",
     "web.middleware.RequestIdMiddleware",
     "web.metrics.MetricsMiddleware",
+    "web.middleware.ConditionalApiMiddleware",
     "csp.middleware.CSPMiddleware",
     "web.first_visit.InlineStylesMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",

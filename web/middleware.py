@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.contrib.auth import REDIRECT_FIELD_NAME
@@ -12,11 +13,13 @@ from django.http import HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.middleware.gzip import GZipMiddleware
 from django.shortcuts import resolve_url
+from django.utils.cache import get_conditional_response
 
 from web import api_errors, logs, views, way_back
 from web.errors import DomainError, LengthNeeded, NotFound, SignedOut, WrongMethod
 
 COMPRESSED = frozenset({"text/html", "application/atom+xml", "image/svg+xml", "text/csv"})
+SAID_BESIDE = ("X-Total-Count", "X-Search-Matched")  # headers that belong to the answer as its body does
 Handler = Callable[[HttpRequest], HttpResponse]
 View = Callable[..., HttpResponseBase]
 Refusal = Callable[[DomainError], HttpResponse]
@@ -33,6 +36,26 @@ class CompressPagesMiddleware(GZipMiddleware):
         if response.streaming or kind not in COMPRESSED:
             return response
         return super().process_response(request, response)
+
+
+class ConditionalApiMiddleware:
+    """Names each state of what the REST API answers (ETag): who has it already gets a 304 without the body.
+
+    Files bring their own, and are left alone.
+    """
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        is_read = request.method in {"GET", "HEAD"} and request.path.startswith("/api/v1/")
+        if not is_read or response.status_code != 200 or response.streaming or response.has_header("ETag"):
+            return response
+        counted = "".join(response.headers.get(name, "") for name in SAID_BESIDE).encode()
+        response["ETag"] = f'"{hashlib.sha256(response.content + counted).hexdigest()[:32]}"'
+        response["Cache-Control"] = "private, no-cache"  # what is public today may be private tomorrow
+        return cast(HttpResponse, get_conditional_response(request, etag=response["ETag"], response=response))
 
 
 class RequestIdMiddleware:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -400,6 +401,28 @@ def test_no_list_or_file_ignores_a_parameter(tmp_path, path):
 def test_what_is_not_there_is_404_in_the_one_shape(tmp_path, path):
     publish_fake(tmp_path, "m", owner=make_user("ada"))
     assert_refused(Script().get(path), 404)
+
+
+def test_who_has_an_answer_already_gets_304_until_it_changes():
+    adapter = make_adapter("m", owner=make_user("ada"))
+    script = Script()
+    for path in ("adapters/ada/m/", "adapters/", "adapters/ada/m/revisions/", "tasks/"):
+        first = script.get(path)
+        assert (first.status_code, first["Cache-Control"]) == (200, "private, no-cache"), path
+        again = script.get(path, **{"If-None-Match": first["ETag"]})
+        assert (again.status_code, again.content, again["ETag"]) == (304, b"", first["ETag"]), path
+        assert script.head(path)["ETag"] == first["ETag"], path
+        assert script.get(path, **{"If-None-Match": '"other"'}).status_code == 200, path
+    known = {path: script.get(path)["ETag"] for path in ("adapters/ada/m/", "adapters/?limit=1")}
+    Adapter.objects.filter(pk=adapter.pk).update(downloads=9)
+    make_adapter("n", namespace=adapter.namespace, created_at=adapter.created_at - timedelta(days=1))
+    for path, etag in known.items():
+        assert script.get(path, **{"If-None-Match": etag}).status_code == 200, path
+    refused = script.get("adapters/ada/absent/")
+    assert "ETag" not in refused
+    assert "ETag" not in Script(make_token(make_user())).send(
+        "POST", "saved-searches/", {"name": "a", "parameters": ""}
+    )
 
 
 # --- Base models, tasks, people ---------------------------------------------------------------------------------
