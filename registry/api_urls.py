@@ -6,6 +6,7 @@ from registry import (
     following_api,
     organisations_api,
     quotas_api,
+    refs_api,
     reports_api,
     saved_searches_api,
     tokens_api,
@@ -24,6 +25,10 @@ urlpatterns = [
         "adapters/<str:namespace>/<str:name>/revisions/<path:revision>/",
         api.RevisionDetail.as_view(),
         name="api_revision",
+    ),
+    path("adapters/<str:namespace>/<str:name>/refs/", refs_api.RefList.as_view(), name="api_refs"),
+    path(
+        "adapters/<str:namespace>/<str:name>/tags/<path:tag>/", refs_api.AdapterTag.as_view(), name="api_tag"
     ),
     path("adapters/<str:namespace>/<str:name>/files/", api.FileList.as_view(), name="api_files"),
     path(

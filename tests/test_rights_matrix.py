@@ -22,7 +22,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
 from compose.models import Composition
-from registry.models import Adapter, Invitation, Membership, Namespace, Task, Token, User
+from registry.models import Adapter, Invitation, Membership, Namespace, Ref, Task, Token, User
 from tests.factories import (
     make_adapter,
     make_base_model,
@@ -309,6 +309,8 @@ ROUTES: dict[str, Route] = {
     f"{_API_ADAPTER}/move/": api(f"adapters/{A}/move/", {"name": "moved"}, POST=MOVE),
     f"{_API_ADAPTER}/revisions/": api(f"adapters/{A}/revisions/", GET=SEE),
     f"{_API_ADAPTER}/revisions/<path:revision>/": api(f"adapters/{A}/revisions/COMMIT/", GET=SEE),
+    f"{_API_ADAPTER}/refs/": api(f"adapters/{A}/refs/", GET=SEE),
+    f"{_API_ADAPTER}/tags/<path:tag>/": api(f"adapters/{A}/tags/kept/", PUT=CHANGE, DELETE=CHANGE),
     f"{_API_ADAPTER}/lineage/": api(f"adapters/{A}/lineage/", GET=SEE),
     f"{_API_ADAPTER}/files/": api(f"adapters/{A}/files/", GET=SEE),
     f"{_API_ADAPTER}/files/<path:path>": api(f"adapters/{A}/files/adapter_config.json", GET=SEE),
@@ -555,6 +557,7 @@ def world(db: None) -> World:
     make_task("open", rows=2, test_rows=2, is_held_out=True)
     make_task("labs", rows=2, test_rows=2, is_held_out=True, owner=lab)
     adapter = make_adapter("target", namespace=lab, base_model=base_model)
+    Ref.objects.create(adapter=adapter, kind=Ref.Kind.TAG, name="kept", revision=adapter.head)
     other = make_adapter("other", namespace=lab, base_model=base_model)
     will = people["will"]
     yesterday = timezone.now() - timedelta(days=1)
