@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.db.models import QuerySet
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework import generics, serializers
@@ -57,6 +59,9 @@ class DeliverySerializer(serializers.ModelSerializer[Delivery]):
     answered = serializers.IntegerField(
         read_only=True, allow_null=True, help_text="HTTP status of the last answer."
     )
+    next_try_at = serializers.SerializerMethodField(
+        help_text="null once it was delivered or given up, and while its webhook is switched off."
+    )
 
     class Meta:
         model = Delivery
@@ -65,6 +70,10 @@ class DeliverySerializer(serializers.ModelSerializer[Delivery]):
             "delivered_at",
         ]  # fmt: skip
         read_only_fields = fields
+
+    def get_next_try_at(self, delivery: Delivery) -> datetime | None:
+        is_sent = delivery.status == Delivery.Status.WAITING and delivery.webhook.is_active
+        return delivery.next_try_at if is_sent else None
 
 
 def _own(request: Request, pk: int) -> Webhook:
@@ -180,7 +189,8 @@ class DeliveryList(generics.ListAPIView[Delivery]):
 
     def get_queryset(self) -> QuerySet[Delivery]:
         only(self.request, "cursor", "limit")
-        return Delivery.objects.filter(webhook=_own(self.request, self.kwargs["id"]))
+        hook = _own(self.request, self.kwargs["id"])
+        return Delivery.objects.filter(webhook=hook).select_related("webhook")
 
     @extend_schema(
         tags=TAG,

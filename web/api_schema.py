@@ -46,7 +46,14 @@ def refusals(*statuses: int) -> dict[int, Any]:
 
 
 class Schema(AutoSchema):
-    """Says of every call by whom it may be made: drf-spectacular knows its own permissions only."""
+    """Says of every call by whom it may be made, which drf-spectacular knows of its own permissions only, and that what
+    is read is a 304 for who has it already (`web.middleware.ConditionalApiMiddleware`)."""
+
+    def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = super().get_operation(*args, **kwargs)
+        if found is not None and self.method == "GET" and "200" in found["responses"]:
+            found["responses"].setdefault("304", {"description": "Unchanged (If-None-Match)."})
+        return found
 
     def get_auth(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = super().get_auth()

@@ -65,6 +65,22 @@ def test_a_test_is_among_its_deliveries_and_can_be_sent_again(script: Script):
     assert Delivery.objects.count() == 2
 
 
+def test_only_what_will_be_tried_again_says_when(script: Script):
+    pk = make(script).json()["id"]
+    script.send("POST", f"webhooks/{pk}/test/", {})
+
+    def next_try_at() -> str | None:
+        return script.get(f"webhooks/{pk}/deliveries/").json()["results"][0]["next_try_at"]
+
+    assert next_try_at() is not None
+    Webhook.objects.update(is_active=False)
+    assert next_try_at() is None
+    Webhook.objects.update(is_active=True)
+    for status in ("delivered", "given_up"):
+        Delivery.objects.update(status=status)
+        assert next_try_at() is None
+
+
 def test_one_that_was_switched_off_is_switched_on_and_then_removed(script: Script):
     pk = make(script).json()["id"]
     Webhook.objects.update(is_active=False, failures=20)

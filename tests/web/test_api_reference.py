@@ -22,6 +22,7 @@ def test_every_call_of_the_schema_is_there_with_what_it_takes_and_gives():
     assert not calls["GET", "/api/v1/adapters/"].needs_account
     assert calls["GET", "/api/v1/imports/"].needs_account
     assert "201" in {answer.status for answer in asked.answers}
+    assert "304" in {answer.status for answer in calls["GET", "/api/v1/tasks/"].answers}
     shapes = {shape.name for shape in reference().shapes}
     named = {answer.shape for call in calls.values() for answer in call.answers if answer.shape}
     fields = [*asked.body, *(field for shape in reference().shapes for field in shape.fields)]
