@@ -44,7 +44,7 @@ def account_delete(request: HttpRequest) -> HttpResponse:
         try:
             leaving.delete_account(user, actor=user)
         except Conflict as refused:
-            status = refused.status  # the page says why
+            error, status = refused.message, refused.status
         else:
             logout(request)
             messages.success(request, f"The account {user.username} is deleted.")

@@ -32,6 +32,7 @@ from web.refusals import show_refusal
 
 FEWEST_ROWS_SHOWN = 5
 AUTO, PICKED = "auto", "picked"
+FILE = "The file: "  # begins what is said of one
 # A draft waits in the session while its author signs in; the session is read on each of their requests.
 MAX_DRAFT_BYTES = 512 * 1024
 _DRAFT_FIELDS = (
@@ -57,9 +58,11 @@ class GivenExamples:
     """Examples as they were given: in the table, pasted and as a file, all added together.
 
     `rows` and `text` are what the page shows again. What could be read from text or file has moved into `rows`.
+    `wrong_rows` are the numbers of rows, from 1, that a problem is about.
     """
 
     rows: list[tuple[str, str]] = field(default_factory=list)
+    wrong_rows: set[int] = field(default_factory=set)
     text: str = ""
     examples: list[Example] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -73,16 +76,18 @@ def read_examples(data: QueryDict, files: Mapping[str, Any]) -> GivenExamples:
             try:
                 given.examples += few_shot.parse_examples([[source, target]], is_part=True)
             except FewShotProblem as problem:
+                given.wrong_rows.add(number)
                 given.problems += [text.replace("Row 1", f"Row {number}", 1) for text in problem.problems]
                 if "\n" in source.strip() and not target.strip():
                     given.problems.append(
                         f"If row {number} is several rows, paste them under “Paste or give a file” instead."
                     )
+    # The empty ones at the end alone: the others keep their numbers, which the problems name.
+    while given.rows and not "".join(given.rows[-1]).strip():
+        given.rows.pop()
     text = data.get("examples_text", "")
     _add(given, text, "The pasted text: ", field="examples")
-    _add(given, _file_bytes(files, "examples_file"), "The file: ", field="examples")
-    if any(source.strip() or target.strip() for source, target in given.rows):
-        given.rows = [row for row in given.rows if row[0].strip() or row[1].strip()]
+    _add(given, _file_bytes(files, "examples_file"), FILE, field="examples")
     return given
 
 
@@ -93,7 +98,7 @@ def read_test_examples(data: QueryDict, files: Mapping[str, Any]) -> GivenExampl
     content = _file_bytes(files, "test_file")
     if content:
         before = len(given.examples)
-        _add(given, content, "The file: ", field="test_examples")
+        _add(given, content, FILE, field="test_examples")
         read = given.examples[before:]
         given.text = "\n".join([part for part in (given.text.rstrip("\n"), as_lines(read)) if part])
     return given
@@ -143,6 +148,24 @@ def _add(given: GivenExamples, content: str | bytes, prefix: str, *, field: str)
         given.rows += [(example.input, example.output) for example in found]
     elif isinstance(content, str):
         given.text = content
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    """One row of the table of examples. Of a wrong one with a single empty cell, that cell is what is wrong."""
+
+    source: str
+    target: str
+    place: str
+    is_wrong: bool
+
+    @property
+    def is_source_wrong(self) -> bool:
+        return self.is_wrong and (not self.source.strip() or bool(self.target.strip()))
+
+    @property
+    def is_target_wrong(self) -> bool:
+        return self.is_wrong and (not self.target.strip() or bool(self.source.strip()))
 
 
 class ComposeForm(forms.Form):
@@ -317,11 +340,39 @@ class ComposeForm(forms.Form):
     # --- what the template shows ------------------------------------------------------------------------------
 
     @property
-    def shown_rows(self) -> list[tuple[str, str]]:
+    def shown_rows(self) -> list[ShownRow]:
         """The rows of the table, filled up with empty ones to type in."""
         rows = self.given.rows
         empty = max(FEWEST_ROWS_SHOWN - len(rows), 1 if self.is_bound or not rows else 0)
-        return [*rows, *[("", "")] * empty]
+        return [
+            ShownRow(source, target, f"example-{number}", self._is_wrong(number))
+            for number, (source, target) in enumerate([*rows, *[("", "")] * empty], 1)
+        ]
+
+    def _is_wrong(self, number: int) -> bool:
+        return number in self.given.wrong_rows or self.wrong_place == f"example-{number}"
+
+    @property
+    def wrong_place(self) -> str:
+        """The id of the input that the examples' errors are about; where there are too few, that of the next empty row."""
+        if not self.example_errors:
+            return ""
+        if self.given.wrong_rows:
+            return f"example-{min(self.given.wrong_rows)}"
+        if self.given.text:
+            return "examples-text"
+        is_of_file = any(problem.startswith(FILE) for problem in self.given.problems)
+        return "examples-file" if is_of_file else f"example-{len(self.given.rows) + 1}"
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where on the page the inputs are whose ids are not Django's own, by field or by what an error is about."""
+        return {
+            "task": "",
+            "choice": "choice-picked",
+            "examples": self.wrong_place,
+            "test_examples": "test-text",
+        }
 
     @property
     def example_errors(self) -> list[str]:
@@ -331,20 +382,10 @@ class ComposeForm(forms.Form):
     def test_errors(self) -> list[str]:
         return self._errors_about("test_examples")
 
-    @property
-    def other_errors(self) -> list[str]:
-        about_task = [str(error) for error in self.errors.get("task", [])] if self.is_bound else []
-        return [*about_task, *self._errors_about(None)]
-
-    def _errors_about(self, code: str | None) -> list[str]:
+    def _errors_about(self, code: str) -> list[str]:
         if not self.is_bound:
             return []
-        known = {"examples", "test_examples"}
-        return [
-            str(error.messages[0])
-            for error in self.non_field_errors().as_data()
-            if (error.code == code if code else error.code not in known)
-        ]
+        return [str(error.messages[0]) for error in self.non_field_errors().as_data() if error.code == code]
 
     # --- a draft that waits for its author to sign in ------------------------------------------------------------
 

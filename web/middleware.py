@@ -86,11 +86,13 @@ class WayBackMiddleware:
         response = self.get_response(request)
         if response.status_code == 405 and not response.streaming and not response.content:
             return self._refuse(request, response)
-        if request.method == "POST" and self._asks_to_sign_in(request, response):
+        is_part = "HX-Request" in request.headers
+        if (request.method == "POST" or is_part) and self._asks_to_sign_in(request, response):
+            signed_out = SignedOut("You are signed out. Sign in in another tab, then repeat this.")
             if request.headers.get("Accept", "").startswith("application/json"):
-                return api_errors.json_error(
-                    SignedOut("You are signed out. Sign in in another tab, then repeat this.")
-                )
+                return api_errors.json_error(signed_out)
+            if is_part:  # it would put the whole page of the sign-in into this one
+                return views.answer_error(request, signed_out)
             back = QueryDict(mutable=True)
             back[REDIRECT_FIELD_NAME] = way_back.page_before(request)
             response["Location"] = f"{resolve_url(settings.LOGIN_URL)}?{back.urlencode(safe='/')}"

@@ -42,8 +42,8 @@ def health(request: HttpRequest) -> JsonResponse:
 class FormTooOld(Forbidden):
     code = "form_too_old"
     advice = (
-        "Your browser’s Back may still have what you typed: copy it before you load the page again. If this goes on, "
-        "let this site keep its cookies."
+        "Loading the page again brings back what you typed, or else your browser’s Back does. If this goes on, let this "
+        "site keep its cookies."
     )
 
     def __init__(self) -> None:
@@ -151,11 +151,23 @@ def server_error(request: HttpRequest) -> HttpResponse:
 
 
 def answer_error(request: HttpRequest, error: DomainError) -> HttpResponse:
-    """A refusal as a page, or in the API's shape below /api/."""
+    """A refusal as a page, in the API's shape below /api/, or as the sentence alone for a part of a page."""
     if request.path.startswith("/api/"):
         return api_errors.json_error(error)
-    back = way_back.page_before(request) if error.status < 500 else ""
-    response = render(request, "error.html", {"error": error, "back": back}, status=error.status)
+    if "HX-Request" in request.headers:
+        response = _answer_a_part(request, error)
+    else:
+        back = way_back.page_before(request) if error.status < 500 else ""
+        response = render(request, "error.html", {"error": error, "back": back}, status=error.status)
     for name, value in api_errors.headers_of(error).items():
         response[name] = value
     return response
+
+
+def _answer_a_part(request: HttpRequest, error: DomainError) -> HttpResponse:
+    """To a page that asked for a part of itself: the sentence, which site.js shows on it."""
+    words = error.message
+    # On our own faults the database is not asked who somebody is: it may be what broke.
+    if error.status == 404 and not request.user.is_authenticated:
+        words += " If you were signed in, do so again in another tab."
+    return HttpResponse(words, content_type="text/plain; charset=utf-8", status=error.status)

@@ -39,6 +39,11 @@
     }
   });
 
+  // A menu closes as well when the focus goes on, which would be below it.
+  document.addEventListener("focusin", ({ target }) => {
+    for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(target)) menu.open = false;
+  });
+
   // Tabs that are wider than a phone begin at the one that is open.
   for (const open of document.querySelectorAll(".tabs [aria-current], .side-nav [aria-current]")) {
     const bar = open.parentElement;
@@ -83,12 +88,39 @@
     }
   });
 
-  // A part of a page that could not be fetched: its last state stays, and that is said. Polling pages say it themselves.
+  // A part of a page that could not be fetched: its last state stays, and why is said, in the site's own words if it has some.
   const trouble = document.getElementById("trouble");
-  const tell = (is) => { if (trouble && !document.querySelector(".offline")) trouble.hidden = !is; };
-  document.addEventListener("htmx:sendError", () => tell(true));
-  document.addEventListener("htmx:responseError", () => tell(true));
-  document.addEventListener("htmx:afterOnLoad", () => tell(false));
+  const tell = ({ detail: { elt, xhr } }) => {
+    const isOurs = (xhr.getResponseHeader("Content-Type") || "").startsWith("text/plain");
+    const answered = xhr.status ? `The site answered ${xhr.status}.` : "The site does not answer.";
+    const next = elt.matches("[hx-trigger^=every]") ? "It is asked again by itself." : "What you typed is still here; try again.";
+    const words = xhr.status && isOurs ? xhr.responseText : `${answered} ${next}`;
+    if (trouble.hidden || trouble.textContent !== words) trouble.textContent = words;
+    trouble.hidden = false;
+  };
+  document.addEventListener("htmx:sendError", tell);
+  document.addEventListener("htmx:timeout", tell);
+  document.addEventListener("htmx:responseError", tell);
+  document.addEventListener("htmx:afterOnLoad", ({ detail }) => { if (detail.successful) trouble.hidden = true; });
+
+  // Parts that are fetched again and again say what is new of them: screen readers hear that, and not every fetch.
+  const told = new Map([...document.querySelectorAll("[data-say]")].map((at) => [at.id, at.dataset.say]));
+  document.addEventListener("htmx:afterSwap", () => {
+    for (const { id, dataset } of document.querySelectorAll("[data-say]")) {
+      if (dataset.say && told.get(id) !== dataset.say) said.textContent = dataset.say;
+      told.set(id, dataset.say);
+    }
+  });
+
+  // Whoever signed in meanwhile, in another tab, has another token for forms: what goes out carries that of now.
+  const token = () => (document.cookie.match(/(?:^|; )csrftoken=(\w+)/) || [])[1];
+  document.addEventListener("submit", (event) => {
+    const field = event.target.querySelector("[name=csrfmiddlewaretoken]");
+    if (field && token()) field.value = token();
+  }, true);
+  document.addEventListener("htmx:configRequest", ({ detail: { parameters } }) => {
+    if (parameters.csrfmiddlewaretoken && token()) parameters.csrfmiddlewaretoken = token();
+  });
 
   // A form that asks first; without scripts it goes through a page of its own. The second of a double click sends nothing:
   // its answer, that there is nothing left to do, would be the one that is shown.
@@ -102,5 +134,41 @@
     if (event.defaultPrevented || form.getAttribute("method") !== "post") return;
     if (event.timeStamp - sentAt.get(form) < DOUBLE_CLICK_MS) event.preventDefault();
     else sentAt.set(form, event.timeStamp);
+    if (!event.defaultPrevented) keep(form);
   });
+
+  // What was typed into a form waits in this tab until its answer: whoever had to sign in first, or whose form was too
+  // old, finds it there again. Nothing that is secret or a file; the compose form has its draft.
+  const KEPT = "typed";
+  const isOnTheWay = location.pathname.startsWith("/accounts/") || document.querySelector("[data-too-old]") !== null;
+  const inputsOf = (form) => [...form.elements].filter((at) => at.name && !["hidden", "password", "file", "submit", "button", "fieldset"].includes(at.type));
+  function keep(form) {
+    if (isOnTheWay || !form.closest("main") || form.id === "compose-form") return;
+    const typed = inputsOf(form).map(({ name, type, value, checked }) => ({ name, type, value, checked }));
+    const kept = { page: location.pathname, action: form.getAttribute("action"), typed };
+    try { sessionStorage.setItem(KEPT, JSON.stringify(kept)); } catch { /* full or forbidden: then nothing is kept */ }
+  }
+  const bringBack = () => {
+    const kept = JSON.parse(sessionStorage.getItem(KEPT));
+    if (!kept) return;
+    if (isOnTheWay) return sessionStorage.setItem(KEPT, JSON.stringify({ ...kept, isLost: true }));
+    sessionStorage.removeItem(KEPT);
+    const form = [...document.querySelectorAll("main form")].find((one) => one.getAttribute("action") === kept.action);
+    if (!kept.isLost || kept.page !== location.pathname || !form || !kept.typed.length) return;
+    const inputs = inputsOf(form);
+    for (const { name, type, value, checked } of kept.typed) {
+      const isChoice = ["checkbox", "radio"].includes(type);
+      const at = inputs.findIndex((one) => one.name === name && (!isChoice || one.value === value));
+      if (at < 0) continue;
+      const [input] = inputs.splice(at, 1);
+      if (isChoice) input.checked = checked; else input.value = value;
+    }
+    const word = document.createElement("p");
+    word.className = "notice";
+    word.setAttribute("role", "status");
+    word.textContent = "What you typed is here again. It was not sent.";
+    form.prepend(word);
+    form.scrollIntoView({ block: "nearest" });
+  };
+  try { bringBack(); } catch { /* forbidden, or not ours */ }
 })();

@@ -51,6 +51,25 @@ def test_a_script_is_told_that_its_person_is_signed_out(client: Client):
         assert answer.json()["code"] == "signed_out"
 
 
+def test_a_part_of_a_page_is_refused_in_a_sentence_that_the_page_shows():
+    """htmx would put a page of its own, such as the sign-in, into the page that is open."""
+    strict = Client(enforce_csrf_checks=True, headers={"HX-Request": "true"})
+    for address, status, words in (
+        ("/settings/following", 401, "You are signed out."),
+        ("/compositions/abc/progress", 404, "If you were signed in, do so again in another tab."),
+        ("/nothing/here", 404, "There is no LoRA module"),
+    ):
+        answer = strict.get(address)
+        assert (answer.status_code, answer["Content-Type"]) == (status, "text/plain; charset=utf-8")
+        assert words in answer.content.decode()
+    answer = strict.post("/compose/check", {})
+    assert (answer.status_code, answer["Content-Type"]) == (403, "text/plain; charset=utf-8")
+    assert "This form was too old" in answer.content.decode()
+    signed_in = Client(headers={"HX-Request": "true"})
+    signed_in.force_login(make_user())
+    assert "If you were" not in signed_in.get("/nothing/here").content.decode()
+
+
 def test_a_wrong_method_has_a_page_that_leads_on_and_names_the_right_one(client: Client):
     page = f"/{make_adapter('seen').full_name}"
     client.force_login(make_user())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from django import template
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
+from django.forms import BaseForm, BoundField
 from django.template import Context
 from django.template.loader import render_to_string
 from django.templatetags.static import static
@@ -69,6 +71,66 @@ def page_title(context: Context, content: str) -> SafeString:
         title,
         format_html_join("\n", '<meta property="{}" content="{}">', facts),
     )
+
+
+# --- Forms that were refused ------------------------------------------------------------------------------
+
+# What pages call a refusal that no form of Django's holds.
+_REFUSALS = (
+    "base_problem",
+    "delete_error",
+    "error",
+    "member_refused",
+    "not_saved",
+    "problem",
+    "problems",
+    "refusal",
+    "refused",
+)
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """What is wrong with one input: `place` is the id to go to, empty for what is about none of them."""
+
+    place: str
+    label: str
+    sentence: str
+
+
+@register.simple_tag(takes_context=True)
+def form_state(context: Context) -> str:
+    """What the page's title begins with when it comes back with a refusal: it is read first."""
+    shown = context.flatten()
+    is_refused = any(
+        isinstance(value, BaseForm) and value.is_bound and value.errors for value in shown.values()
+    )
+    return "Error: " if is_refused or any(shown.get(name) for name in _REFUSALS) else ""
+
+
+@register.simple_tag
+def mistakes_of(form: BaseForm) -> list[Mistake]:
+    """The first mistake of each input, and all that are about none. `form.places` names ids that are not Django's own."""
+    places: dict[str, str] = getattr(form, "places", {})
+    found: dict[str, Mistake] = {}
+    for error in form.non_field_errors().as_data():
+        sentence = str(error.messages[0])
+        place = places.get(error.code or "", "")
+        found.setdefault(place or sentence, Mistake(place, "", sentence))
+    for field in form:
+        if field.errors:
+            own = field.id_for_label or f"{field.auto_id}_0"  # the first of several choices
+            place = "" if field.is_hidden else places.get(field.name, own)
+            found.setdefault(place or field.name, Mistake(place, str(field.label), str(field.errors[0])))
+    return list(found.values())
+
+
+@register.simple_tag
+def input_of(field: BoundField, hint: str = "") -> SafeString:
+    """The input of a field, tied to the hint and the mistakes that stand below it."""
+    below = [("helptext", bool(hint or field.help_text)), ("error", bool(field.errors))]
+    ids = " ".join(f"{field.auto_id}_{part}" for part, is_there in below if is_there)
+    return field.as_widget(attrs={"aria-describedby": ids} if ids else None)
 
 
 @register.inclusion_tag("web/_code.html")

@@ -8,6 +8,7 @@
   const renumber = () => {
     [...body.rows].forEach((row, index) => {
       const [source, target] = row.querySelectorAll("textarea");
+      source.id = `example-${index + 1}`;
       source.setAttribute("aria-label", `Input of row ${index + 1}`);
       target.setAttribute("aria-label", `Output of row ${index + 1}`);
       row.querySelector("button").setAttribute("aria-label", `Remove row ${index + 1}`);
@@ -18,7 +19,7 @@
     const row = body.rows[body.rows.length - 1].cloneNode(true);
     for (const cell of row.querySelectorAll("textarea")) {
       cell.value = "";
-      cell.placeholder = "";
+      for (const name of ["placeholder", "aria-invalid", "aria-describedby"]) cell.removeAttribute(name);
     }
     body.append(row);
     renumber();

@@ -287,25 +287,34 @@
   field("base_model").addEventListener("change", () => { if (files.length) check(); });
 
   // --- sending ------------------------------------------------------------------------------------------------------
-  const showProblems = (sentences) => {
+  // As the server says it without scripts: the title first, then a list with the focus, and each mistake at its input.
+  const title = document.title.replace(/^Error: /, "");
+  const showProblems = (sentences, fields = {}) => {
     problemsBox.replaceChildren();
-    for (const old of form.querySelectorAll(".field-error.from-script")) old.remove();
-    for (const old of form.querySelectorAll("[aria-invalid]")) old.removeAttribute("aria-invalid");
-    if (!sentences.length) return;
-    problemsBox.append(notice("error", "Nothing was published.", sentences));
-    problemsBox.scrollIntoView({ block: "center" });
-  };
-
-  const showFieldErrors = (fields) => {
-    let first = null;
+    document.title = title;
+    for (const old of form.querySelectorAll(".errorlist")) old.remove();
+    for (const old of form.querySelectorAll("[aria-invalid]")) {
+      old.removeAttribute("aria-invalid");
+      old.setAttribute("aria-describedby", old.getAttribute("aria-describedby").replace(/ ?\S+_error/, ""));
+    }
+    const lines = [...sentences];
     for (const [name, errors] of Object.entries(fields)) {
       const input = field(name);
-      if (!input || !input.closest) { showProblems(errors); continue; }
+      if (!input || !input.closest) { lines.push(...errors); continue; }
+      const box = input.closest(".field");
+      const id = `${input.id}_error`;
       input.setAttribute("aria-invalid", "true");
-      input.closest(".field").append(node("p", { class: "field-error from-script" }, errors.join(" ")));
-      first = first || input;
+      input.setAttribute("aria-describedby", `${input.getAttribute("aria-describedby") || ""} ${id}`.trim());
+      box.append(node("ul", { class: "errorlist", id }, ...errors.map((text) => node("li", {}, text))));
+      lines.push(node("a", { href: `#${input.id}` }, `${box.querySelector("label").firstChild.data.trim()}: ${errors[0]}`));
     }
-    if (first) first.focus();
+    if (!lines.length) return;
+    const box = notice("error", "Nothing was published.", lines);
+    box.tabIndex = -1;
+    problemsBox.append(box);
+    document.title = `Error: ${title}`;
+    box.focus({ preventScroll: true });
+    box.scrollIntoView({ block: "center" });
   };
 
   const setSending = (request) => {
@@ -360,8 +369,7 @@
         sentences.push(request.status === 413 ? "The files are larger than this server takes." : `The server answered ${request.status}. What you typed is still here; try again.`);
       }
       if ((answer.problems || []).length) document.getElementById("verdict").replaceChildren();
-      showProblems(sentences);
-      showFieldErrors(fields);
+      showProblems(sentences, fields);
     });
     const failed = (words) => () => { setSending(null); showProblems([words]); };
     request.addEventListener("error", failed("The connection broke. What you typed and chose is still here; try again."));

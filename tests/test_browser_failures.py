@@ -1,0 +1,197 @@
+"""In real Chromium: what does not work is said on the page that one is on, and nothing that was typed is lost."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import expect
+
+from compose.models import Composition, Tryout
+from registry.models import Adapter, User
+from tests.compose.factories import finish, make_composition, make_modules
+from tests.factories import make_adapter, make_base_model, make_user, namespace_of
+from tests.fake_adapters import make_adapter as make_adapter_folder
+from tests.test_browser_compose import PASSWORD, drop, sign_in
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import APIResponse, Page, Route
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture(autouse=True)
+def _playwright_beside_django() -> Iterator[None]:
+    """Playwright's sync API runs an event loop in this thread, where Django would refuse to touch the database."""
+    before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
+    yield
+    if before is None:
+        del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+@pytest.fixture
+def ada(transactional_db: None, rung: list[Any]) -> User:
+    return make_user("ada", password=PASSWORD)
+
+
+@pytest.fixture
+def done(ada: User) -> Composition:
+    base_model = make_base_model("demo/tiny-t5", kind="hosted")
+    make_modules(base_model, 3)
+    return finish(make_composition(owner=ada, base_model=base_model, title="Colours"))
+
+
+def sign_out_behind(page: Page) -> None:
+    """As when a session ends while its page is open."""
+    page.context.clear_cookies(name="sessionid")
+
+
+def sign_in_beside(page: Page, address: str) -> None:
+    """In another tab of the same browser."""
+    tab = page.context.new_page()
+    sign_in(tab, address, "ada", PASSWORD)
+    tab.close()
+
+
+def refused(route: Route) -> APIResponse:
+    """The site's own answer to the same without the form's token."""
+    headers = {"HX-Request": "true", "Content-Type": "application/x-www-form-urlencoded"}
+    return route.fetch(headers=headers, post_data="seed=1")
+
+
+def test_a_part_that_is_refused_says_why_on_the_page(page: Page, live_server: Any, done: Composition):
+    page.goto(f"{live_server.url}/compose")
+    trouble = page.locator("#trouble")
+    first = page.get_by_label("Input of row 1")
+    page.route("**/compose/check", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>"))
+    first.fill("typed")
+    expect(trouble).to_have_text("The site answered 502. What you typed is still here; try again.")
+    page.wait_for_timeout(300)
+    assert trouble.is_visible(), "it goes away before it can be read"
+    page.unroute("**/compose/check")
+    page.route("**/compose/check", lambda route: route.fulfill(response=refused(route)))
+    first.fill("typed once more")
+    expect(trouble).to_contain_text("This form was too old")
+    page.unroute("**/compose/check")
+    first.fill("short again")
+    expect(trouble).not_to_be_visible()
+
+
+def test_a_page_whose_person_is_signed_out_says_so_and_goes_on_after(
+    page: Page, live_server: Any, done: Composition
+):
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    page.goto(f"{live_server.url}{done.get_absolute_url()}")
+    sign_out_behind(page)
+    page.fill("#try-text", "What colour?")
+    page.click("#try button:has-text('Answer')")
+    expect(page.locator("#trouble")).to_contain_text("You are signed out. Sign in in another tab")
+    assert page.locator("main input[type=password]").count() == 0, "the sign-in was put into the page"
+    sign_in_beside(page, live_server.url)
+    page.click("#try button:has-text('Answer')")
+    expect(page.locator("#tryout")).to_contain_text("Waiting for a free worker")
+    assert Tryout.objects.count() == 1
+
+
+def test_an_answer_that_did_not_come_is_asked_for_again(page: Page, live_server: Any, done: Composition):
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    page.goto(f"{live_server.url}{done.get_absolute_url()}")
+    page.route("**/try/*", lambda route: route.abort())
+    page.fill("#try-text", "What colour?")
+    page.click("#try button:has-text('Answer')")
+    expect(page.locator("#trouble")).to_contain_text("It is asked again by itself.")
+    Tryout.objects.update(status="done", answers={"composed": "red", "zero_shot": "no"}, seconds=0.1)
+    page.unroute("**/try/*")
+    expect(page.locator(".tryout-answers .is-ours dd")).to_have_text("red")
+    expect(page.locator("#said")).to_have_text("Answer: red")
+    expect(page.locator("#trouble")).not_to_be_visible()
+
+
+def test_what_was_typed_is_there_again_after_signing_in(page: Page, live_server: Any, ada: User):
+    module = make_adapter("colour", namespace=namespace_of(ada))
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    page.goto(f"{live_server.url}/ada/colour/settings")
+    page.fill("[name=training]", "Three epochs, a rate of 1e-4")
+    page.check("[name=visibility][value=private]")
+    sign_out_behind(page)
+    page.click("button:has-text('Save')")
+    page.fill("input[name=login]", "ada")
+    page.fill("input[name=password]", PASSWORD)
+    page.click("main button:has-text('Sign in')")
+    page.wait_for_url("**/ada/colour/settings")
+    assert page.input_value("[name=training]") == "Three epochs, a rate of 1e-4"
+    assert page.is_checked("[name=visibility][value=private]")
+    expect(page.get_by_text("It was not sent.")).to_be_visible()
+    page.click("button:has-text('Save')")
+    page.wait_for_url("**/ada/colour")
+    module.refresh_from_db()
+    assert (module.training, module.visibility) == ("Three epochs, a rate of 1e-4", "private")
+    page.goto(f"{live_server.url}/ada/colour/settings")
+    assert page.get_by_text("It was not sent.").count() == 0
+
+
+def test_what_was_typed_into_a_form_that_is_too_old_is_there_again(page: Page, live_server: Any, ada: User):
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    page.goto(f"{live_server.url}/organizations/new")
+    page.fill("[name=name]", "story-lab")
+    page.context.clear_cookies(name="csrftoken")
+    page.click("button:has-text('Make the organisation')")
+    page.click("a:has-text('Load the page again')")
+    assert page.input_value("[name=name]") == "story-lab"
+    page.click("button:has-text('Make the organisation')")
+    page.wait_for_url("**/story-lab**")
+
+
+def test_a_form_that_was_open_before_somebody_signed_in_elsewhere_still_counts(
+    page: Page, live_server: Any, ada: User
+):
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    page.goto(f"{live_server.url}/settings")
+    page.fill("[name=full_name]", "Ada")
+    sign_out_behind(page)
+    sign_in_beside(page, live_server.url)
+    page.click("button:has-text('Save')")
+    expect(page.get_by_text("Saved.")).to_be_visible()
+
+
+def test_an_upload_whose_person_was_signed_out_is_sent_again(
+    page: Page, live_server: Any, ada: User, tmp_path: Path
+):
+    make_base_model()
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    page.goto(f"{live_server.url}/upload")
+    drop(page, make_adapter_folder(tmp_path / "colour"))
+    page.wait_for_selector("#verdict .notice.good")
+    page.fill("input[name=name]", "colour")
+    sign_out_behind(page)
+    page.click("#publish")
+    expect(page.locator("#problems")).to_contain_text("Sign in in another tab")
+    assert page.title().startswith("Error: ")
+    sign_in_beside(page, live_server.url)
+    page.click("#publish")
+    page.wait_for_url("**/ada/colour")
+    assert Adapter.objects.count() == 1
+
+
+def test_a_refused_upload_leads_to_its_inputs(page: Page, live_server: Any, ada: User, tmp_path: Path):
+    make_base_model()
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    page.goto(f"{live_server.url}/upload")
+    drop(page, make_adapter_folder(tmp_path / "colour"))
+    page.fill("input[name=name]", "no spaces")
+    page.click("#publish")
+    link = page.locator("#problems a[href='#id_name']")
+    expect(link).to_contain_text("Name: ")
+    assert page.title().startswith("Error: ")
+    assert page.evaluate("document.activeElement.matches('#problems .notice')")
+    link.click()
+    name = page.locator("#id_name")
+    expect(name).to_be_focused()
+    said = link.inner_text().removeprefix("Name: ")
+    expect(name).to_have_accessible_description(re.compile(re.escape(said)))
