@@ -113,6 +113,26 @@ def test_an_answer_that_did_not_come_is_asked_for_again(page: Page, live_server:
     expect(page.locator("#trouble")).not_to_be_visible()
 
 
+def test_back_from_a_composition_leads_to_the_form_as_it_was_sent(
+    page: Page, live_server: Any, done: Composition
+):
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    page.goto(f"{live_server.url}/compose")
+    typed = [f"question {number}" for number in range(7)]
+    for number, text in enumerate(typed, 1):
+        page.get_by_label(f"Input of row {number}").fill(text)
+        page.get_by_label(f"Output of row {number}").fill("yes")
+    page.click("button[value=compose]")
+    page.wait_for_url("**/compositions/*")
+    page.go_back()
+    expect(page.get_by_label("Input of row 7")).to_have_value("question 6")
+    inputs = page.locator("textarea[name=example_input]")
+    assert [cell.input_value() for cell in inputs.all()][:7] == typed
+    page.goto(f"{live_server.url}/compose")
+    assert inputs.first.input_value() == ""
+    assert not page.is_visible("#draft-offer"), "it was sent"
+
+
 def test_what_was_typed_is_there_again_after_signing_in(page: Page, live_server: Any, ada: User):
     module = make_adapter("colour", namespace=namespace_of(ada))
     sign_in(page, live_server.url, "ada", PASSWORD)

@@ -272,6 +272,67 @@ def test_a_row_opens_wherever_a_thumb_touches_it(page: Page, live_server: Any, f
     page.wait_for_url("**/modules?base=*")
 
 
+# Where the letters of a text begin and end, which its box does not say.
+INK = """(selector) => {
+  const range = document.createRange();
+  range.selectNodeContents(document.querySelector(selector));
+  return Math.round(range.getBoundingClientRect().left);
+}"""
+
+
+def test_what_is_written_from_right_to_left_stands_where_the_others_do(
+    page: Page, live_server: Any, filled: Filled
+):
+    said = "אומר מה צבעו של הדבר."
+    task = make_task("hebrew", rows=5, test_rows=20, is_held_out=True, title=said, description=said)
+    make_adapter("hebrew", owner=filled.ada, description=said)
+    for path, parts in (
+        ("/modules?q=hebrew", (".row-title a", ".row-about")),
+        ("/ada/hebrew", ("h1", ".about")),
+        (task.get_absolute_url(), ("h1", ".lead")),
+        ("/tasks?q=hebrew", (".row-title a", ".row-about")),
+    ):
+        page.goto(f"{live_server.url}{path}")
+        line = page.evaluate(
+            "() => document.querySelector('.crumbs, h1, .tabs').getBoundingClientRect().left"
+        )
+        assert [page.evaluate(INK, part) for part in parts] == [round(line)] * 2, path
+        dot = page.evaluate(
+            """(selector) => {
+              const text = document.querySelector(selector).firstChild;
+              const range = document.createRange();
+              range.setStart(text, text.data.length - 1); range.setEnd(text, text.data.length);
+              return Math.round(range.getBoundingClientRect().left);
+            }""",
+            parts[1],
+        )
+        assert dot == round(line), f"{path}: the full stop is at the wrong end"
+
+
+def test_with_the_systems_own_colours_a_choice_is_still_seen(
+    browser: Browser, live_server: Any, filled: Filled
+):
+    context = browser.new_context(forced_colors="active", viewport={"width": 1280, "height": 900})
+    try:
+        page = context.new_page()
+        page.goto(f"{live_server.url}/compose?task=colour-twice")
+        page.click("summary:has-text('fit')")
+        ground = "at => getComputedStyle(at.nextElementSibling).backgroundColor"
+        pin = page.locator("[name=pin]").first
+        before = pin.evaluate(ground)
+        pin.check()
+        assert pin.evaluate(ground) != before
+        sign_in(page, live_server.url, "ada", PASSWORD)
+        page.goto(f"{live_server.url}/settings/tokens")
+        edge = "at => getComputedStyle(at).borderBottomColor"
+        here, other = (
+            page.locator(f".tabs a{kind}").first for kind in ("[aria-current]", ":not([aria-current])")
+        )
+        assert here.evaluate(edge) != other.evaluate(edge)
+    finally:
+        context.close()
+
+
 # --- Weight and speed ----------------------------------------------------------------------------------------
 
 

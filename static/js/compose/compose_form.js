@@ -101,9 +101,9 @@
   const texts = ["title", "examples_text", "test_text"];
   const rowsNow = () => [...body.rows].map((row) => [...row.querySelectorAll("textarea")].map((cell) => cell.value));
   const isEmpty = () => rowsNow().flat().concat(texts.map((name) => form.elements[name].value)).every((text) => !text.trim());
-  const keep = () => {
+  const keep = (isSent = false) => {
     if (isEmpty()) return;
-    const draft = { rows: rowsNow(), texts: texts.map((name) => form.elements[name].value) };
+    const draft = { isSent, rows: rowsNow(), texts: texts.map((name) => form.elements[name].value) };
     try { sessionStorage.setItem(kept, JSON.stringify(draft)); } catch { /* full or forbidden: then there is no draft */ }
   };
   const forget = () => { try { sessionStorage.removeItem(kept); } catch { /* forbidden */ } };
@@ -112,28 +112,35 @@
   let waiting = 0;
   const keepSoon = () => {
     clearTimeout(waiting);
-    waiting = setTimeout(keep, 400);
+    waiting = setTimeout(() => keep(), 400);
   };
   form.addEventListener("input", keepSoon);
   form.addEventListener("rows-changed", keepSoon);
   form.addEventListener("submit", () => {
     clearTimeout(waiting);
-    forget();
+    keep(true);
   });
-  if (isEmpty() && read()) offer.hidden = false;
+  const restore = ({ rows, texts: values }) => {
+    rows.forEach((cells, index) => {
+      const row = body.rows[index] || addRow();
+      row.querySelectorAll("textarea").forEach((cell, column) => { cell.value = cells[column]; });
+    });
+    texts.forEach((name, index) => { form.elements[name].value = values[index]; });
+    changed();
+  };
+  const draft = read();
+  if (draft && draft.isSent) {
+    // The browser's Back brings back what was typed, but for the rows that this script had added.
+    const isBack = performance.getEntriesByType("navigation").some(({ type }) => type === "back_forward");
+    if (isBack) window.addEventListener("load", () => restore(draft)); else forget();
+  } else if (draft && isEmpty()) offer.hidden = false;
   offer.addEventListener("click", (event) => {
     const wish = event.target.dataset.draft;
     if (!wish) return;
     offer.hidden = true;
     if (wish === "forget") return forget();
-    const draft = read();
-    draft.rows.forEach((cells, index) => {
-      const row = body.rows[index] || addRow();
-      row.querySelectorAll("textarea").forEach((cell, column) => { cell.value = cells[column]; });
-    });
-    texts.forEach((name, index) => { form.elements[name].value = draft.texts[index]; });
+    restore(read());
     body.querySelector("textarea").focus();
-    changed();
   });
 
   // One click, one composition; coming back to the page makes the buttons work again.
