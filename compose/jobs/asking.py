@@ -331,7 +331,7 @@ def _plan(request: CompositionRequest) -> Plan:
         chosen = [(revision, "picked") for revision in request.candidates]
         candidates_note = f"{len(chosen)} picked by hand."
     told = len(revision.test) if is_hidden and revision is not None else len(test)
-    warnings = reading.warnings(few_shot, [] if is_hidden else test) + unknown
+    warnings = reading.warnings(few_shot, request.test_examples) + unknown
     if is_hidden and revision is not None and revision.metric not in {request.scored_by, EXACT_MATCH}:
         warnings.append(
             f"The leaderboard of the task is by {label_of(revision.metric)}; a result scored by "
@@ -391,17 +391,23 @@ def _rows(
     reading.check_examples(examples)
     if test_examples:
         reading.check_examples(test_examples, field="test_examples")
-        note = f"Scored on {plural(len(test_examples), 'test row,test rows')} that came with the examples."
-        seen = reading.seen_by_the_search(examples, test_examples)
-        return list(examples), list(test_examples), False, f"{note} {seen}".strip()
+        unseen = reading.unseen(test_examples, examples)
+        return list(examples), unseen, False, _own_note(len(test_examples), len(unseen))
     hidden = reading.from_json(revision.test) if revision else []
     if hidden:
-        # Whoever searches on some of them has seen them.
-        shown = {example.input.strip() for example in examples}
-        unseen = [row for row in hidden if row.input.strip() not in shown]
-        return list(examples), unseen, True, hidden_note(len(hidden))
+        return list(examples), reading.unseen(hidden, examples), True, hidden_note(len(hidden))
     few_shot, held_out, note = reading.split(examples, request.seed)
     return few_shot, held_out, False, note
+
+
+def _own_note(count: int, scored: int) -> str:
+    """That so many of a person's own test rows score a composition."""
+    rows = f"{plural(count, 'test row,test rows')} that came with the examples"
+    if scored == count:
+        return f"Scored on {rows}."
+    if not scored:
+        return f"Not scored: all {rows} are among the examples too."
+    return f"Scored on {scored:,} of the {rows}: the others are among the examples too."
 
 
 def hidden_note(count: int, *, scored: int | None = None) -> str:

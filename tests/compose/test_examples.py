@@ -228,7 +228,7 @@ def test_spaces_around_an_input_make_no_other_row():
 
 def test_test_rows_that_the_search_sees_are_said():
     assert warnings(EXPECTED, EXPECTED[:1]) == [
-        "1 of the test rows is also among the examples, so the score flatters the result."
+        "1 of the test rows is also among the examples, so it counts for no score."
     ]
 
 

@@ -143,11 +143,18 @@ def test_own_test_rows_go_before_hidden_ones_and_before_a_split():
     assert composition.split_note == "Scored on 4 test rows that came with the examples."
 
 
-def test_test_rows_that_the_search_sees_are_told_beside_the_score():
-    composition = make_composition(examples=make_examples(5), test_examples=make_examples(4, start=3))
+def test_test_rows_that_the_search_sees_score_nothing():
+    examples = make_examples(5)
+    composition = make_composition(examples=examples, test_examples=make_examples(4, start=3))
+    assert reading.from_json(composition.test_examples) == make_examples(2, start=5)
     assert composition.split_note == (
-        "Scored on 4 test rows that came with the examples. 2 of the test rows are also among the examples, so the score "
-        "flatters the result."
+        "Scored on 2 of the 4 test rows that came with the examples: the others are among the examples too."
+    )
+    composition = make_composition(examples=examples, test_examples=examples[:3])
+    assert composition.test_examples == []
+    assert (
+        composition.split_note
+        == "Not scored: all 3 test rows that came with the examples are among the examples too."
     )
 
 

@@ -21,7 +21,7 @@ from compose.models import Composition
 from registry import moderation, publishing, reported_scores, task_sets
 from registry.models import Adapter, AdapterScore, Task, TaskRevision
 from registry.search import AdapterQuery, find
-from tests.compose.factories import finish, make_composition, make_examples, make_modules, owner_of
+from tests.compose.factories import finish, make_composition, make_modules, owner_of
 from tests.factories import make_adapter, make_base_model, make_task, make_user, namespace_of
 from tests.visitors import client_of
 from web.errors import NotFound
@@ -376,16 +376,6 @@ def test_a_gain_on_a_few_rows_is_none_of_the_best():
     finish(make_composition(base_model=base_model), scores=lucky)
     scored(make_board_task(), 0.6, base_model=base_model)
     assert [gain.ours.n for gain in leaderboards.best_gains(Composition.objects.all(), limit=3)] == [20]
-
-
-def test_a_gain_on_rows_that_the_search_saw_is_none_of_the_best():
-    base_model = make_base_model()
-    seen = make_composition(base_model=base_model, examples=make_examples(5), test_examples=make_examples(20))
-    finish(seen, scores=[
-        types.Score("zero_shot", "exact_match", 0.0, 0.0, 0.2, 20, "held_out"),
-        types.Score("lorahub", "exact_match", 1.0, 0.8, 1.0, 20, "held_out"),
-    ])  # fmt: skip
-    assert leaderboards.best_gains(Composition.objects.all(), limit=3) == []
 
 
 def test_the_best_gains_are_of_different_tasks_however_many_one_of_them_has():

@@ -631,15 +631,6 @@ def test_only_an_unfinished_composition_asks_for_itself_again(as_owner: Client, 
     assert "hx-get" in text_of(as_owner.get(f"{queued.get_absolute_url()}/progress"))
 
 
-def test_only_of_rows_that_the_search_did_not_see_the_page_says_so(as_owner: Client, owner: User):
-    unseen = finish(make_composition(owner=owner, test_examples=make_examples(3, start=50)))
-    assert "The search did not see them." in text_of(as_owner.get(unseen.get_absolute_url()))
-    seen = finish(make_composition(owner=owner, test_examples=make_examples(3)))
-    page = text_of(as_owner.get(seen.get_absolute_url()))
-    assert "3 of the test rows are also among the examples, so the score flatters the result." in page
-    assert "did not see" not in page
-
-
 def test_a_finished_composition_does_not_poll(as_owner: Client, succeeded: Composition):
     for address in (succeeded.get_absolute_url(), f"{succeeded.get_absolute_url()}/progress"):
         assert "hx-trigger" not in text_of(as_owner.get(address))

@@ -13,7 +13,7 @@ from registry.cards import split_card
 from registry.models import Adapter
 from registry.names import InvalidName
 from registry.publishing import update_adapter
-from tests.compose.factories import finish, make_composition, make_examples, make_modules, owner_of
+from tests.compose.factories import finish, make_composition, make_modules, owner_of
 from tests.factories import (
     make_adapter,
     make_base_model,
@@ -87,16 +87,6 @@ def test_the_card_says_what_it_is_how_good_and_made_of_what(tmp_path):
     assert f'PeftModel.from_pretrained(base, "{full_name}")' in text
     assert "AutoModelForSeq2SeqLM" in text
     assert "huang2023lorahub" in text
-
-
-def test_a_score_on_rows_that_the_search_saw_is_called_that_and_ranks_nothing(tmp_path):
-    composition = finished(tmp_path, test_examples=make_examples(4, start=3))
-    adapter = publish(composition)
-    front, text = split_card(text_of(adapter, "README.md"))
-    assert "did not see" not in text
-    assert "2 of the test rows are also among the examples, so the score flatters the result." in text
-    assert "model-index" not in front
-    assert adapter.best_score is None
 
 
 def test_nothing_of_the_examples_is_published(tmp_path):
