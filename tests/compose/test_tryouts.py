@@ -59,7 +59,7 @@ def test_a_text_is_asked_answered_and_read(composed: Composition, ada: User, run
     )
     page = asked.content.decode()
     assert "Waiting for a free worker" in page
-    assert "load delay" in page
+    assert "hx-trigger" in page
     assert rung[-1].task == "compose.tasks.run_errands"
     tryout = tryouts.KIND.take_next()
     assert tryout is not None
