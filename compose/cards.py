@@ -37,10 +37,9 @@ def make_card(
 
 
 def summary(composition: Composition, candidates: Sequence[Candidate]) -> str:
-    """What stands below the name where its owner wrote nothing."""
-    task = _named_task(composition)
-    what = task.title if task else naming.title_of(composition, None)
-    return f"Composed from {plural(len(parents(candidates)), 'LoRA module,LoRA modules')}: {what}"[:500]
+    """What stands below the name where its owner wrote nothing; its task stands beside it while that may be named."""
+    made = f"Composed from {plural(len(parents(candidates)), 'LoRA module,LoRA modules')}"
+    return made if naming.is_named_after_task(composition) else f"{made}: {composition.title}"[:500]
 
 
 def _named_task(composition: Composition) -> Task | None:

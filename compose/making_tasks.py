@@ -15,7 +15,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from compose import examples as reading
-from compose import jobs
+from compose import jobs, naming
 from compose.engine.metrics import EXACT_MATCH
 from compose.engine.types import Example
 from compose.errors import BadSetting, FewShotProblem
@@ -238,7 +238,8 @@ def _require_may_become_private(task: Task, actor: User) -> None:
 def _forget_name(task: Task) -> None:
     """Take the name of a task that becomes private out of what its members' compositions say: they may publish it."""
     for composition in Composition.objects.filter(task=task).select_related("base_model"):
-        if composition.title.casefold() == task.title[:200].casefold():
+        composition.task = task
+        if naming.is_named_after_task(composition):
             composition.title = jobs.untold_title(len(composition.examples), composition.base_model)
             composition.save(update_fields=["title"])
 

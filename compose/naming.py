@@ -62,9 +62,15 @@ def title_of(composition: Composition, person: Person) -> str:
     """Its title; for others than its owner never the name of a task in quarantine, which stands there if no other was given."""
     task = composition.task
     is_told = task is None or not task.is_quarantined or owns(person, composition.owner_id)
-    if is_told or task is None or composition.title.casefold() != task.title[:200].casefold():
+    if is_told or not is_named_after_task(composition):
         return composition.title
     return f"Composition {composition.pk}"
+
+
+def is_named_after_task(composition: Composition) -> bool:
+    """Whether its title is that of its task, as it is unless another was given."""
+    task = composition.task
+    return task is not None and composition.title.casefold() == task.title[:200].casefold()
 
 
 def name_of(adapter: Adapter, named: set[int]) -> str:

@@ -17,7 +17,6 @@ from tests.factories import make_base_model, make_organisation, make_user, names
 from tests.visitors import client_of, text_of, token_of
 
 pytestmark = pytest.mark.django_db
-SAID = "Mixed by bob."  # instead of a generated sentence, which names the task and is bob's to change
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def hold(task: Task) -> None:
 @pytest.fixture
 def mix(task: Task, bob: User, base_model: BaseModel, tmp_path: Any) -> Adapter:
     job = scored(task, bob, base_model)
-    made = published(job, bob, namespace_of(bob), tmp_path / "made", description=SAID)
+    made = published(job, bob, namespace_of(bob), tmp_path / "made")
     # The card is a file and stays as it was; what our own pages say is looked at here.
     RevisionFile.objects.filter(revision=made.head, path="README.md").delete()
     hold(task)
