@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.core.cache import cache
 from django.test import Client
 
@@ -100,3 +102,21 @@ def test_what_is_published_meanwhile_does_not_name_it(
         b"".join(storage.open_blob(file.blob)).decode(errors="replace") for file in made.head.files.all()
     ]
     assert not [text for text in [made.description, *texts] if "zanzibar" in text.lower()]
+
+
+def test_sentences_of_before_forget_the_name_too(mix: Adapter, task: Task):
+    job = Composition.objects.get(adapter=mix)
+    said = (
+        f"Scored on 20 of the 27 hidden test rows of the task {task.slug}: the others are among the examples."
+    )
+    Composition.objects.filter(pk=job.pk).update(split_note=said)
+    Adapter.objects.filter(pk=mix.pk).update(description=f"Composed from 3 LoRA modules: {TITLE}")
+    forwards = import_module("compose.migrations.0016_notes_name_no_task").forwards
+    forwards(apps, None)
+    job.refresh_from_db()
+    assert job.split_note == said.replace(f"the task {task.slug}", "its task")
+    assert Adapter.objects.get(pk=mix.pk).description == "Composed from 3 LoRA modules"
+    for own in ("Composed from 3 LoRA modules: for my thesis", f"Mine: {TITLE}"):
+        Adapter.objects.filter(pk=mix.pk).update(description=own)
+        forwards(apps, None)
+        assert Adapter.objects.get(pk=mix.pk).description == own
