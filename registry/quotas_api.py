@@ -23,6 +23,7 @@ class QuotaSerializer(serializers.Serializer):
 
 class NamespaceQuota(APIView):
     permission_classes = [SignedIn]
+    takes_limited_tokens = True
 
     @extend_schema(
         operation_id="namespaces_quota", responses={200: QuotaSerializer, **refusals(400, 401, 403, 404)}

@@ -317,12 +317,16 @@ def member_organisation(person: Person, name: str) -> Namespace:
 
 
 def member_namespace(person: Person, name: str) -> Namespace:
-    """The namespace of this name if this person is a member: their own, or an organisation. Raises NotFound or Forbidden."""
+    """The namespace of this name if this person is a member and their token reaches all of it: their own, or an
+    organisation. Raises NotFound or Forbidden."""
     namespace = Namespace.objects.filter(name__iexact=name, deleted_at=None).first()
     if namespace is None:
         raise NotFound(f"There is no namespace {name[:100]!r} here.")
     if not is_member(person, namespace):
         raise Forbidden(f"You are not a member of {namespace.name}.")
+    token = token_of(person)
+    if token is not None and not _is_in_reach(token, namespace, None):
+        raise TokenIsLimited(token)
     return namespace
 
 

@@ -45,6 +45,7 @@ CHANGE = "whoever may write to the adapter"
 MOVE = "whoever may write to its whole namespace"
 LIKE = "any account that sees the adapter"
 MEMBER = "members of the organisation"
+WHOLE = "members of the organisation, by a token that is good for all of it"
 ADMIN = "admins of the organisation"
 TASK = "admins of the organisation that the task belongs to, and moderators unless it is private"
 SEE_TASK = "whoever sees the task; one in quarantine moderators too"
@@ -342,7 +343,7 @@ ROUTES: dict[str, Route] = {
     "api/v1/tokens/": api("tokens/", GET=ACCOUNT),
     "api/v1/tokens/<int:id>/": api("tokens/0/", DELETE=ACCOUNT_NOTHING),
     "api/v1/whoami/": api("whoami/", GET=ANY_TOKEN),
-    "api/v1/namespaces/<str:name>/quota/": api("namespaces/lab/quota/", GET=MEMBER),
+    "api/v1/namespaces/<str:name>/quota/": api("namespaces/lab/quota/", GET=WHOLE),
     "api/v1/organizations/": api("organizations/", {"name": "new-lab"}, GET=ACCOUNT, POST=ACCOUNT),
     "api/v1/organizations/<str:name>/": api(
         "organizations/lab/", {"full_name": "x"}, GET=MEMBER, PATCH=ADMIN, DELETE=ADMIN
@@ -625,6 +626,10 @@ def expected(route: Route, method: str, visitor: Visitor, state: str) -> str:
         return "404" if need == MODERATE_IT and state in {"private", "deleted"} else "ok"
     if need == OWN:
         return _of_a_job(door, seen, is_writing)
+    if need == WHOLE:
+        if not seen.is_signed_in:
+            return refused
+        return "ok" if seen.role and seen.token not in ONLY_AN_ADAPTER else "403"
     if need in {MEMBER, ADMIN}:
         if not seen.is_signed_in:
             return refused

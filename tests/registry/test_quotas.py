@@ -123,6 +123,9 @@ def test_members_read_by_script_what_is_kept_and_what_may_be(settings):
     for person in (ada, rita):
         assert Script(make_token(person, "read")).get("namespaces/LAB/quota/").json() == kept
     assert Script(make_token(ada)).get("namespaces/ada/quota/").json()["adapters"] == 0
+    assert Script(make_token(ada, namespace=lab)).get("namespaces/lab/quota/").json() == kept
+    for limit in ({"namespace": namespace_of(ada)}, {"adapter": made}):
+        assert_refused(Script(make_token(ada, **limit)).get("namespaces/lab/quota/"), 403)
     stranger = Script(make_token(make_user("eve")))
     assert_refused(stranger.get("namespaces/lab/quota/"), 403)
     assert_refused(stranger.get("namespaces/absent/quota/"), 404)
