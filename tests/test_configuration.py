@@ -124,6 +124,7 @@ def test_what_the_key_of_before_signed_and_sealed_still_holds(tmp_path):
     [
         ({"MAX_SCORED_PER_TASK_PER_DAY": "0"}, '"MAX_SCORED_PER_TASK_PER_DAY" invalid'),
         ({"MAX_BYTES_PER_NAMESPACE": "-1"}, '"MAX_BYTES_PER_NAMESPACE" invalid'),
+        ({"MAX_UNCOMMITTED_BYTES": "1000"}, "an adapter of that size could not be sent"),
         ({"JOB_LEASE_S": "60", "JOB_HEARTBEAT_S": "60"}, "a worker would lose each job between two beats"),
     ],
 )

@@ -71,6 +71,7 @@ def _how_to_send(
     if blob is not None and blob.size_bytes == size and may_read_blob(person, blob):
         sent.note_sent(person, blob)  # keeps it until the commit
         return row
+    assert isinstance(size, int)  # or it would be a problem
     try:
         sent.require_room(person, size)
     except sent.TooMuchSent as error:
