@@ -39,7 +39,7 @@ def duplicate(
     require_write(actor, namespace, name)
     check_adapter_name(name)
     visibility = details.check_visibility(visibility) if visibility else source.visibility
-    _require_copyable(source, namespace, visibility, actor)
+    require_copyable(source, namespace, visibility, actor)
     existing = publishing.find_by_name(namespace, name)
     if existing is not None:
         raise commits.NameTaken(existing)
@@ -57,7 +57,7 @@ def duplicate(
                 require_write(actor, namespace, name)  # again: reading took a while
                 keep_from_deletion(Adapter.objects.filter(pk=source.pk))
                 now = visible_adapter(actor, source.namespace.name, source.name)
-                _require_copyable(now, namespace, visibility, actor)
+                require_copyable(now, namespace, visibility, actor)
                 copy = publishing.create(namespace, name, author=actor, visibility=visibility)
                 publishing.write_revision(
                     copy, author=actor, message=_message(now, commit), prepared=prepared, blobs=blobs
@@ -78,7 +78,7 @@ def duplicate(
     return copy
 
 
-def _require_copyable(source: Adapter, namespace: Namespace, visibility: str, actor: User) -> None:
+def require_copyable(source: Adapter, namespace: Namespace, visibility: str, actor: User) -> None:
     """Raises NotToBeCopied for what is in quarantine, and for what is private and others would see who may not now."""
     if source.is_quarantined:
         raise NotToBeCopied(

@@ -405,6 +405,12 @@ ROUTES: dict[str, Route] = {
         f"/api/models/{A}/commit/main", {"key": "header", "value": {"summary": "x"}}, POST=CHANGE
     ),
     rf"{_HUB}/xet-write-token/(?P<revision>.+)$": hub(f"/api/models/{A}/xet-write-token/main", GET=CHANGE),
+    rf"{_HUB}/lfs-files/duplicate$": hub(
+        f"/api/models/{A}/lfs-files/duplicate",
+        {"target": {"type": "model", "name": A}, "files": []},
+        POST=CHANGE,
+    ),
+    rf"{_HUB}/xet-read-token/(?P<revision>.+)$": hub(f"/api/models/{A}/xet-read-token/main", GET=SEE),
     rf"{_HUB}/duplicate$": hub(f"/api/models/{A}/duplicate", {"repository": "lab/copy"}, POST=MOVE),
     f"{_HUB}/auth-check$": hub(f"/api/models/{A}/auth-check", GET=SEE),
     f"{_HUB}/auth-check/write$": hub(f"/api/models/{A}/auth-check/write", GET=CHANGE),
@@ -416,6 +422,10 @@ ROUTES: dict[str, Route] = {
     "xet/<str:scope>/v1/xorbs/default/<str:xorb>": Route(
         "ticket", "/xet/x/v1/xorbs/default/y", {"POST": TICKET}
     ),
+    "xet/read/v1/reconstructions/<str:sha256>": Route(
+        "ticket", "/xet/read/v1/reconstructions/x", {"GET": TICKET}
+    ),
+    "xet/read/files/<str:ticket>": hub("/xet/read/files/x", GET=TICKET),
     "xet/<str:scope>/v1/shards": Route("ticket", "/xet/x/v1/shards", {"POST": TICKET}),
     "xet/<path:rest>": Route("ticket", "/xet/x", {"GET": NOTHING}),
     "api/lfs/<str:ticket>": hub("/api/lfs/x", PUT=TICKET),

@@ -14,7 +14,7 @@ from django.db.models import Prefetch, prefetch_related_objects
 from registry import moving
 from registry.filenames import WEIGHTS
 from registry.hub.errors import EntryNotFound, Moved, RepositoryNotFound, RevisionNotFound
-from registry.models import Adapter, BaseModel, Blob, Ref, Revision, RevisionFile
+from registry.models import Adapter, BaseModel, BaseModelFile, Blob, Ref, Revision, RevisionFile
 from registry.publishing import MAIN
 from registry.rights import Person, visible_adapter
 from web.errors import Forbidden, NotFound
@@ -101,6 +101,13 @@ class Repository:
         if found is None:
             raise RevisionNotFound(self.name, revision)
         return found
+
+    def blob_called(self, sha256: str) -> Blob | None:
+        """The bytes of some file here, in whatever revision."""
+        if self.adapter is not None:
+            return Blob.objects.filter(sha256=sha256, revision_files__revision__adapter=self.adapter).first()
+        files = BaseModelFile.objects.filter(base_model=self.base_model, blob__sha256=sha256)
+        return next((file.blob for file in files.select_related("blob")), None)
 
     def split(self, rest: str) -> tuple[str, str]:
         """An address behind `resolve/` or the like as (revision, path).

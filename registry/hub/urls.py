@@ -2,7 +2,7 @@
 
 from django.urls import path, re_path
 
-from registry.hub import listing, parts, people, reading, transfer, writing, xet
+from registry.hub import listing, parts, people, reading, transfer, writing, xet, xet_reading
 
 _REPO = r"(?P<repo>[^/]+(?:/[^/]+)?)"
 _API = rf"^api/models/{_REPO}"
@@ -36,6 +36,8 @@ urlpatterns = [
     re_path(rf"{_API}/preupload/(?P<revision>.+)$", writing.preupload),
     re_path(rf"{_API}/commit/(?P<revision>.+)$", writing.commit),
     re_path(rf"{_API}/duplicate$", writing.duplicate),
+    re_path(rf"{_API}/lfs-files/duplicate$", writing.copy_files),
+    re_path(rf"{_API}/xet-read-token/(?P<revision>.+)$", xet_reading.read_token),
     re_path(rf"{_API}/xet-write-token/(?P<revision>.+)$", xet.write_token),
     re_path(rf"{_API}/auth-check$", people.may_read),
     re_path(rf"{_API}/auth-check/write$", people.may_change),
@@ -45,6 +47,8 @@ urlpatterns = [
     re_path(
         r"^(?P<kind>datasets|spaces|kernels)/(?P<rest>.+/(?:resolve|raw|info/lfs)/.*)$", reading.nothing_here
     ),
+    path("xet/read/v1/reconstructions/<str:sha256>", xet_reading.reconstruction),
+    path("xet/read/files/<str:ticket>", xet_reading.chunks, name="hub_xet_file"),
     path("xet/<str:scope>/v1/xorbs/default/<str:xorb>", xet.put_xorb),
     path("xet/<str:scope>/v1/shards", xet.put_shard),
     path("xet/<path:rest>", xet.not_needed),

@@ -108,6 +108,32 @@ def duplicate(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
     )
 
 
+@door("POST")
+def copy_files(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
+    """Have weights of this repository at hand for a commit to another, which clients make right after this."""
+    source = repositories.find(caller.person, repo)
+    caller.writer()
+    body = body_of(request)
+    target, files = body.get("target"), body.get("files")
+    if not isinstance(target, dict) or not isinstance(files, list):
+        raise BadRequest("'target' is missing or no object, or 'files' is no list.")
+    if not all(isinstance(file, dict) for file in files) or len(files) > MAX_FILES_PER_CALL:
+        raise BadRequest(f"'files' holds something else than files, or more than {MAX_FILES_PER_CALL}.")
+    _require_model(target)
+    person, adapter = writable_by_body(caller, text_in(target, "name"))
+    if source.adapter is not None:
+        duplicating.require_copyable(source.adapter, adapter.namespace, adapter.visibility, person)
+    failed = []
+    for file in files:
+        sha256 = text_in(file, "sha256")
+        blob = source.blob_called(sha256)
+        if blob is None:
+            failed.append({"sha256": sha256, "error": f"{source.name} has no such file."})
+        else:
+            sent.note_sent(person, blob)  # keeps it until the commit
+    return JsonResponse({"failed": failed})
+
+
 def _new_repository(
     request: HttpRequest,
     person: User,
