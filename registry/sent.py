@@ -1,6 +1,7 @@
 """Bytes that somebody gave us and that no revision has yet: theirs to use, kept for a day, and so many at most.
 
-What arrives in pieces lies in folders of its sender below UPLOAD_TMP_DIR until the pieces are a file; it counts as well.
+What arrives in pieces lies in folders of its sender below UPLOAD_TMP_DIR until the pieces are a file; on the host that took it, it
+counts as well.
 """
 
 from __future__ import annotations

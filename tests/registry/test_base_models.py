@@ -111,7 +111,7 @@ def test_the_modules_that_wait_are_compared_by_a_worker_and_what_came_of_it_is_t
     fitting.refresh_from_db()
     assert (fitting.base_model, fitting.is_composable) == (base, True)
     page = client.get("/base-models/demo/tiny-t5").content.decode()
-    assert "1 fit, 1 differ, 0 could not be compared" in page
+    assert "1 fits, 1 differs, 0 could not be compared" in page
     assert "hx-trigger" not in page
     told = client.get("/api/v1/base-models/demo/tiny-t5/").json()
     assert told["recheck_wanted_at"] is None
