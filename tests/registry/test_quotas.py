@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
+from django.db import connection
 from django.test import Client
 
 from registry import commits, moving, publishing, quotas, storage
@@ -64,6 +68,28 @@ def test_those_who_write_there_see_what_is_left_and_others_do_not(settings):
     client.force_login(ada)
     assert "Uses 1 of 5 modules" in client.get("/ada").content.decode()
     assert "Modules of one person or organisation" in client.get("/docs/limits").content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_many_at_once_as_many_come_as_there_is_room_for_on_any_database(settings):
+    settings.MAX_ADAPTERS_PER_NAMESPACE = 2
+    ada = make_user("ada")
+    barrier = Barrier(5)
+
+    def make(number: int) -> str:
+        barrier.wait()
+        try:
+            commits.create_adapter(author=ada, namespace=namespace_of(ada), name=f"m-{number}")
+        except quotas.QuotaReached:
+            return "refused"
+        finally:
+            connection.close()
+        return "made"
+
+    with ThreadPoolExecutor(5) as pool:
+        outcomes = sorted(pool.map(make, range(5)))
+    assert outcomes == ["made", "made", "refused", "refused", "refused"]
+    assert Adapter.objects.count() == 2
 
 
 @pytest.mark.postgres_only
