@@ -64,7 +64,11 @@ def choose(
         check(kept, base_model, person, method=method)
     same_weights = {revision.tensor_sha256 or revision.commit for revision in kept}
     different = _heads(base_model, person)
-    heads = [head for head in different if head.content not in same_weights and head.full_name not in left]
+    # A version that is pinned stands for its module: the newest one is not drawn beside it.
+    passed_over = left | {revision.adapter.full_name for revision in kept}
+    heads = [
+        head for head in different if head.content not in same_weights and head.full_name not in passed_over
+    ]
     if kept:
         alike = [head for head in heads if not equal_only or head.likeness == _likeness(kept[0])]
         return _around(kept, alike, limit, seed, left, aside=len(heads) - len(alike), method=method)

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from compose.engine.loading import LoadedBase
-from compose.engine.metrics import matches, plain
+from compose.engine.metrics import EXACT_MATCH, matches, plain
 from compose.engine.mixing import EXACT, Mix, Mixer
 from compose.engine.scoring import Scorer, tokenise
 from compose.engine.types import Example, OptionScores, Score
-from compose.engine.verdicts import ENOUGH_ROWS, LABELS, sign_test, wilson_interval
+from compose.engine.verdicts import ENOUGH_ROWS, LABELS, in_words, sign_test, wilson_interval
 
 BY_LIKELIHOOD = "option_likelihood"
 MOST_OPTIONS = 20
@@ -135,7 +135,8 @@ def _sentence(hits: dict[str, list[bool]], written: dict[str, list[bool]], *, ou
     held, bare = hits[ours], hits["zero_shot"]
     n = len(held)
     mine, base_own = written[ours][:n], written["zero_shot"][:n]
-    counts = f"held to the options, the composed adapter gets {sum(held)} of {n} rows right, the base model alone {sum(bare)}"
+    right = in_words(EXACT_MATCH, held)
+    counts = f"held to the options, the composed adapter gets {right}, the base model alone {sum(bare)}"
     gains = sum(mine) > sum(base_own)
     is_clear = sign_test(held, bare) < 0.05
     if sum(held) > sum(bare) and is_clear:

@@ -215,6 +215,20 @@ def test_pinned_ones_come_first_and_others_fill_up_to_the_limit():
     assert note == "2 pinned and 18 more that fit."
 
 
+@pytest.mark.parametrize("method", ["auto", "lorahub"])
+def test_beside_a_version_that_is_pinned_its_modules_newest_one_is_not_drawn(method: str):
+    base_model = make_base_model()
+    adapter, other = (make_adapter(name, base_model=base_model) for name in ("one", "two"))
+    old = adapter.head
+    assert old
+    make_revision(adapter)
+    chosen, note = candidates.choose(
+        base_model, make_user(), 1, method=method, pinned=[f"{adapter.full_name}@{old.commit[:8]}"]
+    )
+    assert [revision for revision, _ in chosen] == [old, other.head]
+    assert note == "1 pinned and 1 more that fit."
+
+
 def test_with_lorahub_the_others_have_the_shape_of_the_pinned_one():
     base_model = make_base_model()
     owner = make_user()
