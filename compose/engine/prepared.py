@@ -48,14 +48,17 @@ def prepare(request: Request, warm: WarmCache, dtype: torch.dtype | None) -> Pre
     """`dtype` None: what this machine does faster. Raises EngineError."""
     base, modules, rows = load(request, warm, torch.float32)
     device = base.device
-    sizes = proportions(base, warm.bank(request.modules, device=device, dtype=torch.float32))
+    whole = warm.bank(request.modules, modules, device=device, dtype=torch.float32)
+    sizes = proportions(base, whole)
     if sizes.left_out:
         modules = without(modules, sizes.left_out)
 
     def bank_in(dtype: torch.dtype) -> Bank:
         if sizes.left_out:
             return build_bank(modules, device=device, dtype=dtype)
-        return warm.bank(request.modules, device=device, dtype=dtype)
+        if dtype == torch.float32:
+            return whole
+        return warm.bank(request.modules, modules, device=device, dtype=dtype)
 
     bank = bank_in(torch.float32)
     mixer = Mixer(base, bank)

@@ -66,7 +66,7 @@ def score(
     )
     cache, chosen = warm or WarmCache(), precision.named(dtype) or torch.float32
     loaded_base, loaded, rows = load(request, cache, chosen)
-    bank = cache.bank(request.modules, device=loaded_base.device, dtype=chosen)
+    bank = cache.bank(request.modules, loaded, device=loaded_base.device, dtype=chosen)
     kind = mix_kind(mix)
     huge = out_of_proportion(loaded_base, bank) if kind == EXACT else ()
 
@@ -106,7 +106,7 @@ def export_weights(
     loaded = [cache.module(module) for module in modules]
     for module in loaded:
         loading.check_fit(module, loaded_base)
-    bank = cache.bank(modules, device=torch.device("cpu"), dtype=torch.float32)
+    bank = cache.bank(modules, loaded, device=torch.device("cpu"), dtype=torch.float32)
     loaded = without(
         loaded, [index for index in out_of_proportion(loaded_base, bank) if not mixing_weights[index]]
     )

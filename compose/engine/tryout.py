@@ -25,7 +25,8 @@ def answer(
     """
     where = loading.resolve_device(device)
     base = warm.base(base_folder, device=where, dtype=torch.float32)
-    loading.check_fit(warm.module(adapter), base)
+    loaded = warm.module(adapter)
+    loading.check_fit(loaded, base)
     prompt = prompt_ids(base, text)
     if not prompt:
         raise EmptyExample("The text holds no token of the base model; write something else.")
@@ -35,7 +36,7 @@ def answer(
             f"The text with room for an answer takes {size} tokens; the base model takes {base.context_tokens}. "
             "Shorten it."
         )
-    mixer = Mixer(base, warm.bank((adapter,), device=where, dtype=torch.float32))
+    mixer = Mixer(base, warm.bank((adapter,), (loaded,), device=where, dtype=torch.float32))
     asked = [
         question
         for name, weight in (("composed", 1.0), ("zero_shot", 0.0))

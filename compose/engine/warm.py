@@ -48,13 +48,21 @@ class WarmCache:
         # The same files may come under another name.
         return LoadedModule(name=module.name, factors=loaded.factors, config=loaded.config)
 
-    def bank(self, modules: Sequence[Module], *, device: torch.device, dtype: torch.dtype) -> Bank:
-        """The modules concatenated on the device, in their order."""
+    def bank(
+        self,
+        modules: Sequence[Module],
+        loaded: Sequence[LoadedModule],
+        *,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> Bank:
+        """The modules concatenated on the device, in their order; `loaded` as `module` gave them.
+
+        They are at hand: of more than fit into the limit, the first are forgotten when the last has come.
+        """
         files = tuple((module.name, _module_files(module.path)) for module in modules)
         key = ("bank", files, str(device), dtype)
-        return self._get(
-            key, lambda: build_bank([self.module(module) for module in modules], device=device, dtype=dtype)
-        )
+        return self._get(key, lambda: build_bank(loaded, device=device, dtype=dtype))
 
     def keeps_base(self, path: Path) -> bool:
         """Whether this base is in memory now, on whichever device. Never waits: no, while something is loaded."""

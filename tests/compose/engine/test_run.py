@@ -533,6 +533,12 @@ def test_the_warm_cache_keeps_to_its_limit(t5: Collection):
     assert nothing.size_bytes == 0
 
 
+def test_what_does_not_fit_into_the_cache_is_read_once_for_a_job_all_the_same(t5: Collection):
+    nothing = WarmCache(limit_bytes=0)
+    run.compose(request_for(t5, budget=1), warm=nothing)
+    assert nothing.loads == {"base": 1, "module": len(t5.modules), "bank": 1}
+
+
 def refusal(request: Request, error: type[errors.EngineError]) -> str:
     with pytest.raises(error) as caught:
         run.compose(request)
