@@ -191,8 +191,11 @@ def _shape_problem(recipe: dict[str, Any]) -> str:
             return f"module {number} needs {', '.join(f'“{key}”' for key in texts)}"
         weight = module.get("mixing_weight")
         # Not math.isfinite, which knows no number of a thousand digits, as JSON may hold one.
-        is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if not (is_number and abs(weight) <= sys.float_info.max):
+        if (
+            not isinstance(weight, int | float)
+            or isinstance(weight, bool)
+            or not abs(weight) <= sys.float_info.max
+        ):
             return f"module {number} needs a number as “mixing_weight”"
     return ""
 
