@@ -97,7 +97,8 @@ def count_tokens(base_model: BaseModel | None, examples: Sequence[Example]) -> T
     targets = tokenizer.encode_batch([example.output for example in examples])
     inputs, outputs = ([len(found.ids) for found in side] for side in (sources, targets))
     limit = _limit(base_model)
-    sizes = [max(pair) if is_seq2seq else sum(pair) for pair in zip(inputs, outputs, strict=True)]
+    marks = 0 if is_seq2seq else _marks_of_one_text(tokenizer, base_model)
+    sizes = [max(pair) if is_seq2seq else sum(pair) + marks for pair in zip(inputs, outputs, strict=True)]
     return TokenCounts(
         longest_input=max(inputs),
         longest_output=max(outputs),
@@ -106,6 +107,18 @@ def count_tokens(base_model: BaseModel | None, examples: Sequence[Example]) -> T
         unknown_inputs=_unknown(tokenizer, sources, [example.input for example in examples]),
         unknown_outputs=_unknown(tokenizer, targets, [example.output for example in examples]),
     )
+
+
+def _marks_of_one_text(tokenizer: Tokenizer, base_model: BaseModel) -> int:
+    """For a causal row: the tokens of its beginning and its end, less those that input and output have as two texts.
+
+    The engine ends every row, whether or not the tokenizer does.
+    """
+    named = base_model.config.get("eos_token_id")
+    ends = named if isinstance(named, list) else [named]
+    of_a_text = tokenizer.encode("").ids
+    begins = [token for token in of_a_text if token not in ends]
+    return len(begins) + 1 - 2 * len(of_a_text)
 
 
 def _unknown(tokenizer: Tokenizer, encoded: Sequence[Encoding], texts: Sequence[str]) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from compose import jobs, token_counts
 from compose.engine.types import Example
@@ -48,6 +50,24 @@ def test_rows_that_the_base_model_cannot_take_are_named():
     counts = count_tokens(model, [Example("one two", "three"), Example("one " * 12, "two")])
     assert counts is not None
     assert (counts.limit, counts.too_long) == (12, [2])
+
+
+@pytest.mark.parametrize("single", [[], ["<s>"], ["</s>"], ["<s>", "</s>"]], ids=" ".join)
+def test_a_causal_row_is_one_text_with_one_end_whatever_the_tokenizer_adds(single: list[str]):
+    content = json.loads((ROOT / "demo/story-llama/tokenizer.json").read_bytes())
+    tokenizer = Tokenizer.from_str(json.dumps(content | {"post_processor": None}))
+    marks = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
+    around = " ".join(["$A", *single] if single == ["</s>"] else [*single[:1], "$A", *single[1:]])
+    tokenizer.post_processor = processors.TemplateProcessing(single=around, special_tokens=marks)
+    whole = 4 + len({"<s>"} & set(single)) + 1  # one two three four, the beginning, the end
+    for limit, too_long in ((whole, []), (whole - 1, [1])):
+        config = {"max_position_embeddings": limit, "eos_token_id": dict(marks)["</s>"]}
+        model = hosted(
+            f"model-{limit}", tokenizer=tokenizer.to_str().encode(), task_type="CAUSAL_LM", config=config
+        )
+        counts = count_tokens(model, [Example("one two", "three four")])
+        assert counts is not None
+        assert (counts.limit, counts.too_long) == (limit, too_long)
 
 
 def test_nothing_is_counted_without_a_tokenizer_at_hand():
