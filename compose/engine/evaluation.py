@@ -62,7 +62,8 @@ def answer(
         rows = [asked[index] for index in chosen]
         written = with_halving(partial(_generate, base, mixer, max_new_tokens), rows)
         for index, text in zip(chosen, written, strict=True):
-            texts[index] = text
+            # A vocabulary of bytes can write one that no text is stored with.
+            texts[index] = text.replace("\x00", "\ufffd")
         done += len(rows)
         on_batch(done)
     return texts

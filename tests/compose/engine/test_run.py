@@ -374,6 +374,12 @@ def test_answers_do_not_depend_on_how_rows_are_batched(
     assert run.compose(request_for(collection)).predictions == together
 
 
+def test_an_answer_holds_no_nul_which_no_database_takes(t5: Collection, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(evaluation, "_generate", lambda base, mixer, most, rows: ["a\x00b"] * len(rows))
+    result = run.compose(request_for(t5, budget=1))
+    assert {text for each in result.predictions for text in each.outputs.values()} == {"a\ufffdb"}
+
+
 def test_without_test_rows_every_example_is_predicted_by_a_mix_found_without_it(collection: Collection):
     result = run.compose(request_for(collection, test=(), budget=8))
     assert {(score.split, score.n) for score in result.scores} == {("leave_one_out", 4)}
