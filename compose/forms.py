@@ -189,7 +189,10 @@ class ComposeForm(forms.Form):
         },
     )
     choice = forms.ChoiceField(
-        choices=[(AUTO, "Choose for me"), (PICKED, "I pick them")], required=False, initial=AUTO
+        choices=[(AUTO, "Choose for me"), (PICKED, "I pick them")],
+        required=False,
+        initial=AUTO,
+        label="Modules",
     )
     method = forms.ChoiceField(
         initial=jobs.DEFAULT_METHOD,

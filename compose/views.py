@@ -166,6 +166,7 @@ def _render_form(
             "base_model": base_model,
             "missing_base": missing_base,
             "check": check,
+            "refused": check is not None and not check["ok"],
             "summary": _summary(
                 form.given.examples or _as_examples(form),
                 form.given.problems,

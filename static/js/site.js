@@ -93,7 +93,7 @@
   const tell = ({ detail: { elt, xhr } }) => {
     const isOurs = (xhr.getResponseHeader("Content-Type") || "").startsWith("text/plain");
     const answered = xhr.status ? `The site answered ${xhr.status}.` : "The site does not answer.";
-    const next = elt.matches("[hx-trigger^=every]") ? "It is asked again by itself." : "What you typed is still here; try again.";
+    const next = elt.matches("[hx-trigger*=every]") ? "It is asked again by itself." : "What you typed is still here; try again.";
     const words = xhr.status && isOurs ? xhr.responseText : `${answered} ${next}`;
     if (trouble.hidden || trouble.textContent !== words) trouble.textContent = words;
     trouble.hidden = false;

@@ -237,6 +237,18 @@ def test_the_compose_form_leads_to_the_input_that_is_wrong(
     assert not place or f"#{place}" in links
 
 
+def test_a_check_is_where_the_page_opens(client: Client, ada: User):
+    client.force_login(ada)
+    fine = page_of(client.post("/compose", ROWS | ASKED | {"action": "check"}))
+    assert wrongs_of(fine) == ["the title is 'Compose · LoRA Commons'"]
+    few = {"example_input": ["q"], "example_output": ["a"], "action": "check"}
+    refused = page_of(client.post("/compose", ROWS | ASKED | few))
+    assert wrongs_of(refused) == []
+    for page in (fine, refused):
+        focused = next(one for one in page.elements if "autofocus" in one.attributes)
+        assert focused.attributes["id"] == "check"
+
+
 def test_a_row_keeps_its_number_when_the_form_comes_back(client: Client, ada: User):
     client.force_login(ada)
     rows = {"example_input": ["one", "", "three"], "example_output": ["I", "", ""]}
