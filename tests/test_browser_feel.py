@@ -461,6 +461,13 @@ def test_the_site_can_be_used_by_keys_and_says_which(page: Page, live_server: An
     page.wait_for_url("**/compose")
 
 
+def test_results_are_reached_by_keys_past_the_filters(page: Page, live_server: Any, filled: Filled):
+    page.goto(f"{live_server.url}/modules")
+    page.get_by_role("link", name="Skip to the results").press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('#results') !== null")
+
+
 def test_the_focus_is_seen_wherever_it_goes(page: Page, live_server: Any, filled: Filled):
     """Tab through the compose form: each stop has an outline of two pixels, or its box says it."""
     page.goto(f"{live_server.url}/compose")
