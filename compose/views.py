@@ -45,7 +45,7 @@ from registry.idempotency import once
 from registry.models import Adapter, BaseModel, User
 from registry.search import tasks_shown_to
 from registry.snippets import snippets_for
-from web.errors import DomainError
+from web.errors import DomainError, SignedOut
 from web.pagination import paginate
 
 TASKS_SHOWN = 8
@@ -279,8 +279,11 @@ def _audition(
     request: HttpRequest, base_model: BaseModel | None, examples: list[few_shot.Example]
 ) -> tuple[Audition | None, str]:
     """The audition that the form asks for or names, if it is of this base model; and why one was refused."""
-    if base_model is None or not isinstance(request.user, User):
+    if base_model is None:
         return None, ""
+    if not isinstance(request.user, User):
+        is_asked = bool(request.POST.get("measure"))  # on a page from before the session ended
+        return None, SignedOut().message if is_asked else ""
     try:
         if request.POST.get("measure"):
             return auditions.ask(person=request.user, base_model=base_model, examples=examples), ""

@@ -168,6 +168,26 @@ def test_what_was_typed_into_a_form_that_is_too_old_is_there_again(page: Page, l
     page.wait_for_url("**/story-lab**")
 
 
+def test_what_was_too_much_for_one_form_is_there_again(
+    page: Page, live_server: Any, done: Composition, settings: Any
+):
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 2_000
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    page.goto(f"{live_server.url}/tasks/new")
+    page.fill("[name=title]", "Colours")
+    page.fill("[name=rows]", "a\tb\n" * 600)
+    page.click("button:has-text('Preview')")
+    page.click("a:has-text('Back to the page')")
+    assert page.input_value("[name=title]") == "Colours"
+    assert len(page.input_value("[name=rows]")) == 2_400
+    page.goto(f"{live_server.url}/compose")
+    page.get_by_label("Input of row 1").fill("x" * 3_000)
+    page.click("button[value=compose]")
+    page.click("a:has-text('Back to the page')")
+    page.click("[data-draft=restore]")
+    assert len(page.get_by_label("Input of row 1").input_value()) == 3_000
+
+
 def test_a_form_that_was_open_before_somebody_signed_in_elsewhere_still_counts(
     page: Page, live_server: Any, ada: User
 ):

@@ -45,6 +45,9 @@ class SignedOut(DomainError):
     code = "signed_out"
     status = 401
 
+    def __init__(self) -> None:
+        super().__init__("You are signed out. Sign in in another tab, then repeat this.")
+
 
 class WrongMethod(DomainError):
     code = "method_not_allowed"

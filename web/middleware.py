@@ -92,11 +92,10 @@ class WayBackMiddleware:
             return self._refuse(request, response)
         is_part = "HX-Request" in request.headers
         if (request.method == "POST" or is_part) and self._asks_to_sign_in(request, response):
-            signed_out = SignedOut("You are signed out. Sign in in another tab, then repeat this.")
             if request.headers.get("Accept", "").startswith("application/json"):
-                return api_errors.json_error(signed_out)
+                return api_errors.json_error(SignedOut())
             if is_part:  # it would put the whole page of the sign-in into this one
-                return views.answer_error(request, signed_out)
+                return views.answer_error(request, SignedOut())
             back = QueryDict(mutable=True)
             back[REDIRECT_FIELD_NAME] = way_back.page_before(request)
             response["Location"] = f"{resolve_url(settings.LOGIN_URL)}?{back.urlencode(safe='/')}"

@@ -137,10 +137,10 @@
     if (!event.defaultPrevented) keep(form);
   });
 
-  // What was typed into a form waits in this tab until its answer: whoever had to sign in first, or whose form was too
-  // old, finds it there again. Nothing that is secret or a file; the compose form has its draft.
+  // What was typed into a form waits in this tab until its answer: whoever had to sign in first, or was refused on a page
+  // of its own (too old, too large), finds it there again. Nothing that is secret or a file; the compose form has its draft.
   const KEPT = "typed";
-  const isOnTheWay = location.pathname.startsWith("/accounts/") || document.querySelector("[data-too-old]") !== null;
+  const isOnTheWay = location.pathname.startsWith("/accounts/") || document.querySelector("[data-refused]") !== null;
   const inputsOf = (form) => [...form.elements].filter((at) => at.name && !["hidden", "password", "file", "submit", "button", "fieldset"].includes(at.type));
   function keep(form) {
     if (isOnTheWay || !form.closest("main") || form.id === "compose-form") return;

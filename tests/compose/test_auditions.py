@@ -278,6 +278,7 @@ def test_the_compose_form_asks_and_shows_the_losses(base_model, ada, losses):
     assert "measure again" in client.post("/compose/candidates", changed).content.decode()
     stranger = Client().post("/compose/candidates", {**given, "audition": audition.pk}).content.decode()
     assert "2.250" not in stranger
+    assert "You are signed out." in stranger
     assert Audition.objects.count() == 1
 
 

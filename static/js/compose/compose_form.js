@@ -129,11 +129,15 @@
     changed();
   };
   const draft = read();
-  if (draft && draft.isSent) {
-    // The browser's Back brings back what was typed, but for the rows that this script had added.
-    const isBack = performance.getEntriesByType("navigation").some(({ type }) => type === "back_forward");
-    if (isBack) window.addEventListener("load", () => restore(draft)); else forget();
-  } else if (draft && isEmpty()) offer.hidden = false;
+  const isBack = performance.getEntriesByType("navigation").some(({ type }) => type === "back_forward");
+  // A form that is refused on a page of its own (too old, too large) leads back here from the address it was sent to.
+  const isRefused = document.referrer !== "" && new URL(document.referrer).pathname === location.pathname;
+  if (draft && draft.isSent && isBack) {
+    // The browser brings back what was typed, but for the rows that this script had added.
+    window.addEventListener("load", () => restore(draft));
+  } else if (draft && isEmpty() && (!draft.isSent || isRefused)) {
+    offer.hidden = false;
+  } else if (draft && draft.isSent) forget();
   offer.addEventListener("click", (event) => {
     const wish = event.target.dataset.draft;
     if (!wish) return;
