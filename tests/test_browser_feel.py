@@ -461,6 +461,24 @@ def test_the_site_can_be_used_by_keys_and_says_which(page: Page, live_server: An
     page.wait_for_url("**/compose")
 
 
+def test_single_keys_can_be_switched_off(page: Page, live_server: Any, filled: Filled):
+    page.goto(f"{live_server.url}/modules")
+    page.click("[data-keys]")
+    page.uncheck("#keys-on")
+    page.keyboard.press("Escape")
+    page.goto(f"{live_server.url}/tasks")
+    assert not page.is_visible(".search kbd"), "a key that does nothing is shown"
+    for key in ("c", "j", "/", "?"):
+        page.keyboard.press(key)
+    assert page.url.endswith("/tasks")
+    assert page.evaluate("document.activeElement === document.body")
+    page.click("[data-keys]")
+    page.check("#keys-on")
+    page.keyboard.press("Escape")
+    page.keyboard.press("c")
+    page.wait_for_url("**/compose")
+
+
 def test_results_are_reached_by_keys_past_the_filters(page: Page, live_server: Any, filled: Filled):
     page.goto(f"{live_server.url}/modules")
     page.get_by_role("link", name="Skip to the results").press("Enter")

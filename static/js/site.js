@@ -64,6 +64,22 @@
   document.querySelector("[data-keys]").addEventListener("click", showKeys);
   keys.addEventListener("click", (event) => { if (event.target === keys) keys.close(); });
 
+  // Who speaks to the machine, or types by mistake, can do without single keys (WCAG 2.1.4).
+  const KEYS_OFF = "keys-off";
+  const areKeysOff = () => { try { return localStorage.getItem(KEYS_OFF) !== null; } catch { return false; } };
+  const switchOn = document.getElementById("keys-on");
+  const showWhetherKeysAreOn = () => {
+    switchOn.checked = !areKeysOff();
+    document.querySelector(".search kbd").hidden = areKeysOff();
+  };
+  showWhetherKeysAreOn();
+  switchOn.addEventListener("change", () => {
+    try {
+      if (switchOn.checked) localStorage.removeItem(KEYS_OFF); else localStorage.setItem(KEYS_OFF, "1");
+    } catch { /* forbidden: then they stay on */ }
+    showWhetherKeysAreOn();
+  });
+
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") {
       for (const menu of document.querySelectorAll("details.menu[open]")) {
@@ -72,7 +88,7 @@
       }
       return;
     }
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || areKeysOff()) return;
     if (event.target.closest("input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]")) return;
     if (event.key === "/") {
       event.preventDefault();
