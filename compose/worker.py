@@ -355,16 +355,15 @@ class Reporter(types.Observer):
         self._kept_at = self._told_at = 0.0
         self._began_at = time.monotonic()
 
-    def on_stage(self, stage: str, message: str = "") -> None:
+    def on_stage(self, stage: str, message: str = "", *, trials: int = 0) -> None:
         self.flush()
-        is_search = stage == "search"
         jobs.set_stage(
             self.composition,
             stage,
             message,
-            step=self.trials if is_search else 0,
-            steps=self.composition.budget if is_search else 0,
-            counted="trials" if is_search else "",
+            step=min(self.trials, trials),
+            steps=trials,
+            counted="trials" if trials else "",
         )
 
     def on_audition(self, base_loss: float, losses: Sequence[float]) -> None:

@@ -115,7 +115,7 @@ def _refuse(request: Request) -> None:
 
 
 def _search(request: Request, observer: Observer, recorded: Sequence[Trial]) -> tuple[list[Trial], bool]:
-    observer.on_stage("search", f"{request.method}, {request.budget} trials")
+    observer.on_stage("search", f"{request.method}, {request.budget} trials", trials=request.budget)
     generator = random.Random(request.seed)
     pause = float(os.environ.get("FAKE_TRIAL_S", "0"))
     trials: list[Trial] = []

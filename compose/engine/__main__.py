@@ -79,7 +79,7 @@ class _Progress(Observer):
 
     stage = ""
 
-    def on_stage(self, stage: str, message: str = "") -> None:
+    def on_stage(self, stage: str, message: str = "", *, trials: int = 0) -> None:
         self.stage = stage
         _say(f"{stage}: {message}" if message else stage)
 

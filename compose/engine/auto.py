@@ -32,9 +32,10 @@ DAMPINGS = tuple(10.0**exponent for exponent in (-2.0, -1.2, -0.4, 0.4, 1.2, 2.0
 ENOUGH = 1e-2
 
 
-def enough_trials(modules: int) -> int:
-    """What a search over so many modules may take at most, if it is not given more than is usual."""
-    return min(max(FEWEST, int(FOR_EACH_SQUARE * modules**2)), USUAL_BUDGET)
+def most_trials(budget: int, modules: int) -> int:
+    """What a search over so many modules takes of its budget at most: as many as it needs, and more only if given more than usual."""
+    needed = max(FEWEST, int(FOR_EACH_SQUARE * modules**2))
+    return min(budget, needed) if budget <= USUAL_BUDGET else budget
 
 
 class _Place(NamedTuple):
@@ -66,7 +67,7 @@ class AutoSearch:
         self._units = np.array(units or [1.0] * self._modules)  # (n,) 0: takes no part
         self._by_loss = sorted(np.flatnonzero(self._units).tolist(), key=lambda index: audition[index])
         self._bar = min(base_loss, *(audition[index] for index in self._by_loss))
-        self._left = min(budget, enough_trials(len(self._by_loss))) if budget <= USUAL_BUDGET else budget
+        self._left = most_trials(budget, len(self._by_loss))
         self.kept = self._by_loss
         self._centre = np.zeros(self._modules)
         self._lowest = np.inf

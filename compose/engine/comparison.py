@@ -56,7 +56,9 @@ class Comparison:
             self.notes.append(f"LoraHub was not measured beside it: {prepared.bank.paper_problem}.")
             return
         everything, most = list(range(len(prepared.rows))), lorahub.usual_budget
-        self.searches.observer.on_stage("search", f"{lorahub.name} beside it, at most {most} trials")
+        self.searches.observer.on_stage(
+            "search", f"{lorahub.name} beside it, at most {most} trials", trials=most
+        )
         tell = partial(self._tell_trials, 0, most)
         [weights] = self.searches.on_folds(lorahub, [everything], trials_each=most, on_trials=tell)
         self.contestants.append(Contestant(lorahub, weights, most))

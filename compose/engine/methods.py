@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from compose.engine.auto import USUAL_BUDGET, AutoSearch
+from compose.engine.auto import USUAL_BUDGET, AutoSearch, most_trials
 from compose.engine.errors import BadInput
 from compose.engine.gradient import GradientSearch
 from compose.engine.mixing import EXACT, PAPER
@@ -67,6 +67,9 @@ class Method(Protocol):
     mix: str
     usual_budget: int
 
+    def most_trials(self, problem: Problem) -> int:
+        """What a search takes at most, within the budget."""
+
     def start(self, problem: Problem) -> Search:
         """A fresh search."""
 
@@ -77,6 +80,9 @@ class LoraHub:
     name = "lorahub"
     mix = PAPER
     usual_budget = 40
+
+    def most_trials(self, problem: Problem) -> int:
+        return problem.budget
 
     def start(self, problem: Problem) -> Search:
         return LoraHubSearch(
@@ -91,6 +97,9 @@ class Auto:
     mix = EXACT
     usual_budget = USUAL_BUDGET
 
+    def most_trials(self, problem: Problem) -> int:
+        return most_trials(problem.budget, problem.modules - problem.units.count(0.0))
+
     def start(self, problem: Problem) -> Search:
         return AutoSearch(
             audition=problem.audition, base_loss=problem.base_loss, budget=problem.budget, units=problem.units
@@ -103,6 +112,9 @@ class Gradient:
     name = "gradient"
     mix = EXACT
     usual_budget = 200
+
+    def most_trials(self, problem: Problem) -> int:
+        return problem.budget
 
     def start(self, problem: Problem) -> Search:
         return GradientSearch(

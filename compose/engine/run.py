@@ -153,7 +153,8 @@ class _Composition:
             self.observer.on_audition(heard.base(), heard.modules())
         searches = Searches(request, self.observer, self.recorded, prepared, heard)
         comparison = Comparison(searches, self.notes)
-        with self._stage("search", f"{method.name}, at most {request.budget} trials"):
+        most = searches.most_trials(method)
+        with self._stage("search", f"{method.name}, at most {most} trials", trials=most):
             found = searches.on_all_rows(method)
             self.notes += [found.note] if found.note else []
             rises = attribution(prepared, method, found.weights)
@@ -188,8 +189,8 @@ class _Composition:
         )
 
     @contextmanager
-    def _stage(self, name: str, message: str = "", *, timed_as: str = "") -> Iterator[None]:
-        self.observer.on_stage(name, message)
+    def _stage(self, name: str, message: str = "", *, timed_as: str = "", trials: int = 0) -> Iterator[None]:
+        self.observer.on_stage(name, message, trials=trials)
         started = time.perf_counter()
         try:
             yield

@@ -116,6 +116,10 @@ class Searches:
         loss = best.loss if best else self.audition.base()
         return self._in_float32(method, Found(weights, trials, loss, self._stopped))
 
+    def most_trials(self, method: Method) -> int:
+        """What the search on all rows takes at most."""
+        return method.most_trials(self._problem(range(len(self.prepared.rows)), self.request.budget))
+
     def on_folds(
         self,
         method: Method,

@@ -169,10 +169,10 @@ class Result:
 class Observer:
     """Follows a composition and may end it; override what you need, the defaults do nothing."""
 
-    def on_stage(self, stage: str, message: str = "") -> None:
+    def on_stage(self, stage: str, message: str = "", *, trials: int = 0) -> None:
         """A stage began: "load", "audition", "search", "evaluate" or "export".
 
-        "search" comes twice where LoraHub is measured beside another method.
+        "search" comes twice where LoraHub is measured beside another method; `trials` is how many it takes at most.
         """
 
     def on_audition(self, base_loss: float, losses: Sequence[float]) -> None:

@@ -12,7 +12,7 @@ from peft import PeftModel
 from scipy.optimize import minimize
 
 from compose.engine import run
-from compose.engine.auto import MOST_KEPT, AutoSearch, enough_trials
+from compose.engine.auto import MOST_KEPT, AutoSearch, most_trials
 from compose.engine.responses import Responses
 from compose.engine.scoring import tokenise
 from compose.engine.types import Trial
@@ -153,7 +153,7 @@ def test_it_takes_as_many_trials_as_modules_need_unless_it_is_given_more_than_us
 ):
     problem = Endless(modules=modules)
     search = problem.search(budget=budget)
-    assert len(play(search, problem)) == most == (enough_trials(modules) if budget == 600 else budget)
+    assert len(play(search, problem)) == most == most_trials(budget, modules)
 
 
 def test_where_the_budget_is_too_small_for_two_whole_starts_each_goes_a_round_less():

@@ -54,6 +54,7 @@ class Recorder(Observer):
 
     def __init__(self, wish: str = "go", after_trials: int = 0) -> None:
         self.stages: list[str] = []
+        self.most: list[int] = []
         self.trials: list[Trial] = []
         self.progress: list[tuple[int, int, str]] = []
         self.auditions: list[tuple[float, list[float], int]] = []
@@ -62,8 +63,9 @@ class Recorder(Observer):
     def on_audition(self, base_loss: float, losses: Sequence[float]) -> None:
         self.auditions.append((base_loss, list(losses), len(self.trials)))
 
-    def on_stage(self, stage: str, message: str = "") -> None:
+    def on_stage(self, stage: str, message: str = "", *, trials: int = 0) -> None:
         self.stages.append(stage)
+        self.most += [trials] if trials else []
 
     def on_trial(self, trial: Trial) -> None:
         self.trials.append(trial)
@@ -405,8 +407,10 @@ def test_lorahub_beside_another_method_is_the_search_that_it_is_alone(
 
 def test_the_search_beside_another_method_says_how_far_it_is(t5: Collection):
     observer = Recorder()
-    run.compose(request_for(t5, method="auto", budget=20), observer=observer)
+    run.compose(request_for(t5, method="auto", budget=400), observer=observer)
     assert observer.stages == ["load", "audition", "search", "search", "evaluate", "export"]
+    assert observer.most == [300, 40], "so few modules need no more of a budget of 400"
+    assert len(observer.trials) <= 300
     trials = [done for done, total, counted in observer.progress if (total, counted) == (40, "trials")]
     assert trials[0] == 0
     assert trials == sorted(trials)
