@@ -83,6 +83,19 @@ def test_a_part_that_is_refused_says_why_on_the_page(page: Page, live_server: An
     expect(trouble).not_to_be_visible()
 
 
+def test_a_site_that_takes_a_question_and_says_nothing_is_said(
+    page: Page, live_server: Any, done: Composition
+):
+    page.goto(f"{live_server.url}/compose")
+    assert page.evaluate("htmx.config.timeout") == 60_000
+    page.evaluate("htmx.config.timeout = 300")
+    page.route("**/compose/check", lambda route: None)
+    page.get_by_label("Input of row 1").fill("typed")
+    expect(page.locator("#trouble")).to_have_text(
+        "The site does not answer. What you typed is still here; try again."
+    )
+
+
 def test_a_page_whose_person_is_signed_out_says_so_and_goes_on_after(
     page: Page, live_server: Any, done: Composition
 ):
