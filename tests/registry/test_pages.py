@@ -805,6 +805,13 @@ def test_a_prompt_template_keeps_the_line_ends_that_a_model_was_trained_with(
     assert signed_in.post(page, {**sent, "prompt_template": longest[:-2] + "."}).status_code == 302
 
 
+def test_a_name_is_a_heading_without_the_button_that_copies_it(signed_in: Client, module: Adapter):
+    for address, name in (("/alice/colour", "colour"), ("/base-models/demo/tiny-t5", "demo/tiny-t5")):
+        page = text(signed_in.get(address))
+        assert f"<h1>{name}</h1>" in page
+        assert 'aria-label="Copy the name"' in page
+
+
 def test_what_is_refused_below_the_first_screen_is_where_the_page_opens(signed_in: Client, module: Adapter):
     deleted = text(signed_in.post("/alice/colour/delete", {"confirm": "color"}))
     assert re.search(r'<input id="confirm"[^>]* autofocus>', deleted)
