@@ -112,6 +112,20 @@ def test_a_contributor_drops_files_and_a_stranger_finds_and_downloads_the_module
     ]
 
 
+def test_of_the_two_ways_to_choose_the_one_with_the_focus_is_marked(
+    page: Page, live_server: Any, alice: User
+):
+    sign_in(page, live_server)
+    page.goto(f"{live_server.url}/upload")
+    marked = (
+        "[...document.querySelectorAll('.drop-picks label')].map(at => getComputedStyle(at).outlineStyle)"
+    )
+    page.focus("a[href='/import']")
+    for expected in (["solid", "none"], ["none", "solid"]):
+        page.keyboard.press("Tab")
+        assert page.evaluate(marked) == expected
+
+
 def test_a_chosen_folder_is_searched_for_the_adapter_and_names_it(
     page: Page, live_server: Any, alice: User, tmp_path: Path
 ):
