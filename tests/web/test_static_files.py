@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from django.conf import settings
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core.management import call_command
 from django.test import Client, override_settings
+
+from tests.conftest import ROOT
 
 KINDS = ["HashedFiles", "CompressedHashedFiles"]
 
@@ -82,3 +85,12 @@ def test_collected_files_are_kept_for_ever_and_none_is_said_to_be_missing(collec
     assert "immutable" in kept
     assert "immutable" not in looked_at_again
     assert "was not collected" not in caplog.text
+
+
+def test_sizes_of_type_follow_the_browsers_settings():
+    """But in drawings, where a px is a unit of the drawing."""
+    sheets = list((ROOT / "static").rglob("*.css"))
+    assert sheets
+    rules = [rule for path in sheets for rule in path.read_text().split("}") if "fill:" not in rule]
+    fixed = [rule for rule in rules if re.search(r"font(-size)?:[^;]*(?<![\w.])[\d.]+px", rule)]
+    assert not fixed, fixed
