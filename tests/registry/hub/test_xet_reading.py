@@ -14,6 +14,7 @@ from registry import publishing
 from registry.hub import xet_reading
 from registry.hub.xorbs import unpack
 from registry.models import Adapter, Download, Token, User
+from registry.storage import store_stream
 from tests.factories import make_adapter, make_base_model, make_token, make_user, publish_fake
 from tests.registry.hub.clients import hf, run
 
@@ -112,6 +113,14 @@ def test_what_becomes_private_is_read_no_more(adapter: Adapter, ada: User):
     said = begin().json()
     publishing.update_adapter(adapter, actor=ada, visibility="private")
     assert plan(said)["X-Error-Code"] == "RepoNotFound"
+
+
+def test_files_of_a_base_model_that_is_hosted_here_are_read_the_same_way(db: None, tmp_path: Path):
+    base = make_base_model("ada/m", kind="hosted", commit="c" * 40)
+    base.files.create(path="model.safetensors", blob=store_stream([CONTENT]))
+    assert read(plan(begin().json()).json(), tmp_path) == CONTENT
+    assert plan(begin().json(), sha256="ab" * 32).status_code == 404
+    assert not Download.objects.exists()
 
 
 def test_only_paths_info_names_a_hash_and_only_of_weights(adapter: Adapter):
