@@ -141,7 +141,8 @@ def publish(
     if before is not None and kind == Adapter.Kind.COMPOSED:  # which is never a version of something else
         raise PublishedMeanwhile(namespace, name)
     preparing.require_size(files)
-    with preparing.prepare(files, base_model=given.pop("base_model")) as prepared:
+    fallback = before.base_model_label if before else ""
+    with preparing.prepare(files, base_model=given.pop("base_model"), fallback=fallback) as prepared:
         blobs = _store(prepared.found.files)
         try:
             with transaction.atomic():

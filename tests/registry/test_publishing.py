@@ -146,6 +146,23 @@ def test_an_adapter_for_an_unknown_base_is_kept_unchecked_and_checked_once_the_b
     assert "base model" in other.head.composable_reason
 
 
+def test_a_base_model_that_somebody_named_is_that_of_the_next_version_too(tmp_path):
+    """Where its config names none that is known, such as a folder of whoever trained it."""
+    base, other = make_base_model(), make_base_model("demo/other-t5")
+    unnamed = {"base_model_name_or_path": "/tmp/x"}
+    ada = make_user("ada")
+    said = publish_fake(tmp_path, "said", owner=ada, base_model=base.name, config=unnamed)
+    corrected = publish_fake(tmp_path, "corrected", owner=ada, config=unnamed)
+    update_adapter(corrected, actor=ada, base_model=base.name)
+    for adapter in (said, corrected):
+        again = publish_fake(tmp_path, adapter.name, owner=ada, config={**unnamed, "seed": 5})
+        assert (again.base_model, again.is_composable, again.revisions.count()) == (base, True, 2)
+    named = publish_fake(
+        tmp_path, "said", owner=ada, config={"base_model_name_or_path": other.name, "seed": 6}
+    )
+    assert named.base_model == other
+
+
 def test_the_uploader_is_believed_before_the_config(tmp_path):
     make_base_model()
     adapter = publish_fake(
