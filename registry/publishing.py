@@ -19,6 +19,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from registry import (
+    cards,
     details,
     preparing,
     quotas,
@@ -29,6 +30,7 @@ from registry import (
     weights_check,
 )
 from registry.details import BadDetail
+from registry.filenames import CARD
 from registry.models import (
     Adapter,
     BaseModel,
@@ -151,7 +153,7 @@ def publish(
                 adapter = _held(before, author) if before else _new(namespace, name, author, kind, visibility)
                 if before and visibility:
                     _change_visibility(adapter, visibility, author)
-                describe(adapter, given, tags, prepared)
+                describe(adapter, given, tags, prepared, by_old_card=_said_by_card_of(adapter.head))
                 if not _is_unchanged(adapter, blobs):
                     write_revision(adapter, author=author, message=message, prepared=prepared, blobs=blobs)
                 # After the revision, which sets the base model: of two tasks with one title it decides.
@@ -340,14 +342,39 @@ def _store(files: Mapping[str, Path]) -> dict[str, Blob]:
     return blobs
 
 
-def describe(adapter: Adapter, given: Mapping[str, str], tags: Sequence[str], prepared: Prepared) -> None:
-    """Set what is said about the adapter: by the uploader, else as it was, else by the card."""
+def describe(
+    adapter: Adapter,
+    given: Mapping[str, str],
+    tags: Sequence[str],
+    prepared: Prepared,
+    *,
+    by_old_card: Mapping[str, Any],
+) -> None:
+    """Set what is said about the adapter: by the uploader, else as it was, else by the card.
+
+    What was said by the card of the version before (`by_old_card`) is said by the new one now: another licence there is one here.
+    """
     by_card = preparing.said_by_card(prepared.found.front_matter)
-    for name in ("description", "license", "language"):
-        setattr(adapter, name, given[name] or getattr(adapter, name) or by_card.get(name, ""))
-    for name in ("dataset", "prompt_template"):
-        setattr(adapter, name, getattr(adapter, name) or by_card[name])
-    adapter.tags = list(tags) or adapter.tags or by_card["tags"]
+    by_uploader: dict[str, Any] = {**given, "tags": list(tags)}
+    for name in ("description", "license", "language", "dataset", "prompt_template", "tags"):
+        current, said = getattr(adapter, name), by_card.get(name)
+        is_of_old_card = said and current == by_old_card.get(name)
+        setattr(
+            adapter, name, by_uploader.get(name) or (said if is_of_old_card else current) or said or current
+        )
+
+
+def _said_by_card_of(revision: Revision | None) -> dict[str, Any]:
+    """What the card of a version says; {} if it has none that can be read."""
+    card = RevisionFile.objects.filter(revision=revision, path=CARD).select_related("blob").first()
+    if card is None:
+        return {}
+    try:
+        with storage.open_blob(card.blob) as file:
+            text = cards.decode_card(file.read(cards.MAX_CARD_BYTES + 1))
+        return preparing.said_by_card(cards.split_card(text)[0])
+    except (storage.BytesMissing, cards.CardRefused):
+        return {}
 
 
 def describe_by_card(adapter: Adapter, prepared: Prepared, *, is_new_card: bool) -> None:

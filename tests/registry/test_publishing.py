@@ -146,6 +146,21 @@ def test_an_adapter_for_an_unknown_base_is_kept_unchecked_and_checked_once_the_b
     assert "base model" in other.head.composable_reason
 
 
+def test_what_the_card_said_follows_a_new_card_and_what_a_person_said_stays(tmp_path):
+    make_base_model()
+    ada = make_user("ada")
+    before = "---\nlicense: mit\nlanguage: en\ntags: [old]\n---\n# Before\n"
+    after = "---\nlicense: cc-by-nc-4.0\ntags: [new]\n---\n# After\n"
+    publish_fake(tmp_path, "m", owner=ada, config={"card": before})
+    again = publish_fake(tmp_path, "m", owner=ada, config={"card": after})
+    assert (again.license, again.language, again.tags) == ("cc-by-nc-4.0", "en", ["new"])
+    publish_fake(tmp_path, "n", owner=ada, license="apache-2.0", tags=["mine"], config={"card": before})
+    kept = publish_fake(tmp_path, "n", owner=ada, config={"card": after})
+    assert (kept.license, kept.tags) == ("apache-2.0", ["mine"])
+    given = publish_fake(tmp_path, "n", owner=ada, license="mit", config={"card": after, "seed": 5})
+    assert given.license == "mit"
+
+
 def test_a_base_model_that_somebody_named_is_that_of_the_next_version_too(tmp_path):
     """Where its config names none that is known, such as a folder of whoever trained it."""
     base, other = make_base_model(), make_base_model("demo/other-t5")
