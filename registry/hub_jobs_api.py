@@ -55,7 +55,11 @@ class NewImportSerializer(StrictSerializer):
         max_length=300,
         help_text="One of the Hubs that are listed here; the first unless given.",
     )
-    visibility = serializers.ChoiceField(Adapter.Visibility.choices, default=Adapter.Visibility.PUBLIC)
+    visibility = serializers.ChoiceField(
+        Adapter.Visibility.choices,
+        default=Adapter.Visibility.PUBLIC,
+        help_text="Of what is new here; who sees an adapter that is here already stays as it is.",
+    )
     overwrite = serializers.BooleanField(
         default=False,
         help_text="Newer commits may become the newest version on top of versions that were made here since; without it "

@@ -97,6 +97,7 @@ def import_adapter(
 ) -> Imported:
     """The adapter `source` of another Hub as `namespace/name`, by default with its own name.
 
+    `visibility` is that of a new adapter; who sees one that is here stays as it is.
     `revision` is a branch, tag or commit there, main unless given; the commit that it means now is fetched and recorded
     with our revision (Origin). Card, licence, tags and base model are taken over, an `adapter_model.bin` is converted.
     With `overwrite` it may become the newest version on top of what was made here since; its message then says so.
@@ -127,7 +128,7 @@ def import_adapter(
                 name=name,
                 files={path: storage.local_path(blob) for path, blob in blobs.items()},
                 message=f"Import {source} at {commit} from {endpoint}{_said_of(made_here)}",
-                visibility=visibility,
+                visibility="" if _known(namespace, name) else visibility,
                 origin=Origin(endpoint=endpoint, source=source, commit=commit),
             )
         finally:
@@ -241,11 +242,15 @@ def _origins(namespace: Namespace, name: str, endpoint: str, ids: set[str]) -> Q
     return rows.annotate(lower=Lower("source")).filter(lower__in=ids)
 
 
+def _known(namespace: Namespace, name: str) -> Adapter | None:
+    return Adapter.objects.alive().filter(namespace=namespace, name__iexact=name).first()
+
+
 def _present(
     namespace: Namespace, name: str, endpoint: str, ids: set[str], source: str, commit: str
 ) -> Adapter | None:
     """The adapter of this name if it has this very commit. Raises NotFromThere if it is something else."""
-    known = Adapter.objects.alive().filter(namespace=namespace, name__iexact=name).first()
+    known = _known(namespace, name)
     if known is None:
         return None
     from_there = _origins(namespace, name, endpoint, ids)
@@ -257,7 +262,7 @@ def _present(
 def _made_here(namespace: Namespace, name: str, endpoint: str, ids: set[str]) -> list[Revision]:
     """The newest versions of the adapter of this name that did not come from there, down to the one that did."""
     came = set(_origins(namespace, name, endpoint, ids).values_list("revision_id", flat=True))
-    known = Adapter.objects.alive().filter(namespace=namespace, name__iexact=name).first()
+    known = _known(namespace, name)
     if known is None:
         return []
     revisions = {row.pk: row for row in known.revisions.select_related("adapter__namespace").defer("facts")}

@@ -195,6 +195,21 @@ def test_changes_made_here_while_an_import_waits_are_not_covered_by_it(
     assert adapter.revisions.count() == 4
 
 
+def test_who_sees_what_is_here_stays_as_it_is_when_a_newer_commit_comes(
+    hub: FakeHub, bob: User, rung: list[Ring], tmp_path: Path
+):
+    ask(bob, "lab/module-0")
+    hub_work.run_all("w")
+    adapter = Adapter.objects.get()
+    publishing.update_adapter(adapter, actor=bob, visibility="private")
+    for seed, said in ((7, {}), (8, {"visibility": "public"})):
+        hub.repositories["lab/module-0"] = adapter_files(tmp_path, seed)
+        assert ask(bob, "lab/module-0", **said).status_code == 201
+        hub_work.run_all("w")
+        adapter.refresh_from_db()
+        assert (adapter.is_private, adapter.revisions.count()) == (True, seed - 5)
+
+
 def test_the_form_asks_before_a_newer_commit_covers_changes_made_here(
     hub: FakeHub, bob: User, rung: list[Ring], tmp_path: Path
 ):
