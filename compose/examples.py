@@ -147,6 +147,9 @@ def warnings(examples: Sequence[Example], test_examples: Sequence[Example] = ())
     rows = [number for number, example in enumerate(examples, 1) if len(answers[example.input]) > 1]
     if rows:
         found.append(f"Rows {first_of(rows, most=8)} have the same input and different outputs.")
+    counts = Counter((example.input, example.output) for example in test_examples)
+    if alike := sum(count for count in counts.values() if count > 1):
+        found.append(f"{alike} of the test rows are duplicates; each counts as often as it is there.")
     if seen := len(test_examples) - len(unseen(test_examples, examples)):
         verb, those = ("is", "it counts") if seen == 1 else ("are", "they count")
         found.append(f"{seen} of the test rows {verb} also among the examples, so {those} for no score.")

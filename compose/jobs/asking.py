@@ -331,7 +331,8 @@ def _plan(request: CompositionRequest) -> Plan:
         chosen = [(revision, "picked") for revision in request.candidates]
         candidates_note = f"{len(chosen)} picked by hand."
     told = len(revision.test) if is_hidden and revision is not None else len(test)
-    warnings = reading.warnings(few_shot, request.test_examples) + unknown
+    # Of the rows as they were given, and by their numbers there: a part of them may be held out.
+    warnings = reading.warnings(given, request.test_examples) + unknown
     if is_hidden and revision is not None and revision.metric not in {request.scored_by, EXACT_MATCH}:
         warnings.append(
             f"The leaderboard of the task is by {label_of(revision.metric)}; a result scored by "

@@ -215,6 +215,14 @@ def test_duplicates_and_contradictions_are_said():
     ]
 
 
+def test_test_rows_that_are_there_twice_are_said():
+    rows = make_examples(4, start=50)
+    assert warnings(EXPECTED, rows) == []
+    assert warnings(EXPECTED, [*rows, *rows[:2], rows[0]]) == [
+        "5 of the test rows are duplicates; each counts as often as it is there."
+    ]
+
+
 def test_spaces_around_an_input_make_no_other_row():
     padded = [Example(f" {example.input}\n", example.output) for example in EXPECTED]
     assert warnings(EXPECTED, padded[:1])[0].startswith("1 of the test rows is also among the examples")

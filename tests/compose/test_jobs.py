@@ -196,6 +196,19 @@ def test_a_dry_run_tells_everything_and_saves_nothing():
     assert Composition.objects.count() == 2
 
 
+def test_a_dry_run_names_rows_by_their_numbers_though_some_are_held_out():
+    base_model = make_base_model()
+    make_modules(base_model)
+    rows = [*make_examples(18), make_examples(1, start=17)[0], make_examples(1, start=3)[0]]
+    for seed in range(4):
+        answer = jobs.dry_run(
+            jobs.CompositionRequest(owner=make_user(), base_model=base_model, examples=rows, seed=seed)
+        )
+        assert answer["warnings"] == [
+            "Rows 4, 18, 19, 20 are duplicates; each counts as often as it is there."
+        ]
+
+
 def test_a_dry_run_of_a_bad_request_lists_the_problems():
     base_model = make_base_model()
     answer = jobs.dry_run(
