@@ -12,6 +12,7 @@ from typing import Any
 
 from django.conf import settings
 
+from compose.engine.metrics import plain
 from compose.engine.types import Example
 from compose.engine.wording import first_of
 from compose.errors import BadSetting, FewShotProblem
@@ -147,6 +148,14 @@ def warnings(examples: Sequence[Example], test_examples: Sequence[Example] = ())
     rows = [number for number, example in enumerate(examples, 1) if len(answers[example.input]) > 1]
     if rows:
         found.append(f"Rows {first_of(rows, most=8)} have the same input and different outputs.")
+    spelt: dict[str, dict[str, None]] = {}  # in their order, as a set is not
+    for example in examples:
+        spelt.setdefault(plain(example.output), {})[example.output.strip()] = None
+    unlike = (
+        " and ".join(f"“{text[:40]}”" for text in list(each)[:2]) for each in spelt.values() if len(each) > 1
+    )
+    if said := first_of(unlike, most=3):
+        found.append(f"Outputs differ in capitals or full stops alone, which no score tells apart: {said}.")
     counts = Counter((example.input, example.output) for example in test_examples)
     if alike := sum(count for count in counts.values() if count > 1):
         found.append(f"{alike} of the test rows are duplicates; each counts as often as it is there.")

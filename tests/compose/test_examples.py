@@ -215,6 +215,15 @@ def test_duplicates_and_contradictions_are_said():
     ]
 
 
+def test_outputs_that_no_score_tells_apart_are_said():
+    outputs = ("Yes", "no", "yes", "No.", "no", "maybe")
+    rows = [Example(f"question {number}", output) for number, output in enumerate(outputs)]
+    assert warnings(rows) == [
+        "Outputs differ in capitals or full stops alone, which no score tells apart: “Yes” and “yes”, “no” and “No.”."
+    ]
+    assert warnings(rows[-2:]) == []
+
+
 def test_test_rows_that_are_there_twice_are_said():
     rows = make_examples(4, start=50)
     assert warnings(EXPECTED, rows) == []
