@@ -606,6 +606,16 @@ def test_the_trial_whose_weights_are_shown_is_named_where_another_has_the_lowest
     assert says(page, "a penalty on large weights")
 
 
+def test_a_result_says_why_another_trial_than_that_of_the_lowest_loss_was_taken(
+    as_owner: Client, succeeded: Composition
+):
+    assert not says(as_owner.get(succeeded.get_absolute_url()), "a penalty on large weights")
+    succeeded.trials.filter(number=2).update(loss=0.001, objective=9.0)
+    page = as_owner.get(succeeded.get_absolute_url())
+    assert says(page, "lowest 0.001 at trial 2 of 4")
+    assert says(page, "What was taken is the best by the loss and a penalty on large weights")
+
+
 def test_a_running_composition_shows_step_curve_worker_and_heartbeat(as_owner: Client, running: Composition):
     page = as_owner.get(running.get_absolute_url())
     assert "17/40 trials" in text_of(page)
