@@ -161,7 +161,7 @@ def _dot(score: Scored, *, ours: str, best: Sequence[str], exact: float | None) 
 
 @dataclass(frozen=True)
 class Bar:
-    """One module: blue to the right of zero adds, amber to the left takes away."""
+    """One module: blue to the right of zero, amber to the left."""
 
     label: str
     url: str
@@ -190,6 +190,7 @@ class BarChart:
     zero: str
     has_attribution: bool
     is_live: bool = False
+    is_paper: bool = False  # LoraHub's own mix, in which a sign alone neither adds nor takes away
 
     @property
     def first_bars(self) -> list[Bar]:
@@ -217,7 +218,7 @@ class Weighted:
     reason: str = ""
 
 
-def weight_chart(modules: Iterable[Weighted], *, is_live: bool = False) -> BarChart:
+def weight_chart(modules: Iterable[Weighted], *, is_live: bool = False, is_paper: bool = False) -> BarChart:
     """Bars of one shared scale, longest first; modules with weight 0 apart, lowest loss alone first.
 
     `is_live`: every module keeps its place and the scale is symmetrical, so that bars move and rows do not.
@@ -241,6 +242,7 @@ def weight_chart(modules: Iterable[Weighted], *, is_live: bool = False) -> BarCh
         left_out=[_bar(module, low, span) for module in left_out],
         zero=percent(-low / span),
         has_attribution=any(module.attribution is not None for module in kept),
+        is_paper=is_paper,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from django.utils import timezone
 
 from compose import charts, jobs, naming
+from compose.candidates import MIXES_EQUAL_ONLY
 from compose.changed_since import changed_since, with_modules
 from compose.engine.metrics import EXACT_MATCH
 from compose.engine.wording import first_of
@@ -266,7 +267,11 @@ class JobPage:
             )
             for candidate in self.candidates
         ]
-        return charts.weight_chart(modules, is_live=self.composition.status == Composition.Status.RUNNING)
+        return charts.weight_chart(
+            modules,
+            is_live=self.composition.status == Composition.Status.RUNNING,
+            is_paper=self.composition.method in MIXES_EQUAL_ONLY,
+        )
 
     @cached_property
     def _told(self) -> Callable[[str], str]:

@@ -8,6 +8,7 @@ from django import template
 from django.db.models import Exists, OuterRef
 
 from compose import charts, jobs, lineage, naming
+from compose.candidates import MIXES_EQUAL_ONLY
 from compose.models import Composition
 from registry.models import Adapter
 
@@ -31,7 +32,7 @@ def adapter_lineage(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]
     if composition is None:
         return {"composition": None}
     named = lineage.named(adapter, _person(context))
-    chart = charts.weight_chart(
+    modules = [
         charts.Weighted(
             label=naming.name_of(candidate.revision.adapter, named),
             url=naming.link_to(candidate.revision.adapter, named),
@@ -39,7 +40,8 @@ def adapter_lineage(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]
             attribution=candidate.attribution,
         )
         for candidate in candidates
-    )
+    ]
+    chart = charts.weight_chart(modules, is_paper=composition.method in MIXES_EQUAL_ONLY)
     scores = [
         score
         for score in composition.scores.all()

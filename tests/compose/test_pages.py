@@ -606,6 +606,14 @@ def test_the_trial_whose_weights_are_shown_is_named_where_another_has_the_lowest
     assert says(page, "a penalty on large weights")
 
 
+def test_only_in_an_exact_mix_a_negative_weight_is_said_to_take_away(as_owner: Client, owner: User):
+    for method, said in (("auto", "Blue adds, amber takes away."), ("lorahub", "Blue is above zero")):
+        done = finish(make_composition(owner=owner, method=method))
+        page = text_of(as_owner.get(done.get_absolute_url()))
+        assert said in page
+        assert ("takes away" in page) == (method == "auto")
+
+
 def test_a_result_says_why_another_trial_than_that_of_the_lowest_loss_was_taken(
     as_owner: Client, succeeded: Composition
 ):
