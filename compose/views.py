@@ -28,6 +28,7 @@ from compose import (
     status_page,
 )
 from compose import examples as few_shot
+from compose.engine.metrics import plain
 from compose.errors import NoSuchAudition
 from compose.forms import (
     ComposeForm,
@@ -206,8 +207,10 @@ def _summary(
     given: list[few_shot.Example], problems: list[str], base_model: BaseModel | None, seed: object
 ) -> dict[str, object]:
     """What the live line under the examples says."""
-    answers = {example.output for example in given}
-    closed = sorted(answers) if 1 < len(answers) <= 5 and len(given) >= 2 * len(answers) else []
+    answers: dict[str, str] = {}  # spelt as they are first
+    for example in given:
+        answers.setdefault(plain(example.output), example.output.strip())
+    closed = sorted(answers.values()) if 1 < len(answers) <= 5 and len(given) >= 2 * len(answers) else []
     known_seed = int(str(seed)) if re.fullmatch(r"[0-9]{1,10}", str(seed)) else jobs.DEFAULT_SEED
     _, held_out, note = few_shot.split(given, seed=known_seed) if given else ([], [], "")
     tokens = count_tokens(base_model, given)

@@ -476,6 +476,18 @@ def test_the_live_check_says_the_split(client: Client, base_model: BaseModel):
     assert says(answer, "closed set of answers: no, yes")
 
 
+def test_spellings_of_one_answer_are_one_of_the_closed_set(client: Client, base_model: BaseModel):
+    outputs = ("yes", "no", "Yes", "No.")
+    given = {
+        "example_input": ["a", "b", "c", "d"],
+        "example_output": list(outputs),
+        "base_model": base_model.name,
+    }
+    answer = client.post("/compose/check", given)
+    assert says(answer, "closed set of answers: no, yes")
+    assert says(answer, "which no score tells apart: “yes” and “Yes”, “no” and “No.”")
+
+
 def test_the_live_check_wants_a_token_against_forgery(base_model: BaseModel):
     assert Client(enforce_csrf_checks=True).post("/compose/check", filled()).status_code == 403
 
