@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from django.conf import settings
+from django.db import DataError, connection
 from django.db import Error as DatabaseError
-from django.db import connection
 
 from compose import candidates as choosing
 from compose import errands, fetching, jobs, naming, token_counts
@@ -108,6 +108,10 @@ def _run(composition: Composition) -> None:
     except (EngineError, DomainError) as error:
         logger.info("Composition %s failed: %s", composition.pk, error.message)
         jobs.fail(composition, error.message)
+    except DataError:
+        # It is there and takes nothing of the kind: another attempt would end in the same way.
+        logger.exception("Composition %s: the database refused what was found", composition.pk)
+        jobs.fail(composition, OUR_ERROR)
     except DatabaseError:
         # Nothing can be written now; the lease runs out and the sweep puts it back in line.
         logger.exception("Composition %s: the database did not answer", composition.pk)

@@ -6,6 +6,7 @@ from functools import partial
 from html import unescape
 
 import pytest
+from django.db import DataError
 from django.test import Client
 
 from compose import blocking, engine, jobs, worker
@@ -118,6 +119,15 @@ def test_a_mistake_of_ours_is_logged_and_told_without_its_details(caplog):
     assert done.status == "failed"
     assert done.error == worker.OUR_ERROR
     assert "a secret of ours" in caplog.text
+
+
+def test_what_no_database_takes_fails_at_once_and_is_not_tried_again(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise DataError("unsupported Unicode escape sequence")
+
+    monkeypatch.setattr(jobs, "finish", refuse)
+    done = work(queue())
+    assert (done.status, done.error, done.losses) == ("failed", worker.OUR_ERROR, 0)
 
 
 def test_a_base_without_files_fails_with_a_sentence():
