@@ -568,6 +568,7 @@ def world(db: None) -> World:
     make_task("open", rows=2, test_rows=2, is_held_out=True)
     make_task("labs", rows=2, test_rows=2, is_held_out=True, owner=lab)
     adapter = make_adapter("target", namespace=lab, base_model=base_model)
+    assert adapter.head is not None
     Ref.objects.create(adapter=adapter, kind=Ref.Kind.TAG, name="kept", revision=adapter.head)
     other = make_adapter("other", namespace=lab, base_model=base_model)
     will = people["will"]

@@ -276,7 +276,7 @@ def test_one_with_private_parents_does_not_become_public_afterwards(tmp_path, do
 
 def test_one_with_private_parents_has_no_copy_that_others_see(tmp_path):
     composition = finished(tmp_path)
-    owner = composition.owner
+    owner = owner_of(composition)
     parent = composition.candidates.get(position=2).revision.adapter
     Adapter.objects.filter(pk=parent.pk).update(visibility="private")
     adapter = publish(composition)

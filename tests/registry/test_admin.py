@@ -243,7 +243,7 @@ def test_modules_are_compared_with_a_base_model_once_it_has_another_name(staff, 
     assert waiting.base_model is None
     rows = {"license": "mit", "aliases-0-text": "mirror/tiny"}
     for prefix, count in (("aliases", 1), ("files", 0)):
-        rows |= {f"{prefix}-TOTAL_FORMS": count, f"{prefix}-INITIAL_FORMS": 0}
+        rows |= {f"{prefix}-TOTAL_FORMS": str(count), f"{prefix}-INITIAL_FORMS": "0"}
     answer = staff.post(reverse("admin:registry_basemodel_change", args=[base.pk]), rows)
     assert answer.status_code == 302
     assert base_models.recheck_wanted() == 1
