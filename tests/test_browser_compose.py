@@ -6,10 +6,8 @@ Each story leaves its pictures in `screenshots/`, to flip through.
 from __future__ import annotations
 
 import base64
-import os
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -204,17 +202,7 @@ def test_a_newcomer_uploads_finds_composes_tries_shares_publishes_downloads_and_
 
 
 @pytest.fixture
-def _playwright_beside_django() -> Iterator[None]:
-    """Playwright's sync API runs an event loop in this thread, where Django would refuse to touch the database."""
-    before = os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
-    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
-    yield
-    if before is None:
-        del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
-
-
-@pytest.fixture
-def ada(_playwright_beside_django: None, transactional_db: None, rung: list[Any]) -> User:
+def ada(transactional_db: None, rung: list[Any]) -> User:
     return make_user("ada", password=PASSWORD)
 
 

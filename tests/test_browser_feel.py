@@ -36,13 +36,12 @@ from tests.factories import (
     make_user,
     namespace_of,
 )
-from tests.test_browser_compose import PASSWORD, _playwright_beside_django, sign_in
+from tests.test_browser_compose import PASSWORD, sign_in
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
-__all__ = ["_playwright_beside_django"]
 
 PAGE_BYTES = 150 * 1024  # compressed, pictures aside
 # Django's own administration is not ours to mend; the rest are no pages of people.
@@ -77,7 +76,7 @@ class Filled:
 
 
 @pytest.fixture
-def filled(_playwright_beside_django: None, transactional_db: None, rung: list[Any]) -> Filled:
+def filled(transactional_db: None, rung: list[Any]) -> Filled:
     # Of the people who run the site, so that their pages are looked at as well.
     ada = make_user("ada", password=PASSWORD, email="ada@lora.example", is_staff=True, is_superuser=True)
     make_organisation("lab", members={ada: "admin"})

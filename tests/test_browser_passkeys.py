@@ -9,13 +9,12 @@ from allauth.mfa.models import Authenticator
 
 from registry.models import User
 from tests.factories import make_user
-from tests.test_browser_registry import PASSWORD, _sync_playwright_beside_django, sign_in
+from tests.test_browser_registry import PASSWORD, sign_in
 
 if TYPE_CHECKING:
     from playwright.sync_api import CDPSession, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
-__all__ = ["_sync_playwright_beside_django"]  # a fixture of the neighbour's
 
 
 @pytest.fixture

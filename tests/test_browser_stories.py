@@ -20,17 +20,16 @@ from tests.albums import Album
 from tests.compose.factories import finish, make_composition, make_modules
 from tests.factories import make_adapter, make_base_model, make_task, make_user, namespace_of, publish_fake
 from tests.fake_adapters import make_adapter as make_adapter_folder
-from tests.test_browser_compose import PASSWORD, _playwright_beside_django, drop, sign_in
+from tests.test_browser_compose import PASSWORD, drop, sign_in
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
-__all__ = ["_playwright_beside_django"]
 
 
 @pytest.fixture
-def base_model(_playwright_beside_django: None, transactional_db: None, rung: list[Any]) -> BaseModel:
+def base_model(transactional_db: None, rung: list[Any]) -> BaseModel:
     return make_base_model("demo/tiny-t5", kind="hosted")
 
 

@@ -175,7 +175,9 @@ def test_with_what_is_in_quarantine_nothing_composes_in_lists_either(shelf):
     likes.like(held, actor=owner)
     listed = {row.pk: row.composes_with for row in search.find(AdapterQuery(), person=owner).items}
     alone = {pk: search.family_size(Adapter.objects.get(pk=pk), person=owner) for pk in (free.pk, held.pk)}
-    liked = {row.pk: row.composes_with for row in likes.adapters_of(list(likes.liked_by(owner)), person=owner)}
+    liked = {
+        row.pk: row.composes_with for row in likes.adapters_of(list(likes.liked_by(owner)), person=owner)
+    }
     assert {pk: listed[pk] for pk in alone} == alone == liked == {free.pk: 1, held.pk: 0}
     assert search.modules_by_base(person=owner)[free.base_model_id] == (4, 2)
 
