@@ -38,6 +38,14 @@ def most_trials(budget: int, modules: int) -> int:
     return min(budget, needed) if budget <= USUAL_BUDGET else budget
 
 
+def lowest_within(trials: Sequence[Trial], bar: float) -> Trial | None:
+    """Of the trials whose loss is `bar` at most that of the lowest objective; where there is none, that of the lowest loss."""
+    # What the bar is of was scored in another batch, so equal losses may differ by a rounding.
+    good = [trial for trial in trials if trial.loss <= bar * (1 + 1e-5)]
+    fallback = min(trials, key=lambda trial: trial.loss, default=None)
+    return min(good, key=lambda trial: trial.objective, default=fallback)
+
+
 class _Place(NamedTuple):
     weights: np.ndarray  # (n,)
     objective: float
@@ -131,10 +139,7 @@ class AutoSearch:
 
     def best(self, trials: Sequence[Trial]) -> Trial | None:
         """Lowest objective among what is no worse on the examples than the base and every single module."""
-        # The references were scored in another batch, so equal losses may differ by a rounding.
-        good = [trial for trial in trials if trial.loss <= self._bar * (1 + 1e-5)]
-        fallback = min(trials, key=lambda trial: trial.loss, default=None)
-        return min(good, key=lambda trial: trial.objective, default=fallback)
+        return lowest_within(trials, self._bar)
 
     def _screen(self) -> np.ndarray:
         """All modules beside a uniform mix; where the budget is too small for that, the best of the audition go on."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from compose.engine.auto import lowest_within
 from compose.engine.types import Trial
 
 START_TOTAL = 1.4  # sum of the first weights, which are equal
@@ -69,6 +70,4 @@ class GradientSearch:
 
     def best(self, trials: Sequence[Trial]) -> Trial | None:
         """Lowest objective among what is no worse on the examples than the base and every single module."""
-        good = [trial for trial in trials if trial.loss <= self._bar * (1 + 1e-5)]
-        fallback = min(trials, key=lambda trial: trial.loss, default=None)
-        return min(good, key=lambda trial: trial.objective, default=fallback)
+        return lowest_within(trials, self._bar)
