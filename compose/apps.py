@@ -3,10 +3,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from django.apps import AppConfig
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
+
+from web.database import take_for_deletion
 
 if TYPE_CHECKING:
-    from registry.models import Adapter, Namespace, User
+    from registry.models import Adapter, Namespace, Task, User
 
 
 class ComposeConfig(AppConfig):
@@ -19,6 +21,7 @@ class ComposeConfig(AppConfig):
         publishing.BEFORE_SHOWN.append(_require_nameable_parents)
         tombstones.STILL_NEEDED.append(_what_compositions_are_made_of)
         task_sets.ALSO_USED.append(_what_is_composed_for)
+        task_sets.HOLD_USERS_OF.append(_hold_compositions_for)
 
 
 def _end_work_for(person: User) -> None:
@@ -37,6 +40,12 @@ def _what_is_composed_for() -> Q:
     from compose.models import Composition
 
     return Q(Exists(Composition.objects.filter(task=OuterRef("pk"))))
+
+
+def _hold_compositions_for(tasks: QuerySet[Task]) -> None:
+    from compose.models import Composition
+
+    take_for_deletion(Composition.objects.filter(task__in=tasks))
 
 
 def _what_compositions_are_made_of() -> Q:

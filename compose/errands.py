@@ -61,7 +61,7 @@ class Kind(Generic[E]):
 
         Inside a transaction: the person's row is held, so that two requests do not both take the last place.
         """
-        if not User.objects.select_for_update().filter(pk=person.pk, is_active=True):
+        if not User.objects.select_for_update(no_key=True).filter(pk=person.pk, is_active=True):
             raise Forbidden("This account is deleted or blocked.")
         own = self.model._default_manager.filter(asked_by=person)
         if own.filter(status__in=[Status.WAITING, Status.RUNNING]).count() >= self.most_unfinished:

@@ -78,8 +78,9 @@ def delete_account(person: User, *, actor: User | None) -> None:
     leaving.hold(person)
     own = leaving.own_namespace(person)
     mine = Composition.objects.filter(owner=person)
-    # A worker that is writing its result comes first, and one that comes later finds nothing to write to.
+    # A worker that is writing its result comes first, and one that comes later finds nothing to write to. So it is with imports.
     take_for_deletion(mine)
+    leaving.take_imports(person)
     leaving.hold_wholly(person)
     kept = _let_go_of(mine.filter(_is_built_on(person, own)))
     removed = jobs.remove(mine)

@@ -186,13 +186,13 @@ def change_task(task: Task, *, actor: User, **said: Any) -> Task:
 
     Another metric makes the next revision, of the same rows. Also `is_private`: it can be made public at any time, and
     private while nobody but its members has used it. Raises Forbidden, BadDetail, BadSetting, TaskInUse,
-    TooManyTaskRevisions.
+    TooManyTaskRevisions, NotFound where it was deleted meanwhile.
     """
     require_change_task(actor, task)
     texts = {name: value for name, value in said.items() if name in LIMITS}
     changes: dict[str, Any] = said | check_said(texts)
     with transaction.atomic():
-        _hold_owner(task)
+        _hold(task, with_users=bool(changes.get("is_private")))
         if changes.get("is_private") and not task.is_private:
             _require_may_become_private(task, actor)
             _forget_name(task)
@@ -218,10 +218,9 @@ def _change_metric(task: Task, metric: str) -> None:
 
 
 def _require_may_become_private(task: Task, actor: User) -> None:
-    """Raises Forbidden, TaskInUse. Holds the row, so that nobody composes for it meanwhile."""
+    """Raises Forbidden, TaskInUse. The caller holds the row, so that nobody composes for it meanwhile."""
     if task.owner is None or not is_member(actor, task.owner):
         raise Forbidden("Only members of the namespace that a task belongs to make it private.")
-    Task.objects.select_for_update().get(pk=task.pk)
     members = Membership.objects.filter(namespace=task.owner).values("user_id")
     if Composition.objects.filter(task=task).exclude(owner__in=members).exists():
         why = f"somebody who is no member of {task.owner.name} has composed for it"
@@ -247,11 +246,11 @@ def _forget_name(task: Task) -> None:
 def new_rows(task: Task, *, actor: User, rows: Division) -> TaskRevision:
     """The task's next revision, with a leaderboard of its own; scores on the rows before stay with those.
 
-    Raises Forbidden, NothingNew, TooManyTaskRevisions, Conflict.
+    Raises Forbidden, NothingNew, TooManyTaskRevisions, Conflict, NotFound where it was deleted meanwhile.
     """
     require_takes_rows(task, actor)
     with transaction.atomic():
-        _hold_owner(task)
+        _hold(task)
         _require_revisions_left(task)
         task.refresh_from_db(fields=["metric"])  # somebody may have changed it since the task was read
         _require_still_hidden(rows, task)
@@ -272,10 +271,18 @@ def _require_still_hidden(rows: Division, task: Task) -> None:
         )
 
 
-def _hold_owner(task: Task) -> None:
-    """Before the task itself is held: whoever deletes its namespace, or gives it rows, takes them in this order."""
+def _hold(task: Task, *, with_users: bool = False) -> None:
+    """Nobody else changes the task, deletes it or begins to use it; with what uses it, if asked. Raises NotFound.
+
+    Its namespace and its users first: so take them who deletes the namespace, and a worker that writes what came of a composition.
+    """
     if task.owner is not None:
         quotas.hold(task.owner)
+    same = Task.objects.filter(pk=task.pk)
+    if with_users:
+        task_sets.hold_users(same)
+    if not same.select_for_update():
+        raise NotFound(f"The task {task.slug} was deleted meanwhile.")
 
 
 def _require_revisions_left(task: Task) -> None:

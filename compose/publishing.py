@@ -12,7 +12,7 @@ from django.db import transaction
 
 from compose import cards, naming, recipes
 from compose.candidates import require_no_quarantine
-from compose.errors import PrivateParents, WrongState
+from compose.errors import NoSuchComposition, PrivateParents, WrongState
 from compose.jobs import require_owner
 from compose.licences import DerivedLicence, derive_licence
 from compose.lineage import parents
@@ -123,7 +123,8 @@ def held_out_score(composition: Composition, metric: str = "") -> Score | None:
 def _held(composition: Composition, actor: User) -> Composition:
     """The row, locked and as it is now, as far as `actor` may see it."""
     # Two queries: in one, Postgres waits for the row and then joins it with the others as they were before.
-    Composition.objects.select_for_update().only("pk").get(pk=composition.pk)
+    if not Composition.objects.select_for_update().filter(pk=composition.pk).values_list("pk"):
+        raise NoSuchComposition  # it went with the account at this moment
     found = Composition.objects.select_related("base_model", "task", "weights_blob", "config_blob", "owner")
     return found.prefetch_related(naming.published(actor)).get(pk=composition.pk)
 

@@ -13,21 +13,25 @@ from allauth.socialaccount.models import SocialAccount
 from allauth.usersessions.models import UserSession
 from django.db.models import Exists, F, Func, IntegerField, OuterRef, Q, QuerySet, Subquery
 
-from registry import audit, likes
+from registry import audit, likes, task_sets
 from registry.models import (
     Adapter,
     Follow,
+    ImportItem,
     ImportJob,
     Like,
     Membership,
     Namespace,
     PushJob,
+    Revision,
     SavedSearch,
+    Task,
     Token,
     User,
     Webhook,
 )
 from registry.models.hub_jobs import UNFINISHED
+from web.database import take_for_deletion
 from web.errors import Conflict, DomainError, NotFound
 
 
@@ -115,22 +119,40 @@ def _counted(rows: QuerySet[Any]) -> Subquery:
 
 
 def hold(person: User) -> None:
-    """Let nobody else delete this account, publish in its namespace or change who is admin beside it.
+    """Let nobody else delete this account, and nobody write to its namespace or to an organisation that it belongs to.
 
     Raises NotFound where somebody was quicker, and what `obstacles` finds.
     """
     # Not the whole lock yet: a worker that is writing a result holds its row, and Postgres looks for the owner at the end.
     if User.objects.select_for_update(no_key=True).filter(pk=person.pk).first() is None:
         raise NotFound("This account is deleted already.")
-    held = Q(pk__in=_administered(person).values("namespace")) | Q(pk=own_namespace(person).pk)
-    list(Namespace.objects.select_for_update().filter(held).order_by("pk").values_list("pk"))
+    held = Q(pk__in=Membership.objects.filter(user=person).values("namespace")) | Q(
+        pk=own_namespace(person).pk
+    )
+    take_for_deletion(Namespace.objects.filter(held))
     for obstacle in obstacles(person):
         raise obstacle
 
 
+def take_imports(person: User) -> None:
+    """Before modules: whoever works on one says of it, at the end, which module came of it."""
+    take_for_deletion(ImportItem.objects.filter(job__in=ImportJob.objects.filter(owner=person)))
+
+
 def hold_wholly(person: User) -> None:
-    """From now on nobody adds a row that points to this account. Only once the caller holds what others write to."""
-    list(User.objects.select_for_update().filter(pk=person.pk).values_list("pk"))
+    """From now on nobody writes to what the deletion writes to, or adds a row that points to this account.
+
+    All of a kind at once: of two people who delete their accounts and like each other's modules each would wait for the other.
+    """
+    own = own_namespace(person)
+    named = Q(created_by=person) | Q(pk__in=Revision.objects.filter(author=person).values("adapter"))
+    liked = Q(pk__in=Like.objects.filter(user=person).values("adapter"))
+    going = Task.objects.filter(owner=own, is_private=True)
+    task_sets.hold_users(going, modules=Q(namespace=own) | named | liked)
+    take_for_deletion(Task.objects.filter(Q(owner=own) | Q(created_by=person)))
+    take_for_deletion(Webhook.objects.filter(user=person))
+    # At last: whoever has written to one of these, and waits for nothing else, names the account at the end.
+    take_for_deletion(User.objects.filter(pk=person.pk))
 
 
 def erase(person: User, *, actor: User | None, detail: str) -> None:

@@ -9,12 +9,18 @@ from django.db.models import QuerySet
 
 from registry.models import Adapter, Like, User
 from registry.search import show_tasks
+from web.database import keep_from_deletion
+from web.errors import Forbidden
 
 
 def like(adapter: Adapter, *, actor: User) -> None:
-    """`actor` likes the adapter; a second time changes nothing."""
+    """`actor` likes the adapter; a second time changes nothing. Raises Forbidden for an account that was deleted meanwhile."""
     with transaction.atomic():
         Adapter.objects.select_for_update(no_key=True).get(pk=adapter.pk)
+        person = User.objects.filter(pk=actor.pk)
+        keep_from_deletion(person)
+        if not person.exists():
+            raise Forbidden("This account is deleted.")
         Like.objects.get_or_create(adapter=adapter, user=actor)
         _count(adapter)
 

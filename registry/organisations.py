@@ -128,6 +128,7 @@ def delete_organisation(organisation: Namespace, *, actor: User) -> None:
         if Task.objects.filter(owner=organisation).exclude(quarantined_at=None).exists():
             raise Conflict("A task of it is in quarantine, and what is to be looked into does not vanish.")
         now = timezone.now()
+        task_sets.hold_users(task_sets.unneeded(organisation), modules=Q(namespace=organisation))
         adapters = tombstones.close_namespace(organisation)
         task_sets.remove_unneeded(organisation)
         members = list(

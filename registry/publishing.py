@@ -178,7 +178,7 @@ def update_adapter(adapter: Adapter, *, actor: User, **changes: Any) -> Adapter:
     """
     texts = _checked(**{name: changes.pop(name) for name in list(changes) if name in details.LIMITS})
     with transaction.atomic():
-        row = hold(adapter, actor=actor)
+        row = hold_in_namespace(adapter, actor=actor)
         for name in details.TEXTS:
             if name in texts:
                 setattr(row, name, texts[name])
@@ -229,7 +229,7 @@ def withdraw(adapter: Adapter, *, actor: User) -> None:
     Raises Forbidden, also in quarantine: what is to be looked into does not vanish.
     """
     with transaction.atomic():
-        hold(adapter, actor=actor)
+        hold_in_namespace(adapter, actor=actor)
         tombstones.bury(Adapter.objects.filter(pk=adapter.pk))
     logger.info("withdrew %s by %s", adapter, actor)
 
@@ -313,10 +313,26 @@ def hold(adapter: Adapter, *, actor: User) -> Adapter:
     Since `adapter` was read somebody may have moved, hidden or changed it, and what was read then must be neither asked for
     rights nor written back. Raises NotFound if it was deleted, Forbidden, Quarantined.
     """
-    row = Adapter.objects.select_for_update(of=("self",)).select_related("namespace").get(pk=adapter.pk)
+    # Two queries: in one, Postgres waits for the row and then looks for it in the namespace that it was moved out of.
+    list(Adapter.objects.select_for_update().filter(pk=adapter.pk).values_list("pk"))
+    row = Adapter.objects.select_related("namespace").get(pk=adapter.pk)
     if row.deleted_at is not None:
         raise NotFound(f"{row.full_name} was deleted meanwhile.")
     require_change(actor, row)
+    return row
+
+
+def hold_in_namespace(adapter: Adapter, *, actor: User) -> Adapter:
+    """As `hold`, for a caller that does not hold the namespace: first that, as whoever deletes it does.
+
+    Postgres looks for the namespace of a row that is written to twice, or of a new task, at the end: too late to wait for it.
+    Raises Conflict where the adapter was moved to another one between the two.
+    """
+    namespace = Namespace.objects.get(adapters=adapter.pk)
+    quotas.hold(namespace)
+    row = hold(adapter, actor=actor)
+    if row.namespace_id != namespace.pk:
+        raise Conflict(f"{adapter.full_name} was moved to {row.full_name} at this moment. Try again there.")
     return row
 
 

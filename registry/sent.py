@@ -21,6 +21,7 @@ from django.utils import timezone
 from registry import storage
 from registry.models import BaseModelFile, Blob, RevisionFile, SentBlob, User
 from registry.quotas import QuotaReached
+from web.errors import Forbidden
 from web.templatetags.formatting import size
 
 # Stands in a folder of pieces once they have become a file.
@@ -42,7 +43,8 @@ class TooMuchSent(QuotaReached):
 def note_sent(user: User, blob: Blob) -> None:
     """From now on, for a day, this person may put these bytes into a commit.
 
-    Raises TooMuchSent; then the bytes go too, unless something else wants them.
+    Raises TooMuchSent, and Forbidden for an account that was deleted meanwhile; then the bytes go too, unless something else
+    wants them.
     """
     try:
         with transaction.atomic():
@@ -50,7 +52,7 @@ def note_sent(user: User, blob: Blob) -> None:
             if _is_new_of(user, blob):
                 require_room(user, blob.size_bytes)
             SentBlob.objects.update_or_create(user=user, blob=blob, defaults={"sent_at": timezone.now()})
-    except TooMuchSent:
+    except (TooMuchSent, Forbidden):
         storage.discard([blob])
         raise
 
@@ -91,8 +93,9 @@ def require_room(user: User, more: int) -> None:
 
 
 def _hold(user: User) -> None:
-    """One after the other: two at once would both fit into the last place."""
-    list(User.objects.select_for_update(no_key=True).filter(pk=user.pk).values_list("pk"))
+    """One after the other: two at once would both fit into the last place. Raises Forbidden for an account that is gone."""
+    if not User.objects.select_for_update(no_key=True).filter(pk=user.pk).values_list("pk"):
+        raise Forbidden("This account is deleted.")
 
 
 def _is_new_of(user: User, blob: Blob) -> bool:

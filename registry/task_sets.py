@@ -23,6 +23,8 @@ from web.database import keep_from_deletion, take_for_deletion
 MOST_OF_A_TITLE = 100
 # Which tasks are used besides by adapters and their scores; whoever stands above this app and uses tasks adds a function.
 ALSO_USED: list[Callable[[], Q]] = []
+# Holds the rows that name one of these tasks and that its deletion writes to; whoever stands above this app adds a function.
+HOLD_USERS_OF: list[Callable[[QuerySet[Task]], None]] = []
 RESERVED_SLUGS = frozenset({"new"})  # an address below /tasks/ of its own
 
 
@@ -85,6 +87,16 @@ def unneeded(namespace: Namespace) -> QuerySet[Task]:
     for used in ALSO_USED:
         unused = unused.exclude(used())
     return tasks.filter(Q(is_private=True) | Q(pk__in=unused.values("pk")))
+
+
+def hold_users(tasks: QuerySet[Task], *, modules: Q | None = None) -> None:
+    """What names these tasks, inside the transaction that hides or deletes them and before it holds one: a worker that is writing
+    what came of a composition looks for its task at the end, and is waited for. `modules` are held together with those.
+    """
+    for hold in HOLD_USERS_OF:
+        hold(tasks)
+    named = Q(task__in=tasks.values("pk"))
+    take_for_deletion(Adapter.objects.filter(named if modules is None else named | modules))
 
 
 def remove_unneeded(namespace: Namespace) -> None:

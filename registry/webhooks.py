@@ -29,6 +29,7 @@ from registry.following import versions_of
 from registry.guarded_http import GuardedTransport, NotPublic, is_inward, origin_of
 from registry.models import Adapter, Delivery, Follow, Membership, User, Webhook
 from registry.patience import Patience
+from web.database import keep_from_deletion
 from web.errors import Conflict, DomainError, NotFound
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,7 @@ def create(*, user: User, url: str, events: Sequence[str]) -> tuple[Webhook, str
     wanted = [name for name in EVENTS if name in events]
     if not wanted or set(events) - set(EVENTS):
         raise BadWebhook("events", f"Choose at least one of {', '.join(EVENTS)}.")
-    User.objects.select_for_update().get(pk=user.pk)
+    User.objects.select_for_update(no_key=True).get(pk=user.pk)
     if Webhook.objects.filter(user=user).count() >= MOST:
         raise TooManyWebhooks
     secret = "whsec_" + secrets.token_hex(24)
@@ -161,9 +162,14 @@ def _trusted() -> set[tuple[str, str, int]]:
 def enqueue(webhook: Webhook, *, event: str, key: str, data: dict[str, Any]) -> bool:
     """Write an event down for a webhook, unless it is there already; whether it is new."""
     payload = {"event": event, "key": key, "data": data}
-    _, is_new = Delivery.objects.get_or_create(
-        webhook=webhook, key=key, replay_of=None, defaults={"event": event, "payload": payload}
-    )
+    same = Webhook.objects.filter(pk=webhook.pk)
+    with transaction.atomic():
+        keep_from_deletion(same)
+        if not same.exists():
+            return False  # removed at this moment, perhaps with its owner's account; the round goes on for the others
+        _, is_new = Delivery.objects.get_or_create(
+            webhook=webhook, key=key, replay_of=None, defaults={"event": event, "payload": payload}
+        )
     return is_new
 
 

@@ -168,6 +168,13 @@ def request_composition(request: CompositionRequest) -> Composition:
 
 def _keep(request: CompositionRequest, plan: Plan) -> None:
     """What the plan names stays until the composition is saved, which refers to it. Raises GoneMeanwhile."""
+    # Modules before the task, as whoever deletes a namespace takes them.
+    offered = {revision.adapter_id: revision.adapter for revision, _ in plan.candidates}
+    keep_from_deletion(Adapter.objects.filter(pk__in=offered))
+    there = set(composable_for(request.owner).filter(pk__in=offered).values_list("pk", flat=True))
+    gone = [adapter.full_name for pk, adapter in offered.items() if pk not in there]
+    if gone:
+        raise GoneMeanwhile(gone, field="candidates", advice="Ask again with what is left.")
     task = request.task
     if task is not None:
         kept = task_sets.kept(task, person=request.owner)
@@ -176,12 +183,6 @@ def _keep(request: CompositionRequest, plan: Plan) -> None:
             raise GoneMeanwhile(
                 [task.title], field="task", advice="Compose on your examples without naming it."
             )
-    offered = {revision.adapter_id: revision.adapter for revision, _ in plan.candidates}
-    keep_from_deletion(Adapter.objects.filter(pk__in=offered))
-    there = set(composable_for(request.owner).filter(pk__in=offered).values_list("pk", flat=True))
-    gone = [adapter.full_name for pk, adapter in offered.items() if pk not in there]
-    if gone:
-        raise GoneMeanwhile(gone, field="candidates", advice="Ask again with what is left.")
 
 
 def _require_left_today(request: CompositionRequest, plan: Plan) -> None:

@@ -69,10 +69,11 @@ def room(owner: User) -> Room:
 def require_room(owner: User) -> None:
     """Raises TooManyWaiting, and NotFound or Forbidden for an account that was deleted or blocked meanwhile.
 
-    Inside a transaction, so that two requests at once do not both take the last place.
+    Inside a transaction, so that two requests at once do not both take the last place. Not the whole lock: somebody's commit, which
+    is written beside it, names them at its end.
     """
     with transaction.atomic():
-        found = User.objects.select_for_update().filter(pk=owner.pk).first()
+        found = User.objects.select_for_update(no_key=True).filter(pk=owner.pk).first()
         if found is None:
             raise NotFound("This account is deleted.")
         if not found.is_active:
@@ -217,7 +218,7 @@ def claim(composition_id: str, worker: str) -> Composition | None:
     """Take one queued composition under a lease; None if it is not queued or its owner has enough running."""
     now = timezone.now()
     with transaction.atomic():
-        owner = User.objects.select_for_update().filter(compositions=composition_id).first()
+        owner = User.objects.select_for_update(no_key=True).filter(compositions=composition_id).first()
         running = Composition.objects.filter(owner=owner, status=Status.RUNNING).count()
         if owner is None or running >= settings.MAX_RUNNING_JOBS_PER_USER:
             return None

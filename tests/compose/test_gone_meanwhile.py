@@ -9,15 +9,24 @@ import pytest
 
 from compose import jobs, leaving, making_tasks
 from compose.engine.types import Example
-from compose.errors import GoneMeanwhile
-from compose.jobs import asking
+from compose.errors import GoneMeanwhile, NoSuchComposition
+from compose.jobs import asking, holding
 from compose.making_tasks import TaskInUse
 from compose.models import Composition
-from registry import publishing, task_sets, tombstones
-from registry.models import Adapter, Task, User
+from compose.publishing import publish_composition
+from registry import import_jobs, likes, organisations, publishing, task_sets, tombstones
+from registry.models import Adapter, ImportItem, ImportJob, Task, User
 from tests.beside import Beside, after
-from tests.compose.factories import make_composition, make_modules
-from tests.factories import make_base_model, make_task, make_user, namespace_of
+from tests.compose.factories import finish, make_composition, make_modules
+from tests.factories import (
+    make_adapter,
+    make_base_model,
+    make_organisation,
+    make_task,
+    make_user,
+    namespace_of,
+    publish_fake,
+)
 from web.errors import Conflict, NotFound
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -161,6 +170,114 @@ def test_a_composition_waits_for_the_deletion_of_a_module_and_is_refused(bob, mo
     publishing.withdraw(modules[1], actor=bob)
     assert isinstance(beside.error(), GoneMeanwhile)
     assert not Composition.objects.exists()
+
+
+@pytest.mark.postgres_only
+def test_who_asks_takes_modules_and_task_as_whoever_deletes_their_account_does(
+    bob, task, beside, monkeypatch
+):
+    delete = lambda: leaving.delete_account(bob, actor=bob)  # noqa: E731
+    after(task_sets, "kept", lambda: beside.start(delete), monkeypatch)
+    composition = make_composition(task=task, examples=())
+    assert beside.error() is None
+    composition.refresh_from_db()
+    assert composition.task == task
+
+
+@pytest.mark.postgres_only
+def test_two_who_like_each_others_modules_and_delete_their_accounts_at_once(
+    bob, modules, beside, monkeypatch
+):
+    ada = make_user("ada")
+    likes.like(make_adapter("m", owner=ada), actor=bob)
+    likes.like(modules[0], actor=ada)
+    delete = lambda: leaving.delete_account(bob, actor=bob)  # noqa: E731
+    after(tombstones, "close_namespace", lambda: beside.start(delete), monkeypatch)
+    leaving.delete_account(ada, actor=ada)
+    assert beside.error() is None
+    assert not User.objects.exists()
+    assert set(Adapter.objects.values_list("likes", flat=True)) == {0}
+
+
+@pytest.mark.postgres_only
+def test_a_member_who_publishes_in_an_organisation_and_deletes_their_account(
+    bob, tmp_path, beside, monkeypatch
+):
+    make_base_model()
+    ada = make_user("ada")
+    lab = make_organisation("lab", members={ada: "admin", bob: "write"})
+    adapter = publish_fake(tmp_path, "m", owner=bob, namespace=lab)
+    delete = lambda: leaving.delete_account(bob, actor=bob)  # noqa: E731
+    after(publishing, "write_revision", lambda: beside.start(delete), monkeypatch)
+    publish_fake(tmp_path, "m", owner=bob, namespace=lab, config={"rank": 3})
+    assert beside.error() is None
+    assert list(adapter.revisions.values_list("author", flat=True)) == [None, None]
+
+
+@pytest.mark.postgres_only
+def test_somebody_publishes_a_version_and_composes_with_it_at_once(bob, tmp_path, beside, monkeypatch):
+    make_base_model()
+    adapter = publish_fake(tmp_path, "m", owner=bob)
+    ask = lambda: make_composition(owner=bob, candidates=[adapter.head])  # noqa: E731
+    after(publishing, "write_revision", lambda: beside.start(ask), monkeypatch)
+    publish_fake(tmp_path, "m", owner=bob, config={"rank": 3})
+    assert beside.error() is None
+    assert Composition.objects.get().candidates.get().revision == adapter.head
+
+
+@pytest.mark.postgres_only
+@pytest.mark.parametrize("how", ["private", "gone with its organisation"])
+def test_a_task_is_hidden_or_deleted_when_what_came_of_a_composition_is_written(
+    how, bob, modules, beside, monkeypatch
+):
+    lab = make_organisation("lab", members={bob: "admin"})
+    made: dict[str, Any] = {
+        "is_held_out": True,
+        "created_by": bob,
+        "owner": lab,
+        "is_private": how != "private",
+    }
+    task = make_task("passing", rows=5, test_rows=20, base_model=modules[0].base_model, **made)
+    composition = make_composition(owner=bob, task=task, examples=())
+    act = {
+        "private": lambda: making_tasks.change_task(task, actor=bob, is_private=True),
+        "gone with its organisation": lambda: organisations.delete_organisation(lab, actor=bob),
+    }[how]
+    after(holding, "_keep_weights", lambda: beside.start(act), monkeypatch)
+    finish(composition)
+    assert beside.error() is None
+    composition.refresh_from_db()
+    assert composition.status == Composition.Status.SUCCEEDED
+    assert composition.task_id == (task.pk if how == "private" else None)
+
+
+@pytest.mark.postgres_only
+def test_an_import_ends_while_its_owner_deletes_the_account(bob, modules, beside, monkeypatch):
+    job = ImportJob.objects.create(owner=bob, namespace=namespace_of(bob), sources=["a/b"])
+    item = ImportItem.objects.create(job=job, position=0, source="a/b")
+    end = lambda: import_jobs._close(item, ImportItem.Status.IMPORTED, adapter=modules[0])  # noqa: E731
+    after(tombstones, "close_namespace", lambda: beside.start(end), monkeypatch)
+    leaving.delete_account(bob, actor=bob)
+    assert beside.error() is None
+    assert not ImportItem.objects.exists()
+
+
+def test_a_task_that_goes_before_it_is_changed_is_told(bob, task):
+    rows = making_tasks.divide([Example(f"another {number}", str(number)) for number in range(40)], task=task)
+    making_tasks.delete_task(Task.objects.get(), actor=bob)
+    for change in (
+        lambda: making_tasks.change_task(task, actor=bob, title="Another"),
+        lambda: making_tasks.new_rows(task, actor=bob, rows=rows),
+    ):
+        with pytest.raises(NotFound, match="task passing was deleted meanwhile"):
+            change()
+
+
+def test_a_composition_that_goes_before_it_is_published_is_told(bob, modules):
+    composition = finish(make_composition(owner=bob))
+    Composition.objects.all().delete()
+    with pytest.raises(NoSuchComposition):
+        publish_composition(composition, actor=bob, namespace=namespace_of(bob), name="made")
 
 
 def test_what_was_just_asked_for_finds_its_modules_files_whatever_is_deleted(bob, modules):

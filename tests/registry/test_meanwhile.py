@@ -9,8 +9,21 @@ from typing import Any
 import pytest
 from django.db.models import F
 
-from registry import commits, moderation, moving, organisations, preparing, publishing, refs, storage
-from registry.models import Adapter, Namespace, Ref, Revision, User
+from registry import (
+    commits,
+    likes,
+    moderation,
+    moving,
+    organisations,
+    preparing,
+    publishing,
+    refs,
+    sent,
+    storage,
+    tombstones,
+    webhooks,
+)
+from registry.models import Adapter, Blob, Namespace, Ref, Revision, User, Webhook
 from registry.rights import Quarantined
 from tests.beside import Beside, after
 from tests.factories import (
@@ -23,7 +36,7 @@ from tests.factories import (
 )
 from tests.fake_adapters import files_of
 from tests.fake_adapters import make_adapter as make_adapter_folder
-from web.errors import Forbidden, NotFound
+from web.errors import Conflict, Forbidden, NotFound
 
 pytestmark = pytest.mark.django_db
 
@@ -151,3 +164,75 @@ def test_nothing_is_taken_out_of_an_organisation_that_is_deleted_meanwhile(ada: 
     organisations.delete_organisation(lab, actor=ada)
     assert isinstance(beside.error(), NotFound)
     assert not Adapter.objects.alive().exists()
+
+
+# --- Two connections: whoever deletes more than one row takes them in the order of everybody else ---------------------
+
+
+@pytest.fixture
+def beside() -> Beside:
+    return Beside()
+
+
+@pytest.mark.postgres_only
+@pytest.mark.django_db(transaction=True)
+def test_what_is_moved_while_it_is_waited_for_is_found(ada: User, beside: Beside, monkeypatch):
+    lab = make_organisation("lab", members={ada: "admin"})
+    adapter = make_adapter("m", namespace=lab)
+    head = adapter.revisions.get()
+    tag = lambda: refs.create(adapter, actor=ada, kind="tag", name="v1", revision=head)  # noqa: E731
+    after(publishing, "require_showable", lambda: beside.start(tag), monkeypatch)
+    moving.move(adapter, actor=ada, namespace=namespace_of(ada), name="m")
+    assert beside.error() is None
+    assert adapter.refs.filter(name="v1").exists()
+
+
+@pytest.mark.postgres_only
+@pytest.mark.django_db(transaction=True)
+def test_who_deletes_what_is_moved_at_that_moment_is_told(ada: User, beside: Beside, monkeypatch):
+    lab = make_organisation("lab", members={ada: "admin"})
+    adapter = make_adapter("m", namespace=lab)
+    delete = lambda: publishing.withdraw(adapter, actor=ada)  # noqa: E731
+    after(publishing, "require_showable", lambda: beside.start(delete), monkeypatch)
+    moving.move(adapter, actor=ada, namespace=namespace_of(ada), name="n")
+    refusal = beside.error()
+    assert isinstance(refusal, Conflict)
+    assert refusal.message == "lab/m was moved to ada/n at this moment. Try again there."
+    assert Adapter.objects.alive().filter(name="n").exists()
+
+
+@pytest.mark.postgres_only
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("what", ["a new task", "a deletion"])
+def test_the_deletion_of_an_organisation_waits_for_a_change_in_it(
+    what: str, ada: User, beside: Beside, monkeypatch
+):
+    lab = make_organisation("lab", members={ada: "admin"})
+    adapter = make_adapter("m", namespace=lab)
+    delete = lambda: organisations.delete_organisation(lab, actor=ada)  # noqa: E731
+    if what == "a new task":
+        after(publishing, "_task_called", lambda: beside.start(delete), monkeypatch)
+        publishing.update_adapter(adapter, actor=ada, task="Something new")
+    else:
+        after(tombstones, "_clear", lambda: beside.start(delete), monkeypatch)
+        publishing.withdraw(adapter, actor=ada)
+    assert beside.error() is None
+    assert not Adapter.objects.alive().exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_likes_or_sends_with_an_account_that_is_deleted_meanwhile_is_told(ada: User):
+    adapter = make_adapter("m")
+    User.objects.filter(pk=ada.pk).delete()
+    blob = storage.store_stream([b"sent"])
+    for act in (lambda: likes.like(adapter, actor=ada), lambda: sent.note_sent(ada, blob)):
+        with pytest.raises(Forbidden, match="account is deleted"):
+            act()
+    assert not Blob.objects.filter(pk=blob.pk).exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_written_down_for_a_webhook_that_is_removed_meanwhile(ada: User):
+    webhook, _ = webhooks.create(user=ada, url="https://example.org/hook", events=["version.published"])
+    Webhook.objects.all().delete()
+    assert not webhooks.enqueue(webhook, event="version.published", key="version 1", data={})
