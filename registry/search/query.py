@@ -212,10 +212,16 @@ def _text(params: QueryDict, name: str, *, limit: int = MAX_TEXT) -> str:
     return value
 
 
-def _words(text: str) -> str:
+def words_of(text: str) -> list[str]:
+    """The words of a search. Raises BadParameter for more than a database could take."""
     words = text.split()
     if len(words) > MAX_WORDS:
         raise BadParameter("q", f"The search has {len(words)} words; {MAX_WORDS} are allowed.")
+    return words
+
+
+def _words(text: str) -> str:
+    words = words_of(text)
     if words and not split(text):
         raise BadParameter("q", "The search has neither a letter nor a digit to look for.")
     if len(split(text)) > 2 * MAX_WORDS:

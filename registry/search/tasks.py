@@ -10,6 +10,7 @@ from registry.models import Adapter, AdapterScore, Task
 from registry.models.publication import published_at
 from registry.models.tasks import TaskQuerySet
 from registry.rights import Person, may_moderate, namespaces_of
+from registry.search.query import words_of
 from web.errors import NotFound
 
 SCORES_SHOWN = 30
@@ -18,8 +19,8 @@ TASK_SORTS: dict[str, tuple[str, ...]] = {"name": ("slug",), "new": ("-published
 
 
 def tasks_matching(tasks: TaskQuerySet, words: str) -> TaskQuerySet:
-    """Of these tasks those that have every word in their title, slug or description."""
-    for word in words.split():
+    """Of these tasks those that have every word in their title, slug or description. Raises BadParameter for too many."""
+    for word in words_of(words):
         tasks = tasks.filter(
             Q(title__icontains=word) | Q(slug__icontains=word) | Q(description__icontains=word)
         )

@@ -531,3 +531,11 @@ def test_the_home_page_finds_the_newest_by_an_index():
         if connection.vendor == "postgresql":
             cursor.execute("SET LOCAL enable_seqscan = off")  # so few rows are read as they lie
         assert "adapter_published" in Adapter.objects.visible_to(None).newest_first()[:6].explain()
+
+
+@pytest.mark.parametrize("path", ["/api/v1/tasks/", "/tasks"])
+def test_a_search_for_tasks_has_as_many_words_as_one_for_modules(path):
+    assert Client().get(path, {"q": "word " * 10}).status_code == 200
+    answer = Client().get(path, {"q": "word " * 3000 if "api" in path else "word " * 11})
+    assert answer.status_code == 400
+    assert "words; 10 are allowed" in answer.content.decode()
