@@ -150,7 +150,12 @@ def enumeration(stage: Stage) -> Outcome:
 
 def was_checked(status: int, text: str) -> bool:
     """Whether the password was looked at, and not the question refused."""
-    return status not in {0, 429} and "Too many failed login attempts" not in text
+    from allauth.account.adapter import DefaultAccountAdapter
+
+    return (
+        status not in {0, 429}
+        and str(DefaultAccountAdapter.error_messages["too_many_login_attempts"]) not in text
+    )
 
 
 def guesses(stage: Stage) -> Outcome:
