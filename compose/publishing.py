@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from django.conf import settings
-from django.db import transaction
 
 from compose import cards, naming, recipes
 from compose.candidates import require_no_quarantine
@@ -17,7 +16,7 @@ from compose.jobs import require_owner
 from compose.licences import DerivedLicence, derive_licence
 from compose.lineage import parents
 from compose.models import Candidate, Composition, Score
-from registry import publishing, quotas, storage
+from registry import publishing, storage
 from registry.models import Adapter, AdapterScore, Namespace, User
 from registry.rights import require_write
 from web.errors import Conflict
@@ -42,41 +41,45 @@ def publish_composition(
     """
     require_owner(composition, actor)
     require_write(actor, namespace)
-    with transaction.atomic():
-        quotas.hold(namespace)  # before the composition, as whoever deletes an account does
-        # The row is held, so that a second click waits here and then finds the adapter.
-        composition = _held(composition, actor)
-        _require_publishable(composition)
-        candidates = list(
-            composition.candidates.select_related("revision__adapter__namespace", "revision__author")
-        )
-        named = naming.named_in(composition, actor)
-        require_no_quarantine((candidate.revision for candidate in candidates), named)
-        _require_nameable(candidates, namespace, visibility, named)
-        _require_new_name(namespace, name)
-        licence = derive_licence(_licences(candidates))
-        with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="composed-") as folder:
-            adapter = publishing.publish(
-                author=actor,
-                namespace=namespace,
-                name=name,
-                files=_files(composition, candidates, licence, f"{namespace.name}/{name}", Path(folder)),
-                description=description.strip() or cards.summary(composition, candidates),
-                task=composition.task,
-                base_model=composition.base_model.name,
-                license=licence.license,
-                visibility=visibility,
-                tags=["composed", composition.method],
-                message=f"Composition {composition.pk}",
-                kind=Adapter.Kind.COMPOSED,
-            )
-        score = held_out_score(composition)
+    composition = _as_it_is(composition, actor)
+    candidates, licence = _made_of(composition, actor, namespace, name, visibility)
+
+    def check_again() -> None:
+        # The namespace is held, and now the composition: so takes them whoever deletes an account. Of two clicks the second waits
+        # here and then finds the adapter.
+        if not Composition.objects.select_for_update().filter(pk=composition.pk).values_list("pk"):
+            raise NoSuchComposition  # it went with the account at this moment
+        now, _ = _made_of(_as_it_is(composition, actor), actor, namespace, name, visibility)
+        if _named_with_licence(now) != _named_with_licence(candidates):
+            raise Conflict("The modules that it is made of were changed at this moment. Publish it again.")
+
+    def keep_scores(adapter: Adapter) -> None:
+        held = _as_it_is(composition, actor)
+        adapter.task = held.task
+        score = held_out_score(held)
         if score is not None:
             adapter.best_score, adapter.best_score_metric = score.value, score.metric
-            adapter.save(update_fields=["best_score", "best_score_metric"])
-        _keep_task_score(composition, adapter)
-        composition.adapter = adapter
-        composition.save(update_fields=["adapter"])
+        adapter.save(update_fields=["task", "best_score", "best_score_metric"])
+        _keep_task_score(held, adapter)
+        held.adapter = adapter
+        held.save(update_fields=["adapter"])
+
+    with TemporaryDirectory(dir=settings.UPLOAD_TMP_DIR, prefix="composed-") as folder:
+        adapter = publishing.publish(
+            author=actor,
+            namespace=namespace,
+            name=name,
+            files=_files(composition, candidates, licence, f"{namespace.name}/{name}", Path(folder)),
+            description=description.strip() or cards.summary(composition, candidates),
+            base_model=composition.base_model.name,
+            license=licence.license,
+            visibility=visibility,
+            tags=["composed", composition.method],
+            message=f"Composition {composition.pk}",
+            kind=Adapter.Kind.COMPOSED,
+            once_held=check_again,
+            once_written=keep_scores,
+        )
     logger.info("composition %s was published as %s", composition.pk, adapter)
     return adapter
 
@@ -120,13 +123,28 @@ def held_out_score(composition: Composition, metric: str = "") -> Score | None:
 # --- What must hold ------------------------------------------------------------------------------------------
 
 
-def _held(composition: Composition, actor: User) -> Composition:
-    """The row, locked and as it is now, as far as `actor` may see it."""
-    # Two queries: in one, Postgres waits for the row and then joins it with the others as they were before.
-    if not Composition.objects.select_for_update().filter(pk=composition.pk).values_list("pk"):
-        raise NoSuchComposition  # it went with the account at this moment
+def _as_it_is(composition: Composition, actor: User) -> Composition:
+    """Its row as it is now, as far as `actor` may see it. Raises NoSuchComposition."""
     found = Composition.objects.select_related("base_model", "task", "weights_blob", "config_blob", "owner")
-    return found.prefetch_related(naming.published(actor)).get(pk=composition.pk)
+    now = found.prefetch_related(naming.published(actor)).filter(pk=composition.pk).first()
+    if now is None:
+        raise NoSuchComposition
+    return now
+
+
+def _made_of(
+    composition: Composition, actor: User, namespace: Namespace, name: str, visibility: str
+) -> tuple[list[Candidate], DerivedLicence]:
+    """What it is made of, and the licence that follows. Raises what `publish_composition` does."""
+    _require_publishable(composition)
+    candidates = list(
+        composition.candidates.select_related("revision__adapter__namespace", "revision__author")
+    )
+    named = naming.named_in(composition, actor)
+    require_no_quarantine((candidate.revision for candidate in candidates), named)
+    _require_nameable(candidates, namespace, visibility, named)
+    _require_new_name(namespace, name)
+    return candidates, derive_licence(_licences(candidates))
 
 
 def _require_publishable(composition: Composition) -> None:
@@ -175,8 +193,11 @@ def _require_new_name(namespace: Namespace, name: str) -> None:
 
 
 def _licences(candidates: Sequence[Candidate]) -> list[tuple[str, str]]:
-    offered = parents(candidates) or list(candidates)
-    return [(c.revision.adapter.full_name, c.revision.adapter.license) for c in offered]
+    return _named_with_licence(parents(candidates) or candidates)
+
+
+def _named_with_licence(candidates: Iterable[Candidate]) -> list[tuple[str, str]]:
+    return [(c.revision.adapter.full_name, c.revision.adapter.license) for c in candidates]
 
 
 # --- The files -----------------------------------------------------------------------------------------------

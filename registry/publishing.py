@@ -121,14 +121,17 @@ def publish(
     message: str = "",
     kind: str = Adapter.Kind.MODULE,
     origin: Origin | None = None,
+    once_held: Callable[[], None] | None = None,
+    once_written: Callable[[Adapter], None] | None = None,
 ) -> Adapter:
     """`namespace/name` with these files as its newest revision; the adapter is made if there is none.
 
     `files` maps names inside the adapter to files; those below UPLOAD_TMP_DIR are moved, others copied. What is
     left empty comes from the card, or stays as it was; a new adapter is public unless said otherwise. Files equal
-    to the newest revision's make no new one; `origin` is kept with the revision that has them. Raises InspectionRefused, NameNotFree, NameMoved, NameOfBaseModel, PublishedMeanwhile,
-    BadDetail,
-    InvalidName, Forbidden, Quarantined, StorageFull; then nothing is kept.
+    to the newest revision's make no new one; `origin` is kept with the revision that has them. Reading the files takes a while, and
+    nothing is held meanwhile: `once_held` is called when the namespace is, before anything is written, and `once_written` after all of
+    it. Raises InspectionRefused, NameNotFree, NameMoved, NameOfBaseModel, PublishedMeanwhile, BadDetail, InvalidName, Forbidden,
+    Quarantined, StorageFull, and what those two raise; then nothing is kept.
     """
     require_write(author, namespace, name)
     check_adapter_name(name)
@@ -150,6 +153,8 @@ def publish(
             with transaction.atomic():
                 quotas.hold(namespace)
                 require_write(author, namespace, name)  # again: reading took a while, and they may be gone
+                if once_held is not None:
+                    once_held()
                 adapter = _held(before, author) if before else _new(namespace, name, author, kind, visibility)
                 if before and visibility:
                     _change_visibility(adapter, visibility, author)
@@ -163,6 +168,8 @@ def publish(
                     Origin.objects.get_or_create(revision=adapter.head, **said)
                 adapter.updated_at = timezone.now()
                 adapter.save()
+                if once_written is not None:
+                    once_written(adapter)
         except BaseException:
             storage.discard(blobs.values())
             raise

@@ -3,16 +3,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from django.db import connection
+from django.db.models import Value
+from django.db.models.functions import Concat
 from rest_framework.test import APIClient
 
 from compose import jobs, naming, publishing, recipes, worker
 from compose.errors import NoSuchComposition, ParentInQuarantine, PrivateParents, WrongState
 from compose.models import Candidate, Composition
-from registry import moderation, moving, storage
+from registry import moderation, moving, preparing, storage
 from registry.cards import split_card
 from registry.models import Adapter
 from registry.names import InvalidName
 from registry.publishing import update_adapter
+from tests.beside import Beside, after
 from tests.compose.factories import finish, make_composition, make_modules, owner_of
 from tests.factories import (
     make_adapter,
@@ -165,6 +169,43 @@ def test_what_takes_the_name_at_that_moment_is_not_overwritten(tmp_path, monkeyp
         publish(composition)
     composition.refresh_from_db()
     assert composition.adapter is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_held_while_the_files_are_read(tmp_path, monkeypatch):
+    composition = finished(tmp_path)
+    held: list[bool] = []
+    look = lambda: held.append(connection.in_atomic_block)  # noqa: E731
+    after(preparing, "require_size", look, monkeypatch)
+    after(publishing.storage, "local_path", look, monkeypatch)
+    publish(composition)
+    assert held == [False, False]
+
+
+@pytest.mark.postgres_only
+@pytest.mark.django_db(transaction=True)
+def test_of_two_who_publish_at_once_the_second_waits_and_finds_the_adapter(tmp_path, monkeypatch):
+    composition = finished(tmp_path)
+    beside = Beside()
+    again = lambda: publish(composition, name="again")  # noqa: E731
+    after(publishing, "_keep_task_score", lambda: beside.start(again), monkeypatch)
+    publish(composition)
+    refusal = beside.error()
+    assert isinstance(refusal, WrongState)
+    assert "already published, as" in refusal.message
+    assert Adapter.objects.filter(kind="composed").count() == 1
+
+
+@pytest.mark.parametrize("what", ["license", "name"])
+def test_what_it_is_made_of_is_changed_while_the_files_are_read(what, tmp_path, monkeypatch):
+    composition = finished(tmp_path)
+    change = lambda: Adapter.objects.update(license="gpl-3.0")  # noqa: E731
+    if what == "name":
+        change = lambda: Adapter.objects.update(name=Concat("name", Value("-renamed")))  # noqa: E731
+    after(preparing, "require_size", change, monkeypatch)
+    with pytest.raises(Conflict, match="were changed at this moment"):
+        publish(composition)
+    assert not Adapter.objects.filter(kind="composed").exists()
 
 
 def test_strangers_and_foreign_namespaces_are_refused(tmp_path):
