@@ -19,6 +19,7 @@ from registry.details import MAX_FULL_NAME, BadDetail, check_text
 from registry.models import Adapter, Invitation, Membership, Namespace, Task, Token, User
 from registry.names import check_namespace_name
 from registry.rights import require_admin, require_whole_account, require_writing_token
+from web.database import keep_from_deletion
 from web.errors import Conflict, DomainError, NotFound
 
 logger = logging.getLogger(__name__)
@@ -193,7 +194,9 @@ def invite(organisation: Namespace, *, actor: User, username: str, role: str) ->
     _check_role(role)
     username = username.strip().removeprefix("@")
     with _held(organisation, by=actor):
-        person = User.objects.filter(username__iexact=username, is_active=True).first()
+        found = User.objects.filter(username__iexact=username, is_active=True)
+        keep_from_deletion(found)
+        person = found.first()
         if person is None:
             raise NoSuchPerson(username)
         members = Membership.objects.filter(namespace=organisation)

@@ -105,7 +105,10 @@ def read_card(adapter_id: int, revision_id: int) -> None:
             text = cards.split_card(text)[1]
         except (OSError, storage.BytesMissing, cards.CardRefused) as error:
             logger.warning("The card of revision %s cannot be read: %s", revision_id, error)
-    still_newest = Adapter.objects.alive().filter(pk=adapter_id, head_id=revision_id).values("pk")
-    AdapterText.objects.filter(pk__in=still_newest).update(
-        card=text.replace("\x00", "")[:CARD_WORDS], card_of=revision_id
-    )
+    newest = Adapter.objects.alive().filter(pk=adapter_id, head_id=revision_id)
+    with transaction.atomic():
+        # The adapter first, as everybody: triggers on it and on its text write to the same row.
+        if newest.select_for_update(no_key=True).values_list("pk"):
+            AdapterText.objects.filter(pk=adapter_id).update(
+                card=text.replace("\x00", "")[:CARD_WORDS], card_of=revision_id
+            )

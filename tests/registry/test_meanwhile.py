@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db.models import F
+from django.db.models import F, QuerySet
 
+from compose.leaving import delete_account
 from registry import (
     commits,
+    leaving,
     likes,
     moderation,
     moving,
@@ -23,8 +25,9 @@ from registry import (
     tombstones,
     webhooks,
 )
-from registry.models import Adapter, Blob, Namespace, Ref, Revision, User, Webhook
+from registry.models import Adapter, AdapterText, Blob, Namespace, Ref, Revision, User, Webhook
 from registry.rights import Quarantined
+from registry.search import upkeep
 from tests.beside import Beside, after
 from tests.factories import (
     make_adapter,
@@ -236,3 +239,33 @@ def test_nothing_is_written_down_for_a_webhook_that_is_removed_meanwhile(ada: Us
     webhook, _ = webhooks.create(user=ada, url="https://example.org/hook", events=["version.published"])
     Webhook.objects.all().delete()
     assert not webhooks.enqueue(webhook, event="version.published", key="version 1", data={})
+
+
+@pytest.mark.postgres_only
+@pytest.mark.django_db(transaction=True)
+def test_a_card_is_read_while_its_adapter_is_deleted(ada: User, beside: Beside, monkeypatch):
+    adapter = make_adapter("m", owner=ada, files={"README.md": b"# Words"})
+    read = lambda: upkeep.read_card(adapter.pk, head_of(adapter).pk)  # noqa: E731
+    clear = tombstones._clear
+
+    def clear_beside(adapters: QuerySet[Adapter]) -> int:
+        beside.start(read)
+        return clear(adapters)
+
+    monkeypatch.setattr(tombstones, "_clear", clear_beside)
+    publishing.withdraw(adapter, actor=ada)
+    assert beside.error() is None
+    assert AdapterText.objects.get(adapter=adapter).card == ""
+
+
+@pytest.mark.postgres_only
+@pytest.mark.django_db(transaction=True)
+def test_who_invites_somebody_who_deletes_the_account_at_that_moment_is_told(
+    ada: User, beside: Beside, monkeypatch
+):
+    lab = make_organisation("lab", members={ada: "admin"})
+    bob = make_user("bob")
+    invite = lambda: organisations.invite(lab, actor=ada, username="bob", role="read")  # noqa: E731
+    after(leaving, "hold_wholly", lambda: beside.start(invite), monkeypatch)
+    delete_account(bob, actor=bob)
+    assert isinstance(beside.error(), organisations.NoSuchPerson)
