@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from django.db import transaction
 from django.db.models import Count, F, Q
 from django.db.models.functions import TruncDate
 from django.utils import timezone
@@ -18,6 +19,7 @@ TRENDING_DAYS = 14
 DECAY = 0.8  # a day; what happened a week ago counts a fifth
 LIKE_WORTH = 3  # downloads
 USE_WORTH = 5  # a composition that gave it a weight
+ROWS_AT_ONCE = 500
 IDS_AT_ONCE = 10_000  # Postgres takes 65,535 values in one query, and SQLite 32,766 or more
 
 # Adapter -> day -> how much happened.
@@ -62,8 +64,21 @@ def refresh(*, uses: Activity | None = None, usefulness: Mapping[int, Usefulness
         if (row.trending, row.usefulness, row.uses) != (trending, proved.value, proved.uses):
             row.trending, row.usefulness, row.uses = trending, proved.value, proved.uses
             changed.append(row)
-    SearchRow.objects.bulk_update(changed, ["trending", "usefulness", "uses"], batch_size=500)
-    return len(changed)
+    return sum(
+        _write(changed[start : start + ROWS_AT_ONCE]) for start in range(0, len(changed), ROWS_AT_ONCE)
+    )
+
+
+@transaction.atomic
+def _write(rows: Sequence[SearchRow]) -> int:
+    """So few that nobody waits long. Those that somebody writes to at this moment are left for the next time, or each would wait
+    for the other.
+    """
+    free = SearchRow.objects.select_for_update(skip_locked=True).filter(pk__in=[row.pk for row in rows])
+    ids = set(free.values_list("pk", flat=True))
+    return SearchRow.objects.bulk_update(
+        [row for row in rows if row.pk in ids], ["trending", "usefulness", "uses"]
+    )
 
 
 def _rows_of(wanted: Collection[int]) -> Iterator[SearchRow]:

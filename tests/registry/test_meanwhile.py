@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import transaction
 from django.db.models import F, QuerySet
 
 from compose.leaving import delete_account
@@ -21,11 +22,12 @@ from registry import (
     publishing,
     refs,
     sent,
+    standing,
     storage,
     tombstones,
     webhooks,
 )
-from registry.models import Adapter, AdapterText, Blob, Namespace, Ref, Revision, User, Webhook
+from registry.models import Adapter, AdapterText, Blob, Namespace, Ref, Revision, SearchRow, User, Webhook
 from registry.rights import Quarantined
 from registry.search import upkeep
 from tests.beside import Beside, after
@@ -269,3 +271,18 @@ def test_who_invites_somebody_who_deletes_the_account_at_that_moment_is_told(
     after(leaving, "hold_wholly", lambda: beside.start(invite), monkeypatch)
     delete_account(bob, actor=bob)
     assert isinstance(beside.error(), organisations.NoSuchPerson)
+
+
+@pytest.mark.postgres_only
+@pytest.mark.django_db(transaction=True)
+def test_standing_is_written_down_while_somebody_writes_to_two_adapters(ada: User, beside: Beside):
+    first, second = (make_adapter(name, owner=ada) for name in ("first", "second"))
+    for adapter in (first, second):
+        likes.like(adapter, actor=ada)
+    with transaction.atomic():
+        Adapter.objects.filter(pk=second.pk).update(description="Theirs.")
+        beside.start(standing.refresh)
+        Adapter.objects.filter(pk=first.pk).update(description="Theirs.")
+    assert beside.error() is None
+    standing.refresh()
+    assert {row.trending > 0 for row in SearchRow.objects.all()} == {True}
