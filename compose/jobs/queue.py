@@ -232,11 +232,12 @@ def claim(composition_id: str, worker: str) -> Composition | None:
             stage="",
             stage_note="",
         )
-    if not claimed:
-        return None
-    composition = Composition.objects.select_related("owner", "base_model", "task").get(pk=composition_id)
-    log.write(
-        composition,
-        f"Taken by {worker}{f', attempt {composition.attempt}' if composition.attempt > 1 else ''}.",
-    )
+        if not claimed:
+            return None
+        composition = Composition.objects.select_related("owner", "base_model", "task").get(pk=composition_id)
+        # Here, where the owner is held: after it the composition may be gone with the account.
+        log.write(
+            composition,
+            f"Taken by {worker}{f', attempt {composition.attempt}' if composition.attempt > 1 else ''}.",
+        )
     return composition

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from compose import jobs, leaving, making_tasks
 from compose.engine.types import Example
 from compose.errors import GoneMeanwhile, NoSuchComposition
-from compose.jobs import asking, holding
+from compose.jobs import asking, holding, queue
 from compose.making_tasks import TaskInUse
 from compose.models import Composition
 from compose.publishing import publish_composition
@@ -260,6 +261,16 @@ def test_an_import_ends_while_its_owner_deletes_the_account(bob, modules, beside
     leaving.delete_account(bob, actor=bob)
     assert beside.error() is None
     assert not ImportItem.objects.exists()
+
+
+def test_a_worker_writes_of_what_it_takes_while_the_owner_cannot_delete_the_account(
+    bob, modules, monkeypatch
+):
+    composition = make_composition(owner=bob)
+    held: list[bool] = []
+    after(queue.log, "write", lambda: held.append(connection.in_atomic_block), monkeypatch)
+    assert jobs.claim(composition.pk, "worker") is not None
+    assert held == [True]
 
 
 def test_a_task_that_goes_before_it_is_changed_is_told(bob, task):
