@@ -1,4 +1,4 @@
-"""A database that does not answer, in words: 503 or 507 instead of "something broke on our side"."""
+"""A database that does not answer, or others who write to the same, in words: 503 or 507 instead of "something broke on our side"."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from web.errors import DomainError
 logger = logging.getLogger(__name__)
 SQLITE_IS_FULL = "disk is full"
 POSTGRES_IS_FULL = "53100"  # its words differ: no space left, or fewer bytes written than asked for
+SQLITE_IS_LOCKED = "database is locked"
+POSTGRES_ENDED_IT_FOR_OTHERS = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, no lock in time
 
 
 class DatabaseAway(DomainError):
@@ -29,12 +31,25 @@ class DatabaseAway(DomainError):
         )
 
 
+class OthersWrite(DomainError):
+    code = "others_write"
+    status = 503
+    retry_after_s = 1
+
+    def __init__(self) -> None:
+        super().__init__("Others were changing the same at this moment, and went first. Try again.")
+
+
 def refusal_of(error: BaseException | None) -> DomainError | None:
     """What to tell about a failed query if it was the database's fault and not the query's; it is logged here."""
     if not isinstance(error, OperationalError | InterfaceError):
         return None
+    state = getattr(error.__cause__, "sqlstate", "")
+    if SQLITE_IS_LOCKED in str(error) or state in POSTGRES_ENDED_IT_FOR_OTHERS:
+        logger.error("Others wrote to the same: %s", error)
+        return OthersWrite()
     logger.error("The database does not answer: %s", error)
-    is_full = SQLITE_IS_FULL in str(error) or getattr(error.__cause__, "sqlstate", "") == POSTGRES_IS_FULL
+    is_full = SQLITE_IS_FULL in str(error) or state == POSTGRES_IS_FULL
     return StorageFull() if is_full else DatabaseAway()
 
 

@@ -8,7 +8,7 @@ import pytest
 from django.db import InterfaceError, OperationalError, transaction
 from django.db.backends.utils import CursorWrapper
 from django.test import Client
-from psycopg.errors import DiskFull
+from psycopg.errors import DeadlockDetected, DiskFull
 
 from registry.models import User
 from tests.factories import make_token, make_user
@@ -75,6 +75,19 @@ def test_a_database_whose_disk_is_full_is_507(words, cause, monkeypatch):
     error.__cause__ = cause
     fails(monkeypatch, error)
     assert client.get("/modules").status_code == 507
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"), [("database is locked", None), ("deadlock detected", DeadlockDetected())]
+)
+def test_who_gave_way_to_others_is_told_that(words, cause, monkeypatch):
+    client = Client(raise_request_exception=False)
+    error = OperationalError(words)
+    error.__cause__ = cause
+    fails(monkeypatch, error)
+    answer = client.get("/modules")
+    assert (answer.status_code, answer["Retry-After"]) == (503, "1")
+    assert "Others were changing the same at this moment" in answer.content.decode()
 
 
 @pytest.mark.django_db(transaction=True)
