@@ -354,7 +354,7 @@ class Reporter(types.Observer):
     def __init__(self, composition: Composition, heart: Heart, *, recorded: int = 0) -> None:
         self.composition = composition
         self.heart = heart
-        self.trials = recorded
+        self._recorded = recorded
         self._waiting: list[types.Trial] = []
         self._kept_at = self._told_at = 0.0
         self._began_at = time.monotonic()
@@ -365,16 +365,17 @@ class Reporter(types.Observer):
             self.composition,
             stage,
             message,
-            step=min(self.trials, trials),
+            step=min(self._recorded, trials),
             steps=trials,
             counted="trials" if trials else "",
         )
+        if trials:
+            self._recorded = 0  # they are of the first search; one beside it begins at its beginning
 
     def on_audition(self, base_loss: float, losses: Sequence[float]) -> None:
         jobs.record_audition(self.composition, base_loss, losses)
 
     def on_trial(self, trial: types.Trial) -> None:
-        self.trials = trial.number
         self._waiting.append(trial)
         if time.monotonic() - self._kept_at >= TRIALS_KEPT_EVERY_S:
             self.flush()

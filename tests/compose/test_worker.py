@@ -262,6 +262,17 @@ def test_trials_are_written_in_groups_and_none_is_forgotten(monkeypatch):
     assert len([count for count in writes if count]) < 50
 
 
+def test_a_search_goes_on_from_its_recorded_trials_and_one_beside_it_begins_at_its_beginning():
+    composition = claim(queue())
+    reporter = worker.Reporter(
+        composition, worker.Heart(composition.pk, partial(jobs.beat, composition)), recorded=90
+    )
+    for stage, most, step in (("audition", 0, 0), ("search", 300, 90), ("search", 40, 0)):
+        reporter.on_stage(stage, trials=most)
+        composition.refresh_from_db()
+        assert (composition.step, composition.steps) == (step, most)
+
+
 def test_a_finished_job_rings_for_the_next(rung):
     base_model = hosted_base()
     owner = make_user()
