@@ -219,11 +219,13 @@ class Comparison:
                 "those with the same input together."
             )
         kept = [[index for index in everything if index not in fold] for fold in folds]
-        weights, before, total = [], 0, sum(each.trials for each in self.contestants)
-        for each in self.contestants:
+        # A method may need fewer than it is given.
+        most = [min(each.trials, self.searches.most_trials(each.method)) for each in self.contestants]
+        weights, before, total = [], 0, sum(most)
+        for each, needed in zip(self.contestants, most, strict=True):
             tell = partial(self._tell_trials, before, total)
             weights.append(self.searches.on_folds(each.method, kept, trials_each=each.trials, on_trials=tell))
-            before += each.trials
+            before += needed
         asked, prompts = [], {}
         for number, (fold, rest) in enumerate(zip(folds, kept, strict=True)):
             found = [(each.method, own[number]) for each, own in zip(self.contestants, weights, strict=True)]

@@ -117,8 +117,8 @@ class Searches:
         return self._in_float32(method, Found(weights, trials, loss, self._stopped))
 
     def most_trials(self, method: Method) -> int:
-        """What the search on all rows takes at most."""
-        return method.most_trials(self._problem(range(len(self.prepared.rows)), self.request.budget))
+        """What a search by this method takes at most."""
+        return method.most_trials(self._problem(range(len(self.prepared.rows)), self._budget(method)))
 
     def on_folds(
         self,
@@ -135,8 +135,7 @@ class Searches:
         `trials_each` is the budget, or after a stop what the search on all rows took until then. A wish to stop that comes
         later ends none of them: cut short, what is compared would look worse than it is.
         """
-        budget = self.request.budget if method.name == self.request.method else method.usual_budget
-        folds = [_Fold(rest, method.start(self._problem(rest, budget))) for rest in kept]
+        folds = [_Fold(rest, method.start(self._problem(rest, self._budget(method)))) for rest in kept]
         done = 0
         while done < trials_each and (asked := [fold.search.ask() for fold in folds]) and any(asked):
             on_trials(done)
@@ -146,6 +145,9 @@ class Searches:
         nothing = (0.0,) * self.prepared.bank.size
         bests = [fold.search.best(fold.trials) for fold in folds]
         return [self._without_left_out(best.mixing_weights) if best else nothing for best in bests]
+
+    def _budget(self, method: Method) -> int:
+        return self.request.budget if method.name == self.request.method else method.usual_budget
 
     def _without_left_out(self, weights: Vector) -> Vector:
         """The same mix: what is left out is zeros there, whatever weight a search gives it."""

@@ -453,6 +453,13 @@ def test_how_far_an_evaluation_is_is_told_from_its_beginning_and_says_what_it_co
     assert observer.progress.index(trials[-1]) < observer.progress.index((0, 4 * methods, "answers"))
 
 
+def test_an_estimate_is_counted_to_what_its_searches_take_at_most(t5: Collection):
+    observer = Recorder()
+    run.compose(request_for(t5, method="auto", budget=400, test=()), observer=observer)
+    assert (0, 300 + 40, "trials") in observer.progress, "so few modules need no more of a budget of 400"
+    assert (300, 300 + 40, "trials") in observer.progress, "where LoraHub begins"
+
+
 def test_many_examples_are_left_out_in_five_parts_and_that_is_said(t5: Collection):
     examples = tuple(Example(row.input + " " + row.output, row.output) for row in TEST_ROWS) + tiny.EXAMPLES
     result = run.compose(request_for(t5, examples=examples, test=(), budget=2))
