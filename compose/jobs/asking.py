@@ -408,8 +408,9 @@ def _own_note(count: int, scored: int) -> str:
     if scored == count:
         return f"Scored on {rows}."
     if not scored:
-        return f"Not scored: all {rows} are among the examples too."
-    return f"Scored on {scored:,} of the {rows}: the others are among the examples too."
+        whole = f"the {rows} is" if count == 1 else f"all {rows} are"
+        return f"Not scored: {whole} among the examples too."
+    return f"Scored on {scored:,} of the {rows}: {_others(count - scored)} among the examples too."
 
 
 def hidden_note(count: int, *, scored: int | None = None) -> str:
@@ -423,10 +424,14 @@ def hidden_note(count: int, *, scored: int | None = None) -> str:
         return f"Scored on those of the {rows} that are not among the examples."
     if scored == count:
         return f"Scored on the {rows}."
-    off_the_board = "are among the examples. The task's ranking takes no such score."
+    off_the_board = "among the examples. The task's ranking takes no such score."
     if not scored:
-        return f"Not scored: all {rows} {off_the_board}"
-    return f"Scored on {scored:,} of the {rows}: the others {off_the_board}"
+        return f"Not scored: all {rows} are {off_the_board}"
+    return f"Scored on {scored:,} of the {rows}: {_others(count - scored)} {off_the_board}"
+
+
+def _others(count: int) -> str:
+    return "the other is" if count == 1 else "the others are"
 
 
 def _title(request: CompositionRequest, plan: Plan) -> str:

@@ -156,6 +156,16 @@ def test_test_rows_that_the_search_sees_score_nothing():
         composition.split_note
         == "Not scored: all 3 test rows that came with the examples are among the examples too."
     )
+    composition = make_composition(examples=examples, test_examples=examples[:1])
+    assert (
+        composition.split_note
+        == "Not scored: the 1 test row that came with the examples is among the examples too."
+    )
+    composition = make_composition(examples=examples, test_examples=make_examples(3, start=4))
+    assert (
+        composition.split_note
+        == "Scored on 2 of the 3 test rows that came with the examples: the other is among the examples too."
+    )
 
 
 def test_enough_examples_are_split():
