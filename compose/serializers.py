@@ -81,7 +81,8 @@ class CompositionRequestSerializer(StrictSerializer):
     test_examples = ExamplesField(
         required=False,
         default=list,
-        help_text="Rows to score on. Without them, and without a task with hidden rows, a part is held out.",
+        help_text="Rows to score on; one whose input is among the examples scores nothing. Without any, and without a task "
+        "with hidden rows, a part is held out.",
     )
     format = serializers.ChoiceField(
         choices=FORMATS, default="auto", help_text="Of rows that are given as text."

@@ -170,6 +170,7 @@ def _render_form(
             "refused": check is not None and not check["ok"],
             "summary": _summary(
                 form.given.examples or _as_examples(form),
+                form.test_given.examples,
                 form.given.problems,
                 base_model,
                 form["seed"].value(),
@@ -204,7 +205,11 @@ def _as_examples(form: ComposeForm) -> list[few_shot.Example]:
 
 
 def _summary(
-    given: list[few_shot.Example], problems: list[str], base_model: BaseModel | None, seed: object
+    given: list[few_shot.Example],
+    tests: list[few_shot.Example],
+    problems: list[str],
+    base_model: BaseModel | None,
+    seed: object,
 ) -> dict[str, object]:
     """What the live line under the examples says."""
     answers: dict[str, str] = {}  # spelt as they are first
@@ -218,7 +223,7 @@ def _summary(
         "count": len(given),
         "tokens": tokens,
         "problems": problems,
-        "warnings": few_shot.warnings(given) + (tokens.warnings if tokens else []),
+        "warnings": few_shot.warnings(given, tests) + (tokens.warnings if tokens else []),
         "closed_answers": closed,
         "held_out": len(held_out),
         "searched": len(given) - len(held_out),
@@ -248,7 +253,9 @@ def check_examples(request: HttpRequest) -> HttpResponse:
         request,
         "compose/_examples_check.html",
         {
-            "summary": _summary(given.examples, given.problems, base_model, request.POST.get("seed")),
+            "summary": _summary(
+                given.examples, tests.examples, given.problems, base_model, request.POST.get("seed")
+            ),
             "test_count": len(tests.examples),
             "test_problems": tests.problems,
             "has_task": bool(request.POST.get("task")),

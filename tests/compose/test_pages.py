@@ -469,6 +469,13 @@ def test_the_live_check_counts_and_names_mistakes(client: Client, base_model: Ba
     assert says(answer, "Rows 1, 2 are duplicates")
 
 
+def test_the_live_check_says_which_test_rows_score_nothing(client: Client, base_model: BaseModel):
+    tests = "question 4\tanswer 4\nquestion 5\tanswer 5\nquestion 6\tanswer 6"
+    answer = client.post("/compose/check", filled(test_text=tests))
+    assert says(answer, "3 test rows")
+    assert says(answer, "1 of the test rows is also among the examples, so it counts for no score.")
+
+
 def test_the_live_check_says_the_split(client: Client, base_model: BaseModel):
     rows = {"example_input": [f"q{n}" for n in range(20)], "example_output": ["yes", "no"] * 10}
     answer = client.post("/compose/check", filled(**rows))
