@@ -631,6 +631,15 @@ def test_only_in_an_exact_mix_a_negative_weight_is_said_to_take_away(as_owner: C
         page = text_of(as_owner.get(done.get_absolute_url()))
         assert said in page
         assert ("takes away" in page) == (method == "auto")
+        assert ("Below zero it is taken away." in page) == (method == "auto")
+
+
+def test_it_is_said_that_the_search_saw_no_row_that_is_scored(as_owner: Client, owner: User):
+    """And not of the rows that the sentence before names last, which it did see."""
+    examples = make_examples(5)
+    done = finish(make_composition(owner=owner, examples=examples, test_examples=make_examples(4, start=3)))
+    said = "the others are among the examples too. The search saw no row that is scored."
+    assert says(as_owner.get(done.get_absolute_url()), said)
 
 
 def test_a_result_says_why_another_trial_than_that_of_the_lowest_loss_was_taken(
