@@ -82,7 +82,10 @@ def read_examples(data: QueryDict, files: Mapping[str, Any]) -> GivenExamples:
                     given.problems.append(
                         f"If row {number} is several rows, paste them under “Paste or give a file” instead."
                     )
-    # The empty ones at the end alone: the others keep their numbers, which the problems name.
+    if not given.wrong_rows:
+        # What else is said of examples counts them without the empty ones.
+        given.rows = [row for row in given.rows if "".join(row).strip()]
+    # The problems name the others by their numbers.
     while given.rows and not "".join(given.rows[-1]).strip():
         given.rows.pop()
     text = data.get("examples_text", "")

@@ -469,6 +469,22 @@ def test_the_live_check_counts_and_names_mistakes(client: Client, base_model: Ba
     assert says(answer, "Rows 1, 2 are duplicates")
 
 
+def test_what_is_said_of_rows_names_those_that_the_form_shows(
+    as_owner: Client, base_model: BaseModel, monkeypatch: pytest.MonkeyPatch
+):
+    """A row that was left empty is gone from the table, unless what is wrong with another is said by its number."""
+    rows: dict[str, Any] = {
+        "example_input": ["a", "", "b", "b", "c"], "example_output": ["x", "", "y", "y", "z"], "action": "check",
+    }  # fmt: skip
+    page = as_owner.post("/compose", filled(**rows))
+    assert says(page, "Rows 2, 3 are duplicates")
+    assert [row.source for row in page.context["form"].shown_rows] == ["a", "b", "b", "c", ""]
+    rows["example_output"][-1] = ""
+    page = as_owner.post("/compose", filled(**rows))
+    assert says(page, "Row 5 has no output.")
+    assert [row.source for row in page.context["form"].shown_rows][:5] == rows["example_input"]
+
+
 def test_the_live_check_says_which_test_rows_score_nothing(client: Client, base_model: BaseModel):
     tests = "question 4\tanswer 4\nquestion 5\tanswer 5\nquestion 6\tanswer 6"
     answer = client.post("/compose/check", filled(test_text=tests))
