@@ -303,7 +303,6 @@ class SearchChart:
     best: float | None
     best_number: int | None
     count: int
-    budget: int
     above: int
     drawn_every: int
     name: str
@@ -316,11 +315,11 @@ _LEFT, _TOP, _BOTTOM = 0.07, 0.06, 0.94  # the plot's own margins, as shares
 def search_chart(
     trials: Sequence[Tried],
     *,
-    budget: int,
+    most: int,
     base_loss: float | None = None,
     best_single: float | None = None,
 ) -> SearchChart:
-    """Loss by trial: every trial faint, the best so far as a line, the base and the best single module as levels.
+    """Loss by trial, of `most` that there will be: each faint, the best so far as a line, the base and the best single module as levels.
 
     The axis reaches as high as the levels and nine trials of ten; what lies above is drawn at the upper edge and
     counted. Beyond MAX_DRAWN_TRIALS only every so-manyth trial is drawn, and each one that was a new best.
@@ -328,7 +327,7 @@ def search_chart(
     finite = [trial for trial in trials if math.isfinite(trial.loss)]
     top = _axis_top([trial.loss for trial in finite], [base_loss, best_single])
     ticks = _loss_ticks(top)
-    width = max(budget, len(finite), 2)
+    width = max(most, len(finite), 2)
     every = max(1, math.ceil(len(finite) / MAX_DRAWN_TRIALS))
     points: list[Point] = []
     corners: list[str] = []
@@ -358,7 +357,6 @@ def search_chart(
         best=best if finite else None,
         best_number=best_number,
         count=len(trials),
-        budget=budget,
         above=above,
         drawn_every=every,
         name=_spoken_search(finite, best, best_number, base_loss, best_single),

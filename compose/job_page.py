@@ -239,10 +239,18 @@ class JobPage:
         alone = [c.audition_loss for c in self.candidates if c.audition_loss is not None]
         return charts.search_chart(
             self.trials,
-            budget=self.composition.budget,
+            most=self._most_trials,
             base_loss=self._base_loss,
             best_single=min(alone, default=None),
         )
+
+    @property
+    def _most_trials(self) -> int:
+        """Where the search ends, as far as that is known."""
+        if self.composition.is_finished:
+            return len(self.trials)
+        is_told = self.composition.counted == "trials"
+        return self.composition.steps if is_told else self.composition.budget
 
     @property
     def _base_loss(self) -> float | None:

@@ -394,6 +394,13 @@ def _rows(
     if test_examples:
         reading.check_examples(test_examples, field="test_examples")
         unseen = reading.unseen(test_examples, examples)
+        if not unseen:
+            raise FewShotProblem(
+                [
+                    "All test rows are among the examples too, so none could score the result. Give others, or none."
+                ],
+                field="test_examples",
+            )
         return list(examples), unseen, False, _own_note(len(test_examples), len(unseen))
     hidden = reading.from_json(revision.test) if revision else []
     if hidden:
@@ -407,9 +414,6 @@ def _own_note(count: int, scored: int) -> str:
     rows = f"{plural(count, 'test row,test rows')} that came with the examples"
     if scored == count:
         return f"Scored on {rows}."
-    if not scored:
-        whole = f"the {rows} is" if count == 1 else f"all {rows} are"
-        return f"Not scored: {whole} among the examples too."
     return f"Scored on {scored:,} of the {rows}: {_others(count - scored)} among the examples too."
 
 

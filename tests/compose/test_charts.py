@@ -105,46 +105,46 @@ def test_no_weight_at_all_is_a_chart_without_bars():
 
 
 def test_the_best_so_far_never_rises():
-    chart = charts.search_chart(trials(5, 3, 4, 2, 6), budget=5)
+    chart = charts.search_chart(trials(5, 3, 4, 2, 6), most=5)
     heights = [float(corner.split(",")[1]) for corner in chart.line.split()]
     assert heights == sorted(heights)  # y grows downwards
     assert (chart.best, chart.best_number) == (2, 4)
 
 
 def test_an_unfinished_search_leaves_room_for_the_rest_of_its_budget():
-    chart = charts.search_chart(trials(5, 4), budget=40)
+    chart = charts.search_chart(trials(5, 4), most=40)
     assert position(chart.points[-1].x) < 15
 
 
 def test_levels_name_what_is_to_be_beaten_and_do_not_cover_each_other():
-    chart = charts.search_chart(trials(5, 4), budget=2, base_loss=4.01, best_single=4.0)
+    chart = charts.search_chart(trials(5, 4), most=2, base_loss=4.01, best_single=4.0)
     upper, lower = chart.levels
     assert (upper.label, lower.label) == ("base model", "best single module")
     assert position(lower.y_label) - position(upper.y_label) > 8
 
 
 def test_trials_far_above_the_rest_are_drawn_at_the_edge_and_counted():
-    chart = charts.search_chart(trials(*[2.0] * 19, 900.0), budget=20)
+    chart = charts.search_chart(trials(*[2.0] * 19, 900.0), most=20)
     assert chart.above == 1
     assert [point.is_above for point in chart.points].count(True) == 1
     assert position(chart.points[0].y) > 5
 
 
 def test_a_loss_that_is_no_number_is_not_drawn():
-    chart = charts.search_chart(trials(math.nan, math.inf, 2.0), budget=3)
+    chart = charts.search_chart(trials(math.nan, math.inf, 2.0), most=3)
     assert len(chart.points) == 1
     assert chart.count == 3
 
 
 def test_a_search_without_trials_is_an_empty_chart():
-    chart = charts.search_chart([], budget=40)
+    chart = charts.search_chart([], most=40)
     assert chart.points == []
     assert "none evaluated yet" in chart.name
 
 
 def test_two_thousand_trials_stay_a_small_chart_that_keeps_every_new_best():
     losses = [10 - number / 400 if number % 100 == 0 else 11 for number in range(2000)]
-    chart = charts.search_chart(trials(*losses), budget=2000)
+    chart = charts.search_chart(trials(*losses), most=2000)
     assert len(chart.points) < charts.MAX_DRAWN_TRIALS + 25
     assert chart.drawn_every == 7
     assert (chart.best, chart.best_number) == (10 - 1900 / 400, 1901)
@@ -152,7 +152,7 @@ def test_two_thousand_trials_stay_a_small_chart_that_keeps_every_new_best():
 
 @pytest.mark.parametrize("top", [0.003, 0.2, 1.0, 4.7, 19.0, 1234.0])
 def test_the_axis_has_a_few_round_ticks_from_zero(top: float):
-    chart = charts.search_chart(trials(top), budget=1)
+    chart = charts.search_chart(trials(top), most=1)
     labels = [tick.label for tick in chart.ticks]
     assert 3 <= len(labels) <= 12
     assert float(labels[0]) == 0
@@ -163,7 +163,7 @@ def test_a_drawn_chart_has_a_name_a_table_and_no_style():
     html = render(
         "{% score_chart scores 'lorahub' %}{% search_chart search %}",
         scores=[FakeScore("zero_shot", 0.1), FakeScore("lorahub", 0.6)],
-        search=charts.search_chart(trials(3, 2), budget=2, base_loss=3),
+        search=charts.search_chart(trials(3, 2), most=2, base_loss=3),
     )
     assert 'role="img" aria-label="Score of each method' in html
     assert "<summary>As a table</summary>" in html

@@ -150,16 +150,11 @@ def test_test_rows_that_the_search_sees_score_nothing():
     assert composition.split_note == (
         "Scored on 2 of the 4 test rows that came with the examples: the others are among the examples too."
     )
-    composition = make_composition(examples=examples, test_examples=examples[:3])
-    assert composition.test_examples == []
-    assert (
-        composition.split_note
-        == "Not scored: all 3 test rows that came with the examples are among the examples too."
-    )
-    composition = make_composition(examples=examples, test_examples=examples[:1])
-    assert (
-        composition.split_note
-        == "Not scored: the 1 test row that came with the examples is among the examples too."
+    with pytest.raises(FewShotProblem) as refused:
+        make_composition(examples=examples, test_examples=examples[:3])
+    assert (refused.value.fields.keys(), "none could score the result" in str(refused.value)) == (
+        {"test_examples"},
+        True,
     )
     composition = make_composition(examples=examples, test_examples=make_examples(3, start=4))
     assert (

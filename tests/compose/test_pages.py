@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django.utils.html import escape
 
-from compose import job_page, jobs, predictions
+from compose import charts, job_page, jobs, predictions
 from compose.engine import types
 from compose.models import Composition, Score
 from registry.models import Adapter, BaseModel, IdempotentAnswer, TaskRow, User
@@ -543,6 +543,26 @@ def test_the_stages_stand_in_their_order_whatever_order_the_database_gives_them(
     done = finish(make_composition(), seconds=seconds)
     page = job_page.job_page(done, done.owner)
     assert [label for label, _ in page.seconds_by_stage] == ["Load", "Search", "Evaluate", "Export"]
+
+
+def test_the_curve_ends_where_the_search_does(owner: User):
+    composition = make_composition(owner=owner, budget=40)
+    claimed = jobs.claim(composition.pk, "worker")
+    assert claimed is not None
+    jobs.record_trials(claimed, make_trials(10))
+    ends = []
+    for steps in (0, 20):
+        jobs.set_stage(claimed, "search", steps=steps, counted="trials" if steps else "")
+        composition.refresh_from_db()
+        last = job_page.job_page(composition, owner).search.last
+        assert last is not None
+        ends.append(float(last.x.rstrip("%")))
+    assert ends[0] < ends[1], "of a budget of 40; of the 20 that the method takes at most"
+    page = job_page.job_page(finish(make_composition(owner=owner, budget=40)), owner)
+    whole = charts.search_chart(page.trials, most=len(page.trials)).last
+    assert page.search.last is not None
+    assert whole is not None
+    assert page.search.last.x == whole.x
 
 
 def test_pinned_and_left_out_modules_reach_the_composition_and_come_back_with_run_again(
