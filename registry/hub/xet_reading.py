@@ -108,8 +108,10 @@ def chunks(request: HttpRequest, caller: Caller, ticket: str) -> HttpResponseBas
 def _packed(blob: Blob, start: int, length: int) -> Iterator[bytes]:
     """`length` bytes from `start` of the file's chunks with their headers."""
     first, skipped = divmod(start, CHUNK_BYTES + CHUNK_HEADER_BYTES)
-    offset = first * CHUNK_BYTES
-    pieces = storage.read_range(blob, offset, min(length + CHUNK_BYTES, blob.size_bytes - offset))
+    end = -(-(start + length) // (CHUNK_BYTES + CHUNK_HEADER_BYTES))
+    # Whole chunks: the header of one names its length, also where the range ends inside of it.
+    offset, behind = first * CHUNK_BYTES, min(end * CHUNK_BYTES, blob.size_bytes)
+    pieces = storage.read_range(blob, offset, behind - offset)
     for chunk in _of_one_length(pieces):
         packed_size = len(chunk).to_bytes(3, "little")
         piece = (b"\0" + packed_size + b"\0" + packed_size + chunk)[skipped : skipped + length]

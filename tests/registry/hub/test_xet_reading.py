@@ -82,6 +82,17 @@ def test_a_file_or_a_range_of_it_is_told_as_chunks(
     assert Download.objects.count() == (1 if start in {"", "0"} else 0)
 
 
+@pytest.mark.parametrize("start", [0, 1, 65_535, 65_543, 65_544, 70_000])
+@pytest.mark.parametrize("length", [1, 8, 65_544, 131_085])
+def test_any_range_of_the_chunks_is_cut_out_of_the_same_bytes(adapter: Adapter, start: int, length: int):
+    """Also one that begins inside of a chunk, as when a download goes on where it was broken off."""
+    (places,) = plan(begin().json()).json()["fetch_info"].values()
+    whole = Client().get(places[0]["url"]).getvalue()
+    span = f"bytes={start}-{start + length - 1}"
+    part = Client().get(places[0]["url"], headers={"Range": span}).getvalue()
+    assert part == whole[start : start + length]
+
+
 def test_a_range_behind_the_end_is_416(adapter: Adapter):
     assert plan(begin().json(), ranged=f"bytes={len(CONTENT)}-").status_code == 416
 
