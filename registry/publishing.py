@@ -147,6 +147,7 @@ def publish(
         raise PublishedMeanwhile(namespace, name)
     preparing.require_size(files)
     fallback = before.base_model_label if before else ""
+    by_old_card = _said_by_card_of(before.head if before else None)
     with preparing.prepare(files, base_model=given.pop("base_model"), fallback=fallback) as prepared:
         blobs = _store(prepared.found.files)
         try:
@@ -158,7 +159,7 @@ def publish(
                 adapter = _held(before, author) if before else _new(namespace, name, author, kind, visibility)
                 if before and visibility:
                     _change_visibility(adapter, visibility, author)
-                describe(adapter, given, tags, prepared, by_old_card=_said_by_card_of(adapter.head))
+                describe(adapter, given, tags, prepared, by_old_card=by_old_card)
                 if not _is_unchanged(adapter, blobs):
                     write_revision(adapter, author=author, message=message, prepared=prepared, blobs=blobs)
                 # After the revision, which sets the base model: of two tasks with one title it decides.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F, QuerySet
 
 from compose.leaving import delete_account
@@ -169,6 +169,17 @@ def test_nothing_is_taken_out_of_an_organisation_that_is_deleted_meanwhile(ada: 
     organisations.delete_organisation(lab, actor=ada)
     assert isinstance(beside.error(), NotFound)
     assert not Adapter.objects.alive().exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_is_held_while_the_card_of_the_version_before_is_read(tmp_path, ada: User, monkeypatch):
+    """It may be in S3."""
+    make_base_model()
+    publish_fake(tmp_path, "m", owner=ada, config={"card": "---\nlicense: mit\n---\n# Before\n"})
+    held: list[bool] = []
+    after(storage, "open_blob", lambda: held.append(connection.in_atomic_block), monkeypatch)
+    again = publish_fake(tmp_path, "m", owner=ada, config={"card": "---\nlicense: cc0-1.0\n---\n# After\n"})
+    assert (again.license, held) == ("cc0-1.0", [False])
 
 
 # --- Two connections: whoever deletes more than one row takes them in the order of everybody else ---------------------
