@@ -130,7 +130,8 @@ def bytes_below(folder: Path) -> int:
 
 def mark_done(folder: Path) -> None:
     """The pieces there have become files; what is sent next may still name them."""
-    (folder / _DONE).touch()
+    with suppress(FileNotFoundError):  # no pieces were sent, or another commit has just let go of them
+        (folder / _DONE).touch()
 
 
 def let_go_of_done(user: User, name: str) -> None:

@@ -177,6 +177,12 @@ def test_a_file_is_put_together_from_its_chunks(upload: dict[str, str]):
 
 
 @pytest.mark.django_db
+def test_an_empty_file_comes_without_any_xorb(upload: dict[str, str]):
+    assert post(upload, "v1/shards", shard((b"", []))).json() == {"result": 1}
+    assert SentBlob.objects.filter(blob__size_bytes=0).exists()
+
+
+@pytest.mark.django_db
 def test_a_shard_that_lies_is_refused_for_good(upload: dict[str, str]):
     post(upload, f"v1/xorbs/default/{hash_text(NAME)}", chunk(b"abc"))
     count = Blob.objects.count()
