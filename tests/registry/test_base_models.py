@@ -103,6 +103,7 @@ def test_the_modules_that_wait_are_compared_by_a_worker_and_what_came_of_it_is_t
     page = client.get("/base-models/demo/tiny-t5").content.decode()
     assert "are being compared with it" in page
     assert 'hx-trigger="every' in page
+    assert "django_htmx/htmx" in page  # without which nothing would ask again
     told = client.get("/api/v1/base-models/demo/tiny-t5/").json()
     assert (told["recheck_wanted_at"] is None, told["rechecked_at"]) == (False, None)
 
@@ -113,6 +114,7 @@ def test_the_modules_that_wait_are_compared_by_a_worker_and_what_came_of_it_is_t
     page = client.get("/base-models/demo/tiny-t5").content.decode()
     assert "1 fits, 1 differs, 0 could not be compared" in page
     assert "hx-trigger" not in page
+    assert "django_htmx/htmx" not in page
     told = client.get("/api/v1/base-models/demo/tiny-t5/").json()
     assert told["recheck_wanted_at"] is None
     assert told["rechecked_at"] is not None
