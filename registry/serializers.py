@@ -389,9 +389,13 @@ class BaseModelDetailSerializer(BaseModelSerializer):
     config = serializers.DictField(read_only=True)
     files = BaseModelFileSerializer(many=True, read_only=True, help_text="Of one that is hosted here.")
     recheck_wanted_at = serializers.DateTimeField(
-        read_only=True, help_text="Since then its adapters wait to be compared with it; null: none waits."
+        read_only=True,
+        allow_null=True,
+        help_text="Since then its adapters wait to be compared with it; null: none waits.",
     )
-    rechecked_at = serializers.DateTimeField(read_only=True, help_text="When they were compared last.")
+    rechecked_at = serializers.DateTimeField(
+        read_only=True, allow_null=True, help_text="When they were compared last."
+    )
     adapters_by_fit = serializers.SerializerMethodField(
         help_text="How many that you can see fit it, differ from it, or could not be compared (unchecked)."
     )

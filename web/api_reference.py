@@ -155,6 +155,8 @@ def _fields(schema: dict[str, Any]) -> list[Field]:
 
 def words(schema: dict[str, Any]) -> str:
     """`{"type": "array", "items": {"type": "string"}}` -> `list of text`."""
+    if schema.get("nullable"):
+        return f"{words({**schema, 'nullable': False}) or 'anything'} or nothing"
     if "$ref" in schema:
         return str(schema["$ref"]).removeprefix(REF)
     for several in ("oneOf", "anyOf", "allOf"):

@@ -49,6 +49,12 @@ def test_the_page_has_it_without_scripts_and_compressed():
     assert len(anchors) == len(set(anchors)), "a link to it leads to another"
 
 
+def test_what_may_be_nothing_is_said_to():
+    fields = {(shape.name, field.name): field for shape in reference().shapes for field in shape.fields}
+    for name in ("recheck_wanted_at", "rechecked_at"):
+        assert fields["BaseModelDetail", name].kind.endswith("or nothing"), name
+
+
 @pytest.mark.parametrize(
     ("schema", "said"),
     [
@@ -58,6 +64,7 @@ def test_the_page_has_it_without_scripts_and_compressed():
         ({"type": "string", "format": "date-time"}, "time"),
         ({"type": "object", "additionalProperties": {"type": "number"}}, "object of number"),
         ({"type": ["string", "null"]}, "text or nothing"),
+        ({"type": "string", "format": "date-time", "nullable": True}, "time or nothing"),
         ({}, ""),
     ],
 )
