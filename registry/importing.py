@@ -113,15 +113,14 @@ def import_adapter(
         present = _present(namespace, name, endpoint, ids, source, commit)
         if present is not None:
             return Imported(present, commit, 0, is_new=False)
-        made_here = _made_here(namespace, name, endpoint, ids)
-        if made_here and not overwrite:
-            raise ChangedHere([made_here[0].adapter], endpoint)
+        _covered(namespace, name, endpoint, ids, overwrite)
         wanted = _wanted(source, hub.files_of(source, commit))
         total = sum(file.size_bytes for file in wanted)
         storage.require_free_space(total)
         collecting = _Collecting(hub, actor, source, commit, total, on_progress)
         blobs = {file.path: collecting.blob_of(file) for file in wanted}
         try:
+            made_here = _covered(namespace, name, endpoint, ids, overwrite)  # again: fetching took a while
             adapter = publishing.publish(
                 author=actor,
                 namespace=namespace,
@@ -257,6 +256,16 @@ def _present(
     if not from_there.exists():
         raise NotFromThere(known, source, endpoint)
     return known if from_there.filter(commit=commit).exists() else None
+
+
+def _covered(
+    namespace: Namespace, name: str, endpoint: str, ids: set[str], overwrite: bool
+) -> list[Revision]:
+    """What was made here and a newer commit goes on top of. Raises ChangedHere for any without `overwrite`."""
+    made_here = _made_here(namespace, name, endpoint, ids)
+    if made_here and not overwrite:
+        raise ChangedHere([made_here[0].adapter], endpoint)
+    return made_here
 
 
 def _made_here(namespace: Namespace, name: str, endpoint: str, ids: set[str]) -> list[Revision]:

@@ -76,6 +76,21 @@ def test_the_command_asks_before_it_covers_what_was_made_here(hub: str, ada: Use
     assert take(bob, token=token, overwrite=True).is_new
 
 
+def test_what_is_made_here_while_files_are_fetched_is_not_covered(
+    hub: str, ada: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    bob = make_user("bob")
+    token = make_token(ada, "read")
+    take(bob, token=token)
+    publish_fake(tmp_path, "colour", owner=ada, visibility="private", config={"seed": 6})
+    change = lambda: publish_fake(tmp_path, "colour", owner=bob, config={"seed": 5})  # noqa: E731
+    after(other_hubs.OtherHub, "fetch", change, monkeypatch)
+    with pytest.raises(importing.ChangedHere):
+        take(bob, token=token)
+    assert Adapter.objects.get(namespace__name="bob").revisions.count() == 2
+    assert take(bob, token=token, overwrite=True).is_new
+
+
 def test_what_the_importer_may_not_read_there_is_not_there(hub: str, ada: User):
     for options in ({"source": "ada/colour"}, {"source": "ada/none"}, {"source": "no name"}):
         with pytest.raises(ImportFailed):
