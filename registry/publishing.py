@@ -254,7 +254,7 @@ def recheck_adapters(base_model: BaseModel) -> Counter[str]:
     found: Counter[str] = Counter()
     for pk in Adapter.objects.filter(called, head__isnull=False).values_list("pk", flat=True):
         with transaction.atomic():
-            adapter = Adapter.objects.select_for_update(of=("self",)).select_related("head").get(pk=pk)
+            adapter = Adapter.objects.select_for_update().get(pk=pk)
             _compare_with(adapter, base_model)
             adapter.save(update_fields=["base_model", "is_composable", "rank", "parameters", "size_bytes"])
         if adapter.head is not None:

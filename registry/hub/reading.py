@@ -133,9 +133,8 @@ def paths_info(request: HttpRequest, caller: Caller, repo: str, revision: str) -
     rows = [entry for entry in answers.entries(files) if entry["path"] in wanted]
     for row in rows:
         if "lfs" in row:
-            row["xetHash"] = row["lfs"][
-                "oid"
-            ]  # clients want one before they have weights copied: `hub.xet_reading`
+            # Clients want one before they have weights copied: `hub.xet_reading`.
+            row["xetHash"] = row["lfs"]["oid"]
     if is_expanded:
         _add_last_commits(snapshot, files, rows)
     return JsonResponse(rows, safe=False)

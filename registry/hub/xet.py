@@ -51,9 +51,8 @@ def write_token(request: HttpRequest, caller: Caller, repo: str, revision: str) 
     """
     person, adapter, repository = writable(caller, repo)
     repository.snapshot(revision)
-    sent.require_room(
-        person, 1
-    )  # here it can be said: of what is refused later clients show the status alone
+    # Here it can be said: of what is refused later clients show the status alone.
+    sent.require_room(person, 1)
     nonce = secrets.token_hex(16)
     scope = f"{nonce}{_seal(nonce, {'user': person.pk, 'adapter': adapter.pk})}"
     return JsonResponse(
