@@ -134,6 +134,26 @@ def test_back_from_a_composition_leads_to_the_form_as_it_was_sent(
     assert not page.is_visible("#draft-offer"), "it was sent"
 
 
+def test_back_to_another_compose_form_leaves_what_it_had(page: Page, live_server: Any, done: Composition):
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    page.goto(f"{live_server.url}/compose?again={done.pk}")
+    inputs = page.locator("textarea[name=example_input]")
+    before = [cell.input_value() for cell in inputs.all()]
+    assert before[0]
+    page.goto(f"{live_server.url}/compose")
+    for number in range(1, 6):
+        page.get_by_label(f"Input of row {number}").fill("mine")
+        page.get_by_label(f"Output of row {number}").fill("yes")
+    page.click("button[value=compose]")
+    page.wait_for_url("**/compositions/*")
+    page.go_back()
+    expect(page.get_by_label("Input of row 5")).to_have_value("mine")
+    page.go_back()
+    page.wait_for_url("**/compose?again=*")
+    page.wait_for_load_state()
+    assert [cell.input_value() for cell in inputs.all()] == before
+
+
 def test_what_was_typed_is_there_again_after_signing_in(page: Page, live_server: Any, ada: User):
     module = make_adapter("colour", namespace=namespace_of(ada))
     sign_in(page, live_server.url, "ada", PASSWORD)

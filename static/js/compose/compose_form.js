@@ -103,7 +103,7 @@
   const isEmpty = () => rowsNow().flat().concat(texts.map((name) => form.elements[name].value)).every((text) => !text.trim());
   const keep = (isSent = false) => {
     if (isEmpty()) return;
-    const draft = { isSent, rows: rowsNow(), texts: texts.map((name) => form.elements[name].value) };
+    const draft = { page: location.href, isSent, rows: rowsNow(), texts: texts.map((name) => form.elements[name].value) };
     try { sessionStorage.setItem(kept, JSON.stringify(draft)); } catch { /* full or forbidden: then there is no draft */ }
   };
   const forget = () => { try { sessionStorage.removeItem(kept); } catch { /* forbidden */ } };
@@ -132,7 +132,7 @@
   const isBack = performance.getEntriesByType("navigation").some(({ type }) => type === "back_forward");
   // A form that is refused on a page of its own (too old, too large) leads back here from the address it was sent to.
   const isRefused = document.referrer !== "" && new URL(document.referrer).pathname === location.pathname;
-  if (draft && draft.isSent && isBack) {
+  if (draft && draft.isSent && isBack && draft.page === location.href) {
     // The browser brings back what was typed, but for the rows that this script had added.
     window.addEventListener("load", () => restore(draft));
   } else if (draft && isEmpty() && (!draft.isSent || isRefused)) {
