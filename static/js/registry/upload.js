@@ -295,7 +295,7 @@
     for (const old of form.querySelectorAll(".errorlist")) old.remove();
     for (const old of form.querySelectorAll("[aria-invalid]")) {
       old.removeAttribute("aria-invalid");
-      old.setAttribute("aria-describedby", old.getAttribute("aria-describedby").replace(/ ?\S+_error/, ""));
+      old.setAttribute("aria-describedby", (old.getAttribute("aria-describedby") || "").replace(/ ?\S+_error/, ""));
     }
     const lines = [...sentences];
     for (const [name, errors] of Object.entries(fields)) {
