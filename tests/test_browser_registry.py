@@ -203,7 +203,7 @@ def test_the_api_reference_says_what_each_call_takes(page: Page, live_server: An
     page.goto(f"{live_server.url}/api/docs/")
     assert page.locator(".call-path", has_text="/adapters/").count() > 3
     page.click("summary:has-text('Compose for a new task')")
-    assert page.is_visible("text=Rows to score on.")
+    assert page.is_visible("text=Rows to score on; one whose input is among the examples scores nothing.")
 
 
 def test_a_double_click_sends_a_form_once(page: Page, live_server: Any, alice: User, monkeypatch: Any):

@@ -120,6 +120,10 @@ ROWS = [
     Example("the dog ran under a tree where", "under a tree"),
     Example("a green dog sat on a red box", "the green dog"),
 ]
+TEST_ROWS = [
+    Example("the green cat sat under the box who", "cat"),
+    Example("the red dog ran on a tree where", "on a tree"),
+]
 
 
 def loads_so_far() -> dict[str, int]:
@@ -145,11 +149,11 @@ def compose(base_model: BaseModel, owner: User, **options):
 def test_the_whole_way_with_the_real_engine(tiny, tmp_path):
     base_model, _ = tiny
     owner = make_user("ann")
-    composition = compose(base_model, owner, test_examples=ROWS[:2])
+    composition = compose(base_model, owner, test_examples=TEST_ROWS)
     assert composition.trials.count() == 6
     assert {"zero_shot", "best_single", "uniform", "lorahub"} <= {s.method for s in composition.scores.all()}
     loads = loads_so_far()
-    again = compose(base_model, owner, test_examples=ROWS[:2])
+    again = compose(base_model, owner, test_examples=TEST_ROWS)
     assert loads_so_far() == loads, "the second job loads nothing again"
     assert again.weights_blob == composition.weights_blob
 

@@ -163,7 +163,7 @@ def test_what_the_base_model_cannot_take_is_refused_before_a_job_is_made(field: 
     model = hosted()
     make_modules(model)
     long = Example("one " * (SEQ2SEQ_LIMIT + 1), "two")
-    rows = {"examples": make_examples(5), "test_examples": make_examples(3)}
+    rows = {"examples": make_examples(5), "test_examples": make_examples(3, start=50)}
     rows[field] = [*rows[field], long]
     request = jobs.CompositionRequest(
         owner=make_user(), base_model=model, examples=rows["examples"], test_examples=rows["test_examples"]
