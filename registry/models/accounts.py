@@ -181,10 +181,14 @@ class Token(models.Model):
 
     @property
     def limit(self) -> str:
-        """The name of what it is limited to; empty for one that is good for all that its person may."""
-        if self.adapter is not None:
-            return self.adapter.full_name
-        return self.namespace.name if self.namespace is not None else ""
+        """The name of what it is limited to, as its person may know it; empty for one that is good for all that they may."""
+        if self.adapter is None:
+            return self.namespace.name if self.namespace is not None else ""
+        is_hidden = self.adapter.is_private or self.adapter.is_quarantined
+        members = Membership.objects.filter(namespace=self.adapter.namespace_id, user=self.user_id)
+        return (
+            "a module that you see no more" if is_hidden and not members.exists() else self.adapter.full_name
+        )
 
     @property
     def is_usable(self) -> bool:

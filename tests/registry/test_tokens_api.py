@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from django.utils import timezone
 
 from registry import tokens
 from registry.authentication import find_token
-from registry.models import Token
-from tests.factories import make_adapter, make_token, make_user, namespace_of
+from registry.models import Adapter, Membership, Token
+from tests.factories import make_adapter, make_organisation, make_token, make_user, namespace_of
 from tests.registry.test_api import Script, assert_refused
+from tests.visitors import client_of
 
 pytestmark = pytest.mark.django_db
 
@@ -31,6 +33,31 @@ def test_tokens_are_listed_without_their_secrets_and_revoked_at_once():
         assert script.send("DELETE", f"tokens/{old.pk}/", {}).status_code == 204
     assert find_token(secret) is None
     assert script.get("tokens/").json()["results"][0]["revoked_at"] is not None
+
+
+@pytest.mark.parametrize("hidden", [{"visibility": "private"}, {"quarantined_at": timezone.now()}])
+def test_who_left_reads_no_name_of_what_a_token_was_for(hidden):
+    ada, ben = make_user("ada"), make_user("ben")
+    lab = make_organisation("lab", members={ada: "admin", ben: "write"})
+    adapter = make_adapter("plans", namespace=lab)
+    _, secret = tokens.issue_token(user=ben, name="ci", scope="read", limit="lab/plans")
+    Adapter.objects.filter(pk=adapter.pk).update(name="merger", **hidden)
+    whole = make_token(ben)
+
+    def is_told() -> bool:
+        pages = [
+            client_of(ben).get("/settings/tokens"),
+            Script(whole).get("tokens/"),
+            Script(secret).get("whoami/"),
+        ]
+        assert [page.status_code for page in pages] == [200, 200, 200]
+        told = {"lab/merger" in page.content.decode() for page in pages}
+        assert len(told) == 1
+        return told.pop()
+
+    assert is_told()
+    Membership.objects.filter(user=ben).delete()
+    assert not is_told()
 
 
 def test_a_token_may_end_itself():
