@@ -315,7 +315,9 @@ def test_with_the_systems_own_colours_a_choice_is_still_seen(
     try:
         page = context.new_page()
         page.goto(f"{live_server.url}/compose?task=colour-twice")
-        page.click("summary:has-text('fit')")
+        with page.expect_response(lambda answer: "/compose/candidates" in answer.url):
+            page.click("summary:has-text('fit')")
+        page.wait_for_selector(".htmx-request, .htmx-swapping, .htmx-settling", state="detached")
         ground = "at => getComputedStyle(at.nextElementSibling).backgroundColor"
         pin = page.locator("[name=pin]").first
         before = pin.evaluate(ground)
