@@ -46,8 +46,8 @@ class SearchTooLong(DomainError):
         super().__init__(message, fields={"parameters": [message]})
 
 
-def save(*, user: User, name: str, parameters: str) -> SavedSearch:
-    """Keep a search under a name; the same one twice is once.
+def save(*, user: User, name: str, parameters: str) -> tuple[SavedSearch, bool]:
+    """Keep a search under a name, and whether it is new: the same one twice is once.
 
     `parameters` is the part of the list's address behind the "?"; the place in the list is left out of it. Raises
     BadParameter, BadDetail, UnnamedSearch, SearchTooLong, NameKept, TooManySearches.
@@ -64,7 +64,7 @@ def save(*, user: User, name: str, parameters: str) -> SavedSearch:
             raise TooManySearches
     if saved.parameters != kept:
         raise NameKept(name)
-    return saved
+    return saved, is_new
 
 
 def saved_search_of(user: User, pk: int) -> SavedSearch:

@@ -84,10 +84,9 @@ class SavedSearchList(generics.ListAPIView[SavedSearch]):
         only(request)
         form = NewSavedSearchSerializer(data=request.data)
         form.is_valid(raise_exception=True)
-        before = set(SavedSearch.objects.filter(user=person_of(request)).values_list("pk", flat=True))
-        saved = saved_searches.save(user=person_of(request), **form.validated_data)
+        saved, is_new = saved_searches.save(user=person_of(request), **form.validated_data)
         content = SavedSearchSerializer(saved, context=self.get_serializer_context()).data
-        answer = Response(content, status=200 if saved.pk in before else 201)
+        answer = Response(content, status=201 if is_new else 200)
         answer["Location"] = request.build_absolute_uri(f"{request.path}{saved.pk}/")
         return answer
 

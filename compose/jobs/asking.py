@@ -312,9 +312,8 @@ def _plan(request: CompositionRequest) -> Plan:
     few_shot, test, is_hidden, note = _rows(request, revision)
     given = request.examples or few_shot
     unknown = check_tokens(base_model, given, field="examples")
-    if len(few_shot) < len(
-        given
-    ):  # unknown words are told of what is searched on, and never of a task's hidden rows
+    if len(few_shot) < len(given):
+        # Unknown words are told of what is searched on alone.
         unknown = check_tokens(base_model, few_shot, field="examples")
     if not is_hidden:
         check_tokens(base_model, request.test_examples, field="test_examples")

@@ -103,7 +103,7 @@ def save_search(request: HttpRequest) -> HttpResponse:
         return redirect(f"{reverse('modules')}?{request.META.get('QUERY_STRING', '')}")
     parameters = request.POST.get("parameters", "")
     try:
-        saved = saved_searches.save(
+        saved, _ = saved_searches.save(
             user=signed_in(request), name=request.POST.get("name", ""), parameters=parameters
         )
     except search.BadParameter:

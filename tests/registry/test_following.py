@@ -107,7 +107,7 @@ def test_a_button_leads_back_to_lists_of_ours_only(client: Client):
 
 def test_searches_that_one_keeps_stand_on_the_page_as_well_and_are_forgotten_there(client: Client):
     ada = make_user("ada")
-    kept = saved_searches.save(user=ada, name="who modules", parameters="q=who")
+    kept, _ = saved_searches.save(user=ada, name="who modules", parameters="q=who")
     client.force_login(ada)
     assert 'href="/modules?q=who"' in client.get("/settings/following").content.decode()
     answer = client.post(f"/modules/saved/{kept.pk}/remove", {"back": "following"})

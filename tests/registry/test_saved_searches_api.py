@@ -74,7 +74,7 @@ def test_what_cannot_be_kept_is_refused_by_field(script: Script, name: str, para
 
 
 def test_nobody_sees_or_forgets_anothers(script: Script, ada: User):
-    kept = saved_searches.save(user=make_user("eve"), name="hers", parameters="q=who")
+    kept, _ = saved_searches.save(user=make_user("eve"), name="hers", parameters="q=who")
     assert script.get("saved-searches/").json()["results"] == []
     assert_refused(script.get(f"saved-searches/{kept.pk}/"), 404)
     assert_refused(script.send("DELETE", f"saved-searches/{kept.pk}/", {}), 404)
