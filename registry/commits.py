@@ -268,11 +268,10 @@ def _write(
 ) -> Revision:
     """The new revision, if the branch still stands at `head`. Raises _HeadMoved."""
     with transaction.atomic():
-        namespace = Namespace.objects.get(adapters=adapter.pk)
-        quotas.hold(namespace)
-        row = publishing.hold(adapter, actor=actor)  # reading took a while
-        if row.namespace_id != namespace.pk:
-            raise _HeadMoved  # it was moved between the two lines, and another namespace is to be held
+        try:
+            row = publishing.hold_in_namespace(adapter, actor=actor)  # reading took a while
+        except publishing.MovedMeanwhile as moved:
+            raise _HeadMoved from moved
         ref = Ref.objects.filter(adapter=row, name=branch).first()
         if ref is None:
             raise NotFound(f"The branch {branch!r} of {row.full_name} was deleted meanwhile.")

@@ -330,17 +330,22 @@ def hold(adapter: Adapter, *, actor: User) -> Adapter:
     return row
 
 
+class MovedMeanwhile(Conflict):
+    def __init__(self, before: Adapter, now: Adapter) -> None:
+        super().__init__(f"{before.full_name} was moved to {now.full_name} at this moment. Try again there.")
+
+
 def hold_in_namespace(adapter: Adapter, *, actor: User) -> Adapter:
     """As `hold`, for a caller that does not hold the namespace: first that, as whoever deletes it does.
 
     Postgres looks for the namespace of a row that is written to twice, or of a new task, at the end: too late to wait for it.
-    Raises Conflict where the adapter was moved to another one between the two.
+    Raises MovedMeanwhile where the adapter was moved to another one between the two.
     """
     namespace = Namespace.objects.get(adapters=adapter.pk)
     quotas.hold(namespace)
     row = hold(adapter, actor=actor)
     if row.namespace_id != namespace.pk:
-        raise Conflict(f"{adapter.full_name} was moved to {row.full_name} at this moment. Try again there.")
+        raise MovedMeanwhile(adapter, row)
     return row
 
 
