@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from compose.engine import slopes
 from compose.engine.bank import Bank
-from compose.engine.errors import EmptyExample, ExamplesTooLong
+from compose.engine.errors import EmptyExample, ExamplesTooLong, UnusableBase
 from compose.engine.graphs import Graphs
 from compose.engine.loading import LoadedBase, linear_shape
 from compose.engine.memory import in_halves, is_out_of_memory
@@ -379,7 +380,7 @@ def _batch(base: LoadedBase, rows: Sequence[Row]) -> _Batch:
         inputs = {
             "input_ids": pad([row.inputs for row in rows], base.pad_token_id),
             "attention_mask": pad([[1] * len(row.inputs) for row in rows], 0),
-            "decoder_input_ids": base.model.prepare_decoder_input_ids_from_labels(labels=labels),
+            "decoder_input_ids": _decoder_inputs(base, labels),
         }
         kept, options = labels.shape[1], {}
     else:
@@ -393,6 +394,22 @@ def _batch(base: LoadedBase, rows: Sequence[Row]) -> _Batch:
         options = {"logits_to_keep": kept} if takes_limit else {}
     on_device = {name: tensor.to(base.device) for name, tensor in inputs.items()}
     return _Batch(on_device, labels.to(base.device), kept, options)
+
+
+def _decoder_inputs(base: LoadedBase, labels: Tensor) -> Tensor:
+    """What the decoder reads to write the labels, (rows, positions): a start, then each label but the last."""
+    prepare = getattr(base.model, "prepare_decoder_input_ids_from_labels", None)
+    if prepare is not None:
+        return cast(Tensor, prepare(labels=labels))
+    # M2M100, NLLB and Blenderbot do it inside their forward alone.
+    start = base.model.config.decoder_start_token_id
+    if start is None:
+        raise UnusableBase(
+            "The base model does not say which token its answers start with; "
+            "give its config.json a decoder_start_token_id."
+        )
+    shifted = torch.cat([labels.new_full((len(labels), 1), start), labels[:, :-1]], dim=1)
+    return shifted.masked_fill(shifted == IGNORED, base.pad_token_id)
 
 
 def _tokens_of_mixes(base: LoadedBase) -> int:

@@ -19,6 +19,8 @@ from transformers import (
     GemmaForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    M2M100Config,
+    M2M100ForConditionalGeneration,
     OPTConfig,
     OPTForCausalLM,
     PreTrainedModel,
@@ -69,19 +71,31 @@ def bart() -> PreTrainedModel:
     return BartForConditionalGeneration(config)
 
 
-@pytest.mark.parametrize("make", [opt, bloom, gpt_neox, gemma, bart])
+def m2m100() -> PreTrainedModel:
+    """The architecture of NLLB too."""
+    config = M2M100Config(
+        d_model=16, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=24, decoder_ffn_dim=24, max_position_embeddings=128, decoder_start_token_id=1, **VOCABULARY,
+    )  # fmt: skip
+    return M2M100ForConditionalGeneration(config)
+
+
+@pytest.mark.parametrize("make", [opt, bloom, gpt_neox, gemma, bart, m2m100])
 def test_modules_on_every_linear_matrix_score_compose_and_export_as_in_peft(
     make: Callable[[], PreTrainedModel], tmp_path: Path
 ):
     torch.manual_seed(0)
     base_folder = tmp_path / "base"
     make().save_pretrained(base_folder)
-    tiny.tokenizer("t5" if make is bart else "causal").save_pretrained(base_folder)
-    auto = AutoModelForSeq2SeqLM if make is bart else AutoModelForCausalLM
+    is_seq2seq = make in (bart, m2m100)
+    tiny.tokenizer("t5" if is_seq2seq else "causal").save_pretrained(base_folder)
+    auto = AutoModelForSeq2SeqLM if is_seq2seq else AutoModelForCausalLM
     modules = []
     for seed in (1, 2):
         config = LoraConfig(
-            r=3 + seed, target_modules="all-linear", task_type="SEQ_2_SEQ_LM" if make is bart else "CAUSAL_LM"
+            r=3 + seed,
+            target_modules="all-linear",
+            task_type="SEQ_2_SEQ_LM" if is_seq2seq else "CAUSAL_LM",
         )
         model = get_peft_model(auto.from_pretrained(base_folder), config)
         generator = torch.Generator().manual_seed(seed)
