@@ -68,7 +68,8 @@ def _measure_some(
     with TemporaryDirectory(prefix="audition-", dir=settings.WORKER_CACHE_DIR) as folder:
         modules = worker.lay_out_modules([row.revision for row in some], Path(folder))
         try:
-            base_loss, losses = _losses(base, modules, rows)
+            with worker.telling_misfits(modules, [row.revision for row in some]):
+                base_loss, losses = _losses(base, modules, rows)
         except IncompatibleModule as error:
             if len(some) == 1:
                 Auditioned.objects.filter(pk=some[0].pk).update(problem=error.message[:300])

@@ -23,11 +23,11 @@ from compose import candidates as choosing
 from compose import errands, fetching, jobs, naming, token_counts
 from compose import examples as reading
 from compose.engine import importing, types
-from compose.engine.errors import Cancelled, EngineError
+from compose.engine.errors import Cancelled, DoesNotFit, EngineError
 from compose.errors import BaseUnavailable, LeaseLost
 from compose.jobs import workers
 from compose.models import Composition
-from registry import storage
+from registry import publishing, storage
 from registry.models import BaseModel, Revision
 from web import logs
 from web.errors import DomainError
@@ -179,10 +179,11 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
     ]
     choosing.require_no_quarantine(revisions, naming.named_in(composition, composition.owner))
     base = lay_out_base(composition)
+    modules = lay_out_modules(revisions, folder / "modules")
     out = folder / "out"
     request = types.Request(
         base=base,
-        modules=lay_out_modules(revisions, folder / "modules"),
+        modules=modules,
         examples=tuple(reading.from_json(composition.examples)),
         test=tuple(reading.from_json(composition.test_examples)),
         method=composition.method,
@@ -195,7 +196,8 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
     )
     recorded = jobs.recorded_trials(composition)
     reporter = Reporter(composition, heart, recorded=len(recorded))
-    result = engine.compose(request, observer=reporter, recorded=recorded, warm=warm_cache())
+    with telling_misfits(modules, revisions):
+        result = engine.compose(request, observer=reporter, recorded=recorded, warm=warm_cache())
     reporter.flush()
     jobs.finish(
         composition,
@@ -204,6 +206,19 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
         config=storage.store_file(out / "adapter_config.json"),
     )
     logger.info("Composition %s is done: %s", composition.pk, result.seconds)
+
+
+@contextmanager
+def telling_misfits(modules: Sequence[types.Module], revisions: Sequence[Revision]) -> Iterator[None]:
+    """Tell the registry which of these do not fit after all, so that nobody is offered them again."""
+    try:
+        yield
+    except DoesNotFit as error:
+        for module, revision in zip(modules, revisions, strict=True):
+            if module.name in error.reasons:
+                reason = f"It does not fit its base model: {error.reasons[module.name]}."
+                publishing.note_misfit(revision, reason)
+        raise
 
 
 def warm_cache() -> WarmCache:

@@ -262,6 +262,17 @@ def recheck_adapters(base_model: BaseModel) -> Counter[str]:
     return found
 
 
+def note_misfit(revision: Revision, reason: str) -> None:
+    """Offer a version for composing no more: its base model, loaded, turned out not to take it, for this reason (a sentence)."""
+    with transaction.atomic():
+        adapter = Adapter.objects.select_for_update().get(pk=revision.adapter_id)
+        _conclude(revision, Revision.BaseFit.DIFFERS, reason)
+        if revision.pk == adapter.head_id:
+            _repeat_facts(adapter, revision)
+            adapter.save(update_fields=["is_composable", "rank", "parameters", "size_bytes"])
+    logger.warning("%s does not fit its base model: %s", revision, reason)
+
+
 # --- Writing it down -----------------------------------------------------------------------------------------
 
 
@@ -537,12 +548,17 @@ def _compare_with(adapter: Adapter, base: BaseModel | None) -> None:
         if not revision.facts:
             continue  # not complete, so there is nothing to compare
         fit, reason = _compare_facts(revision.facts, base, matrices)
-        revision.base_fit, revision.composable_reason = fit, reason[:500]
-        revision.is_composable = not reason
-        revision.save(update_fields=["base_fit", "composable_reason", "is_composable"])
+        _conclude(revision, fit, reason)
         if revision.pk == adapter.head_id:
             adapter.head = revision
             _repeat_facts(adapter, revision)
+
+
+def _conclude(revision: Revision, fit: str, reason: str) -> None:
+    """Keep how a version fits its base model and, unless it is empty, why it cannot be composed."""
+    revision.base_fit, revision.composable_reason = fit, reason[:500]
+    revision.is_composable = not reason
+    revision.save(update_fields=["base_fit", "composable_reason", "is_composable"])
 
 
 def _compare_facts(

@@ -1,5 +1,11 @@
 """Why a composition could not be made: each error is a sentence for the person who asked for it."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from compose.engine.wording import first_of
+
 
 class EngineError(Exception):
     """Base of every error whose `message` may be shown as it stands."""
@@ -15,6 +21,19 @@ class UnusableBase(EngineError):
 
 class IncompatibleModule(EngineError):
     """A module does not fit the base, the other modules, or the mix."""
+
+
+class DoesNotFit(IncompatibleModule):
+    """Modules are not made for this base; `reasons` says by each one's name why, as the end of a sentence."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        said = first_of(
+            [f"The module {name} does not fit the base model: {reason}." for name, reason in reasons.items()],
+            most=3,
+            separator=" ",
+        )
+        super().__init__(f"{said} Leave {'it' if len(reasons) == 1 else 'them'} out.")
+        self.reasons = dict(reasons)
 
 
 class NoModules(EngineError):

@@ -26,13 +26,15 @@ from transformers import (
 )
 from transformers.pytorch_utils import Conv1D
 
-from compose.engine.errors import IncompatibleModule, UnusableBase
+from compose.engine.errors import DoesNotFit, IncompatibleModule, UnusableBase
 from compose.engine.types import Module
 from compose.engine.wording import first_of
 
 # The released LoraHub code cuts inputs here; T5's relative positions set no limit of their own.
 LONGEST_SEQ2SEQ_INPUT = 2048
 
+# Layers that a router gives some tokens of the batch, so that rows with mixes of their own cannot be told apart there.
+_EXPERTS = re.compile(r"(^|\.)experts\.")
 _FACTOR_KEY = re.compile(r"^(?:base_model\.model\.)?(?P<target>.+)\.lora_(?P<side>[AB])(?:\.[^.]+)?\.weight$")
 
 # Config fields that make a LoRA more than B·A on linear matrices, and why it then cannot be mixed.
@@ -310,20 +312,35 @@ def _pattern_value(config: dict[str, Any], pattern: str, target: str, default: A
 
 
 def check_fit(module: LoadedModule, base: LoadedBase) -> None:
-    """Raises IncompatibleModule if a matrix of the module is not in the base or has another size there."""
+    """Raises DoesNotFit if a matrix of the module is not in the base, has another size there or is an expert's."""
     for target, factors in module.factors.items():
         shape = linear_shape(base.model, target)
         wanted = (factors.a.shape[1], factors.b.shape[0])
         if shape is None:
-            raise IncompatibleModule(
-                f"The module {module.name} does not fit the base model: it adapts {target}, "
-                "which is not a linear matrix of the base."
-            )
+            raise _misfit(module, f"it adapts {target}, which is not a linear matrix of the base")
         if shape != wanted:
-            raise IncompatibleModule(
-                f"The module {module.name} does not fit the base model: its {target} is {wanted[0]} by {wanted[1]}, "
-                f"the base's is {shape[0]} by {shape[1]}."
+            raise _misfit(
+                module,
+                f"its {target} is {wanted[0]} by {wanted[1]}, the base's is {shape[0]} by {shape[1]}",
             )
+        if _EXPERTS.search(target):
+            raise _misfit(module, f"it adapts {target}, an expert that sees some of the tokens only")
+
+
+def _misfit(module: LoadedModule, reason: str) -> DoesNotFit:
+    return DoesNotFit({module.name: reason})
+
+
+def check_all_fit(modules: Iterable[LoadedModule], base: LoadedBase) -> None:
+    """Raises DoesNotFit, naming every module that does not."""
+    reasons: dict[str, str] = {}
+    for module in modules:
+        try:
+            check_fit(module, base)
+        except DoesNotFit as error:
+            reasons |= error.reasons
+    if reasons:
+        raise DoesNotFit(reasons)
 
 
 def linear_shape(model: nn.Module, target: str) -> tuple[int, int] | None:

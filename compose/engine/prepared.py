@@ -84,8 +84,7 @@ def load(
     device = loading.resolve_device(request.device)
     base = warm.base(Path(request.base), device=device, dtype=dtype)
     modules = [warm.module(module) for module in request.modules]
-    for module in modules:
-        loading.check_fit(module, base)
+    loading.check_all_fit(modules, base)
     return base, modules, tokenise(base, request.examples)
 
 

@@ -104,8 +104,7 @@ def export_weights(
     cache = warm or WarmCache()
     loaded_base = cache.base(base, device=torch.device("cpu"), dtype=torch.float32)
     loaded = [cache.module(module) for module in modules]
-    for module in loaded:
-        loading.check_fit(module, loaded_base)
+    loading.check_all_fit(loaded, loaded_base)
     bank = cache.bank(modules, loaded, device=torch.device("cpu"), dtype=torch.float32)
     loaded = without(
         loaded, [index for index in out_of_proportion(loaded_base, bank) if not mixing_weights[index]]

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.html import escape
 
 from compose import auditioning, auditions, errands, picking, running_errands, worker
-from compose.engine.errors import IncompatibleModule
+from compose.engine.errors import DoesNotFit
 from compose.engine.types import Example
 from compose.errors import CandidateProblem, FewShotProblem, NoSuchAudition, TooManyAuditions
 from compose.jobs import workers
@@ -54,7 +54,7 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     def found(base: Any, modules: Any, rows: Any) -> tuple[float, list[float]]:
         for module in modules:
             if known.get(module.name) is None:
-                raise IncompatibleModule(f"The module {module.name} cannot be composed.")
+                raise DoesNotFit({module.name: "it adapts x"})
         return 2.0, [known[module.name] for module in modules]
 
     monkeypatch.setattr(auditioning, "_losses", found)
@@ -98,7 +98,15 @@ def test_a_module_that_cannot_be_loaded_has_its_reason_and_the_others_have_their
     by_name = {row.revision.adapter.full_name: row for row in audition.modules.all()}
     assert by_name[full[0]].loss == 1.0
     assert by_name[full[1]].problem == auditioning.NOT_A_NUMBER
-    assert by_name[full[2]].problem == f"The module {full[2]} cannot be composed."
+    assert by_name[full[2]].problem == (
+        f"The module {full[2]} does not fit the base model: it adapts x. Leave it out."
+    )
+    refused = by_name[full[2]].revision
+    refused.refresh_from_db()
+    assert (refused.is_composable, refused.composable_reason) == (
+        False,
+        "It does not fit its base model: it adapts x.",
+    )
 
 
 def test_an_attempt_after_a_lost_worker_goes_on_where_the_last_one_was(base_model, ada, losses, monkeypatch):

@@ -10,6 +10,7 @@ from django.db import DataError
 from django.test import Client
 
 from compose import blocking, engine, jobs, worker
+from compose.engine.errors import DoesNotFit
 from compose.engine.types import Example
 from compose.errors import LeaseLost
 from compose.models import Composition
@@ -119,6 +120,29 @@ def test_a_mistake_of_ours_is_logged_and_told_without_its_details(caplog):
     assert done.status == "failed"
     assert done.error == worker.OUR_ERROR
     assert "a secret of ours" in caplog.text
+
+
+def test_a_module_that_does_not_fit_after_all_is_named_and_offered_no_more(monkeypatch):
+    composition = queue()
+    misfit = composition.candidates.order_by("position")[1].revision
+
+    def refused(request, **_options):
+        raise DoesNotFit({request.modules[1].name: "it adapts x.y, which is not a linear matrix of the base"})
+
+    monkeypatch.setattr(fakes, "compose", refused)
+    done = work(composition)
+    assert (done.status, done.error) == (
+        "failed",
+        f"The module {misfit.adapter.full_name} does not fit the base model: it adapts x.y, which is not a linear "
+        "matrix of the base. Leave it out.",
+    )
+    misfit.refresh_from_db()
+    assert (misfit.base_fit, misfit.is_composable) == ("differs", False)
+    assert misfit.composable_reason == (
+        "It does not fit its base model: it adapts x.y, which is not a linear matrix of the base."
+    )
+    assert not misfit.adapter.is_composable
+    assert Adapter.objects.filter(is_composable=True).count() == composition.candidates.count() - 1
 
 
 def test_what_no_database_takes_fails_at_once_and_is_not_tried_again(monkeypatch):

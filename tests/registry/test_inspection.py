@@ -435,6 +435,15 @@ def test_single_experts_of_a_fused_base_stay_unchecked(tmp_path):
     assert "single experts" in found.composable_reason
 
 
+def test_single_experts_that_the_base_has_fit_but_do_not_compose(tmp_path):
+    """A router sends some tokens of a batch to each, so a mix could not be told from the row's place in it."""
+    base = {**TINY_MATRICES, "encoder.block.1.layer.1.mlp.experts.expert_0.wi": (8, 6)}
+    folder = make_adapter(tmp_path, base_matrices=base, targets=["q", "wi"])
+    found = inspect(folder, base)
+    assert found.base_fit == "fits"
+    assert "sees some of the tokens only" in found.composable_reason
+
+
 def test_a_classifiers_head_may_be_missing_in_the_language_model(tmp_path):
     head = {"pooler.dense": (8, 6)}
     folder = make_adapter(

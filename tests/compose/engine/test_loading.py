@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import ByT5Tokenizer
 
 from compose.engine import loading
-from compose.engine.errors import IncompatibleModule, UnusableBase
-from compose.engine.loading import check_fit, load_module
+from compose.engine.errors import DoesNotFit, IncompatibleModule, UnusableBase
+from compose.engine.loading import check_all_fit, check_fit, load_module
 from compose.engine.types import Module
 from tests.compose.engine import tiny
 from tests.compose.engine.conftest import Collection
@@ -149,6 +149,29 @@ def test_a_module_for_another_base_is_refused_naming_the_matrix(t5: Collection, 
     base = loading.load_base(t5.base, device=torch.device("cpu"))
     with pytest.raises(IncompatibleModule, match=r"llama-module-0 does not fit .* it adapts model\.layers"):
         check_fit(load_module(llama.modules[0]), base)
+
+
+def test_all_modules_that_do_not_fit_are_named_at_once(t5: Collection, llama: Collection):
+    base = loading.load_base(t5.base, device=torch.device("cpu"))
+    with pytest.raises(DoesNotFit) as caught:
+        check_all_fit(map(load_module, (t5.modules[0], *llama.modules[:2])), base)
+    assert list(caught.value.reasons) == ["llama-module-0", "llama-module-1"]
+    assert caught.value.message.endswith("is not a linear matrix of the base. Leave them out.")
+
+
+def test_an_expert_of_a_layer_with_a_router_is_refused(module: Module, t5: Collection):
+    """It sees some of the tokens, of whichever rows, so that rows with mixes of their own cannot be told apart in it."""
+    base = loading.load_base(t5.base, device=torch.device("cpu"))
+    base.model.encoder.experts = torch.nn.ModuleDict({"expert_0": torch.nn.Linear(16, 16)})
+
+    def move(tensors):
+        for side in "AB":
+            key = first(tensors, side)
+            tensors[f"base_model.model.encoder.experts.expert_0.lora_{side}.weight"] = tensors.pop(key)
+
+    change_tensors(module, move)
+    with pytest.raises(DoesNotFit, match="an expert that sees some of the tokens only"):
+        check_all_fit([load_module(module)], base)
 
 
 def test_a_module_of_another_size_is_refused_with_both_sizes(t5: Collection, module: Module):
