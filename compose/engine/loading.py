@@ -142,12 +142,13 @@ def load_base(path: Path, *, device: torch.device, dtype: torch.dtype = torch.fl
         )
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UnusableBase(f"The base model in {path} cannot be loaded: {reason}") from error
+        raise UnusableBase(f"The base model in {path} cannot be loaded: {_first_line(error)}") from error
     _check_whole(path, model, told["missing_keys"])
     _check_tokenizer(path, tokenizer)
     model.requires_grad_(False).eval()
     model.to(device)
+    if kind == "causal":
+        _check_causal(path, model)
     return LoadedBase(
         model=model,
         tokenizer=tokenizer,
@@ -176,6 +177,30 @@ def _check_tokenizer(path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
+def _check_causal(path: Path, model: Any) -> None:
+    """Raises UnusableBase for what reads in both directions, as BERT does: its losses would be of answers that it sees.
+
+    The configs do not tell reliably, so two texts are read that differ in their second token alone.
+    """
+    first, other = [token for token in range(3) if token != model.config.pad_token_id][:2]
+    texts = torch.tensor([[first, first], [first, other]], device=model.device)
+    try:
+        with torch.inference_mode():
+            logits = model(input_ids=texts, attention_mask=torch.ones_like(texts), use_cache=False).logits
+    except (ValueError, RuntimeError) as error:
+        raise UnusableBase(f"The base model in {path} cannot be run: {_first_line(error)}") from error
+    at_first = logits[:, 0].float()
+    if not torch.allclose(at_first[0], at_first[1], rtol=1e-2, atol=1e-3, equal_nan=True):
+        raise UnusableBase(
+            f"The base model in {path} is a {type(model).__name__}, which reads a text in both directions; "
+            "composing needs a sequence-to-sequence or a causal language model."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
 def _kind(config: Any) -> str:
     if getattr(config, "is_encoder_decoder", False):
         return "seq2seq"
@@ -191,7 +216,8 @@ def _kind(config: Any) -> str:
 def _context_tokens(config: Any, kind: str) -> int:
     if kind == "seq2seq" and not hasattr(config, "max_position_embeddings"):
         return LONGEST_SEQ2SEQ_INPUT
-    return int(getattr(config, "max_position_embeddings", None) or LONGEST_SEQ2SEQ_INPUT)
+    limit = int(getattr(config, "max_position_embeddings", None) or 0)
+    return limit if limit > 0 else LONGEST_SEQ2SEQ_INPUT  # XLNet says -1: it has none
 
 
 def load_module(module: Module) -> LoadedModule:
@@ -344,13 +370,16 @@ def check_all_fit(modules: Iterable[LoadedModule], base: LoadedBase) -> None:
 
 
 def linear_shape(model: nn.Module, target: str) -> tuple[int, int] | None:
-    """(in_features, out_features) of a linear matrix of the model, or None if there is none of that name."""
+    """(in_features, out_features) of a linear matrix of the model, or None if there is none of that name.
+
+    Layers that are called linear and do more, as a router that gives its choice or a quantised layer, are none.
+    """
     try:
         layer = model.get_submodule(target)
     except AttributeError:
         return None
-    if isinstance(layer, nn.Linear):
+    if isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward:
         return layer.in_features, layer.out_features
-    if isinstance(layer, Conv1D):
+    if isinstance(layer, Conv1D) and type(layer).forward is Conv1D.forward:
         return layer.nx, layer.nf
     return None

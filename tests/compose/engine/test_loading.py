@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import ByT5Tokenizer
+from transformers import BertConfig, BertLMHeadModel, ByT5Tokenizer, XLNetConfig
 
 from compose.engine import loading
 from compose.engine.errors import DoesNotFit, IncompatibleModule, UnusableBase
@@ -237,6 +237,38 @@ def test_a_tokenizer_of_bytes_needs_no_files(t5: Collection, tmp_path: Path):
     ByT5Tokenizer().save_pretrained(tmp_path / "base")
     base = loading.load_base(tmp_path / "base", device=torch.device("cpu"))
     assert base.tokenizer("ab")["input_ids"] == [100, 101, 1]
+
+
+@pytest.mark.parametrize("is_decoder", [False, True])
+def test_a_causal_head_on_an_encoder_is_refused_unless_it_reads_left_to_right(
+    t5: Collection, tmp_path: Path, is_decoder: bool
+):
+    config = BertConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, vocab_size=24,
+        max_position_embeddings=64, initializer_range=0.4, is_decoder=is_decoder,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    BertLMHeadModel(config).save_pretrained(tmp_path)
+    tiny.tokenizer("causal").save_pretrained(tmp_path)
+    if is_decoder:
+        assert loading.load_base(tmp_path, device=torch.device("cpu")).kind == "causal"
+    else:
+        with pytest.raises(UnusableBase, match="a BertLMHeadModel, which reads a text in both directions"):
+            loading.load_base(tmp_path, device=torch.device("cpu"))
+
+
+def test_a_layer_that_is_called_linear_and_does_more_is_no_matrix_to_adapt():
+    class Router(torch.nn.Linear):
+        def forward(self, x):
+            return super().forward(x).topk(1)
+
+    model = torch.nn.ModuleDict({"router": Router(16, 4), "plain": torch.nn.Linear(16, 4)})
+    assert loading.linear_shape(model, "plain") == (16, 4)
+    assert loading.linear_shape(model, "router") is None
+
+
+def test_a_base_without_a_limit_of_positions_takes_as_much_as_a_t5():
+    assert loading._context_tokens(XLNetConfig(), "causal") == loading.LONGEST_SEQ2SEQ_INPUT
 
 
 def test_an_encoder_is_refused_since_it_generates_no_text(tmp_path: Path):
