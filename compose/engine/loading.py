@@ -27,6 +27,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from compose.engine.errors import DoesNotFit, IncompatibleModule, UnusableBase
+from compose.engine.first_forward import Reading, read
 from compose.engine.types import Module
 from compose.engine.wording import first_of
 
@@ -94,6 +95,7 @@ class LoadedBase:
     kind: str
     device: torch.device
     context_tokens: int
+    reading: Reading
     # Mixing hooks hang on the model itself, so two jobs must not use it at once.
     lock: threading.Lock = field(default_factory=threading.Lock)
     _squared_norms: dict[str, float] = field(default_factory=dict)
@@ -147,14 +149,13 @@ def load_base(path: Path, *, device: torch.device, dtype: torch.dtype = torch.fl
     _check_tokenizer(path, tokenizer)
     model.requires_grad_(False).eval()
     model.to(device)
-    if kind == "causal":
-        _check_causal(path, model)
     return LoadedBase(
         model=model,
         tokenizer=tokenizer,
         kind=kind,
         device=device,
         context_tokens=_context_tokens(config, kind),
+        reading=_read_once(path, model, kind),
     )
 
 
@@ -177,24 +178,19 @@ def _check_tokenizer(path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def _check_causal(path: Path, model: Any) -> None:
-    """Raises UnusableBase for what reads in both directions, as BERT does: its losses would be of answers that it sees.
-
-    The configs do not tell reliably, so two texts are read that differ in their second token alone.
-    """
-    first, other = [token for token in range(3) if token != model.config.pad_token_id][:2]
-    texts = torch.tensor([[first, first], [first, other]], device=model.device)
+def _read_once(path: Path, model: Any, kind: str) -> Reading:
+    """Raises UnusableBase for what cannot be run, and for what reads in both directions, as BERT does: it sees the answers
+    that its losses are of, and its config does not tell reliably."""
     try:
-        with torch.inference_mode():
-            logits = model(input_ids=texts, attention_mask=torch.ones_like(texts), use_cache=False).logits
+        reading = read(model, is_seq2seq=kind == "seq2seq")
     except (ValueError, RuntimeError) as error:
         raise UnusableBase(f"The base model in {path} cannot be run: {_first_line(error)}") from error
-    at_first = logits[:, 0].float()
-    if not torch.allclose(at_first[0], at_first[1], rtol=1e-2, atol=1e-3, equal_nan=True):
+    if kind == "causal" and not reading.is_left_to_right:
         raise UnusableBase(
             f"The base model in {path} is a {type(model).__name__}, which reads a text in both directions; "
             "composing needs a sequence-to-sequence or a causal language model."
         )
+    return reading
 
 
 def _first_line(error: Exception) -> str:
@@ -349,6 +345,8 @@ def check_fit(module: LoadedModule, base: LoadedBase) -> None:
                 module,
                 f"its {target} is {wanted[0]} by {wanted[1]}, the base's is {shape[0]} by {shape[1]}",
             )
+        if target in base.reading.without_rows:
+            raise _misfit(module, f"it adapts {target}, which sees all rows of a batch as one")
         if _EXPERTS.search(target):
             raise _misfit(module, f"it adapts {target}, an expert that sees some of the tokens only")
 

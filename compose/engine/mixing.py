@@ -222,6 +222,14 @@ class Mixer:
         changes = self._changes.get(path)
         if not changes:
             return self._forward_of_base(layer, inputs)
+        if path not in self._base.reading.tokens_first:
+            return self._with_changes(path, layer, inputs, changes)
+        rows_first = inputs.transpose(0, 1).contiguous()
+        return self._with_changes(path, layer, rows_first, changes).transpose(0, 1).contiguous()
+
+    def _with_changes(
+        self, path: str, layer: Any, inputs: Tensor, changes: list[tuple[int, int, int, Any]]
+    ) -> Tensor:
         # Some models flatten (rows, tokens) before a linear layer; row order is kept, so this undoes it.
         x = inputs.reshape(self._rows, -1, inputs.shape[-1])  # (rows, tokens, in)
         covers = len(changes) == 1 and changes[0][:2] == (0, self._rows)

@@ -19,6 +19,8 @@ from transformers import (
     GemmaForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    LEDConfig,
+    LEDForConditionalGeneration,
     M2M100Config,
     M2M100ForConditionalGeneration,
     OPTConfig,
@@ -80,14 +82,27 @@ def m2m100() -> PreTrainedModel:
     return M2M100ForConditionalGeneration(config)
 
 
-@pytest.mark.parametrize("make", [opt, bloom, gpt_neox, gemma, bart, m2m100])
+def led() -> PreTrainedModel:
+    """Its attention puts the tokens before the rows."""
+    config = LEDConfig(
+        d_model=16, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=24, decoder_ffn_dim=24, attention_window=[16, 16], max_encoder_position_embeddings=64,
+        max_decoder_position_embeddings=64, decoder_start_token_id=1, **VOCABULARY,
+    )  # fmt: skip
+    return LEDForConditionalGeneration(config)
+
+
+SEQ2SEQ = (bart, m2m100, led)
+
+
+@pytest.mark.parametrize("make", [opt, bloom, gpt_neox, gemma, *SEQ2SEQ])
 def test_modules_on_every_linear_matrix_score_compose_and_export_as_in_peft(
     make: Callable[[], PreTrainedModel], tmp_path: Path
 ):
     torch.manual_seed(0)
     base_folder = tmp_path / "base"
     make().save_pretrained(base_folder)
-    is_seq2seq = make in (bart, m2m100)
+    is_seq2seq = make in SEQ2SEQ
     tiny.tokenizer("t5" if is_seq2seq else "causal").save_pretrained(base_folder)
     auto = AutoModelForSeq2SeqLM if is_seq2seq else AutoModelForCausalLM
     modules = []

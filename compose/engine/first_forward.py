@@ -1,0 +1,61 @@
+"""What one small forward tells of a base that its config does not: which way it reads, and how its layers see rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+# No length that a model cuts or fills texts to is a multiple of it, so what is per row is told from what is not.
+_ROWS = 7
+_TOKENS = 3
+
+
+@dataclass(frozen=True)
+class Reading:
+    """`tokens_first` are linear layers that see (tokens, rows, in), `without_rows` those that see no rows at all, as of
+    positions that all rows share; both by dotted path."""
+
+    is_left_to_right: bool
+    tokens_first: frozenset[str]
+    without_rows: frozenset[str]
+
+
+def read(model: Any, *, is_seq2seq: bool) -> Reading:
+    """Read texts that differ in a single token. Raises ValueError or RuntimeError where the model cannot be run."""
+    shapes: dict[str, torch.Size] = {}
+
+    def seen(path: str, given: tuple[Any, ...]) -> None:
+        if given and isinstance(given[0], Tensor):
+            shapes[path] = given[0].shape
+
+    hooks = [
+        layer.register_forward_pre_hook(lambda _layer, given, path=path: seen(path, given))
+        for path, layer in model.named_modules()
+        if isinstance(layer, nn.Linear | Conv1D)
+    ]
+    first, other = [token for token in range(3) if token != model.config.pad_token_id][:2]
+    texts = torch.full((_ROWS, _TOKENS), first, device=model.device)
+    texts[-1, -1] = other
+    inputs = {"input_ids": texts, "attention_mask": torch.ones_like(texts)}
+    if is_seq2seq:
+        inputs["decoder_input_ids"] = texts
+    try:
+        with torch.inference_mode():
+            logits = model(**inputs, use_cache=False).logits.float()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    before = logits[:, : _TOKENS - 1]
+    return Reading(
+        is_left_to_right=torch.allclose(before[0], before[-1], rtol=1e-2, atol=1e-3, equal_nan=True),
+        tokens_first=frozenset(path for path, shape in shapes.items() if _is_tokens_first(shape)),
+        without_rows=frozenset(path for path, shape in shapes.items() if shape[:-1].numel() % _ROWS),
+    )
+
+
+def _is_tokens_first(shape: torch.Size) -> bool:
+    return len(shape) == 3 and shape[0] != _ROWS and shape[1] == _ROWS
