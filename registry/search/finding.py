@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import heapq
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,7 +22,7 @@ from registry.search.columns import Columns, Mask, Positions
 from registry.search.query import DAY_US, MEGABYTE, AdapterQuery, BadParameter, Range
 from registry.search.related import composes_with
 from registry.search.tasks import show_tasks, task_named, tasks_hidden_from
-from web.pagination import BadCursor
+from web.pagination import BadCursor, cursor_of, values_in
 
 FACET_VALUES = 30
 # Facets of sizes: megabytes, both ends as `size` takes them.
@@ -89,7 +86,7 @@ def find(query: AdapterQuery, *, person: Person, with_facets: bool = False) -> F
         counts = search.facet_counts() if with_facets else {}
         families = search.families()
     items, has_more = ids[: query.limit], len(ids) > query.limit
-    cursor = _encode(query.order, keys[query.limit - 1], int(ids[query.limit - 1])) if has_more else ""
+    cursor = cursor_of([query.order, keys[query.limit - 1], int(ids[query.limit - 1])]) if has_more else ""
     rows = _adapters(items.tolist(), families)
     show_tasks(rows, person=person)
     for adapter in rows:
@@ -563,16 +560,10 @@ def _pk(rows: Any) -> int:
     return -1 if found is None else int(found)
 
 
-def _encode(order: str, key: float, pk: int) -> str:
-    text = json.dumps([order, key, pk], separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
 def _decode(cursor: str, order: str) -> tuple[float, int]:
     try:
-        raw = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
-        given, key, pk = json.loads(raw)
-    except (ValueError, TypeError, binascii.Error, RecursionError) as error:
+        given, key, pk = values_in(cursor)
+    except (ValueError, TypeError) as error:
         raise BadCursor from error
     is_number = isinstance(key, int | float) and not isinstance(key, bool) and abs(key) < 2**62
     if given != order or not is_number or not isinstance(pk, int) or not 0 < pk < 2**62:
