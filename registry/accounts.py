@@ -62,7 +62,7 @@ def open_namespace(user: User) -> Namespace:
 @transaction.atomic
 def create_account(*, username: str, password: str | None, email: str = "", is_staff: bool = False) -> User:
     """An account with its namespace, as the sign-up page makes one. Raises NameTaken or InvalidName."""
-    check_namespace_name(username)
+    check_user_name(username)
     user = User.objects.create_user(
         username=username, email=email, password=password, is_staff=is_staff, is_superuser=is_staff
     )
@@ -188,11 +188,9 @@ class AccountAdapter(DefaultAccountAdapter):
     def clean_username(self, username: str, shallow: bool = False) -> str:
         # First: our rule is the narrower one, and says what is allowed here.
         try:
-            check_namespace_name(username)
-        except InvalidName as error:
+            (check_namespace_name if shallow else check_user_name)(username)
+        except (InvalidName, NameTaken) as error:
             raise forms.ValidationError(error.message) from error
-        if not shallow and Namespace.objects.filter(name__iexact=username).exists():
-            raise forms.ValidationError(NameTaken(username).message)
         return str(super().clean_username(username, shallow=shallow))
 
     def save_user(self, request: HttpRequest, user: User, form: Any, commit: bool = True) -> User:

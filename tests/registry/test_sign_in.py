@@ -23,6 +23,7 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from benchmarks.chaos import strangers
+from registry.accounts import NameTaken, create_account
 from registry.models import Namespace, User
 from registry.names import name_like
 from registry.rights import may_write
@@ -378,6 +379,13 @@ def test_a_command_makes_no_account_under_a_name_that_nobody_may_have(monkeypatc
     with pytest.raises(CommandError, match=words):
         call_command("createsuperuser", "--noinput", username=name, email="", verbosity=0)
     assert not User.objects.filter(username=name).exists()
+
+
+def test_a_name_that_is_taken_is_refused_in_words_also_where_code_makes_the_account():
+    create_account(username="ada", password=None)
+    for name in ("ada", "ADA"):
+        with pytest.raises(NameTaken, match="is taken"):
+            create_account(username=name, password=None)
 
 
 def test_an_account_of_before_without_a_name_of_its_own_does_not_stop_the_next_one(monkeypatch):
