@@ -49,7 +49,9 @@ class MetricsMiddleware:
         response = self.get_response(request)
         found = getattr(request, "resolver_match", None)
         route = found.route if found else "none"
-        method = request.method if request.method in {"GET", "HEAD", "POST", "PUT", "DELETE"} else "other"
+        method = (
+            request.method if request.method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} else "other"
+        )
         self.requests.labels(method, route, str(response.status_code)).inc()
         self.seconds.labels(method, route).observe(time.monotonic() - began)
         return response

@@ -180,6 +180,7 @@ def test_requests_are_counted_over_processes_by_route(tmp_path):
         "from django.test import Client\n"
         "c = Client(headers={'Authorization': 'Bearer t'})\n"
         "c.get('/robots.txt', SERVER_NAME='localhost')\n"
+        "c.patch('/robots.txt', SERVER_NAME='localhost')\n"
         "from prometheus_client import CollectorRegistry, generate_latest, multiprocess\n"
         "r = CollectorRegistry(); multiprocess.MultiProcessCollector(r)\n"
         "import json; print(json.dumps(generate_latest(r).decode()))"
@@ -190,6 +191,7 @@ def test_requests_are_counted_over_processes_by_route(tmp_path):
         )
     text = json.loads(done.stdout.splitlines()[-1])
     assert 'lora_http_requests_total{method="GET",route="robots.txt",status="200"} 2.0' in text, done.stderr
+    assert 'lora_http_requests_total{method="PATCH",route="robots.txt",status="200"} 2.0' in text
 
 
 def test_what_free_workers_do_beside_compositions_is_counted_too(settings, monkeypatch, tmp_path):
