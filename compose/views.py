@@ -12,7 +12,7 @@ from django.contrib.auth.decorators import login_required
 from django.db.models import Case, Count, Q, Value, When
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
-from django.views.decorators.http import require_GET, require_http_methods, require_POST, require_safe
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from compose import (
     auditions,
@@ -460,6 +460,6 @@ def _attachment(text: str, content_type: str, filename: str) -> HttpResponse:
 # --- Status ------------------------------------------------------------------------------------
 
 
-@require_GET
+@require_safe
 def status(request: HttpRequest) -> HttpResponse:
     return render(request, "compose/status.html", {"status": status_page.site_status()})

@@ -938,6 +938,18 @@ def test_no_other_site_makes_a_browser_change_anything(world):
 
 
 @pytest.mark.django_db
+def test_whatever_answers_get_answers_head(world):
+    client: Any = client_of(User.objects.get(username="ada"), raise_request_exception=False)
+    refusing = []
+    for name, route in ROUTES.items():
+        if "GET" in route.needs:
+            url = route.url.replace("COMMIT", world.commit).replace("JOB", world.job)
+            if client.head(url).status_code == 405:
+                refusing.append(name)
+    assert refusing == []
+
+
+@pytest.mark.django_db
 def test_looking_changes_nothing(world, rung):
     """Every GET, as somebody who may do all of it, leaves every row that is not a count as it was."""
 

@@ -55,7 +55,7 @@ def mail_news(request: HttpRequest) -> HttpResponse:
 
 
 @csrf_exempt  # mail programs post here themselves (RFC 8058); the key is what lets them
-@require_http_methods(["GET", "POST"])
+@require_http_methods(["GET", "HEAD", "POST"])
 def mail_no_news(request: HttpRequest, key: str) -> HttpResponse:
     """The way out that stands in each such mail, for whoever holds its key, signed in or not."""
     person = news_mail.person_of(key)
