@@ -61,8 +61,9 @@ def orphans(*, older_than: datetime) -> Iterator[StoredObject]:
 
 def _without_row(group: list[StoredObject]) -> list[StoredObject]:
     names = [found.name.rpartition("/")[2] for found in group]
-    known = set(Blob.objects.filter(sha256__in=names).values_list("sha256", flat=True))
-    return [found for found in group if found.name not in {storage.key(sha256) for sha256 in known}]
+    known = Blob.objects.filter(sha256__in=names).values_list("sha256", flat=True)
+    with_row = {storage.key(sha256) for sha256 in known}
+    return [found for found in group if found.name not in with_row]
 
 
 def adopt(orphan: StoredObject) -> None:
