@@ -48,17 +48,18 @@ def fit_page(request: HttpRequest) -> HttpResponse:
         context["problems"] = problem.problems
     if "problems" in context or base_model is None:
         return render(request, "compose/fit.html", context, status=422)
+    status = 200
     if request.POST.get("action") == "measure":
         if isinstance(request.user, User):
             try:
                 return redirect(auditions.ask(person=request.user, base_model=base_model, examples=examples))
             except DomainError as error:
-                context["refusal"] = error.message
+                context["refusal"], status = error.message, error.status
         elif len(text) <= MAX_DRAFT_BYTES:
             typed = {"base_model": base_model.name, "examples_text": text}
             return drafts.sign_in_first(request, "fit", typed, to="have the losses measured")
         else:
-            context["refusal"] = drafts.TOO_LARGE
+            context["refusal"], status = drafts.TOO_LARGE, 403
     fits = fit.rank_modules(examples=examples, base_model=base_model, person=request.user, limit=SHOWN)
     context["fits"] = fits
     context["rows"] = [
@@ -66,7 +67,7 @@ def fit_page(request: HttpRequest) -> HttpResponse:
         for number, item in enumerate(fits.ranked)
     ]
     context["lines"] = as_lines(examples)
-    return render(request, "compose/fit.html", context, status=429 if "refusal" in context else 200)
+    return render(request, "compose/fit.html", context, status=status)
 
 
 @login_required

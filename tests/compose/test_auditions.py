@@ -190,7 +190,7 @@ def test_limits_hold_for_each_person_and_the_same_question_is_not_asked_twice(ba
 
 
 def test_what_cannot_be_measured_is_refused(ada):
-    empty = make_base_model("demo/empty")
+    empty = make_base_model("demo/empty", kind="hosted")
     with pytest.raises(CandidateProblem, match="nothing to measure"):
         auditions.ask(person=ada, base_model=empty, examples=EXAMPLES)
     with pytest.raises(FewShotProblem):
@@ -383,6 +383,14 @@ def test_what_came_into_quarantine_meanwhile_is_not_measured(base_model, ada, lo
     assert audition.status == "done"
     measured = {row.pk for row in audition.modules.exclude(loss=None)}
     assert measured == {row.pk for row in rows[1:]}
+
+
+def test_a_guest_whose_examples_are_too_many_to_keep_is_told_to_sign_in_first(base_model, monkeypatch):
+    monkeypatch.setattr("compose.fit_views.MAX_DRAFT_BYTES", 10)
+    given = {"base_model": base_model.name, "examples_text": LINES, "action": "measure"}
+    refused = Client().post("/modules/fit", given)
+    assert refused.status_code == 403
+    assert "too large to keep" in refused.content.decode()
 
 
 def test_a_guest_who_wants_losses_signs_in_and_finds_what_they_typed(base_model, ada):
