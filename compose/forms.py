@@ -439,8 +439,10 @@ class ComposeForm(forms.Form):
     def again(cls, composition: Composition, *, person: Person) -> ComposeForm:
         """Filled with what an earlier composition of this person was asked for."""
         fitting = candidates.fitting(composition.base_model, person)
-        offered = composition.candidates.select_related("revision__adapter__namespace").annotate(
-            still_fits=Exists(fitting.filter(pk=OuterRef("revision__adapter")))
+        offered = (
+            composition.candidates.select_related("revision__adapter__namespace")
+            .defer("revision__facts", "revision__warnings")
+            .annotate(still_fits=Exists(fitting.filter(pk=OuterRef("revision__adapter"))))
         )
         task = naming.task_of(composition, person)
         are_gone = composition.examples_removed_at is not None

@@ -213,6 +213,7 @@ def _best_modules(compositions: Sequence[Composition], person: Person) -> dict[s
     candidates = (
         Candidate.objects.filter(composition__in=compositions, audition_loss__isnull=False)
         .select_related("revision__adapter__namespace")
+        .defer("revision__facts", "revision__warnings")
         .order_by("-audition_loss", "-position")
     )
     best = {candidate.composition_id: candidate.revision.adapter for candidate in candidates}

@@ -428,7 +428,8 @@ def recipe(request: HttpRequest, composition_id: str) -> HttpResponse:
 @require_safe
 def trials(request: HttpRequest, composition_id: str) -> HttpResponse:
     found = _seen(request, composition_id)
-    offered = found.candidates.select_related("revision__adapter__namespace")
+    modules = found.candidates.select_related("revision__adapter__namespace")
+    offered = modules.defer("revision__facts", "revision__warnings")
     named = naming.named_in(found, request.user)
     revisions = [candidate.revision for candidate in offered]
     names = [

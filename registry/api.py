@@ -341,7 +341,7 @@ class FileList(OneAdapter, AdapterContext):
     def get(self, request: Request, namespace: str, name: str) -> Response:
         """The files of a revision, with their hashes."""
         revision = _revision(request, namespace, name)
-        files = revision.files.select_related("blob", "revision__adapter__namespace")
+        files = revision.files.select_related("blob")
         content = {"revision": revision.commit, "results": files}
         return Response(FileListSerializer(content, context=self.get_serializer_context()).data)
 

@@ -104,7 +104,7 @@ def revision_called(adapter: Adapter, name: str = "") -> Revision:
     if not name and adapter.head is not None:
         adapter.head.adapter = adapter
         return adapter.head
-    revisions = Revision.objects.filter(adapter=adapter).select_related("author", "parent")
+    revisions = adapter.revisions.select_related("author", "parent")
     found = None
     if re.fullmatch(r"[0-9a-f]{40}", name):  # as our own pages ask
         found = revisions.filter(commit=name).first()

@@ -227,7 +227,7 @@ class RevisionDetailSerializer(RevisionSerializer):
         fields = [*RevisionSerializer.Meta.fields, "facts", "files"]
 
     def get_files(self, revision: Revision) -> FileSerializer(many=True):  # type: ignore[valid-type]
-        files = revision.files.select_related("blob", "revision__adapter__namespace")
+        files = revision.files.select_related("blob")
         return FileSerializer(files, many=True, context=self.context).data
 
 
