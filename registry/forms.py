@@ -234,7 +234,6 @@ class BaseModelForm(forms.Form):
     config_text = forms.CharField(
         label="or paste it",
         required=False,
-        max_length=512 * 1024,
         widget=forms.Textarea(attrs={"rows": 8, "class": "mono", "spellcheck": "false"}),
     )
 

@@ -81,7 +81,7 @@ def check_config_bytes(config: bytes) -> dict[str, Any]:
     """The config as a dict if nothing in it is absurd. Raises ConfigRefused; cheap enough for a web process."""
     if len(config) > MAX_CONFIG_BYTES:
         raise ConfigRefused(
-            f"This config.json is {len(config):,} bytes long; the limit is {MAX_CONFIG_BYTES:,}. "
+            f"This config.json is longer than {MAX_CONFIG_BYTES:,} bytes. "
             "Give the config.json of the base model, not its tokeniser's."
         )
     try:

@@ -16,9 +16,9 @@ from registry import downloads, search, snippets
 from registry.base_models import add_base_model, base_model_called
 from registry.forms import BaseModelForm
 from registry.models import Adapter, BaseModel, BaseModelFile, Revision
+from registry.shapes import MAX_CONFIG_BYTES
 from web.errors import DomainError, NotFound
 
-MAX_CONFIG_BYTES = 512 * 1024
 MATRICES_SHOWN = 200
 MODULES_SHOWN = 6
 

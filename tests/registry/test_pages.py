@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from django.contrib.staticfiles import finders
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -652,6 +653,15 @@ def test_a_config_that_is_none_is_refused_and_kept(signed_in: Client):
     assert response.status_code == 400
     assert "not json" in text(response)
     assert not BaseModel.objects.exists()
+
+
+@pytest.mark.parametrize("field", ["config", "config_text"])
+def test_a_config_that_is_too_long_is_refused_with_the_limit_that_holds(signed_in: Client, field: str):
+    config = '{"model_type": "t5", "notes": "' + "x" * 600_000 + '"}'
+    sent = SimpleUploadedFile("config.json", config.encode()) if field == "config" else config
+    response = signed_in.post("/base-models/new", {"name": "me/mine", field: sent})
+    assert response.status_code == 400
+    assert "This config.json is longer than 262,144 bytes." in text(response)
 
 
 def test_a_base_model_needs_a_config(signed_in: Client):

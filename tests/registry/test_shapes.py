@@ -34,7 +34,7 @@ def refusal(config: object) -> str:
         ({"model_type": "gpt2", "vocab_size": 10**9}, "at most 4,000,000"),
         ({"model_type": "llama", "intermediate_size": 10**15}, "is enormous"),
         ({"model_type": "gemma3", "text_config": {"num_hidden_layers": 9999}}, "at most 512"),
-        ({"model_type": "x", "notes": "x" * 300_000}, "limit is 262,144"),
+        ({"model_type": "x", "notes": "x" * 300_000}, "longer than 262,144 bytes"),
     ],
 )
 def test_a_config_that_is_none_or_absurd_is_refused_before_anything_is_built(config, words):
