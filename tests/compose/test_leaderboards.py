@@ -19,10 +19,17 @@ from compose import daily_limit, jobs, leaderboards
 from compose.engine import types
 from compose.models import Composition
 from registry import moderation, publishing, reported_scores, task_sets
-from registry.models import Adapter, AdapterScore, Task, TaskRevision
+from registry.models import Adapter, AdapterScore, Membership, Task, TaskRevision
 from registry.search import AdapterQuery, find
 from tests.compose.factories import finish, make_composition, make_modules, owner_of
-from tests.factories import make_adapter, make_base_model, make_task, make_user, namespace_of
+from tests.factories import (
+    make_adapter,
+    make_base_model,
+    make_organisation,
+    make_task,
+    make_user,
+    namespace_of,
+)
 from tests.visitors import client_of
 from web.errors import NotFound
 
@@ -282,6 +289,17 @@ def test_a_table_of_modules_and_tasks_is_kept_as_self_reported_and_again_without
     assert "self-reported" in page
     query = AdapterQuery(namespace="lorahub", scored_on="bbh-boolean-expressions", sort="score")
     assert [adapter.name for adapter in find(query, person=None).items] == ["one", "two"]
+
+
+def test_an_import_of_scores_makes_nobody_admin_of_what_is_another_s(table: Path):
+    make_user("ada")
+    make_organisation("lorahub", members={make_user("bob"): "admin"})
+    arguments: list[Any] = [table, "--by", "ada", "--note", "x", "--percent", "--make-missing"]
+    with pytest.raises(CommandError, match="not a member"):
+        call_command("import_scores", *arguments, "--make-namespace", "lorahub")
+    assert not Membership.objects.filter(namespace__name="lorahub", user__username="ada").exists()
+    with pytest.raises(CommandError, match="address of this site"):
+        call_command("import_scores", *arguments, "--make-namespace", "settings")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from registry import reported_scores
-from registry.models import Membership, Namespace, User
+from registry.models import Namespace, User
+from registry.organisations import create_organisation
 from web.errors import DomainError
 
 
@@ -32,21 +33,19 @@ class Command(BaseCommand):
             help="enter modules that are not here by name alone, without files",
         )
         parser.add_argument(
-            "--make-namespace", default="", help="an organisation to make for them, with the person as admin"
+            "--make-namespace",
+            default="",
+            help="an organisation to make for them where there is none yet, with the person as admin",
         )
 
     def handle(self, *, table: Path, by: str, note: str, **options: Any) -> None:
         person = User.objects.filter(username=by).first()
         if person is None:
             raise CommandError(f"There is no account {by!r}.")
-        if options["make_namespace"]:
-            namespace, _ = Namespace.objects.get_or_create(
-                name=options["make_namespace"], defaults={"kind": Namespace.Kind.ORGANISATION}
-            )
-            Membership.objects.get_or_create(
-                namespace=namespace, user=person, defaults={"role": Membership.Role.ADMIN}
-            )
+        organisation = options["make_namespace"]
         try:
+            if organisation and not Namespace.objects.filter(name__iexact=organisation).exists():
+                create_organisation(founder=person, name=organisation)
             outcome = reported_scores.keep(
                 reported_scores.read_table(table, in_percent=options["percent"]),
                 by=person,
