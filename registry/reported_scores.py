@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from registry import commits, task_sets
 from registry.models import Adapter, AdapterScore, BaseModel, Namespace, Task, User
 from registry.publishing import find_by_name
 from web.errors import DomainError
+
+METRIC = "exact_match"  # a table names none
 
 
 class BadTable(DomainError):
@@ -80,8 +82,6 @@ def keep(
     task_prefix: str = "",
     base_model: str = "",
     make_missing: bool = False,
-    metric: str = "exact_match",
-    tasks: Mapping[str, Task] | None = None,
 ) -> Outcome:
     """Keep these scores as reported by somebody; those that are there are brought up to date.
 
@@ -91,12 +91,10 @@ def keep(
     """
     cells = list(cells)
     modules = {name: _module(name, by, base_model, make_missing) for name in dict.fromkeys(cell.module for cell in cells)}  # fmt: skip
-    known = dict(tasks or {})
-    for name in dict.fromkeys(cell.task for cell in cells):
-        known.setdefault(name, _task(task_prefix, name, metric))
+    known = {name: _task(task_prefix, name) for name in dict.fromkeys(cell.task for cell in cells)}
     rows = [
         AdapterScore(
-            adapter=adapter, task=known[cell.task], source=AdapterScore.Source.REPORTED, metric=metric,
+            adapter=adapter, task=known[cell.task], source=AdapterScore.Source.REPORTED, metric=METRIC,
             value=cell.value, note=note[:300], reported_by=by,
         )
         for cell in cells
@@ -131,10 +129,10 @@ def _module(name: str, by: User, base_model: str, make_missing: bool) -> tuple[A
     return adapter, True
 
 
-def _task(prefix: str, name: str, metric: str) -> Task:
+def _task(prefix: str, name: str) -> Task:
     slug = task_sets.slug_of(f"{prefix}{name}".replace("_", "-"))
     title = name.replace("_", " ").strip().capitalize()
-    task, _ = Task.objects.get_or_create(slug=slug, defaults={"title": title, "metric": metric})
+    task, _ = Task.objects.get_or_create(slug=slug, defaults={"title": title, "metric": METRIC})
     if task.is_private:
         raise BadTable(
             f"The task {slug} is private. Scores of others stand beside tasks that everybody sees."

@@ -244,7 +244,7 @@ def test_a_slug_that_a_task_had_when_it_was_public_leads_strangers_to_another(ad
     assert found.task is not None
     assert (found.task.slug, found.task.owner) == ("zanzibar-dossier-2", eves.namespace)
     with pytest.raises(reported_scores.BadTable):
-        reported_scores._task("", "zanzibar_dossier", "exact_match")
+        reported_scores._task("", "zanzibar_dossier")
 
 
 def test_a_member_names_it_for_a_public_module_and_strangers_are_not_told(
