@@ -13,7 +13,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from django.core.files.uploadedfile import UploadedFile
 from django.db import transaction
 from django.http import QueryDict
 from django.utils import timezone
@@ -24,6 +23,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from registry.models import IdempotentAnswer, User
+from registry.uploads import UploadOnDisk
 from web.errors import Conflict, DomainError
 
 HEADER = "Idempotency-Key"
@@ -100,9 +100,7 @@ def idempotent(post: Post) -> Post:
     return answer
 
 
-def once(
-    user: User, form: QueryDict, files: MultiValueDict[str, UploadedFile], make: Callable[[], str]
-) -> str:
+def once(user: User, form: QueryDict, files: MultiValueDict[str, Any], make: Callable[[], str]) -> str:
     """What `make` made, by its id; for a form that was just sent, with the same `form_token`, what it made then.
 
     Two at once make one thing: the second waits for the first. A form without a token is always new.
@@ -165,20 +163,14 @@ def request_digest(request: Request) -> str:
 def _canonical(data: Any) -> str:
     if isinstance(data, QueryDict):
         data = {
-            name: [_of_file(value) if isinstance(value, UploadedFile) else value for value in values]
+            name: [_of_file(value) if isinstance(value, UploadOnDisk) else value for value in values]
             for name, values in data.lists()
         }
     return json.dumps(data, sort_keys=True, ensure_ascii=True)
 
 
-def _of_file(file: UploadedFile) -> list[str]:
-    sha256 = getattr(file, "sha256", None)
-    if sha256 is None:
-        digest = hashlib.sha256()
-        for chunk in file.chunks():
-            digest.update(chunk)
-        sha256 = digest.hexdigest()
-    return [getattr(file, "path_in_folder", None) or file.name or "", sha256]
+def _of_file(file: UploadOnDisk) -> list[str]:
+    return [file.path_in_folder, file.sha256]
 
 
 def _answer_of(

@@ -44,7 +44,12 @@ class BadUpload(DomainError):
     code = "bad_upload"
 
 
-class _UploadOnDisk(TemporaryUploadedFile):
+class UploadOnDisk(TemporaryUploadedFile):
+    """Every file that is sent in a form: `path_in_folder` is the name as it was sent."""
+
+    path_in_folder: str
+    sha256: str
+
     def close(self) -> None:
         """What cannot be removed now is the sweep's. Raised, it would leave the request's other files unclosed."""
         try:
@@ -57,8 +62,6 @@ class HashingUploadHandler(TemporaryFileUploadHandler):
     """Writes each file to UPLOAD_TMP_DIR while its sha256 is taken.
 
     Raises UploadTooLarge or StorageFull, before anything is read where the length says it.
-
-    A finished file has `path_in_folder`, the name as it was sent, and `sha256`.
     """
 
     # A reader that takes Django's 64 KiB has gunicorn copy all that it read ahead, up to a MiB, for each of them.
@@ -79,7 +82,7 @@ class HashingUploadHandler(TemporaryFileUploadHandler):
     def new_file(self, field_name: str, file_name: str, *args: Any, **kwargs: Any) -> None:
         FileUploadHandler.new_file(self, field_name, "upload", *args, **kwargs)
         with storage.failures_in_words():
-            self.file = _UploadOnDisk("upload", self.content_type, 0, self.charset, self.content_type_extra)
+            self.file = UploadOnDisk("upload", self.content_type, 0, self.charset, self.content_type_extra)
         self.path_in_folder = file_name
         self.digest = hashlib.sha256()
         self.size_bytes = 0
@@ -95,9 +98,9 @@ class HashingUploadHandler(TemporaryFileUploadHandler):
     def file_complete(self, file_size: int) -> UploadedFile | None:
         with self._whole_or_closed():  # the last bytes of the buffer go to the disk here
             file = super().file_complete(file_size)
-        file.name = self.path_in_folder  # type: ignore[union-attr]
-        file.path_in_folder = self.path_in_folder  # type: ignore[union-attr]
-        file.sha256 = self.digest.hexdigest()  # type: ignore[union-attr]
+        assert isinstance(file, UploadOnDisk)
+        file.name = file.path_in_folder = self.path_in_folder
+        file.sha256 = self.digest.hexdigest()
         return file
 
     @contextmanager
@@ -149,14 +152,14 @@ class UploadParser(MultiPartParser):
         return DataAndFiles(data, files)
 
 
-def collect(files: Iterable[UploadedFile]) -> dict[str, Path]:
+def collect(files: Iterable[UploadOnDisk]) -> dict[str, Path]:
     """Uploaded files by their names inside the adapter: a folder around all of them is taken off.
 
     Raises InspectionRefused if two have the same name.
     """
     named: dict[str, Path] = {}
     for file in files:
-        name = getattr(file, "path_in_folder", None) or file.name or ""
+        name = file.path_in_folder
         if name in named:
             raise InspectionRefused(
                 [
@@ -168,7 +171,7 @@ def collect(files: Iterable[UploadedFile]) -> dict[str, Path]:
                     )
                 ]
             )
-        named[name] = Path(_path_of(file))
+        named[name] = Path(file.temporary_file_path())
     return without_common_folder(named)
 
 
@@ -181,14 +184,3 @@ def without_common_folder(files: Mapping[str, Path]) -> dict[str, Path]:
             break
         named = {name.partition("/")[2]: path for name, path in named.items()}
     return named
-
-
-def _path_of(file: UploadedFile) -> str:
-    """Where an upload lies on disk; small ones that a test or another handler kept in memory are written there."""
-    if isinstance(file, TemporaryUploadedFile):
-        return file.temporary_file_path()
-    path = storage.temp_path()
-    with path.open("wb") as target:
-        for chunk in file.chunks():
-            target.write(chunk)
-    return str(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.contrib import messages
@@ -22,7 +22,7 @@ from registry.forms import UploadForm
 from registry.models import Adapter, BaseModel
 from registry.rights import writable_adapter, writable_namespace
 from registry.search import tasks_shown_to
-from registry.uploads import HashingUploadHandler, collect
+from registry.uploads import HashingUploadHandler, UploadOnDisk, collect
 from registry.views.people import signed_in
 from web.errors import DomainError
 from web.refusals import show_refusal
@@ -144,11 +144,11 @@ def _publish(request: HttpRequest, data: dict[str, Any]) -> tuple[Adapter, str]:
 
 def _files(request: HttpRequest) -> dict[str, Path]:
     """Name inside the adapter -> temporary file. `paths` names them when a script sent a folder. Raises InspectionRefused."""
-    sent = request.FILES.getlist("files")
+    sent = cast("list[UploadOnDisk]", request.FILES.getlist("files"))
     paths = request.POST.getlist("paths")
     if len(paths) == len(sent):
         for file, path in zip(sent, paths, strict=True):
-            file.path_in_folder = path  # type: ignore[attr-defined]
+            file.path_in_folder = path or file.path_in_folder
     if not any(file.size for file in sent):
         message = "Choose the files of the adapter: adapter_config.json and adapter_model.safetensors."
         raise InspectionRefused([Problem(file="", message=message, found="no files")])

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
+from django.core.files.base import ContentFile
 from django.http.multipartparser import MultiPartParser
 from django.test import Client
 
@@ -30,11 +31,11 @@ def test_a_folder_around_all_files_is_taken_off_and_nothing_else(names, left):
     assert list(without_common_folder({name: Path(name) for name in names})) == left
 
 
-def test_two_files_of_one_name_are_refused(tmp_path):
-    from django.core.files.uploadedfile import SimpleUploadedFile
-
+def test_two_files_of_one_name_are_refused(rf):
+    request = rf.post("/", {"files": [ContentFile(text, "a.txt") for text in (b"1", b"2")]})
     with pytest.raises(InspectionRefused, match="two files named"):
-        collect([SimpleUploadedFile("a.txt", b"1"), SimpleUploadedFile("a.txt", b"2")])
+        collect(request.FILES.getlist("files"))
+    request.close()
 
 
 @pytest.mark.django_db
