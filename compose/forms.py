@@ -28,7 +28,6 @@ from registry.models import Adapter, BaseModel, Namespace, Revision, Task, User
 from registry.rights import Person, composable_for, writable_namespaces
 from registry.search import tasks_shown_to
 from web.errors import DomainError
-from web.refusals import show_refusal
 
 FEWEST_ROWS_SHOWN = 5
 AUTO, PICKED = "auto", "picked"
@@ -518,7 +517,3 @@ class PublishForm(forms.Form):
     def __init__(self, *args: Any, person: Person, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["namespace"].queryset = writable_namespaces(person).order_by("-kind", "name")  # type: ignore[attr-defined]
-
-    def refuse(self, error: DomainError) -> None:
-        """Put a refusal of the domain beside the input it is about."""
-        show_refusal(self, error)

@@ -21,6 +21,7 @@ from registry.rights import require_change_task, writable_namespace
 from registry.search import tasks_shown_to, visible_task
 from registry.views.people import signed_in
 from web.errors import DomainError
+from web.refusals import show_refusal
 
 ALIKE_SHOWN = 3
 NOW_PUBLIC = " The task is public: everybody sees its name, its shown rows and its leaderboard."
@@ -43,7 +44,7 @@ def task_new(request: HttpRequest) -> HttpResponse:
         if _is_confirmed(request, division):
             return redirect("task", slug=_make(request, form, division))
     except DomainError as error:
-        form.refuse(error)
+        show_refusal(form, error)
         return _new_page(request, form, status=error.status)
     return _new_page(request, form, division)
 
@@ -90,7 +91,7 @@ def task_edit(request: HttpRequest, slug: str) -> HttpResponse:
             was_private = task.is_private
             making_tasks.change_task(task, actor=user, **form.said())
         except DomainError as error:
-            form.refuse(error)
+            show_refusal(form, error)
             status = error.status
         else:
             is_shown_now = was_private and not task.is_private
@@ -143,7 +144,7 @@ def task_rows(request: HttpRequest, slug: str) -> HttpResponse:
     try:
         revision = making_tasks.new_rows(task, actor=signed_in(request), rows=division)
     except DomainError as error:
-        form.add_error(None, error.message)
+        show_refusal(form, error)
         return _rows_page(request, task, form, status=error.status)
     messages.success(
         request,

@@ -92,10 +92,6 @@ class SaidFields(LicenceFields):
             said["is_private"] = visibility == "private"
         return said
 
-    def refuse(self, error: DomainError) -> None:
-        """Put a refusal of the domain beside the input it is about."""
-        show_refusal(self, error)
-
 
 class RowFields(forms.Form):
     """The rows of a task, pasted and as a file, both added together, and how they are divided."""

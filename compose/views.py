@@ -48,6 +48,7 @@ from registry.search import tasks_shown_to
 from registry.snippets import snippets_for
 from web.errors import DomainError, SignedOut
 from web.pagination import paginate
+from web.refusals import show_refusal
 
 TASKS_SHOWN = 8
 PAGE = 30
@@ -410,7 +411,7 @@ def publish(request: HttpRequest, composition_id: str) -> HttpResponse:
         try:
             adapter = publishing.publish_composition(found, actor=actor, **form.cleaned_data)
         except DomainError as error:
-            form.refuse(error)
+            show_refusal(form, error)
         else:
             messages.success(request, f"Published as {adapter.full_name}.")
             return redirect(adapter)

@@ -40,6 +40,7 @@ from registry.rights import (
 from registry.views.old_names import leads_on
 from registry.views.people import signed_in
 from web.errors import DomainError
+from web.refusals import show_refusal
 
 VERSIONS_SHOWN = 10
 TENSORS_SHOWN = 400
@@ -130,7 +131,7 @@ def adapter_settings(request: HttpRequest, namespace: str, name: str) -> HttpRes
         try:
             publishing.update_adapter(shown, actor=signed_in(request), **changes)
         except DomainError as error:
-            form.add_error(next((key for key in error.fields if key in form.fields), None), error.message)
+            show_refusal(form, error)
         else:
             messages.success(request, "Saved.")
             return redirect(shown)
@@ -154,7 +155,7 @@ def adapter_move(request: HttpRequest, namespace: str, name: str) -> HttpRespons
         try:
             moved = moving.move(shown, actor=user, namespace=target, name=form.cleaned_data["name"])
         except DomainError as error:
-            form.add_error(next((key for key in error.fields if key in form.fields), None), error.message)
+            show_refusal(form, error)
         else:
             messages.success(
                 request, f"{before} is called {moved.full_name} now. Its old address leads here."

@@ -18,6 +18,7 @@ from registry.forms import BaseModelForm
 from registry.models import Adapter, BaseModel, BaseModelFile, Revision
 from registry.shapes import MAX_CONFIG_BYTES
 from web.errors import DomainError, NotFound
+from web.refusals import show_refusal
 
 MATRICES_SHOWN = 200
 MODULES_SHOWN = 6
@@ -93,7 +94,7 @@ def base_model_new(request: HttpRequest) -> HttpResponse:
                 aliases=form.cleaned_data["aliases"],
             )
         except DomainError as error:
-            form.add_error(next((key for key in error.fields if key in form.fields), None), error.message)
+            show_refusal(form, error)
         else:
             messages.success(
                 request, f"{added.name} is known now. Modules that name it are compared with it."

@@ -20,6 +20,7 @@ from registry.search import visible_task
 from registry.views.people import signed_in
 from web.addresses import client_address
 from web.errors import DomainError
+from web.refusals import show_refusal
 from web.templatetags.formatting import plural
 
 SHOWN = 100
@@ -44,7 +45,7 @@ def _report(request: HttpRequest, subject: Subject, *, section: str) -> HttpResp
                 subject, reporter=request.user, address=client_address(request), **form.cleaned_data
             )
         except DomainError as error:
-            form.add_error(next((key for key in error.fields if key in form.fields), None), error.message)
+            show_refusal(form, error)
             status = error.status
         else:
             messages.success(request, "Thank you. Somebody will look at it.")

@@ -16,6 +16,7 @@ from registry.invitation_mail import tell_invited
 from registry.models import Membership, Namespace
 from registry.views.people import signed_in
 from web.errors import DomainError
+from web.refusals import show_refusal
 
 
 @login_required
@@ -26,7 +27,7 @@ def organisation_new(request: HttpRequest) -> HttpResponse:
         try:
             organisation = organisations.create_organisation(founder=signed_in(request), **form.cleaned_data)
         except DomainError as error:
-            form.add_error(next((key for key in error.fields if key in form.fields), None), error.message)
+            show_refusal(form, error)
         else:
             messages.success(request, f"{organisation.name} is there. Ask people to join it.")
             return redirect("organisation_settings", namespace=organisation.name)
@@ -100,7 +101,7 @@ def organisation_invite(request: HttpRequest, namespace: str) -> HttpResponse:
         try:
             invitation = organisations.invite(organisation, actor=user, **form.cleaned_data)
         except DomainError as error:
-            form.add_error(next((key for key in error.fields if key in form.fields), None), error.message)
+            show_refusal(form, error)
         else:
             is_sent = tell_invited(invitation, origin=request.build_absolute_uri("/").rstrip("/"))
             how = (

@@ -69,7 +69,7 @@ def access_tokens(request: HttpRequest) -> HttpResponse:
         try:
             _, secret = tokens.issue_token(user=user, **form.cleaned_data)
         except DomainError as error:
-            form.add_error(next((key for key in error.fields if key in form.fields), None), error.message)
+            show_refusal(form, error)
         else:
             # To another page, so that loading it again makes no second token.
             secrets_shown.keep(request, secret, purpose=SHOWN_ONCE)
