@@ -31,6 +31,10 @@ logger = logging.getLogger(__name__)
 KINDS: tuple[type[HubJob], ...] = (ImportJob, PushJob)
 RING_AT_ONCE = 3
 EXPIRED = "expired"  # in place of a sealed token that was kept too long; it opens nothing
+OUR_ERROR = (
+    "It stopped because of an error on our side. It has been logged; try again, and if it stops again tell the people "
+    "who run this site its address."
+)
 Job = TypeVar("Job", bound=HubJob)
 
 _draining = threading.Event()
@@ -115,11 +119,8 @@ def own_job(kind: type[Job], person: Person, job_id: str) -> Job:
 def cancel(job: HubJob) -> None:
     """End a job: at once if nobody works on it, else as soon as its worker looks. Raises AlreadyEnded."""
     rows = _rows(job)
-    waiting = rows.filter(status__in=UNFINISHED).filter(
-        Q(lease_until=None) | Q(lease_until__lt=timezone.now())
-    )
     # The attempt goes up, so that a worker that comes back from the dead cannot go on with it.
-    ended = waiting.update(**_ending(JobStatus.CANCELLED, ""), attempt=F("attempt") + 1)
+    ended = _free(rows).update(**_ending(JobStatus.CANCELLED, ""), attempt=F("attempt") + 1)
     if not ended and not rows.filter(status__in=UNFINISHED).update(is_cancel_wanted=True):
         raise AlreadyEnded("It has ended already; there is nothing to cancel.")
     job.refresh_from_db()
@@ -290,9 +291,7 @@ def forget_old() -> int:
     return count
 
 
-def run_guarded(
-    job: HubJob, step: Callable[[], None], *, on_cancel: Callable[[], None], our_error: str
-) -> None:
+def run_guarded(job: HubJob, step: Callable[[], None], *, on_cancel: Callable[[], None]) -> None:
     """Do one step of a claimed job, and whatever its end means."""
     try:
         with heartbeat(job):
@@ -314,6 +313,6 @@ def run_guarded(
     except Exception:
         # The traceback goes to the log; the owner gets a sentence we can stand behind.
         logger.exception("job %s stopped", job.pk)
-        end(job, JobStatus.FAILED, our_error)
+        end(job, JobStatus.FAILED, OUR_ERROR)
     else:
         give_back(job)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import cast
 
 from registry import hub_jobs, import_jobs, long_work, push_jobs, weight_statistics
-from registry.models import HubJob, ImportJob
+from registry.models import ImportJob, PushJob
 
 
 def run_all(worker: str) -> int:
@@ -24,11 +24,8 @@ def run_step(worker: str) -> bool:
     job = hub_jobs.claim_next(worker)
     if job is None:
         return False
-    _work_of(job)()
-    return True
-
-
-def _work_of(job: HubJob) -> Callable[[], None]:
     if isinstance(job, ImportJob):
-        return lambda: import_jobs.work(job)
-    return lambda: push_jobs.work(job)  # type: ignore[arg-type]
+        import_jobs.work(job)
+    else:
+        push_jobs.work(cast(PushJob, job))
+    return True

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Sequence
 
 from django.conf import settings
-from django.db.models import Count, F, Q
+from django.db.models import Count, F
 
 from registry import hub_jobs, importing
 from registry.details import check_text, check_visibility
@@ -18,10 +18,6 @@ from web.errors import DomainError
 
 PROGRESS_EVERY_S = 0.5
 MAX_REPOSITORY_S = 6 * 3600
-_OUR_ERROR = (
-    "It stopped because of an error on our side. It has been logged; try again, and if it stops again tell the people "
-    "who run this site its address."
-)
 _LOST = (
     "The worker was lost {count} times while it worked on this, so it was left out. Perhaps the files are too large for "
     "this server; tell the people who run it."
@@ -101,7 +97,7 @@ def counts_of(jobs: Iterable[ImportJob]) -> dict[str, dict[str, int]]:
 
 def work(job: ImportJob) -> None:
     """One step of a claimed import: find out what it means, or import one repository, or end it."""
-    hub_jobs.run_guarded(job, lambda: _step(job), on_cancel=lambda: _cancel_items(job), our_error=_OUR_ERROR)
+    hub_jobs.run_guarded(job, lambda: _step(job), on_cancel=lambda: _cancel_items(job))
 
 
 def _step(job: ImportJob) -> None:
@@ -216,7 +212,7 @@ def _end(job: ImportJob) -> None:
 
 
 def _cancel_items(job: ImportJob) -> None:
-    ImportItem.objects.filter(Q(job=job), status__in=_OPEN).update(status=Status.CANCELLED)
+    job.items.filter(status__in=_OPEN).update(status=Status.CANCELLED)
 
 
 def _in_one_text(error: DomainError) -> str:

@@ -22,10 +22,6 @@ from web.templatetags.formatting import duration
 # The other Hub may take so long in all, and as long again as the bytes take at this rate.
 PATIENCE_S = 600.0
 SLOWEST_BYTES_S = 100_000
-_OUR_ERROR = (
-    "It stopped because of an error on our side. It has been logged; try again, and if it stops again tell the people "
-    "who run this site its address."
-)
 _LOST = "The worker was lost {count} times while it sent the files. Tell the people who run this site."
 
 
@@ -99,7 +95,7 @@ def work(job: PushJob) -> None:
     if getattr(job, "was_lost", False):
         hub_jobs.mine(job).update(losses=F("losses") + 1)
         job.losses += 1
-    hub_jobs.run_guarded(job, lambda: _push(job), on_cancel=lambda: None, our_error=_OUR_ERROR)
+    hub_jobs.run_guarded(job, lambda: _push(job), on_cancel=lambda: None)
 
 
 def _push(job: PushJob) -> None:
