@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from django.db import transaction
 from django.db.models import QuerySet
 
 from registry.models import Adapter, Like, User
-from registry.search import show_tasks
 from web.database import keep_from_deletion
 from web.errors import Forbidden
 
@@ -45,16 +42,6 @@ def unlike_all(person: User) -> None:
 def liked_by(person: User) -> QuerySet[Like]:
     """Likes of what is still there for them to see."""
     return Like.objects.filter(user=person, adapter__in=Adapter.objects.visible_to(person))
-
-
-def adapters_of(likes: Sequence[Like], *, person: User) -> list[Adapter]:
-    """What was liked, in the order of the likes, ready for rows of a list."""
-    rows = Adapter.objects.select_related("namespace", "base_model", "task", "head").defer(
-        "head__facts", "head__warnings", "head__description", "base_model__matrices", "base_model__config"
-    )
-    found = rows.with_family_sizes(person).in_bulk([like.adapter_id for like in likes])
-    show_tasks(found.values(), person=person)
-    return [found[like.adapter_id] for like in likes if like.adapter_id in found]
 
 
 def _count(adapter: Adapter) -> None:

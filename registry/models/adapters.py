@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -39,8 +38,6 @@ class Blob(models.Model):
 
 
 class AdapterQuerySet(models.QuerySet["Adapter"]):
-    _counts_for: tuple[User | AnonymousUser | None] | None = None
-
     def alive(self) -> AdapterQuerySet:
         return self.filter(deleted_at=None)
 
@@ -70,42 +67,6 @@ class AdapterQuerySet(models.QuerySet["Adapter"]):
 
     def newest_first(self) -> AdapterQuerySet:
         return self.order_by(published_at().desc(), models.F("id").desc())
-
-    def with_family_sizes(self, user: User | AnonymousUser | None) -> AdapterQuerySet:
-        """Each adapter gets `composes_with`, the number of others it composes with that this person may see.
-
-        One query for all rows that are fetched. Not an annotation: sorted by something without an index, a database
-        would count the family of every row before it takes the first twenty.
-        """
-        rows = self.all()
-        rows._counts_for = (user,)
-        return rows
-
-    def _clone(self) -> AdapterQuerySet:
-        copy = super()._clone()  # type: ignore[misc]
-        copy._counts_for = self._counts_for
-        return copy
-
-    def _fetch_all(self) -> None:
-        is_first = self._result_cache is None
-        super()._fetch_all()
-        if is_first and self._counts_for is not None and self._result_cache:
-            _count_families(self._result_cache, *self._counts_for)
-
-
-def _count_families(adapters: Sequence[Adapter], user: User | AnonymousUser | None) -> None:
-    composable = {adapter.base_model_id for adapter in adapters if adapter.is_composable}
-    groups = (
-        Adapter.objects.visible_to(user)
-        .filter(base_model__in=composable - {None}, is_composable=True, quarantined_at=None)
-        .order_by()
-        .values_list("base_model")
-        .annotate(size=models.Count("pk"))
-    )
-    sizes = dict(groups)
-    for adapter in adapters:
-        is_one = adapter.is_composable and not adapter.is_quarantined
-        adapter.composes_with = max(sizes.get(adapter.base_model_id, 0) - 1, 0) if is_one else 0
 
 
 class Adapter(models.Model):
@@ -185,7 +146,7 @@ class Adapter(models.Model):
     )
 
     objects = AdapterQuerySet.as_manager()
-    composes_with: int  # where `with_family_sizes` counted it
+    composes_with: int  # where `registry.search` counted it
     may_name_private_task = False  # `registry.search.show_tasks` sets it, for the person who looks
 
     class Meta:

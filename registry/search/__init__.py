@@ -5,10 +5,10 @@ from registry.search.finding import (
     FacetValue,
     Found,
     count,
-    facets,
     family_size,
     find,
     modules_by_base,
+    rows_of,
 )
 from registry.search.query import SORTS, AdapterQuery, BadParameter, one_of, yes_or_no
 from registry.search.related import composes_with, first_with_weights_of, revisions_with
@@ -35,13 +35,13 @@ __all__ = [
     "Found",
     "composes_with",
     "count",
-    "facets",
     "family_size",
     "find",
     "first_with_weights_of",
     "modules_by_base",
     "one_of",
     "revisions_with",
+    "rows_of",
     "sees_task",
     "show_tasks",
     "task_named",

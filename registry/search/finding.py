@@ -87,8 +87,7 @@ def find(query: AdapterQuery, *, person: Person, with_facets: bool = False) -> F
         families = search.families()
     items, has_more = ids[: query.limit], len(ids) > query.limit
     cursor = cursor_of([query.order, keys[query.limit - 1], int(ids[query.limit - 1])]) if has_more else ""
-    rows = _adapters(items.tolist(), families)
-    show_tasks(rows, person=person)
+    rows = _rows(items.tolist(), families, person)
     for adapter in rows:
         adapter.listed_score = search.best_on_task.get(adapter.pk)  # type: ignore[attr-defined]
     return Found(
@@ -133,13 +132,12 @@ def modules_by_base(*, person: Person) -> dict[int, tuple[int, int]]:
     return {int(base): (int(seen[base]), int(mixable[base])) for base in np.flatnonzero(seen) if base}
 
 
-def facets(query: AdapterQuery, *, person: Person) -> list[Facet]:
-    """Ways to narrow the query, each with exact counts under all its other parameters."""
+def rows_of(ids: list[int], *, person: Person) -> list[Adapter]:
+    """These adapters in this order, each with `composes_with` and without its head's `facts`, as `find` has them."""
     table = columns.current()
     with table.lock:
-        search = _Search(query, person, table)
-        counts = search.facet_counts()
-    return _facets(search, counts)
+        families = _Search(AdapterQuery(), person, table).families()
+    return _rows(ids, families, person)
 
 
 class _Search:
@@ -505,7 +503,7 @@ def _in_words(parameter: str, value: Any) -> tuple[str, str]:
     return str(value), str(value)
 
 
-def _adapters(ids: list[int], families: dict[int, int]) -> list[Adapter]:
+def _rows(ids: list[int], families: dict[int, int], person: Person) -> list[Adapter]:
     rows = (
         Adapter.objects.select_related("namespace", "base_model", "task", "head")
         .defer(
@@ -517,6 +515,7 @@ def _adapters(ids: list[int], families: dict[int, int]) -> list[Adapter]:
     for adapter in found:
         is_one = adapter.is_composable and not adapter.is_quarantined
         adapter.composes_with = max(families.get(adapter.base_model_id or 0, 0) - 1, 0) if is_one else 0
+    show_tasks(found, person=person)
     return found
 
 

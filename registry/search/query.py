@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import urlencode
 
 from django.http import QueryDict
@@ -189,13 +189,6 @@ class AdapterQuery:
             return [self.url_with(**{parameter: value}) for value in values]
         rest = self.url_with()
         return [f"{rest}&{urlencode({parameter: value})}".removeprefix("&") for value in values]
-
-    def without(self, parameter: str) -> AdapterQuery:
-        """This query with one parameter left open."""
-        defaults: dict[str, Any] = {
-            item.name: item.default for item in fields(self) if item.name == parameter
-        }
-        return replace(self, **defaults)
 
 
 def split(text: str) -> list[str]:

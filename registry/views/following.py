@@ -9,7 +9,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods, require_POST
 
-from registry import following, likes, news_mail
+from registry import following, likes, news_mail, search
 from registry.models import Adapter, Namespace, SavedSearch
 from registry.rights import visible_adapter
 from registry.views.people import signed_in
@@ -70,7 +70,7 @@ def liked(request: HttpRequest) -> HttpResponse:
     """What somebody likes, the latest first."""
     mine = likes.liked_by(signed_in(request))
     page = paginate(mine, order=("-created_at", "-id"), cursor=request.GET.get("cursor"), size=PAGE)
-    adapters = likes.adapters_of(page.items, person=signed_in(request))
+    adapters = search.rows_of([like.adapter_id for like in page.items], person=signed_in(request))
     return render(request, "registry/liked.html", {"adapters": adapters, "next_cursor": page.next_cursor})
 
 

@@ -293,7 +293,9 @@ def test_facets_count_a_private_task_for_its_members_alone(used: Used, ada: User
 
     def tasks(person: Any) -> tuple[list[str], int]:
         [facet] = [
-            facet for facet in search.facets(AdapterQuery(), person=person) if facet.parameter == "task"
+            facet
+            for facet in search.find(AdapterQuery(), person=person, with_facets=True).facets
+            if facet.parameter == "task"
         ]
         return [value.label for value in facet.values], facet.more
 

@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from benchmarks.search import questions
-from registry import likes, search
+from registry import search
 from registry.models import Adapter, AdapterScore, AdapterText, Ref, SavedSearch, SearchRow, User
 from registry.search import AdapterQuery, BadParameter, columns, finding, upkeep
 from tests.factories import (
@@ -150,7 +150,6 @@ def test_a_query_written_as_an_address_reads_back_the_same():
     text = "q=who+did&task=who&base=gpt2&composable=no&rank=4-16&license=mit&kind=module&sort=score&limit=50"
     query = AdapterQuery.parse(QueryDict(text))
     assert AdapterQuery.parse(QueryDict(query.url_with())) == query
-    assert not query.without("rank").rank
     assert "base" not in query.url_with(base="")
     assert not AdapterQuery.parse(QueryDict("sort=score")).is_narrowed
 
@@ -171,20 +170,16 @@ def test_with_what_is_in_quarantine_nothing_composes_in_lists_either(shelf):
     held, free = shelf["f"], shelf["a"]
     owner = held.namespace.memberships.get().user
     Adapter.objects.filter(pk=held.pk).update(quarantined_at=timezone.now())
-    likes.like(free, actor=owner)
-    likes.like(held, actor=owner)
     listed = {row.pk: row.composes_with for row in search.find(AdapterQuery(), person=owner).items}
     alone = {pk: search.family_size(Adapter.objects.get(pk=pk), person=owner) for pk in (free.pk, held.pk)}
-    liked = {
-        row.pk: row.composes_with for row in likes.adapters_of(list(likes.liked_by(owner)), person=owner)
-    }
-    assert {pk: listed[pk] for pk in alone} == alone == liked == {free.pk: 1, held.pk: 0}
+    rows = {row.pk: row.composes_with for row in search.rows_of(list(alone), person=owner)}
+    assert {pk: listed[pk] for pk in alone} == alone == rows == {free.pk: 1, held.pk: 0}
     assert search.modules_by_base(person=owner)[free.base_model_id] == (4, 2)
 
 
 def test_facets_count_exactly_under_all_other_parameters(shelf):
     query = AdapterQuery.parse(QueryDict("base=google/flan-t5-large&rank=4"))
-    facets = {facet.parameter: facet for facet in search.facets(query, person=None)}
+    facets = {facet.parameter: facet for facet in search.find(query, person=None, with_facets=True).facets}
     assert {value.value: value.count for value in facets["base"].values} == {"google/flan-t5-large": 2}
     assert {value.value: value.count for value in facets["rank"].values} == {"4": 2, "16": 1}
     assert {value.value: value.count for value in facets["composable"].values} == {"yes": 1, "no": 1}
@@ -227,7 +222,7 @@ def spied(function: Callable[..., Any], calls: list[object]) -> Callable[..., An
 
 def test_every_facet_value_finds_as_many_as_it_counts(shelf):
     query = AdapterQuery()
-    for facet in search.facets(query, person=None):
+    for facet in search.find(query, person=None, with_facets=True).facets:
         for value in facet.values:
             narrowed = AdapterQuery.parse(QueryDict(query.url_with(**{facet.parameter: value.value})))
             assert search.count(narrowed, person=None) == value.count, (facet.parameter, value)
@@ -237,7 +232,9 @@ def test_the_rarest_facet_values_are_counted_but_not_listed():
     owner = make_user()
     for number in range(35):
         make_adapter(owner=owner, rank=number + 1)
-    facets = {facet.parameter: facet for facet in search.facets(AdapterQuery(), person=None)}
+    facets = {
+        facet.parameter: facet for facet in search.find(AdapterQuery(), person=None, with_facets=True).facets
+    }
     assert (len(facets["rank"].values), facets["rank"].more) == (30, 5)
 
 
