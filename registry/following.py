@@ -6,6 +6,7 @@ from django.db.models import Case, Exists, F, OuterRef, Q, QuerySet, When
 from django.db.models.functions import Coalesce, Greatest
 
 from registry.models import Adapter, Follow, Like, Namespace, Revision, User
+from registry.models.adapters import AdapterQuerySet
 from registry.rights import Person
 
 
@@ -49,7 +50,7 @@ def news_for(user: User, *, count: int) -> list[Revision]:
     return newest_of(adapters_followed_by(user), count=count)
 
 
-def adapters_followed_by(user: User) -> QuerySet[Adapter]:
+def adapters_followed_by(user: User) -> AdapterQuerySet:
     """What `user` follows and may still see, alone or with its namespace."""
     mine = Follow.objects.filter(user=user)
     whose = mine.filter(namespace__isnull=False).values("namespace_id")
@@ -59,13 +60,13 @@ def adapters_followed_by(user: User) -> QuerySet[Adapter]:
     return Adapter.objects.visible_to(user).filter(pk__in=followed)
 
 
-def newest_of(adapters: QuerySet[Adapter], *, count: int) -> list[Revision]:
+def newest_of(adapters: AdapterQuerySet, *, count: int) -> list[Revision]:
     """The newest versions of these adapters: they are among those of the `count` that were renewed last."""
-    renewed = adapters.filter(rank__isnull=False).order_by("-renewed_at", "-pk").values_list("pk", flat=True)
+    renewed = adapters.listed().order_by("-renewed_at", "-pk").values_list("pk", flat=True)
     return list(versions_of(Adapter.objects.filter(pk__in=list(renewed[:count])))[:count])
 
 
-def versions_of(adapters: QuerySet[Adapter]) -> QuerySet[Revision]:
+def versions_of(adapters: AdapterQuerySet) -> QuerySet[Revision]:
     """Complete versions of these adapters, newest first by `Revision.published_at`, without their long facts.
 
     That moment is `new_since` for whoever filters by it. It sorts all of them: of many adapters only the newest are wanted, by
@@ -74,7 +75,7 @@ def versions_of(adapters: QuerySet[Adapter]) -> QuerySet[Revision]:
     opened = Greatest("created_at", Coalesce("adapter__first_public_at", "created_at"))
     published = Case(When(adapter__head=F("pk"), then=opened), default="created_at")
     return (
-        Revision.objects.filter(adapter__in=adapters.filter(rank__isnull=False))
+        Revision.objects.filter(adapter__in=adapters.listed())
         .exclude(facts={})
         .select_related("adapter__namespace", "adapter__task", "adapter__base_model", "author")
         .defer("facts", "warnings", "adapter__base_model__config", "adapter__base_model__matrices")

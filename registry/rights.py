@@ -161,11 +161,7 @@ def namespaces_of(person: Person) -> QuerySet[Namespace]:
     """Those in which this person sees what others do not: as a member, by a token that is not limited elsewhere."""
     if person is None or not person.is_authenticated:
         return Namespace.objects.none()
-    found = Namespace.objects.filter(memberships__user_id=person.pk)
-    token = token_of(person)
-    if token is None or not token.is_limited:
-        return found
-    return found.filter(pk=token.namespace_id) if token.namespace_id else found.none()
+    return _by_token(person, Namespace.objects.filter(memberships__user_id=person.pk))
 
 
 def composable_for(person: Person) -> AdapterQuerySet:
@@ -230,7 +226,12 @@ def writable_namespaces(person: Person) -> QuerySet[Namespace]:
         return Namespace.objects.none()
     found = Namespace.objects.filter(
         deleted_at=None, memberships__user_id=person.pk, memberships__role__in=WRITERS
-    ).order_by("name")
+    )
+    return _by_token(person, found.order_by("name"))
+
+
+def _by_token(person: Person, found: QuerySet[Namespace]) -> QuerySet[Namespace]:
+    """Those of them that this person has by the token with which they came, if they came with one."""
     token = token_of(person)
     if token is None or not token.is_limited:
         return found
