@@ -102,6 +102,13 @@ class Outcome:
     warnings: list[str]
 
 
+def require_free_name(namespace: Namespace, name: str, *, of: Adapter | None = None) -> None:
+    """Raises NameTaken where another adapter than `of` has this name, NameNotFree, NameMoved, NameOfBaseModel."""
+    existing = publishing.find_by_name(namespace, name)
+    if existing is not None and existing != of:
+        raise NameTaken(existing)
+
+
 def create_adapter(
     *, author: User, namespace: Namespace, name: str, visibility: str = Adapter.Visibility.PUBLIC
 ) -> Adapter:
@@ -112,9 +119,7 @@ def create_adapter(
     require_write(author, namespace, name)
     check_adapter_name(name)
     details.check_visibility(visibility)
-    existing = publishing.find_by_name(namespace, name)
-    if existing is not None:
-        raise NameTaken(existing)
+    require_free_name(namespace, name)
     try:
         with transaction.atomic():
             quotas.hold(namespace)
@@ -125,9 +130,9 @@ def create_adapter(
                     adapter, author=author, message=FIRST_MESSAGE, prepared=prepared, blobs={}
                 )
             adapter.save()
-    except IntegrityError as error:
-        existing = publishing.find_by_name(namespace, name)
-        raise (NameTaken(existing) if existing else error) from error
+    except IntegrityError:
+        require_free_name(namespace, name)
+        raise
     logger.info("created %s by %s", adapter, author)
     return adapter
 

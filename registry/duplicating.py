@@ -40,9 +40,7 @@ def duplicate(
     check_adapter_name(name)
     visibility = details.check_visibility(visibility) if visibility else source.visibility
     require_copyable(source, namespace, visibility, actor)
-    existing = publishing.find_by_name(namespace, name)
-    if existing is not None:
-        raise commits.NameTaken(existing)
+    commits.require_free_name(namespace, name)
     commit = source.head.commit if source.head else ""
     rows = RevisionFile.objects.filter(revision=source.head_id).select_related("blob")
     given = {row.path: row.blob for row in rows}
@@ -67,10 +65,10 @@ def duplicate(
                 copy.tags, copy.task = list(now.tags), _task_of(now, actor)
                 copy.updated_at = timezone.now()
                 copy.save()
-        except IntegrityError as error:
+        except IntegrityError:
             storage.discard(made)
-            existing = publishing.find_by_name(namespace, name)
-            raise (commits.NameTaken(existing) if existing else error) from error
+            commits.require_free_name(namespace, name)
+            raise
         except BaseException:
             storage.discard(made)
             raise

@@ -8,7 +8,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Sum
 
 from registry import publishing, quotas
-from registry.commits import NameTaken
+from registry.commits import require_free_name
 from registry.models import Adapter, FormerName, Namespace, Revision, User
 from registry.names import check_adapter_name
 from registry.rights import require_may_take_away, require_write
@@ -31,9 +31,7 @@ def move(adapter: Adapter, *, actor: User, namespace: Namespace, name: str) -> A
             row = publishing.hold(adapter, actor=actor)
             old = (row.namespace, row.name)
             FormerName.objects.filter(adapter=row, namespace=namespace, name__iexact=name).delete()
-            existing = publishing.find_by_name(namespace, name)
-            if existing is not None and existing.pk != row.pk:
-                raise NameTaken(existing)
+            require_free_name(namespace, name, of=row)
             publishing.require_showable(row, namespace, row.visibility, actor=actor)
             if row.namespace_id != namespace.pk:
                 require_may_take_away(actor, row)
@@ -42,9 +40,9 @@ def move(adapter: Adapter, *, actor: User, namespace: Namespace, name: str) -> A
             row.save(update_fields=["namespace", "name"])
             if (old[0].pk, old[1].lower()) != (namespace.pk, name.lower()):
                 FormerName.objects.create(namespace=old[0], name=old[1], adapter=row)
-    except IntegrityError as error:
-        existing = publishing.find_by_name(namespace, name)
-        raise (NameTaken(existing) if existing else error) from error
+    except IntegrityError:
+        require_free_name(namespace, name, of=adapter)
+        raise
     logger.info("moved %s/%s to %s by %s", old[0].name, old[1], row, actor)
     return row
 
