@@ -17,6 +17,8 @@ from django.templatetags.static import static
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
+from web import mail
+
 register = template.Library()
 
 # The mark: a three by three grid of mixing weights, blue adds and amber takes away.
@@ -30,7 +32,7 @@ _MARK = [
 @register.simple_tag
 def sends_mail() -> bool:
     """Whether mail leaves this site; without a mail server it is written to the log."""
-    return bool(settings.EMAIL_HOST)
+    return mail.is_sent()
 
 
 @register.simple_tag
