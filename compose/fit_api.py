@@ -15,10 +15,10 @@ from compose import auditions, fit
 from compose.examples import parse_examples
 from compose.models import Audition, Auditioned
 from compose.serializers import ExamplesField
-from registry.api_parts import only
+from registry.api_parts import only, person_of
 from registry.authentication import SignedIn
 from registry.base_models import base_model_called
-from registry.models import BaseModel, User
+from registry.models import BaseModel
 from registry.serializers import AdapterSerializer, StrictSerializer
 from web.api_schema import refusals
 
@@ -117,9 +117,8 @@ class AuditionList(APIView):
         only(request)
         given = AuditionRequestSerializer(data=request.data)
         given.is_valid(raise_exception=True)
-        assert isinstance(request.user, User)  # the permissions have turned everybody else away
         audition = auditions.ask(
-            person=request.user,
+            person=person_of(request),
             base_model=base_model_called(given.validated_data["base_model"]),
             examples=parse_examples(given.validated_data["examples"]),
         )

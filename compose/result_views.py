@@ -10,7 +10,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from compose import jobs, naming, tryouts
 from compose.models import Composition, Tryout
-from registry.models import User
+from registry.views.people import signed_in
 from web.errors import DomainError
 
 
@@ -19,10 +19,9 @@ from web.errors import DomainError
 def try_out(request: HttpRequest, composition_id: str) -> HttpResponse:
     """Ask a worker what the adapter writes for a text; the answer comes into the page by itself."""
     found = jobs.visible_composition(request.user, composition_id, key=request.GET.get("key", ""))
-    person: User = request.user  # type: ignore[assignment]
     text = request.POST.get("text", "")
     try:
-        tryout = tryouts.ask(found, person, text)
+        tryout = tryouts.ask(found, signed_in(request), text)
     except DomainError as error:
         # htmx shows no answer of 4xx on its own; the sentence is what there is to show.
         status = 200 if request.htmx else error.status  # type: ignore[attr-defined]

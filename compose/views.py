@@ -46,6 +46,7 @@ from registry.idempotency import once
 from registry.models import Adapter, BaseModel, User
 from registry.search import tasks_shown_to
 from registry.snippets import snippets_for
+from registry.views.people import signed_in
 from web.errors import DomainError, SignedOut
 from web.pagination import paginate
 from web.refusals import show_refusal
@@ -405,7 +406,7 @@ def cancel(request: HttpRequest, composition_id: str) -> HttpResponse:
 def publish(request: HttpRequest, composition_id: str) -> HttpResponse:
     found = jobs.visible_composition(request.user, composition_id)
     jobs.require_owner(found, request.user)
-    actor: User = request.user  # type: ignore[assignment]
+    actor = signed_in(request)
     form = PublishForm(request.POST, person=actor)
     if form.is_valid():
         try:

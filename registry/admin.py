@@ -55,6 +55,7 @@ from registry.models import (
 )
 from registry.storage import unreferenced
 from registry.tokens import revoke_token
+from registry.views.people import signed_in
 
 UNSAID_REASON = "The people who run this site are looking into it. Ask them what is wrong."
 
@@ -76,22 +77,17 @@ class Audited:
     """Every act of the administration, the small ones too, is an entry in the book of `audit`."""
 
     def log_addition(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        audit.record(actor=staff_of(request), action="admin: add", subject=obj, detail=_said(message))
+        audit.record(actor=signed_in(request), action="admin: add", subject=obj, detail=_said(message))
         return super().log_addition(request, obj, message)  # type: ignore[misc]
 
     def log_change(self, request: HttpRequest, obj: Any, message: Any) -> Any:
-        audit.record(actor=staff_of(request), action="admin: change", subject=obj, detail=_said(message))
+        audit.record(actor=signed_in(request), action="admin: change", subject=obj, detail=_said(message))
         return super().log_change(request, obj, message)  # type: ignore[misc]
 
     def log_deletions(self, request: HttpRequest, queryset: Any) -> Any:
         for obj in queryset:
-            audit.record(actor=staff_of(request), action="admin: delete", subject=obj)
+            audit.record(actor=signed_in(request), action="admin: delete", subject=obj)
         return super().log_deletions(request, queryset)  # type: ignore[misc]
-
-
-def staff_of(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)
-    return request.user
 
 
 def _said(message: Any) -> str:
@@ -124,14 +120,14 @@ class PersonAdmin(Audited, UserAdmin):
 
     @admin.action(description="Block: no sign-in, sessions and tokens end at once")
     def block(self, request: HttpRequest, people: QuerySet[User]) -> None:
-        for person in people.filter(is_active=True).exclude(pk=staff_of(request).pk):
-            accounts.block(person, moderator=staff_of(request))
+        for person in people.filter(is_active=True).exclude(pk=signed_in(request).pk):
+            accounts.block(person, moderator=signed_in(request))
             self.message_user(request, f"{person} is blocked.")
 
     @admin.action(description="Unblock: may sign in again, with new tokens")
     def unblock(self, request: HttpRequest, people: QuerySet[User]) -> None:
         for person in people.filter(is_active=False):
-            accounts.unblock(person, moderator=staff_of(request))
+            accounts.unblock(person, moderator=signed_in(request))
             self.message_user(request, f"{person} is unblocked.")
 
 
@@ -187,7 +183,7 @@ class TokenAdmin(ReadOnly, admin.ModelAdmin):
         usable = list(tokens.filter(revoked_at=None))
         for token in usable:
             revoke_token(user=token.user, token_id=token.pk)
-            audit.record(actor=staff_of(request), action="revoke", subject=token, detail=f"of {token.user}")
+            audit.record(actor=signed_in(request), action="revoke", subject=token, detail=f"of {token.user}")
         self.message_user(request, f"Revoked {len(usable)} tokens.")
 
 
@@ -261,13 +257,13 @@ class AdapterAdmin(Audited, admin.ModelAdmin):
     @admin.action(description="Quarantine: hide from everybody but its members")
     def quarantine(self, request: HttpRequest, adapters: QuerySet[Adapter]) -> None:
         for adapter in adapters.filter(quarantined_at=None, deleted_at=None):
-            moderation.quarantine(adapter, moderator=staff_of(request), reason=UNSAID_REASON)
+            moderation.quarantine(adapter, moderator=signed_in(request), reason=UNSAID_REASON)
             self.message_user(request, f"{adapter} is in quarantine.")
 
     @admin.action(description="Release from quarantine")
     def release(self, request: HttpRequest, adapters: QuerySet[Adapter]) -> None:
         for adapter in adapters.exclude(quarantined_at=None):
-            moderation.release(adapter, moderator=staff_of(request))
+            moderation.release(adapter, moderator=signed_in(request))
             self.message_user(request, f"{adapter} is shown again.")
 
 

@@ -23,7 +23,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from registry import audit
-from registry.admin import Audited, ReadOnly, staff_of
+from registry.admin import Audited, ReadOnly
+from registry.views.people import signed_in
 
 for _model in (Group, EmailAddress, Authenticator, UserSession, SocialAccount):
     admin.site.unregister(_model)
@@ -51,7 +52,7 @@ class EmailAddressAdmin(Audited, TheirEmailAddressAdmin):
     @admin.action(description="Say that the addresses are theirs", permissions=["change"])
     def make_verified(self, request: HttpRequest, addresses: QuerySet[EmailAddress]) -> None:
         for address in addresses.filter(verified=False):
-            audit.record(actor=staff_of(request), action="verify address", subject=address)
+            audit.record(actor=signed_in(request), action="verify address", subject=address)
         super().make_verified(request, addresses)
 
 
