@@ -135,9 +135,7 @@ def ensure_base_model(
     return base_model, is_changed
 
 
-def host_base_model(
-    *, name: str, folder: Path, license: str = "", aliases: Iterable[str] = ()
-) -> tuple[BaseModel, bool]:
+def host_base_model(*, name: str, folder: Path, license: str = "") -> tuple[BaseModel, bool]:
     """A base model whose files lie here, from a folder with config.json and weights; and whether anything changed.
 
     Files are read again only where they are new. Raises BaseModelIncomplete, ConfigRefused.
@@ -149,7 +147,7 @@ def host_base_model(
     commit = _commit_of(files)
     present = BaseModel.objects.filter(name=name, commit=commit).first()
     if present is not None and present.is_hosted:
-        return present, _add_aliases(present, aliases)
+        return present, False
     raw = files["config.json"].read_bytes()
     computed = shapes.compute_shapes(raw)
     blobs = {path: storage.store_file(file) for path, file in files.items()}
@@ -168,7 +166,6 @@ def host_base_model(
         BaseModelFile.objects.bulk_create(
             BaseModelFile(base_model=base_model, path=path, blob=blob) for path, blob in blobs.items()
         )
-        _add_aliases(base_model, aliases)
     recheck(base_model)
     return base_model, True
 

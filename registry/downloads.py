@@ -141,8 +141,8 @@ def brings_the_file(request: HttpRequest, response: HttpResponseBase, blob: Blob
     return part is None or (part.start + part.length == blob.size_bytes and part.length > 1)
 
 
-def count_download(request: HttpRequest, revision: Revision, *, person: Person = None) -> bool:
-    """Count that this client fetched a revision's weights, once a day. True if it was counted now.
+def count_download(request: HttpRequest, revision: Revision, *, person: Person = None) -> None:
+    """Count that this client fetched a revision's weights, once a day.
 
     `person` where a token says who it is; the request's own user unless given. Counting never stands in the way of a download.
     """
@@ -155,8 +155,6 @@ def count_download(request: HttpRequest, revision: Revision, *, person: Person =
                 Adapter.objects.filter(pk=revision.adapter_id).update(downloads=F("downloads") + 1)
     except DatabaseError:
         logger.warning("a download of revision %s was not counted", revision.pk, exc_info=True)
-        return False
-    return is_new
 
 
 def _client(request: HttpRequest, person: Person, day: str) -> str:

@@ -46,10 +46,6 @@ class Inspection:
     left_out: list[dict[str, str]] = field(default_factory=list)
     front_matter: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def kept(self) -> list[str]:
-        return sorted(self.files)
-
 
 def inspect_folder(
     files: Mapping[str, Path],
@@ -61,12 +57,10 @@ def inspect_folder(
 ) -> Inspection:
     """Inspect an adapter's files, {name in the adapter: path of the bytes}.
 
-    `base` has the sizes of the base model's matrices where it is known, `base_name` is what refusals call it; without
-    it the fit stays unchecked. An
-    `adapter_model.bin` is converted into `workspace` (its own folder if none is given), which the caller cleans up.
-    With `may_be_unfinished` config and weights may be missing: what is there is held to the rules, and a result
-    without facts cannot be composed.
-    Raises InspectionRefused with every problem found.
+    `base` has the sizes of the base model's matrices where it is known, without which the fit stays unchecked;
+    `base_name` is what refusals call it. An `adapter_model.bin` is converted into `workspace` (its own folder if none
+    is given), which the caller cleans up. With `may_be_unfinished` config and weights may be missing: what is there is
+    held to the rules, and a result without facts cannot be composed. Raises InspectionRefused with every problem found.
     """
     problems = check_names(files)
     if problems:

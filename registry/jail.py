@@ -51,7 +51,6 @@ class JailResult:
 
     stdout: bytes
     enforced: list[str] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 def run_module(module: str, *arguments: str, stdin: bytes = b"", limits: Limits | None = None) -> JailResult:
@@ -83,7 +82,6 @@ def run_module(module: str, *arguments: str, stdin: bytes = b"", limits: Limits 
     return JailResult(
         stdout=_answer(process.returncode, stdout, stderr, limits),
         enforced=_enforced(stderr),
-        seconds=time.monotonic() - started,
     )
 
 

@@ -37,12 +37,6 @@ def search_chart(chart: charts.SearchChart) -> dict[str, Any]:
     return {"chart": chart}
 
 
-@register.inclusion_tag("compose/charts/_sparkline.html")
-def weight_sparkline(weights: Sequence[float]) -> dict[str, Any]:
-    """The largest mixing weights in the size of a word."""
-    return {"spark": charts.weight_sparkline(weights)}
-
-
 @register.filter
 def method_label(method: str) -> str:
     """`"best_single"|method_label` -> "Best single module"."""

@@ -79,7 +79,6 @@ def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -
         "way": next((way for way in ways if way.name == request.GET.get("use")), ways[0]),
         "versions": versions[:VERSIONS_SHOWN],
         "has_more_versions": len(versions) > VERSIONS_SHOWN,
-        "has_many_versions": len(versions) > 1,
         "weights": _weights(revision),
         "scores": search.task_scores(shown, request.user),
         **following.marks(request.user, shown),

@@ -44,7 +44,7 @@ def test_a_legacy_file_is_converted_and_inspected_like_every_other(legacy, tmp_p
     workspace.mkdir()
     found = inspect_folder(files_of(legacy), TINY_MATRICES, workspace=workspace)
     assert found.composable
-    assert found.kept == ["adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(found.files) == ["adapter_config.json", "adapter_model.safetensors"]
     assert found.files["adapter_model.safetensors"].parent == workspace
     assert "It was converted to adapter_model.safetensors" in found.warnings[0]
     converted = load_file(found.files["adapter_model.safetensors"])

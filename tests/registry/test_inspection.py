@@ -58,7 +58,7 @@ def test_a_good_adapter_gives_its_facts(tmp_path):
     assert found.composable_reason == ""
     assert found.base_fit == "fits"
     assert found.warnings == []
-    assert found.kept == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(found.files) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
     assert found.front_matter == {"license": "mit", "tags": ["lora"]}
     facts = found.facts
     assert json.loads(json.dumps(facts)) == facts
@@ -144,7 +144,7 @@ def test_other_files_are_left_out_with_a_warning(tmp_path):
     folder = make_adapter(tmp_path)
     (folder / "training_args.bin").write_bytes(b"PK\x03\x04")
     found = inspect(folder)
-    assert found.kept == ["adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(found.files) == ["adapter_config.json", "adapter_model.safetensors"]
     assert found.left_out[0]["path"] == "training_args.bin"
     assert "training_args.bin was left out." in found.warnings[0]
 

@@ -151,12 +151,6 @@ def relative(moment: datetime, now: datetime | None = None) -> str:
     return f"{words} ago" if seconds > 0 else f"in {words}"
 
 
-@register.filter
-def key(mapping: dict[str, Any], name: str) -> Any:
-    """The value under a key that is not an identifier; None without one."""
-    return mapping.get(name) if mapping else None
-
-
 @register.simple_tag
 def querystring_for(**params: str) -> str:
     """`{% querystring_for base="gpt2" %}` -> `base=gpt2`, quoted for an address; empty values are left out."""
