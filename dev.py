@@ -4,6 +4,7 @@
     python3 dev.py up [--port N] [--data DIR]    the whole site: web, workers, broker, demo collection
     python3 dev.py test [pytest arguments]       the test suite, on SQLite and on Postgres
     python3 dev.py check                         lint, format, types, migrations, tests
+    python3 dev.py audit                         known holes in the pinned packages
 
 Standard library only: it runs before anything is installed.
 """

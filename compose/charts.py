@@ -282,7 +282,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Level:
-    """A dashed line across the chart with its name; `is_below` puts the name under the line."""
+    """A dashed line across the chart with its name at `y_label`, clear of the other lines’."""
 
     label: str
     value: float

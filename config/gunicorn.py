@@ -35,7 +35,7 @@ control_socket_disable = True
 accesslog = "-"
 access_log_format = '%(h)s "%(m)s %(U)s %(H)s" %(s)s %(B)s %(M)sms'  # no query: it may hold words
 # Its heartbeat files belong in memory, where a busy disk cannot make a worker look dead.
-worker_tmp_dir = next((place for place in ("/dev/shm",) if Path(place).is_dir()), None)  # noqa: S108 - not a file name
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - not a file name
 
 
 class SiteLogger(Logger):

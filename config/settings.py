@@ -125,8 +125,6 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 LANGUAGE_CODE = "en-gb"
 LOCALE_PATHS = [ROOT / "locale"]  # what django-allauth says, in our words
 TIME_ZONE = "UTC"
-USE_TZ = True
-TEST_RUNNER = "django.test.runner.DiscoverRunner"
 
 # --- Database ----------------------------------------------------------------------------------------------
 DATABASES: dict[str, dict[str, Any]] = {
@@ -189,7 +187,6 @@ if "redis" in CELERY_BROKER_URL:
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_ROUTES = {"compose.tasks.run_composition": {"queue": "compositions"}}
 CELERY_TASK_DEFAULT_QUEUE = "default"
-CELERY_TASK_ALWAYS_EAGER = False
 CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "celerybeat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "sweep-compositions": {"task": "compose.tasks.sweep_compositions", "schedule": 5.0},
@@ -433,7 +430,6 @@ REST_FRAMEWORK = {
     "DEFAULT_THROTTLE_CLASSES": ["web.throttles.ClientThrottle"],
     "EXCEPTION_HANDLER": "web.api_errors.handle",
     "PAGE_SIZE": 20,
-    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
 # Fixed windows, of REST and of the Hub protocol each by itself, which tells them in its RateLimit headers. Files have a budget

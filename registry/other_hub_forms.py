@@ -71,7 +71,8 @@ class ImportForm(forms.Form):
         _offer(self, "namespace", [(name, name) for name in writable_names(user)])
 
     def clean_sources(self) -> list[str]:
-        return [line for line in self.cleaned_data["sources"].replace(",", "\n").split()]
+        sources: str = self.cleaned_data["sources"]
+        return sources.replace(",", " ").split()
 
 
 class PushForm(forms.Form):

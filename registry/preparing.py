@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -123,9 +122,9 @@ def prepare(
 
 def _labels_in(files: Mapping[str, Path]) -> Iterator[str]:
     """What config and card call the base model. What is wrong with either is the inspection's to say."""
-    with contextlib.suppress(adapter_config.ConfigUnreadable, KeyError):
+    with suppress(adapter_config.ConfigUnreadable, KeyError):
         yield adapter_config.read_config(files[filenames.CONFIG]).base_model_label
-    with contextlib.suppress(cards.CardRefused, KeyError):
+    with suppress(cards.CardRefused, KeyError):
         named = cards.split_card(cards.read_card(files[filenames.CARD]))[0].get("base_model")
         yield from [name for name in (named if isinstance(named, list) else [named]) if isinstance(name, str)]
 

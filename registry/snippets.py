@@ -92,10 +92,6 @@ def _imports(adapter: Adapter, revision: Revision, *, peft: bool) -> list[str]:
     return [*lines, f"from transformers import {_auto_class(adapter, revision)}, AutoTokenizer", ""]
 
 
-def _base_archive(base_model: BaseModel) -> str:
-    return reverse("base_model_archive", args=[base_model.name])
-
-
 def _base_name(adapter: Adapter) -> str:
     """The id of the base model, ours or a hub's."""
     if adapter.base_model:
@@ -198,7 +194,8 @@ def _vllm(adapter: Adapter, revision: Revision, site: str) -> Snippet:
 def base_model_snippet(base_model: BaseModel, *, site: str) -> str:
     """How to fetch a base model that is hosted here."""
     name = base_model.short_name
-    return f"curl -fL -o {name}.zip \\\n  {site}{_base_archive(base_model)}\nunzip {name}.zip"
+    archive = reverse("base_model_archive", args=[base_model.name])
+    return f"curl -fL -o {name}.zip \\\n  {site}{archive}\nunzip {name}.zip"
 
 
 def _vllm_rank(rank: int) -> int:

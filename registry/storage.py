@@ -318,7 +318,7 @@ def open_part(blob: Blob, start: int, length: int) -> FilePart:
 
 
 def read_range(blob: Blob, start: int, length: int) -> Iterator[bytes]:
-    """`length` bytes from `start` in pieces of at most 1 MiB, from disk or by a ranged request to S3.
+    """`length` bytes from `start` in pieces of at most CHUNK_BYTES, from disk or by a ranged request to S3.
 
     Raises BytesMissing, here and not at the first piece: an answer may still become a refusal then.
     """

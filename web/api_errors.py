@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
 from web import database, disk
-from web.errors import DomainError
+from web.errors import NOTHING_HERE, DomainError
 
 ErrorBody = dict[str, Any]
 
@@ -61,7 +61,7 @@ def _of_drf(exception: exceptions.APIException, context: dict[str, Any]) -> Erro
         message = f"{first[0]}: {first[1][0]}" if first[0] else first[1][0]
         return body("invalid", message, fields)
     if isinstance(exception, exceptions.NotFound):
-        return body("not_found", "There is nothing at this address, or you may not see it.")
+        return body("not_found", NOTHING_HERE)
     if isinstance(exception, exceptions.Throttled):
         seconds = getattr(exception, "wait", None)
         wait = f" Try again in {seconds:.0f} seconds." if seconds else ""

@@ -94,10 +94,8 @@ def _about(spec: dict[str, Any]) -> str:
 
 def _operation(path: str, method: str, spec: dict[str, Any], components: dict[str, Any]) -> Operation:
     content = spec.get("requestBody", {}).get("content", {})
-    kind, body = "", {}
-    for name, media in content.items():
-        kind, body = name, media.get("schema", {})
-        break
+    kind, media = _first_of(content)
+    body = media.get("schema", {})
     summary, about = spec.get("summary", ""), spec.get("description", "")
     if not summary:
         summary, about = _first_sentence(about)
@@ -136,13 +134,15 @@ def _parameter(given: dict[str, Any]) -> Field:
 
 
 def _answer(status: str, given: dict[str, Any]) -> Answer:
-    schema: dict[str, Any] = {}
-    kind = ""
-    for name, media in given.get("content", {}).items():
-        kind, schema = name, media.get("schema", {})
-        break
+    kind, media = _first_of(given.get("content", {}))
+    schema = media.get("schema", {})
     said = words(schema) if schema else ("" if kind in {"", "application/json"} else kind)
     return Answer(status, given.get("description", ""), said, _shape(schema))
+
+
+def _first_of(content: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The media type that stands first, and what is said of it."""
+    return next(iter(content.items()), ("", {}))
 
 
 def _fields(schema: dict[str, Any]) -> list[Field]:

@@ -9,11 +9,13 @@ from drf_spectacular.openapi import AutoSchema
 from rest_framework import serializers
 from rest_framework.permissions import SAFE_METHODS
 
+from web.errors import NOTHING_HERE
+
 _MEANING = {
     400: "The request is refused; the message says why and what to do.",
     401: "No account, or a token that is unknown, expired or revoked.",
     403: "You may see this and not do this.",
-    404: "There is nothing at this address, or you may not see it.",
+    404: NOTHING_HERE,
     409: "The state of things does not allow it now.",
     413: "Too large.",
     415: "The body is of another type than this address takes.",

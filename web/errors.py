@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+NOTHING_HERE = "There is nothing at this address, or you may not see it."
+
 
 class DomainError(Exception):
     """A request that we refuse, in words for the person who made it.

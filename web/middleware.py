@@ -16,7 +16,7 @@ from django.shortcuts import resolve_url
 from django.utils.http import parse_etags
 
 from web import api_errors, logs, views, way_back
-from web.errors import DomainError, LengthNeeded, NotFound, SignedOut, WrongMethod
+from web.errors import NOTHING_HERE, DomainError, LengthNeeded, NotFound, SignedOut, WrongMethod
 
 COMPRESSED = frozenset({"text/html", "application/atom+xml", "image/svg+xml", "text/csv"})
 SAID_BESIDE = ("X-Total-Count", "X-Search-Matched")  # headers that belong to the answer as its body does
@@ -166,7 +166,7 @@ class NulMiddleware(_BeforeTheView):
 
     def check(self, request: HttpRequest) -> None:
         if "\x00" in request.path:
-            raise NotFound(views.NOTHING_HERE)
+            raise NotFound(NOTHING_HERE)
         for name, values in request.GET.lists():
             if "\x00" in name or any("\x00" in value for value in values):
                 shown = name.replace("\x00", "")[:100]

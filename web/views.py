@@ -18,11 +18,10 @@ from django.utils.encoding import iri_to_uri
 from django.utils.http import escape_leading_slashes
 
 from web import api_errors, way_back
-from web.errors import DomainError, Forbidden, NotFound
+from web.errors import NOTHING_HERE, DomainError, Forbidden, NotFound
 from web.rate_limits import Rate
 
 # Address below /docs -> title. The order is that of the menu.
-NOTHING_HERE = "There is nothing at this address, or you may not see it."
 DOCS = {
     "": "Start here",
     "composing": "Composing",

@@ -146,7 +146,7 @@ def namespace(request: HttpRequest, namespace: str) -> HttpResponse:
         "owner": owner,
         "sums": sums,
         "members": User.objects.filter(memberships__namespace=owner).order_by("username")[:50]
-        if owner.kind == Namespace.Kind.ORGANISATION
+        if owner.is_organisation
         else [],
         "may_write": writes,
         "quota": quotas.use_of(owner) if writes else None,

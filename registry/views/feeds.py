@@ -36,9 +36,11 @@ def modules_feed(request: HttpRequest) -> HttpResponse:
         for name, value in query.as_url_params().items()
         if name not in {"sort", "limit"}
     )
-    heads = [adapter.head for adapter in found.items if adapter.head is not None]
-    for head, adapter in zip(heads, [item for item in found.items if item.head is not None], strict=True):
-        head.adapter = adapter
+    heads = []
+    for adapter in found.items:
+        if adapter.head is not None:
+            adapter.head.adapter = adapter
+            heads.append(adapter.head)
     # The search is in the feed's id as well: a reader takes two feeds with one id for the same.
     path = "/modules" + (f"?{asked.url_with()}" if asked.url_with() else "")
     return _feed(request, f"New LoRA modules{f': {words}' if words else ''}", path, heads)
