@@ -32,7 +32,7 @@ def fitting(base_model: BaseModel, person: Person) -> AdapterQuerySet:
     return (
         Adapter.objects.visible_to(person)
         .composable_with(base_model)
-        .filter(quarantined_at=None, head__isnull=False)
+        .filter(head__isnull=False)
         .select_related("namespace", "task", "head", "base_model")
         .defer("head__facts", "base_model__config", "base_model__matrices")  # there may be thousands
         .order_by("namespace__name", "name")
@@ -212,8 +212,8 @@ def check(revisions: Sequence[Revision], base_model: BaseModel, person: Person, 
     if not revisions:
         problems.append("Pick at least one LoRA module, or leave the choice to us.")
     visible = set(
-        Adapter.objects.visible_to(person)
-        .filter(pk__in=[revision.adapter_id for revision in revisions], quarantined_at=None)
+        composable_for(person)
+        .filter(pk__in=[revision.adapter_id for revision in revisions])
         .values_list("pk", flat=True)
     )
     seen: dict[str, str] = {}
@@ -387,7 +387,7 @@ def _revision(adapter: Adapter, wanted: str) -> Revision | None:
         return ref.revision
     if len(wanted) < 7:
         return None
-    found = list(Revision.objects.filter(Q(commit__startswith=wanted.lower()), adapter=adapter)[:2])
+    found = list(Revision.objects.filter(adapter=adapter, commit__startswith=wanted.lower())[:2])
     return found[0] if len(found) == 1 else None
 
 

@@ -265,7 +265,7 @@ def _made_of(ids: Sequence[int]) -> dict[int, list[Candidate]]:
 
 
 def _uses(ids: Sequence[int], person: Person) -> QuerySet[Candidate]:
-    visible = Adapter.objects.visible_to(person).filter(deleted_at=None)
+    visible = Adapter.objects.visible_to(person)
     return (
         _weighted()
         .filter(revision__adapter_id__in=ids, composition__adapter__in=visible)
