@@ -17,6 +17,7 @@ from compose.engine import types
 from compose.engine.errors import EngineError
 from compose.models import Composition, Tryout
 from registry import storage
+from registry.filenames import CONFIG, WEIGHTS
 from web.errors import DomainError
 
 logger = logging.getLogger(__name__)
@@ -51,8 +52,8 @@ def answer(tryout: Tryout) -> None:
 def _adapter_folder(composition: Composition) -> Iterator[Path]:
     """The composed adapter's two files, in a folder that goes afterwards."""
     blobs = [
-        ("adapter_config.json", composition.config_blob),
-        ("adapter_model.safetensors", composition.weights_blob),
+        (CONFIG, composition.config_blob),
+        (WEIGHTS, composition.weights_blob),
     ]
     settings.WORKER_CACHE_DIR.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="tryout-", dir=settings.WORKER_CACHE_DIR) as name:

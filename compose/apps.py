@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from django.apps import AppConfig
 from django.db.models import Exists, OuterRef, Q, QuerySet
 
+from registry.filenames import MODULE_FILES
 from web.database import take_for_deletion
 
 if TYPE_CHECKING:
@@ -50,6 +51,5 @@ def _hold_compositions_for(tasks: QuerySet[Task]) -> None:
 
 def _what_compositions_are_made_of() -> Q:
     from compose.models import Candidate
-    from compose.worker import MODULE_FILES
 
     return Q(revision__in=Candidate.objects.values("revision"), path__in=MODULE_FILES)

@@ -17,6 +17,7 @@ from compose.licences import DerivedLicence, derive_licence
 from compose.lineage import parents
 from compose.models import Candidate, Composition, Score
 from registry import publishing, storage
+from registry.filenames import CARD, CONFIG, WEIGHTS
 from registry.models import Adapter, AdapterScore, Namespace, User
 from registry.rights import require_write
 from web.errors import Conflict
@@ -212,13 +213,13 @@ def _files(
 ) -> dict[str, Path]:
     assert composition.weights_blob is not None
     assert composition.config_blob is not None
-    card = folder / "README.md"
+    card = folder / CARD
     card.write_text(cards.make_card(composition, candidates, licence, full_name), encoding="utf-8")
     recipe = folder / "recipe.json"
     recipe.write_text(recipes.as_text(recipes.recipe(composition)), encoding="utf-8")
     return {
-        "adapter_config.json": storage.local_path(composition.config_blob),
-        "adapter_model.safetensors": storage.local_path(composition.weights_blob),
-        "README.md": card,
+        CONFIG: storage.local_path(composition.config_blob),
+        WEIGHTS: storage.local_path(composition.weights_blob),
+        CARD: card,
         "recipe.json": recipe,
     }

@@ -17,12 +17,12 @@ from compose.engine.types import FLOAT_TYPES, ExportForm
 from compose.errors import RecipeProblem, WrongState
 from compose.models import Composition
 from registry import moving, rights, storage
+from registry.filenames import CONFIG, MODULE_FILES, WEIGHTS
 from registry.models import BaseModel, Revision
 from registry.rights import Person
 
 FORMAT = "lora-commons/recipe"
 FORMAT_VERSION = 1
-OUTPUTS = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def recipe(composition: Composition) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def recipe(composition: Composition) -> dict[str, Any]:
                 "files": {
                     file.path: file.blob.sha256
                     for file in candidate.revision.files.all()
-                    if file.path in OUTPUTS
+                    if file.path in MODULE_FILES
                 },
                 # Python writes the shortest text that reads back as the same float.
                 "mixing_weight": candidate.mixing_weight,
@@ -71,8 +71,8 @@ def recipe(composition: Composition) -> dict[str, Any]:
         ],
         "versions": composition.result["versions"],
         "output": {
-            "adapter_config.json": composition.config_blob.sha256,
-            "adapter_model.safetensors": composition.weights_blob.sha256,
+            CONFIG: composition.config_blob.sha256,
+            WEIGHTS: composition.weights_blob.sha256,
         },
     }
 
@@ -149,7 +149,7 @@ def rebuild(recipe: dict[str, Any], out: Path) -> None:
             raise RecipeProblem(error.message) from error
         _require_same(recipe, folder / "out")
         out.mkdir(parents=True, exist_ok=True)
-        for output in OUTPUTS:
+        for output in MODULE_FILES:
             shutil.copyfile(folder / "out" / output, out / output)
 
 
@@ -181,7 +181,7 @@ def _shape_problem(recipe: dict[str, Any]) -> str:
     is_rank = isinstance(export, dict) and type(export.get("rank", 0)) is int
     if not (is_rank and set(export) <= {"rank", "dtype"} and export.get("dtype", "float32") in FLOAT_TYPES):
         return "“export” has a whole number as “rank” and a float type as “dtype”"
-    if not (isinstance(output, dict) and all(isinstance(output.get(name), str) for name in OUTPUTS)):
+    if not (isinstance(output, dict) and all(isinstance(output.get(name), str) for name in MODULE_FILES)):
         return "“output” needs the sha256 of both files"
     if not (isinstance(modules, list) and modules):
         return "it names no modules"
@@ -238,7 +238,7 @@ def _revisions(recipe: dict[str, Any]) -> list[Revision]:
 
 
 def _require_same(recipe: dict[str, Any], folder: Path) -> None:
-    for name in OUTPUTS:
+    for name in MODULE_FILES:
         made = storage.digest(folder / name).sha256
         if made != recipe["output"][name]:
             versions = ", ".join(f"{key} {value}" for key, value in recipe.get("versions", {}).items())

@@ -28,6 +28,7 @@ from compose.errors import BaseUnavailable, LeaseLost
 from compose.jobs import workers
 from compose.models import Composition
 from registry import publishing, storage
+from registry.filenames import CONFIG, MODULE_FILES, WEIGHTS
 from registry.models import BaseModel, Revision
 from web import logs
 from web.errors import DomainError
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MODULE_FILES = ("adapter_config.json", "adapter_model.safetensors")
 TRIALS_KEPT_EVERY_S = 0.25
 PROGRESS_EVERY_S = 0.5
 JOB_FOLDERS_KEPT_S = 24 * 3600
@@ -202,8 +202,8 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
     jobs.finish(
         composition,
         result,
-        weights=storage.store_file(out / "adapter_model.safetensors"),
-        config=storage.store_file(out / "adapter_config.json"),
+        weights=storage.store_file(out / WEIGHTS),
+        config=storage.store_file(out / CONFIG),
     )
     logger.info("Composition %s is done: %s", composition.pk, result.seconds)
 

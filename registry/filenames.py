@@ -12,7 +12,8 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 LEGACY_WEIGHTS = "adapter_model.bin"
 CARD = "README.md"
-ADAPTER_FILES = frozenset({CONFIG, WEIGHTS, LEGACY_WEIGHTS, CARD})
+MODULE_FILES = (CONFIG, WEIGHTS)  # all that is computed with
+ADAPTER_FILES = frozenset({*MODULE_FILES, LEGACY_WEIGHTS, CARD})
 
 MAX_FILES = 1_000
 MAX_NAME_BYTES = 255

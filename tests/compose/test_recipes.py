@@ -13,6 +13,7 @@ from compose import jobs, publishing, recipes, worker
 from compose.engine.types import Example, ExportForm
 from compose.errors import RecipeProblem
 from registry import moving, storage
+from registry.filenames import MODULE_FILES
 from registry.models import Adapter, BaseModel, BaseModelFile, Revision, User
 from tests.compose.factories import finish, make_composition
 from tests.factories import make_base_model, make_user, namespace_of
@@ -165,7 +166,7 @@ def test_the_whole_way_with_the_real_engine(tiny, tmp_path):
     recipe = tmp_path / "recipe.json"
     recipe.write_bytes(storage.open_blob(adapter.head.files.get(path="recipe.json").blob).read())
     call_command("rebuild_recipe", recipe, tmp_path / "out", stdout=io.StringIO())
-    for name in recipes.OUTPUTS:
+    for name in MODULE_FILES:
         published = storage.open_blob(adapter.head.files.get(path=name).blob).read()
         assert (tmp_path / "out" / name).read_bytes() == published
     loads_in_peft(base_model, tmp_path)
