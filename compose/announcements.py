@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from django.db.models import Q
-from django.utils import timezone
 
 from compose import naming
 from compose.models import Candidate, Composition
@@ -19,12 +16,8 @@ def announce() -> int:
     return ended + sum(_announce_used(hook) for hook in webhooks.listening_for("module.used"))
 
 
-def _since(hook: Webhook) -> Any:
-    return max(hook.created_at, timezone.now() - webhooks.LOOK_BACK)
-
-
 def _announce_ended(hook: Webhook) -> int:
-    ended = Composition.objects.filter(owner=hook.user, finished_at__gte=_since(hook))
+    ended = Composition.objects.filter(owner=hook.user, finished_at__gte=webhooks.heard_since(hook))
     ended = ended.select_related("base_model").prefetch_related(naming.told_tasks(hook.user))
     return sum(
         webhooks.enqueue(
@@ -50,9 +43,10 @@ def _announce_used(hook: Webhook) -> int:
     """Published adapters of other people that this person may see, with a weight on a module of a namespace of theirs."""
     mine = Membership.objects.filter(user=hook.user).values("namespace_id")
     # Members of where it was published know of it from its making on; others, once they can see it.
-    is_new = Q(composition__adapter__first_public_at__gte=_since(hook)) & ~Q(
+    since = webhooks.heard_since(hook)
+    is_new = Q(composition__adapter__first_public_at__gte=since) & ~Q(
         composition__adapter__namespace__in=mine
-    ) | Q(composition__adapter__created_at__gte=_since(hook), composition__adapter__namespace__in=mine)
+    ) | Q(composition__adapter__created_at__gte=since, composition__adapter__namespace__in=mine)
     uses = (
         Candidate.objects.filter(
             is_new,

@@ -14,7 +14,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -182,11 +182,16 @@ def listening_for(event: str) -> list[Webhook]:
     return [hook for hook in hooks if event in hook.events]
 
 
+def heard_since(webhook: Webhook) -> datetime:
+    """What has happened from then on is told to it, if it was not."""
+    return max(webhook.created_at, timezone.now() - LOOK_BACK)
+
+
 def announce_versions() -> int:
     """Write down what has been published lately for those who want to hear of it; how many events that were."""
     count = 0
     for hook in listening_for("version.published"):
-        since = max(hook.created_at, timezone.now() - LOOK_BACK)
+        since = heard_since(hook)
         mine = Membership.objects.filter(user=hook.user).values("namespace_id")
         follows = Follow.objects.filter(user=hook.user)
         visible = Adapter.objects.visible_to(hook.user)
