@@ -12,7 +12,7 @@ from rest_framework.request import Request
 
 from registry.idempotency import HEADER
 from registry.models import User
-from registry.search import BadParameter
+from registry.search import each_once
 
 BYTES = OpenApiResponse(OpenApiTypes.BINARY, description="The bytes, as an attachment.")
 IDEMPOTENCY_KEY = OpenApiParameter(
@@ -22,17 +22,7 @@ IDEMPOTENCY_KEY = OpenApiParameter(
 
 def only(request: Request, *allowed: str) -> dict[str, str]:
     """The query parameters, each given once. Raises BadParameter for one that is not among `allowed`."""
-    found: dict[str, str] = {}
-    for name, values in request.query_params.lists():
-        if name not in allowed:
-            known = ", ".join(allowed) or "none"
-            raise BadParameter(name, f"{name[:60]!r} is no parameter here. There are: {known}.")
-        if len(values) > 1:
-            raise BadParameter(name, f"{name!r} is given {len(values)} times; give it once.")
-        if "\x00" in values[0]:
-            raise BadParameter(name, f"{name!r} holds a NUL character.")
-        found[name] = values[0]
-    return found
+    return each_once(request.query_params, allowed)
 
 
 class AnyType(BaseContentNegotiation):

@@ -10,7 +10,7 @@ from registry.search.finding import (
     modules_by_base,
     rows_of,
 )
-from registry.search.query import SORTS, AdapterQuery, BadParameter, one_of, yes_or_no
+from registry.search.query import SORTS, AdapterQuery, BadParameter, each_once, one_of, yes_or_no
 from registry.search.related import composes_with, first_with_weights_of, revisions_with
 from registry.search.tasks import (
     TASK_SORTS,
@@ -35,6 +35,7 @@ __all__ = [
     "Found",
     "composes_with",
     "count",
+    "each_once",
     "family_size",
     "find",
     "first_with_weights_of",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import ClassVar
@@ -105,18 +105,9 @@ class AdapterQuery:
     )  # fmt: skip
 
     @classmethod
-    def parse(cls, params: QueryDict) -> AdapterQuery:
+    def parse(cls, given: QueryDict) -> AdapterQuery:
         """The query that these parameters ask for. Raises BadParameter for one that is unknown or unusable."""
-        for name in params:
-            if name not in cls.PARAMETERS:
-                raise BadParameter(
-                    name,
-                    f"{name[:60]!r} is no parameter of this list. There are: {', '.join(cls.PARAMETERS)}.",
-                )
-            if len(params.getlist(name)) > 1:
-                raise BadParameter(
-                    name, f"{name!r} is given {len(params.getlist(name))} times; give it once."
-                )
+        params = each_once(given, cls.PARAMETERS)
         q = _words(_text(params, "q"))
         return cls(
             q=q,
@@ -196,7 +187,20 @@ def split(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", text.lower())
 
 
-def _text(params: QueryDict, name: str, *, limit: int = MAX_TEXT) -> str:
+def each_once(params: QueryDict, allowed: Sequence[str]) -> dict[str, str]:
+    """These parameters. Raises BadParameter for one that is not among `allowed`, or that is given twice."""
+    found: dict[str, str] = {}
+    for name, values in params.lists():
+        if name not in allowed:
+            known = ", ".join(allowed) or "none"
+            raise BadParameter(name, f"{name[:60]!r} is no parameter here. There are: {known}.")
+        if len(values) > 1:
+            raise BadParameter(name, f"{name!r} is given {len(values)} times; give it once.")
+        found[name] = values[0]
+    return found
+
+
+def _text(params: Mapping[str, str], name: str, *, limit: int = MAX_TEXT) -> str:
     value = params.get(name, "").strip()
     if len(value) > limit:
         raise BadParameter(name, f"{name!r} has {len(value)} characters; {limit} are allowed.")
