@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -11,6 +12,9 @@ from rest_framework.exceptions import ParseError
 from rest_framework.parsers import JSONParser
 
 from web.errors import DomainError
+
+# Behind an even number of backslashes: after an odd one the text itself has a backslash there.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 class BodyTooLarge(DomainError):
@@ -49,7 +53,7 @@ class StrictJSONParser(JSONParser):
             raise ParseError("The JSON holds half of a surrogate pair.") from error
         except ValueError as error:
             raise ParseError(f"The body is not JSON: {error}") from error
-        if "\\u0000" in text or "\x00" in text:
+        if holds_nul(text):
             raise ParseError("The JSON holds a NUL character, which no text here may.")
         return value
 
@@ -57,6 +61,11 @@ class StrictJSONParser(JSONParser):
 def require_characters(value: Any) -> None:
     """Raises UnicodeEncodeError if a text in this JSON holds half of a surrogate pair, which no database keeps."""
     json.dumps(value, ensure_ascii=False).encode("utf-8")
+
+
+def holds_nul(text: str) -> bool:
+    """Whether a text in this JSON holds a NUL character; one that spells it out, as code does, is no such text."""
+    return _NUL.search(text) is not None
 
 
 def _refuse_constant(name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from django.http import HttpRequest
 
 from web.errors import DomainError
-from web.parsers import require_characters
+from web.parsers import holds_nul, require_characters
 
 
 class BadRequest(DomainError):
@@ -17,9 +17,9 @@ class BadRequest(DomainError):
 
 def body_of(request: HttpRequest) -> dict[str, Any]:
     """The JSON object in the body, {} for none. Raises BadRequest."""
-    raw = request.body
     try:
-        found = json.loads(raw) if raw.strip() else {}
+        text = request.body.decode()
+        found = json.loads(text) if text.strip() else {}
         require_characters(found)
     except UnicodeEncodeError as error:
         raise BadRequest("The body holds half of a surrogate pair, which is no character.") from error
@@ -27,7 +27,7 @@ def body_of(request: HttpRequest) -> dict[str, Any]:
         raise BadRequest("The body is no JSON.") from error
     if not isinstance(found, dict):
         raise BadRequest("The body is no JSON object.")
-    if b"\\u0000" in raw:
+    if holds_nul(text):
         raise BadRequest("The body holds a NUL character, which no text here may.")
     return found
 
