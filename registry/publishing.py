@@ -396,7 +396,7 @@ def describe(
     """
     by_card = preparing.said_by_card(prepared.found.front_matter)
     by_uploader: dict[str, Any] = {**given, "tags": list(tags)}
-    for name in ("description", "license", "language", "dataset", "prompt_template", "tags"):
+    for name in ("description", *by_card):
         current, said = getattr(adapter, name), by_card.get(name)
         is_of_old_card = said and current == by_old_card.get(name)
         setattr(
@@ -419,10 +419,9 @@ def _said_by_card_of(revision: Revision | None) -> dict[str, Any]:
 
 def describe_by_card(adapter: Adapter, prepared: Prepared, *, is_new_card: bool) -> None:
     """Set what the card says: a new card counts, an old one only fills what is empty."""
-    by_card = preparing.said_by_card(prepared.found.front_matter)
-    for name in ("license", "language", "tags", "dataset", "prompt_template"):
+    for name, said in preparing.said_by_card(prepared.found.front_matter).items():
         current = getattr(adapter, name)
-        setattr(adapter, name, (by_card[name] or current) if is_new_card else (current or by_card[name]))
+        setattr(adapter, name, (said or current) if is_new_card else (current or said))
 
 
 def _is_unchanged(adapter: Adapter, blobs: Mapping[str, Blob]) -> bool:
