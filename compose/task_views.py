@@ -44,7 +44,7 @@ def tasks(request: HttpRequest) -> HttpResponse:
     if kind not in KINDS or (kind == "yours" and not request.user.is_authenticated):
         kind = ""
     text = request.GET.get("q", "").strip()[:100]
-    by = request.GET.get("by", "")[:100].replace("\x00", "")
+    by = request.GET.get("by", "")[:100]
     sort = search.one_of("sort", request.GET.get("sort", ""), list(search.TASK_SORTS)) or DEFAULT_SORT
     shown = tasks_shown_to(request.user).select_related("base_model", "owner")
     found: QuerySet[Task] = search.tasks_matching(shown, text)

@@ -47,7 +47,7 @@ class BaseModelIncomplete(DomainError):
 
 def base_model_called(name: str) -> BaseModel:
     """The base model with this id or alias. Raises NotFound."""
-    found = BaseModel.objects.named(name) if "\x00" not in name else None
+    found = BaseModel.objects.named(name)
     if found is None:
         raise NotFound(f"The base model {name[:100]!r} is not known here. Add it from its config.json.")
     return found

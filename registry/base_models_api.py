@@ -111,10 +111,7 @@ class BaseModelFileDownload(APIView):
         """A file of a base model that is hosted here."""
         only(request)
         base_model = base_models.base_model_called(name)
-        found = (
-            base_model.files.select_related("blob") if "\x00" not in path else BaseModelFile.objects.none()
-        )
-        file = found.filter(path=path).first()
+        file = base_model.files.select_related("blob").filter(path=path).first()
         if file is None:
             raise NotFound(f"{base_model.name} has no file of this name here.")
         return downloads.file_response(request._request, file.blob, file.path)

@@ -120,9 +120,7 @@ def revision_called(adapter: Adapter, name: str = "") -> Revision:
 
 def file_called(revision: Revision, path: str) -> RevisionFile:
     """The file at `path` in a revision, with its blob. Raises NotFound."""
-    file = None
-    if "\x00" not in path:
-        file = revision.files.select_related("blob").filter(path=path).first()
+    file = revision.files.select_related("blob").filter(path=path).first()
     if file is None:
         raise NotFound(f"Revision {revision.short_commit} has no file of this name.")
     return file

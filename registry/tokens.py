@@ -77,10 +77,11 @@ def _limit(user: User, text: str) -> tuple[Namespace | None, Adapter | None]:
     if not text:
         return None, None
     owner, slash, name = text.partition("/")
-    member = Membership.objects.filter(
-        user=user, namespace__name__iexact=owner, namespace__deleted_at=None
-    ).select_related("namespace")
-    membership = member.first() if "\x00" not in text else None
+    membership = (
+        Membership.objects.filter(user=user, namespace__name__iexact=owner, namespace__deleted_at=None)
+        .select_related("namespace")
+        .first()
+    )
     if membership is None:
         raise BadDetail("limit", f"You are no member of a namespace called {owner[:100]!r}.")
     if not slash:
