@@ -27,7 +27,7 @@ def fold(matrices: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
 
 
 def _segment(part: str) -> Segment:
-    return range(int(part), int(part) + 1) if part.isdigit() and str(int(part)) == part else part
+    return range(int(part), int(part) + 1) if part.isdecimal() and str(int(part)) == part else part
 
 
 def _written(segment: Segment) -> str:

@@ -144,7 +144,7 @@ def read_tensor(path: Path, tensor: safetensors_header.TensorInfo) -> NDArray[np
 
 def natural(path: str) -> list[tuple[int, str]]:
     """A key that sorts layer 10 behind layer 9."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"\.", path)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"\.", path)]
 
 
 def _rounded(value: float) -> float:
