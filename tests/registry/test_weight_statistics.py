@@ -91,7 +91,10 @@ def test_every_dtype_that_is_accepted_is_read(tmp_path: Path, dtype: str):
 def test_layers_sort_by_number_and_kinds_leave_it_out():
     paths = ["m.block.10.q", "m.block.9.q"]
     assert sorted(paths, key=weight_statistics.natural) == paths[::-1]
-    assert sorted(["x.²", "x.3"], key=weight_statistics.natural) == ["x.²", "x.3"]  # a digit that is no number
+    assert sorted(["x.²", "x.3"], key=weight_statistics.natural) == [
+        "x.²",
+        "x.3",
+    ]  # a digit that is no number
     assert weight_pictures.kind_of("encoder.block.3.layer.0.SelfAttention.q") == "encoder SelfAttention.q"
     assert weight_pictures.layer_of("encoder.block.3.layer.0.SelfAttention.q") == 3
 
