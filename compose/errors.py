@@ -138,6 +138,18 @@ class TaskInQuarantine(DomainError):
         )
 
 
+class HiddenRowsDoNotFit(DomainError):
+    """Hidden rows are nobody's to shorten, and nothing is said of one of them."""
+
+    code = "hidden_rows_do_not_fit"
+
+    def __init__(self, base_model: str) -> None:
+        super().__init__(
+            f"Among the task's hidden rows are some that {base_model} does not take: they are too long for it, or without any "
+            "token that it knows. Choose another base model, or compose on the same examples without naming the task."
+        )
+
+
 class GoneMeanwhile(Conflict):
     """What a composition is to be made of went while it was asked for."""
 

@@ -23,8 +23,8 @@ from compose import candidates as choosing
 from compose import errands, fetching, jobs, naming, token_counts
 from compose import examples as reading
 from compose.engine import importing, types
-from compose.engine.errors import Cancelled, DoesNotFit, EngineError
-from compose.errors import BaseUnavailable, LeaseLost
+from compose.engine.errors import Cancelled, DoesNotFit, EngineError, UnusableTestRow
+from compose.errors import BaseUnavailable, HiddenRowsDoNotFit, LeaseLost
 from compose.jobs import workers
 from compose.models import Composition
 from registry import publishing, storage
@@ -196,8 +196,14 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
     )
     recorded = jobs.recorded_trials(composition)
     reporter = Reporter(composition, heart, recorded=len(recorded))
-    with telling_misfits(modules, revisions):
-        result = engine.compose(request, observer=reporter, recorded=recorded, warm=warm_cache())
+    try:
+        with telling_misfits(modules, revisions):
+            result = engine.compose(request, observer=reporter, recorded=recorded, warm=warm_cache())
+    except UnusableTestRow as error:
+        if not composition.has_hidden_test:
+            raise
+        # Not by its number: which one it is among those that are no example would tell which guesses are hidden rows.
+        raise HiddenRowsDoNotFit(composition.base_model.name) from error
     reporter.flush()
     jobs.finish(
         composition,

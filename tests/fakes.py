@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from compose.engine.errors import Cancelled, EngineError
+from compose.engine.errors import Cancelled, EngineError, UnusableTestRow
 from compose.engine.types import Observer, Prediction, Request, Result, Score, Trial
 
 
@@ -36,7 +36,8 @@ def compose(
 ) -> Result:
     """Draws points by the seed, keeps the one nearest to where each module's weight is 1 / its place.
 
-    Takes FAKE_TRIAL_S seconds a trial. Input "boom" raises what is our fault, "bad" what is the user's; "die" kills the process.
+    Takes FAKE_TRIAL_S seconds a trial. Input "boom" raises what is our fault, "bad" what is the user's, a test row "long" what
+    is the task's; "die" kills the process.
     """
     observer = observer or Observer()
     observer.on_stage("load", f"{len(request.modules)} modules")
@@ -112,6 +113,9 @@ def _refuse(request: Request) -> None:
         raise EngineError("Row 1 tokenises to nothing; write something else.")
     if "boom" in inputs:
         raise RuntimeError("a secret of ours")
+    for number, row in enumerate(request.test, 1):
+        if row.input == "long":
+            raise UnusableTestRow(f"The input of the test row {number} has 3,001 tokens.")
 
 
 def _search(request: Request, observer: Observer, recorded: Sequence[Trial]) -> tuple[list[Trial], bool]:

@@ -52,6 +52,10 @@ class ExamplesTooLong(EngineError):
     """An example does not fit the context of the base model."""
 
 
+class UnusableTestRow(EngineError):
+    """A row that would score the result is empty to the base model, or does not fit its context."""
+
+
 class BadInput(EngineError):
     """A file, number or name given to the engine is not usable."""
 

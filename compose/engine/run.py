@@ -14,7 +14,7 @@ import torch
 from compose.engine import export, loading, metrics, precision
 from compose.engine.bank import Bank, build_bank
 from compose.engine.comparison import Comparison
-from compose.engine.errors import BadInput
+from compose.engine.errors import BadInput, EmptyExample, ExamplesTooLong, UnusableTestRow
 from compose.engine.methods import method_named
 from compose.engine.mixing import EXACT, PAPER, Mix, Mixer
 from compose.engine.prepared import Prepared, check_modules, check_weights, load, mix_kind, prepare
@@ -145,7 +145,10 @@ class _Composition:
             prepared = prepare(request, self.warm, precision.wanted(request.dtype, method=method.name))
             self.notes += [prepared.sizes.note] if prepared.sizes.note else []
             self.notes += prepared.bank.notes if method.mix == PAPER else ()
-        test_rows = tokenise(prepared.base, request.test, what="test row")
+        try:
+            test_rows = tokenise(prepared.base, request.test, what="test row")
+        except (EmptyExample, ExamplesTooLong) as error:
+            raise UnusableTestRow(error.message) from error
         with self._stage("audition", timed_as="search"):
             self.observer.checked()
             heard = audition(prepared)

@@ -115,6 +115,23 @@ def test_a_mistake_of_the_user_is_told_in_the_engines_words():
     assert (done.status, done.error) == ("failed", "Row 1 tokenises to nothing; write something else.")
 
 
+def test_a_test_row_that_the_base_does_not_take_is_named_unless_it_is_a_hidden_one(ada):
+    base_model = hosted_base()
+    make_modules(base_model, owner=ada)
+    rows = [{"input": f"hidden {number}", "output": "x"} for number in range(20)]
+    long = [*rows, {"input": "long", "output": "x"}]
+    task = make_task("passing", base_model=base_model, is_held_out=True)
+    task_sets.save_rows(task, few_shot=rows[:5], test=long)
+    for_the_task = [
+        work(queue(base_model=base_model, task=task, examples=make_examples(5))),
+        work(queue(base_model=base_model, task=task, examples=(Example("hidden 3", "x"), *make_examples(5)))),
+    ]
+    [told] = {done.error for done in for_the_task}
+    assert "they are too long for it" in told
+    own = work(queue(base_model=base_model, test_examples=[Example("long", "x")]))
+    assert own.error == "The input of the test row 1 has 3,001 tokens."
+
+
 def test_a_mistake_of_ours_is_logged_and_told_without_its_details(caplog):
     done = work(queue(examples=[Example("boom", "x"), Example("b", "y")]))
     assert done.status == "failed"

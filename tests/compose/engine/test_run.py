@@ -597,7 +597,7 @@ def test_an_example_longer_than_the_context_is_refused_with_both_lengths(t5: Col
     assert message.startswith(
         "The example 1, input and output together, has 65 tokens; the base model takes 64."
     )
-    message = refusal(request_for(t5, test=(TEST_ROWS[0], long)), errors.ExamplesTooLong)
+    message = refusal(request_for(t5, test=(TEST_ROWS[0], long)), errors.UnusableTestRow)
     assert message.startswith("The input of the test row 2 has 3,001 tokens")
 
 
