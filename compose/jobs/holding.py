@@ -11,6 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from compose.engine import types
+from compose.engine.errors import Cancelled
 from compose.errors import LeaseLost
 from compose.jobs import lease, log, queue
 from compose.jobs.asking import hidden_note
@@ -138,7 +139,7 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
         if revision is not None:
             split_note = hidden_note(len(revision.test), scored=len(composition.test_examples))
     record_trials(composition, result.trials)
-    won = lease.held(composition).update(
+    won = lease.held(composition).exclude(wish=Wish.CANCEL).update(
         status=Status.SUCCEEDED,
         finished_at=timezone.now(),
         lease_until=None,
@@ -156,7 +157,8 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
         config_blob=config,
     )
     if not won:
-        raise LeaseLost(composition.pk)
+        wish(composition)
+        raise Cancelled
     # Of an earlier attempt that went further.
     composition.trials.filter(number__gt=len(result.trials)).delete()
     _keep_weights(composition, result)
