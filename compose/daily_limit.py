@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Q
 from django.utils import timezone
 
 from compose.models import Composition
@@ -15,7 +14,6 @@ from web.errors import DomainError
 
 Status = Composition.Status
 DAY = timedelta(days=1)
-SCORING = ("evaluate", "export")  # stages in which a composition has begun with the hidden rows
 
 
 class DailyLimit(DomainError):
@@ -34,14 +32,14 @@ class DailyLimit(DomainError):
 def used(person: User, task: Task) -> list[datetime]:
     """When this person's compositions of the last 24 hours that count were asked for, the oldest first.
 
-    One that failed is given back, and one that was cancelled before its scoring began: from then on it has told how
-    many of the hidden rows are among its examples.
+    One that failed or was cancelled before its scoring began is given back. From then on it has told how many of the
+    hidden rows are among its examples, whatever becomes of it, and who can make it fail could ask that for nothing.
     """
     return list(
         Composition.objects.filter(
             owner=person, task=task, has_hidden_test=True, created_at__gt=timezone.now() - DAY
         )
-        .exclude(Q(status=Status.FAILED) | Q(status=Status.CANCELLED) & ~Q(stage__in=SCORING))
+        .exclude(status__in=[Status.FAILED, Status.CANCELLED], has_begun_scoring=False)
         .order_by("created_at")
         .values_list("created_at", flat=True)
     )

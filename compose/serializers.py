@@ -119,7 +119,7 @@ class CompositionRequestSerializer(StrictSerializer):
     seed = serializers.IntegerField(default=jobs.DEFAULT_SEED)
     time_limit_s = serializers.IntegerField(
         default=0,
-        help_text="Seconds after which the search stops and keeps the best so far; 0: the budget alone ends it.",
+        help_text="Seconds of search after which it stops and keeps the best so far; 0: the budget alone ends it.",
     )
     metric = serializers.CharField(
         default="",

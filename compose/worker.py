@@ -378,10 +378,13 @@ class Reporter(types.Observer):
         self._recorded = recorded
         self._waiting: list[types.Trial] = []
         self._kept_at = self._told_at = 0.0
-        self._began_at = time.monotonic()
+        self._searched_before_s = composition.searched_s
+        self._searching_since: float | None = None  # now and then it does something else
 
     def on_stage(self, stage: str, message: str = "", *, trials: int = 0) -> None:
         self.flush()
+        self._searched_before_s = self._searched_s
+        self._searching_since = time.monotonic() if trials else None
         jobs.set_stage(
             self.composition,
             stage,
@@ -409,12 +412,19 @@ class Reporter(types.Observer):
     def wanted(self) -> str:
         self.heart.check()
         wish = jobs.wish(self.composition)
-        if not wish and 0 < self.composition.time_limit_s <= time.monotonic() - self._began_at:
+        if not wish and 0 < self.composition.time_limit_s <= self._searched_s:
             return "stop"  # its owner's choice when they asked
         return wish or "go"
 
     def flush(self) -> None:
         """Keep the trials that wait. In groups, or a fast search would do nothing but write."""
         self._kept_at = time.monotonic()
+        self.composition.searched_s = self._searched_s
         waiting, self._waiting = self._waiting, []
         jobs.record_trials(self.composition, waiting)
+
+    @property
+    def _searched_s(self) -> float:
+        """Seconds of search, those of earlier attempts too."""
+        since = self._searching_since
+        return self._searched_before_s + (0.0 if since is None else time.monotonic() - since)

@@ -20,6 +20,7 @@ from registry.models import Blob, TaskRevision
 from web.database import after_commit
 from web.templatetags.formatting import plural
 
+SCORING = "evaluate"  # the stage that begins with the test rows
 SHOWN_HIDDEN_ROWS = 20  # of the site's own tasks; always the first, so that the others stay hidden
 Status = Composition.Status
 Wish = Composition.Wish
@@ -48,12 +49,20 @@ def set_base_commit(composition: Composition, commit: str) -> None:
         raise LeaseLost(composition.pk)
 
 
+@transaction.atomic
 def set_stage(
     composition: Composition, stage: str, note: str = "", *, step: int = 0, steps: int = 0, counted: str = ""
 ) -> None:
     """Say how far it is: `step` of `steps` of what is `counted`; 0 in a stage that is not. Raises LeaseLost."""
+    begun = {"has_begun_scoring": True} if stage == SCORING else {}
     changed = lease.held(composition).update(
-        stage=stage[:20], stage_note=note[:300], step=step, steps=steps, counted=counted
+        stage=stage[:20],
+        stage_note=note[:300],
+        step=step,
+        steps=steps,
+        counted=counted,
+        searched_s=composition.searched_s,
+        **begun,
     )
     if not changed:
         raise LeaseLost(composition.pk)
@@ -90,7 +99,7 @@ def record_audition(composition: Composition, base_loss: float, losses: Sequence
 
 @transaction.atomic
 def record_trials(composition: Composition, trials: Iterable[types.Trial]) -> None:
-    """Keep trials, so that another attempt goes on from them. Raises LeaseLost.
+    """Keep trials, and the time that they took, so that another attempt goes on from them. Raises LeaseLost.
 
     One that is there already is written over: on another machine a search may go another way than the attempt before.
     """
@@ -107,7 +116,10 @@ def record_trials(composition: Composition, trials: Iterable[types.Trial]) -> No
     if not rows:
         return
     # First the row: it makes a sweep wait, so that no trial is written for an attempt that was given up.
-    if not lease.held(composition).update(step=rows[-1].number, heartbeat_at=timezone.now()):
+    changed = lease.held(composition).update(
+        step=rows[-1].number, heartbeat_at=timezone.now(), searched_s=composition.searched_s
+    )
+    if not changed:
         raise LeaseLost(composition.pk)
     Trial.objects.bulk_create(
         rows,
@@ -129,7 +141,10 @@ def recorded_trials(composition: Composition) -> list[types.Trial]:
 
 @transaction.atomic
 def finish(composition: Composition, result: types.Result, *, weights: Blob, config: Blob) -> None:
-    """Write everything a composition found, at once and only if this attempt still holds it. Raises LeaseLost."""
+    """Write everything a composition found, at once and only if this attempt still holds it.
+
+    Raises LeaseLost, and Cancelled where its owner wants nothing kept any more.
+    """
     predictions, split_note = result.predictions, composition.split_note
     if composition.has_hidden_test:
         # As it is now: a private task goes with its organisation while somebody's composition for it runs.
@@ -167,10 +182,11 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
         Score(composition=composition, position=position, **asdict(score))
         for position, score in enumerate(result.scores)
     )
-    stopped = ", stopped early by its owner" if result.stopped_early else ""
+    stopped = ", stopped early" if result.stopped_early else ""
     log.write(composition, f"Done after {plural(len(result.trials), 'trial,trials')}{stopped}.")
 
 
+@transaction.atomic
 def fail(composition: Composition, message: str) -> bool:
     """End this attempt with a sentence for the owner; whether it was still ours to end."""
     failed = lease.close(lease.held(composition), Status.FAILED, error=message)
@@ -179,17 +195,20 @@ def fail(composition: Composition, message: str) -> bool:
     return failed
 
 
+@transaction.atomic
 def confirm_cancelled(composition: Composition) -> bool:
     """The worker obeyed the wish to cancel; whether it was still ours to end."""
     cancelled = lease.close(lease.held(composition), Status.CANCELLED)
     if cancelled:
-        log.write(composition, "Cancelled.")
+        log.write(composition, log.CANCELLED)
     return cancelled
 
 
+@transaction.atomic
 def release(composition: Composition) -> bool:
     """Give a composition back unfinished, since this worker is going; another goes on from its trials."""
     if lease.close(lease.held(composition).filter(wish=Wish.CANCEL), Status.CANCELLED):
+        log.write(composition, log.CANCELLED)
         return True
     released = bool(lease.held(composition).update(**lease.back_in_line()))
     if released:

@@ -1,7 +1,7 @@
 """What happened to a composition, line by line and in words: the page shows it while it happens and afterwards.
 
-The log explains and decides nothing. A line is written after the change it tells of has won, so it never tells of
-one that did not happen.
+The log explains and decides nothing. A line is written after the change it tells of has won and in its transaction, so it
+never tells of one that did not happen, and no change is without its line.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ STAGES = {
     "evaluate": "Scoring each method on rows it has not seen",
     "export": "Writing the adapter",
 }
+CANCELLED = "Cancelled."
 
 
 def write(composition: Composition, text: str) -> None:

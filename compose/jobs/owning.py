@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
+from django.db import transaction
+
 from compose.errors import NoSuchComposition, WrongState
 from compose.jobs import lease, log
 from compose.models import Composition
@@ -59,6 +61,7 @@ def unshare(composition: Composition, actor: Person) -> None:
     composition.refresh_from_db(fields=["share_key"])
 
 
+@transaction.atomic
 def cancel(composition: Composition, actor: Person) -> None:
     """End a queued composition now, a running one within one evaluation. Raises WrongState when it is finished."""
     require_owner(composition, actor)
@@ -80,20 +83,23 @@ def cancel(composition: Composition, actor: Person) -> None:
     composition.refresh_from_db()
 
 
+@transaction.atomic
 def end_all_of(owner: User, why: str) -> int:
     """End whatever waits or runs for `owner`, with a sentence for them: how many there were.
 
     A running one ends here and now. Its worker finds that it lost the lease, and so goes on to somebody else's.
     """
     ended = 0
-    for composition in Composition.objects.filter(owner=owner, status__in=[Status.QUEUED, Status.RUNNING]):
-        row = Composition.objects.filter(pk=composition.pk, status__in=[Status.QUEUED, Status.RUNNING])
+    unfinished = Composition.objects.filter(owner=owner, status__in=[Status.QUEUED, Status.RUNNING])
+    for composition in unfinished.order_by("pk"):
+        row = unfinished.filter(pk=composition.pk)
         if lease.close(row, Status.CANCELLED, error=why):
             log.write(composition, why)
             ended += 1
     return ended
 
 
+@transaction.atomic
 def stop(composition: Composition, actor: Person) -> None:
     """Let a running search end now and go on with the best mix so far. Raises WrongState unless it is running."""
     require_owner(composition, actor)

@@ -6,11 +6,13 @@ import logging
 from datetime import timedelta
 
 from django.conf import settings
+from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
 from compose.jobs import lease, log, queue, workers
 from compose.models import Composition
+from web.database import after_commit
 
 logger = logging.getLogger(__name__)
 RING_AT_ONCE = 8
@@ -39,12 +41,14 @@ def sweep() -> dict[str, int]:
     return counts
 
 
+@transaction.atomic
 def _take_back(composition: Composition) -> str:
     """One composition whose lease ran out: back in line, or ended. Empty if its worker was quicker."""
     # The lease again: the worker may have renewed it since we looked.
     lost = lease.held(composition).filter(lease_until=composition.lease_until)
     logger.warning("Composition %s lost its worker %s", composition.pk, composition.worker)
     if lease.close(lost.filter(wish=Wish.CANCEL), Status.CANCELLED):
+        log.write(composition, log.CANCELLED)
         return "cancelled"
     if composition.losses + 1 >= settings.JOB_MAX_ATTEMPTS:
         message = (
@@ -59,5 +63,5 @@ def _take_back(composition: Composition) -> str:
     if not lost.update(losses=F("losses") + 1, **lease.back_in_line()):
         return ""
     log.write(composition, "Its worker was lost; back in line, to go on from its trials.")
-    queue.ring(composition.pk)
+    after_commit(queue.ring, composition.pk)
     return "requeued"

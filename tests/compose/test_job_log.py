@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import timedelta
+
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from compose import jobs
 from compose.errors import LeaseLost
+from compose.jobs import log
 from compose.models import Composition
 from tests.compose.factories import finish, make_composition, make_trials, owner_of
 from tests.factories import make_user
@@ -54,6 +59,42 @@ def test_a_change_that_did_not_win_is_not_told(rung):
     assert jobs.confirm_cancelled(composition)
     assert not jobs.fail(composition, "Too late.")
     assert lines(composition)[-2:] == ["Asked to cancel.", "Cancelled."]
+
+
+CHANGES: dict[str, Callable[[Composition], object]] = {
+    "a stage": lambda held: jobs.set_stage(held, "search", steps=40),
+    "a failure": lambda held: jobs.fail(held, "It does not fit."),
+    "a cancel that was obeyed": jobs.confirm_cancelled,
+    "a worker that goes": jobs.release,
+    "a wish to cancel": lambda held: jobs.cancel(held, owner_of(held)),
+    "a wish to stop": lambda held: jobs.stop(held, owner_of(held)),
+    "an owner who is blocked": lambda held: jobs.end_all_of(owner_of(held), "Blocked."),
+    "a worker that was lost": lambda held: jobs.sweep(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_no_change_is_without_its_line(change, rung, monkeypatch):
+    composition = running()
+    Composition.objects.filter(pk=composition.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+    before = Composition.objects.values().get(pk=composition.pk)
+
+    def die(*line: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(log, "write", die)
+    with pytest.raises(SystemExit):
+        CHANGES[change](composition)
+    assert Composition.objects.values().get(pk=composition.pk) == before
+
+
+def test_whoever_ends_what_its_owner_wants_cancelled_says_so(rung):
+    for end in (jobs.release, lambda _: jobs.sweep()):
+        composition = running()
+        jobs.cancel(composition, owner_of(composition))
+        Composition.objects.filter(pk=composition.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+        end(composition)
+        assert lines(composition)[-2:] == ["Asked to cancel.", "Cancelled."]
 
 
 def test_the_audition_is_written_down_when_it_ends_and_the_curve_has_its_levels(rung):

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,10 @@ from django.utils import timezone
 from compose import daily_limit, jobs, leaderboards
 from compose.engine import types
 from compose.models import Composition
-from registry import moderation, publishing, reported_scores, task_sets
+from registry import moderation, publishing, reported_scores, storage, task_sets
 from registry.models import Adapter, AdapterScore, Membership, Task, TaskRevision
 from registry.search import AdapterQuery, find
-from tests.compose.factories import finish, make_composition, make_modules, owner_of
+from tests.compose.factories import finish, make_composition, make_modules, make_result, owner_of
 from tests.factories import (
     make_adapter,
     make_base_model,
@@ -232,28 +234,76 @@ def test_the_embedded_board_may_stand_in_other_pages_and_shows_what_everybody_se
     assert "frame-ancestors 'none'" in client.get("/tasks/count")["Content-Security-Policy"]
 
 
-def test_a_days_scored_compositions_run_out_and_failed_ones_are_given_back(settings: Any):
+def test_a_days_scored_compositions_run_out_and_what_ends_before_its_scoring_is_given_back(settings: Any):
     settings.MAX_SCORED_PER_TASK_PER_DAY = 2
     task, owner = make_board_task(), make_user()
     base_model = make_base_model()
     make_modules(base_model)
-    failed = make_composition(owner=owner, task=task, base_model=base_model)
-    Composition.objects.filter(pk=failed.pk).update(status="failed")
-    for is_first in (True, False):
-        asked = make_composition(owner=owner, task=task, base_model=base_model)
-        if is_first:
-            jobs.cancel(asked, owner)
-            assert "2 more of 2" in daily_limit.for_person(owner, task)
-            # It has told how many rows it is scored on, so that guesses of hidden rows would cost nothing.
-            Composition.objects.filter(pk=asked.pk).update(stage="evaluate")
+    ask = partial(make_composition, owner=owner, task=task, base_model=base_model)
+    failed = jobs.claim(ask().pk, "worker")
+    assert failed
+    jobs.set_stage(failed, "search")
+    jobs.fail(failed, "It does not fit.")
+    jobs.cancel(ask(), owner)
+    assert "2 more of 2" in daily_limit.for_person(owner, task)
+    for _ in range(2):
+        ask()
     with pytest.raises(daily_limit.DailyLimit) as refused:
-        make_composition(owner=owner, task=task, base_model=base_model)
+        ask()
     assert "today's 2 scored compositions" in refused.value.message
     make_composition(task=task, base_model=base_model)
     assert "0 more of 2" in daily_limit.for_person(owner, task)
     assert "2 compositions a day" in daily_limit.for_person(None, task)
     Composition.objects.update(created_at=timezone.now() - timedelta(hours=25))
-    make_composition(owner=owner, task=task, base_model=base_model)
+    ask()
+
+
+def lose(claimed: Composition) -> None:
+    Composition.objects.filter(pk=claimed.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+    jobs.sweep()
+
+
+def cancel_before_another_takes_it(claimed: Composition, give_back: Callable[[Composition], object]) -> None:
+    give_back(claimed)
+    jobs.cancel(claimed, owner_of(claimed))
+
+
+ENDS: dict[str, Callable[[Composition], object]] = {
+    "it succeeds": lambda claimed: jobs.finish(
+        claimed,
+        make_result(),
+        weights=storage.store_stream([b"weights"]),
+        config=storage.store_stream([b"{}"]),
+    ),
+    "it fails": lambda claimed: jobs.fail(claimed, "Out of memory."),
+    "it is cancelled": lambda claimed: (
+        jobs.cancel(claimed, owner_of(claimed)),
+        jobs.confirm_cancelled(claimed),
+    ),
+    "its worker goes and it is cancelled": partial(cancel_before_another_takes_it, give_back=jobs.release),
+    "its worker is lost and it is cancelled": partial(cancel_before_another_takes_it, give_back=lose),
+    "its worker goes and another fails before it scores": lambda claimed: (
+        jobs.release(claimed),
+        jobs.fail(jobs.claim(claimed.pk, "another") or claimed, "The hub is away."),
+    ),
+    "its owner is blocked": lambda claimed: jobs.end_all_of(owner_of(claimed), "Blocked."),
+    "it waits again": jobs.release,
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_from_its_scoring_on_it_counts_for_the_day_whatever_becomes_of_it(end: str, settings: Any):
+    """Its progress has told how many rows it is scored on, and so whether a guess is among them."""
+    settings.MAX_SCORED_PER_TASK_PER_DAY = 1
+    task = make_board_task()
+    claimed = jobs.claim(make_composition(task=task).pk, "worker")
+    assert claimed
+    owner = owner_of(claimed)
+    jobs.set_stage(claimed, "evaluate")
+    jobs.set_step(claimed, 0, 100, "answers")
+    ENDS[end](claimed)
+    with pytest.raises(daily_limit.DailyLimit):
+        make_composition(owner=owner, task=task, base_model=claimed.base_model)
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from html import unescape
+from types import SimpleNamespace
 
 import pytest
 from django.db import DataError
@@ -227,23 +229,77 @@ def test_stop_keeps_the_best_and_finishes(monkeypatch):
     assert composition.result["stopped_early"]
 
 
+class Clock:
+    """The worker's time, which goes on when told to."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: self.now, time=time.time))
+
+    def go_on(self, seconds: float) -> None:
+        self.now += seconds
+
+
 def test_a_time_limit_stops_the_search_and_keeps_the_best(monkeypatch):
-    composition = queue()
-    Composition.objects.filter(pk=composition.pk).update(time_limit_s=60)
-    composition.refresh_from_db()
-
-    told = worker.Reporter.on_trial
-
-    def on_trial(reporter, trial):
-        told(reporter, trial)
-        reporter._began_at -= 61 if trial.number == 3 else 0
-
-    monkeypatch.setattr(worker.Reporter, "on_trial", on_trial)
+    composition, clock = queue(time_limit_s=60, budget=40), Clock(monkeypatch)
+    AtTrial(monkeypatch, 3, partial(clock.go_on, 61))
     done = work(composition)
     assert done.status == "succeeded"
     assert done.result
     assert done.result["stopped_early"]
-    assert len(jobs.recorded_trials(done)) < done.budget
+    assert len(jobs.recorded_trials(done)) == 3
+    assert "Stopped early by its time limit." in page_of(done)
+
+
+def test_a_time_limit_is_of_the_search_and_not_of_what_comes_before_it(monkeypatch):
+    composition, clock = queue(time_limit_s=60, budget=8), Clock(monkeypatch)
+    on_audition = worker.Reporter.on_audition
+
+    def slow(reporter, *heard):
+        clock.go_on(61)
+        on_audition(reporter, *heard)
+
+    monkeypatch.setattr(worker.Reporter, "on_audition", slow)
+    assert work(composition).trials.count() == 8
+
+
+def test_of_a_time_limit_another_attempt_has_what_those_before_it_left(monkeypatch):
+    composition, clock = queue(time_limit_s=60, budget=40), Clock(monkeypatch)
+
+    def lose() -> None:
+        clock.go_on(50)
+        monkeypatch.setattr(worker, "TRIALS_KEPT_EVERY_S", 0)
+
+    def go() -> None:
+        worker._draining.set()
+        jobs.release_all("worker")
+
+    AtTrial(monkeypatch, 5, lose)
+    AtTrial(monkeypatch, 6, go)
+    work(composition)
+    worker._draining.clear()
+    assert composition.status == "queued"
+    recorded = composition.trials.count()
+    assert recorded >= 5
+    AtTrial(monkeypatch, recorded + 2, partial(clock.go_on, 11))
+    done = work(composition)
+    assert done.result
+    assert done.result["stopped_early"]
+    assert done.trials.count() == recorded + 2, "eleven seconds more, and not sixty"
+    assert done.searched_s == 61
+
+
+def test_who_cancels_while_it_is_written_has_it_cancelled(monkeypatch):
+    composition = queue(budget=4)
+    finish = jobs.finish
+
+    def cancelled_first(*arguments, **options):
+        jobs.cancel(composition, composition.owner)
+        finish(*arguments, **options)
+
+    monkeypatch.setattr(jobs, "finish", cancelled_first)
+    done = work(composition)
+    assert (done.status, done.result, done.scores.count()) == ("cancelled", None, 0)
 
 
 def test_an_attempt_that_lost_its_lease_stops_and_writes_nothing(monkeypatch):
