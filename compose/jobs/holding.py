@@ -154,7 +154,8 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
         if revision is not None:
             split_note = hidden_note(len(revision.test), scored=len(composition.test_examples))
     record_trials(composition, result.trials)
-    won = lease.held(composition).exclude(wish=Wish.CANCEL).update(
+    wanted = lease.held(composition).exclude(wish=Wish.CANCEL)
+    won = wanted.update(
         status=Status.SUCCEEDED,
         finished_at=timezone.now(),
         lease_until=None,
