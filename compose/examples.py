@@ -14,6 +14,7 @@ from django.conf import settings
 
 from compose.engine.metrics import plain
 from compose.engine.types import Example
+from compose.engine.unseen import said_of_seen, unseen
 from compose.engine.wording import first_of
 from compose.errors import BadSetting, FewShotProblem
 from web.templatetags.formatting import plural
@@ -160,15 +161,8 @@ def warnings(examples: Sequence[Example], test_examples: Sequence[Example] = ())
     if alike := sum(count for count in counts.values() if count > 1):
         found.append(f"{alike} of the test rows are duplicates; each counts as often as it is there.")
     if seen := len(test_examples) - len(unseen(test_examples, examples)):
-        verb, those = ("is", "it counts") if seen == 1 else ("are", "they count")
-        found.append(f"{seen} of the test rows {verb} also among the examples, so {those} for no score.")
+        found.append(said_of_seen(seen))
     return found
-
-
-def unseen(test_examples: Iterable[Example], examples: Iterable[Example]) -> list[Example]:
-    """The test rows whose input is none of the examples': whoever searches on a row has seen it."""
-    inputs = {example.input.strip() for example in examples}
-    return [row for row in test_examples if row.input.strip() not in inputs]
 
 
 def _begins_with_a_header(examples: Sequence[Example]) -> bool:

@@ -19,6 +19,7 @@ from compose.engine import importing
 from compose.engine.errors import BadInput, EngineError
 from compose.engine.metrics import EXACT_MATCH, METRICS
 from compose.engine.types import Example, ExportForm, Module, Observer, Request, Result, Trial
+from compose.engine.unseen import NONE_UNSEEN, said_of_seen, unseen
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,11 +96,12 @@ def _say(line: str) -> None:
 
 
 def _compose(options: argparse.Namespace) -> dict[str, Any]:
+    examples = read_examples(options.examples)
     request = Request(
         base=options.base,
         modules=_modules(options.modules),
-        examples=read_examples(options.examples),
-        test=read_examples(options.test) if options.test else (),
+        examples=examples,
+        test=_test_rows(options.test, examples) if options.test else (),
         method=options.method,
         budget=options.budget if options.budget is not None else _usual_budget(options.method),
         seed=options.seed,
@@ -114,6 +116,17 @@ def _compose(options: argparse.Namespace) -> dict[str, Any]:
         from compose.engine import run
 
     return _as_json(run.compose(request, observer=_Progress()))
+
+
+def _test_rows(path: Path, examples: Sequence[Example]) -> tuple[Example, ...]:
+    """Those that are none of the examples, as the site scores on them. Raises BadInput."""
+    given = read_examples(path)
+    scored = tuple(unseen(given, examples))
+    if not scored:
+        raise BadInput(NONE_UNSEEN)
+    if len(scored) < len(given):
+        _say(said_of_seen(len(given) - len(scored)))
+    return scored
 
 
 def _usual_budget(name: str) -> int:

@@ -18,6 +18,7 @@ from compose import daily_limit
 from compose import examples as reading
 from compose.engine.metrics import EXACT_MATCH, METRICS, label_of, unknown
 from compose.engine.types import FLOAT_TYPES, LARGEST_EXPORT_RANK, Example, ExportForm
+from compose.engine.unseen import NONE_UNSEEN, unseen
 from compose.engine.wording import first_of
 from compose.errors import BadSetting, FewShotProblem, GoneMeanwhile, TaskInQuarantine
 from compose.jobs import log, queue, telling
@@ -392,18 +393,13 @@ def _rows(
     reading.check_examples(examples)
     if test_examples:
         reading.check_examples(test_examples, field="test_examples")
-        unseen = reading.unseen(test_examples, examples)
-        if not unseen:
-            raise FewShotProblem(
-                [
-                    "All test rows are among the examples too, so none could score the result. Give others, or none."
-                ],
-                field="test_examples",
-            )
-        return list(examples), unseen, False, _own_note(len(test_examples), len(unseen))
+        scored = unseen(test_examples, examples)
+        if not scored:
+            raise FewShotProblem([NONE_UNSEEN], field="test_examples")
+        return list(examples), scored, False, _own_note(len(test_examples), len(scored))
     hidden = reading.from_json(revision.test) if revision else []
     if hidden:
-        return list(examples), reading.unseen(hidden, examples), True, hidden_note(len(hidden))
+        return list(examples), unseen(hidden, examples), True, hidden_note(len(hidden))
     few_shot, held_out, note = reading.split(examples, request.seed)
     return few_shot, held_out, False, note
 

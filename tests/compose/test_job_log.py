@@ -92,7 +92,9 @@ def test_whoever_ends_what_its_owner_wants_cancelled_says_so(rung):
     for end in (jobs.release, lambda _: jobs.sweep()):
         composition = running()
         jobs.cancel(composition, owner_of(composition))
-        Composition.objects.filter(pk=composition.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+        Composition.objects.filter(pk=composition.pk).update(
+            lease_until=timezone.now() - timedelta(seconds=1)
+        )
         end(composition)
         assert lines(composition)[-2:] == ["Asked to cancel.", "Cancelled."]
 

@@ -17,6 +17,7 @@ from compose.engine.__main__ import main
 from compose.engine.types import Example
 from tests.compose.engine import tiny
 from tests.compose.engine.conftest import Collection
+from tests.compose.engine.test_run import TEST_ROWS
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -55,7 +56,7 @@ def arguments(t5: Collection, tmp_path: Path) -> list[object]:
 
 
 def test_compose_prints_one_json_object_and_writes_the_adapter(arguments: list, tmp_path: Path):
-    test = write_rows(tmp_path / "test.jsonl", tiny.EXAMPLES[:2])
+    test = write_rows(tmp_path / "test.jsonl", TEST_ROWS)  # the first one is an example too
     done = engine_process(
         "compose",
         *arguments,
@@ -80,9 +81,18 @@ def test_compose_prints_one_json_object_and_writes_the_adapter(arguments: list, 
     assert [s["method"] for s in scores] == methods * 2
     assert [s["metric"] for s in scores] == ["rouge_l"] * 5 + ["exact_match"] * 5
     assert {"method", "metric", "value", "low", "high", "n"} <= set(scores[0])
+    assert {score["n"] for score in scores} == {len(TEST_ROWS) - 1}
+    assert "1 of the test rows is also among the examples, so it counts for no score." in done.stderr
     assert set(answer["seconds"]) == {"load", "search", "evaluate", "export"}
     assert "trial 3: loss" in done.stderr
     assert (tmp_path / "out" / "adapter_config.json").is_file()
+
+
+def test_test_rows_that_are_all_among_the_examples_are_refused(engine, arguments: list, tmp_path: Path):
+    test = write_rows(tmp_path / "test.jsonl", tiny.EXAMPLES[:2])
+    done = engine("compose", *arguments, "--test", test)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "All test rows are among the examples too" in done.stderr
 
 
 def test_score_prints_one_loss_for_each_weight_vector(
