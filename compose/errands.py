@@ -21,8 +21,9 @@ from django.utils import timezone
 from compose.errors import LeaseLost
 from compose.models import Errand
 from registry.models import User
+from registry.rights import hold_account
 from web.database import after_commit
-from web.errors import DomainError, Forbidden
+from web.errors import DomainError
 
 logger = logging.getLogger(__name__)
 KEPT = timedelta(days=1)
@@ -59,10 +60,9 @@ class Kind(Generic[E]):
     def require_room(self, person: User, refusal: type[DomainError], noun: str) -> None:
         """Raises `refusal`, and Forbidden for an account that was deleted or blocked meanwhile.
 
-        Inside a transaction: the person's row is held, so that two requests do not both take the last place.
+        Inside a transaction, so that two requests do not both take the last place.
         """
-        if not User.objects.select_for_update(no_key=True).filter(pk=person.pk, is_active=True):
-            raise Forbidden("This account is deleted or blocked.")
+        hold_account(person)
         own = self.model._default_manager.filter(asked_by=person)
         if own.filter(status__in=[Status.WAITING, Status.RUNNING]).count() >= self.most_unfinished:
             raise refusal(

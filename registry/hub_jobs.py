@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Q, QuerySet, Value
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -22,7 +22,7 @@ from django.utils import timezone
 from registry import sealing
 from registry.models import HubJob, ImportJob, JobStatus, PushJob, User
 from registry.models.hub_jobs import UNFINISHED
-from registry.rights import Person
+from registry.rights import Person, hold_account
 from web.database import after_commit
 from web.errors import Conflict, DomainError, NotFound
 
@@ -79,15 +79,21 @@ class Draining(Exception):
 # --- Asking ------------------------------------------------------------------------------------------------------
 
 
-def require_room(owner: User) -> None:
+def _require_room(owner: User) -> None:
     """Raises TooManyJobs."""
     unfinished = sum(kind.objects.filter(owner=owner, status__in=UNFINISHED).count() for kind in KINDS)  # type: ignore[attr-defined]
     if unfinished >= settings.MAX_HUB_JOBS_PER_USER:
         raise TooManyJobs
 
 
+@transaction.atomic
 def start(job: HubJob, token: str) -> None:
-    """Save a new job and tell a worker. The token is sealed for this job alone."""
+    """Save a new job and tell a worker. The token is sealed for this job alone.
+
+    Raises TooManyJobs, and Forbidden for an account that was deleted or blocked meanwhile.
+    """
+    hold_account(job.owner)
+    _require_room(job.owner)
     job.sealed_token = sealing.seal(token.strip(), purpose=_purpose(job))
     job.rung_at = timezone.now()
     job.save(force_insert=True)

@@ -92,9 +92,12 @@ def idempotent(post: Post) -> Post:
         if response.status_code >= 500 or response.status_code in PASSING:
             row.delete()
         else:
-            row.status, row.body = response.status_code, _as_json(response.data)
-            row.location = response.headers.get("Location", "")[:500]
-            row.save(update_fields=["status", "body", "location"])
+            # Not `save`: the row went if the account was deleted meanwhile, and what was done is done.
+            IdempotentAnswer.objects.filter(pk=row.pk).update(
+                status=response.status_code,
+                body=_as_json(response.data),
+                location=response.headers.get("Location", "")[:500],
+            )
         return response
 
     return answer

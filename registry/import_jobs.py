@@ -66,7 +66,6 @@ def request_import(
         overwrite=overwrite,
     )
     check_text("token", token, limit=1000)
-    hub_jobs.require_room(owner)
     hub_jobs.start(job, token)
     return job
 

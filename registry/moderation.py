@@ -19,7 +19,7 @@ from django.utils import timezone
 from registry import audit
 from registry.details import BadDetail, check_text
 from registry.models import Adapter, Report, Task, User
-from registry.rights import Person, require_moderator, visible_adapter
+from registry.rights import Person, hold_account, require_moderator, visible_adapter
 from registry.search import visible_task
 from web.errors import Conflict, DomainError
 from web.templatetags.formatting import plural
@@ -57,7 +57,7 @@ def report(subject: Subject, *, reporter: Person, address: str, reason: str, tex
     """Tell the people who run the site that an adapter or a task should not be here.
 
     `address` is the network address of who asks; it is counted and not kept. Raises BadDetail, ReportedAlready,
-    TooManyReports.
+    TooManyReports, and Forbidden for an account that was deleted or blocked meanwhile.
     """
     if reason not in Report.Reason.values:
         raise BadDetail("reason", "Say what is wrong with it by one of the reasons in the list.")
@@ -65,12 +65,15 @@ def report(subject: Subject, *, reporter: Person, address: str, reason: str, tex
     if reason == Report.Reason.OTHER and not text:
         raise BadDetail("text", "Say in a sentence what is wrong with it.")
     person = reporter if isinstance(reporter, User) else None
-    waiting = subject.reports.filter(outcome=Report.Outcome.NONE)
-    if person is not None and waiting.filter(reporter=person).exists():
-        raise ReportedAlready
-    _count(person, address)
     about = {"task": subject} if isinstance(subject, Task) else {"adapter": subject}
-    return Report.objects.create(**about, reporter=person, reason=reason, text=text)
+    with transaction.atomic():
+        waiting = subject.reports.filter(outcome=Report.Outcome.NONE)
+        if person is not None:
+            hold_account(person)
+            if waiting.filter(reporter=person).exists():
+                raise ReportedAlready
+        _count(person, address)
+        return Report.objects.create(**about, reporter=person, reason=reason, text=text)
 
 
 def queue() -> QuerySet[Adapter]:

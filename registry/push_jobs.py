@@ -61,7 +61,6 @@ def request_push(
         visibility=check_visibility(visibility or adapter.visibility),
         bytes_total=sum(file.blob.size_bytes for file in _files(revision)),
     )
-    hub_jobs.require_room(owner)
     hub_jobs.start(job, token)
     return job
 

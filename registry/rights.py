@@ -98,6 +98,20 @@ def require_whole_account(person: Person) -> None:
         raise TokenIsLimited(token)
 
 
+def hold_account(person: User) -> None:
+    """Nobody deletes or blocks this account before the transaction ends, and what it asks for at once comes one after the
+    other. Raises Forbidden where somebody did meanwhile.
+
+    Not the whole lock: what others write beside it names the account at its end.
+    """
+    row = User.objects.select_for_update(no_key=True).filter(pk=person.pk)
+    is_active = row.values_list("is_active", flat=True).first()
+    if is_active is None:
+        raise Forbidden("This account is deleted.")
+    if not is_active:
+        raise Forbidden("This account is blocked.")
+
+
 def acts_as_themselves(person: Person) -> bool:
     """Whether what belongs to this person and to no namespace is open: signed in, or by a token without a limit."""
     return person is not None and person.is_authenticated and not is_limited(person)

@@ -21,6 +21,7 @@ from django.utils import timezone
 from registry import storage
 from registry.models import BaseModelFile, Blob, RevisionFile, SentBlob, User
 from registry.quotas import QuotaReached
+from registry.rights import hold_account
 from web.errors import Forbidden
 from web.templatetags.formatting import size
 
@@ -43,12 +44,12 @@ class TooMuchSent(QuotaReached):
 def note_sent(user: User, blob: Blob) -> None:
     """From now on, for a day, this person may put these bytes into a commit.
 
-    Raises TooMuchSent, and Forbidden for an account that was deleted meanwhile; then the bytes go too, unless something else
+    Raises TooMuchSent, and Forbidden for an account that was deleted or blocked meanwhile; then the bytes go too, unless something else
     wants them.
     """
     try:
         with transaction.atomic():
-            _hold(user)
+            hold_account(user)
             if _is_new_of(user, blob):
                 require_room(user, blob.size_bytes)
             SentBlob.objects.update_or_create(user=user, blob=blob, defaults={"sent_at": timezone.now()})
@@ -90,12 +91,6 @@ def require_room(user: User, more: int) -> None:
     most = settings.MAX_UNCOMMITTED_BYTES
     if most and (used := use_by(user).size_bytes) + more > most:
         raise TooMuchSent(used=used, more=more)
-
-
-def _hold(user: User) -> None:
-    """One after the other: two at once would both fit into the last place. Raises Forbidden for an account that is gone."""
-    if not User.objects.select_for_update(no_key=True).filter(pk=user.pk).values_list("pk"):
-        raise Forbidden("This account is deleted.")
 
 
 def _is_new_of(user: User, blob: Blob) -> bool:

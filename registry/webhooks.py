@@ -29,6 +29,7 @@ from registry.following import versions_of
 from registry.guarded_http import GuardedTransport, NotPublic, is_inward, origin_of
 from registry.models import Adapter, Delivery, Follow, Membership, User, Webhook
 from registry.patience import Patience
+from registry.rights import hold_account
 from web.database import keep_from_deletion
 from web.errors import Conflict, DomainError, NotFound
 
@@ -79,13 +80,13 @@ class SwitchedOff(Conflict):
 
 @transaction.atomic
 def create(*, user: User, url: str, events: Sequence[str]) -> tuple[Webhook, str]:
-    """A new webhook and its secret, which is shown once. Raises BadWebhook, TooManyWebhooks."""
+    """A new webhook and its secret, which is shown once. Raises BadWebhook, TooManyWebhooks, Forbidden."""
     url = url.strip()
     _check_url(url)
     wanted = [name for name in EVENTS if name in events]
     if not wanted or set(events) - set(EVENTS):
         raise BadWebhook("events", f"Choose at least one of {', '.join(EVENTS)}.")
-    User.objects.select_for_update(no_key=True).get(pk=user.pk)
+    hold_account(user)
     if Webhook.objects.filter(user=user).count() >= MOST:
         raise TooManyWebhooks
     secret = "whsec_" + secrets.token_hex(24)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, connections, transaction
 from django.db.models import QuerySet
 
 from web.disk import StorageFull
@@ -15,8 +15,10 @@ from web.errors import DomainError
 logger = logging.getLogger(__name__)
 SQLITE_IS_FULL = "disk is full"
 POSTGRES_IS_FULL = "53100"  # its words differ: no space left, or fewer bytes written than asked for
-SQLITE_IS_LOCKED = "database is locked"
-POSTGRES_ENDED_IT_FOR_OTHERS = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, no lock in time
+# Serialization failure, deadlock, no lock in time; and a row that names one which somebody deleted at this moment, such as the
+# account of who writes.
+POSTGRES_ENDED_IT_FOR_OTHERS = {"40001", "40P01", "55P03", "23503"}
+SQLITE_ENDED_IT_FOR_OTHERS = ("database is locked", "FOREIGN KEY constraint failed")
 
 
 class DatabaseAway(DomainError):
@@ -42,12 +44,16 @@ class OthersWrite(DomainError):
 
 def refusal_of(error: BaseException | None) -> DomainError | None:
     """What to tell about a failed query if it was the database's fault and not the query's; it is logged here."""
-    if not isinstance(error, OperationalError | InterfaceError):
+    if not isinstance(error, OperationalError | InterfaceError | IntegrityError):
         return None
     state = getattr(error.__cause__, "sqlstate", "")
-    if SQLITE_IS_LOCKED in str(error) or state in POSTGRES_ENDED_IT_FOR_OTHERS:
+    if state in POSTGRES_ENDED_IT_FOR_OTHERS or any(
+        words in str(error) for words in SQLITE_ENDED_IT_FOR_OTHERS
+    ):
         logger.error("Others wrote to the same: %s", error)
         return OthersWrite()
+    if isinstance(error, IntegrityError):
+        return None
     logger.error("The database does not answer: %s", error)
     is_full = SQLITE_IS_FULL in str(error) or state == POSTGRES_IS_FULL
     return StorageFull() if is_full else DatabaseAway()

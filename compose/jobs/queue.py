@@ -25,7 +25,7 @@ from compose.errors import TooManyWaiting
 from compose.jobs import lease, log, workers
 from compose.models import Composition
 from registry.models import User
-from web.errors import Forbidden, NotFound
+from registry.rights import hold_account
 
 logger = logging.getLogger(__name__)
 TURN_S = 900.0
@@ -67,17 +67,12 @@ def room(owner: User) -> Room:
 
 
 def require_room(owner: User) -> None:
-    """Raises TooManyWaiting, and NotFound or Forbidden for an account that was deleted or blocked meanwhile.
+    """Raises TooManyWaiting, and Forbidden for an account that was deleted or blocked meanwhile.
 
-    Inside a transaction, so that two requests at once do not both take the last place. Not the whole lock: somebody's commit, which
-    is written beside it, names them at its end.
+    Inside a transaction, so that two requests at once do not both take the last place.
     """
     with transaction.atomic():
-        found = User.objects.select_for_update(no_key=True).filter(pk=owner.pk).first()
-        if found is None:
-            raise NotFound("This account is deleted.")
-        if not found.is_active:
-            raise Forbidden("This account is blocked.")
+        hold_account(owner)
         left = room(owner)
     if not left.places_left:
         raise TooManyWaiting(left.waiting)

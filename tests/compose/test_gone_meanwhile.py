@@ -28,7 +28,7 @@ from tests.factories import (
     namespace_of,
     publish_fake,
 )
-from web.errors import Conflict, NotFound
+from web.errors import Conflict, Forbidden, NotFound
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -90,7 +90,7 @@ def test_a_module_that_goes_before_the_composition_is_saved_is_told(how, bob, mo
 def test_an_account_that_is_deleted_while_it_asks_is_told(modules, monkeypatch):
     ada = make_user("ada")
     after(asking, "_plan", lambda: leaving.delete_account(ada, actor=ada), monkeypatch)
-    with pytest.raises(NotFound, match="account is deleted"):
+    with pytest.raises(Forbidden, match="account is deleted"):
         make_composition(owner=ada)
     assert not Composition.objects.exists()
 

@@ -13,6 +13,7 @@ from django.db.models import F, QuerySet
 from compose.leaving import delete_account
 from registry import (
     commits,
+    import_jobs,
     leaving,
     likes,
     moderation,
@@ -236,15 +237,55 @@ def test_the_deletion_of_an_organisation_waits_for_a_change_in_it(
     assert not Adapter.objects.alive().exists()
 
 
+ASKED: dict[str, Callable[[Adapter, User], object]] = {
+    "a report": lambda adapter, person: moderation.report(
+        adapter, reporter=person, address="", reason="spam"
+    ),
+    "a webhook": lambda adapter, person: webhooks.create(
+        user=person, url="https://example.org/hook", events=["version.published"]
+    ),
+    "an import": lambda adapter, person: import_jobs.request_import(
+        owner=person, namespace=adapter.namespace, sources=["a/b"]
+    ),
+    "bytes": lambda adapter, person: sent.note_sent(person, storage.store_stream([b"sent"])),
+}
+
+
 @pytest.mark.django_db(transaction=True)
-def test_who_likes_or_sends_with_an_account_that_is_deleted_meanwhile_is_told(ada: User):
+@pytest.mark.parametrize("what", ASKED)
+@pytest.mark.parametrize("how", ["deleted", "blocked"])
+def test_who_asks_with_an_account_that_is_deleted_or_blocked_meanwhile_is_told(
+    how: str, what: str, ada: User
+):
+    adapter = make_adapter("m")
+    if how == "deleted":
+        User.objects.filter(pk=ada.pk).delete()
+    else:
+        User.objects.filter(pk=ada.pk).update(is_active=False)
+    before = Blob.objects.count()
+    with pytest.raises(Forbidden, match=f"account is {how}"):
+        ASKED[what](adapter, ada)
+    assert Blob.objects.count() == before
+
+
+@pytest.mark.postgres_only
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("what", ASKED)
+def test_who_asks_while_their_account_is_deleted_waits_and_is_told(
+    what: str, ada: User, beside: Beside, monkeypatch
+):
+    adapter = make_adapter("m")
+    after(tombstones, "close_namespace", lambda: beside.start(lambda: ASKED[what](adapter, ada)), monkeypatch)
+    delete_account(ada, actor=ada)
+    assert isinstance(beside.error(), Forbidden)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_likes_with_an_account_that_is_deleted_meanwhile_is_told(ada: User):
     adapter = make_adapter("m")
     User.objects.filter(pk=ada.pk).delete()
-    blob = storage.store_stream([b"sent"])
-    for act in (lambda: likes.like(adapter, actor=ada), lambda: sent.note_sent(ada, blob)):
-        with pytest.raises(Forbidden, match="account is deleted"):
-            act()
-    assert not Blob.objects.filter(pk=blob.pk).exists()
+    with pytest.raises(Forbidden, match="account is deleted"):
+        likes.like(adapter, actor=ada)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, transaction
 from django.db.backends.utils import CursorWrapper
 from django.test import Client
-from psycopg.errors import DeadlockDetected, DiskFull
+from psycopg.errors import DeadlockDetected, DiskFull, ForeignKeyViolation
 
+from registry import following
 from registry.models import User
 from tests.factories import make_token, make_user
 from web.database import after_commit
@@ -78,16 +79,38 @@ def test_a_database_whose_disk_is_full_is_507(words, cause, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "cause"), [("database is locked", None), ("deadlock detected", DeadlockDetected())]
+    ("error", "cause"),
+    [
+        (OperationalError("database is locked"), None),
+        (OperationalError("deadlock detected"), DeadlockDetected()),
+        (IntegrityError("FOREIGN KEY constraint failed"), None),
+        (IntegrityError("insert or update on table violates"), ForeignKeyViolation()),
+    ],
 )
-def test_who_gave_way_to_others_is_told_that(words, cause, monkeypatch):
+def test_who_gave_way_to_others_is_told_that(error, cause, monkeypatch):
     client = Client(raise_request_exception=False)
-    error = OperationalError(words)
     error.__cause__ = cause
     fails(monkeypatch, error)
     answer = client.get("/modules")
     assert (answer.status_code, answer["Retry-After"]) == (503, "1")
     assert "Others were changing the same at this moment" in answer.content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_whose_account_is_deleted_while_something_is_kept_for_it_is_told_to_try_again(monkeypatch):
+    user = make_user("ada")
+    client = Client(raise_request_exception=False, headers={"Authorization": f"Bearer {make_token(user)}"})
+    make_user("bob")
+    follow = following.follow
+
+    def deleted_first(**options):
+        User.objects.filter(pk=user.pk).delete()
+        follow(**options)
+
+    monkeypatch.setattr(following, "follow", deleted_first)
+    answer = client.put("/api/v1/following/bob/")
+    assert (answer.status_code, answer.json()["code"]) == (503, "others_write")
+    assert client.put("/api/v1/following/bob/").status_code == 401
 
 
 @pytest.mark.django_db(transaction=True)
