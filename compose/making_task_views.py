@@ -60,7 +60,7 @@ def _make(request: HttpRequest, form: NewTaskForm, division: Division) -> str:
         messages.success(request, f"{task.title} is there.{seen} Compose for it, to set the score to beat.")
         return task.slug
 
-    return once(user, request.POST, request.FILES, make)
+    return once(user, request.POST, request.FILES, lambda: make)
 
 
 def _new_page(

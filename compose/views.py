@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+from collections.abc import Callable
 
 from django.conf import settings
 from django.contrib import messages
@@ -98,10 +99,14 @@ def compose(request: HttpRequest) -> HttpResponse:
         return _sign_in_first(request, form)
     if action == "check":
         return _render_form(request, form, check=jobs.dry_run(form.request(request.user)))
+
+    def prepare() -> Callable[[], str]:
+        wanted = form.request(request.user, origin=request.build_absolute_uri("/")[:-1])
+        plan = jobs.plan_for(wanted)
+        return lambda: jobs.request_composition(wanted, plan).pk
+
     try:
-        origin = request.build_absolute_uri("/")[:-1]
-        wanted = form.request(request.user, origin=origin)
-        made = once(request.user, request.POST, request.FILES, lambda: jobs.request_composition(wanted).pk)
+        made = once(request.user, request.POST, request.FILES, prepare)
     except DomainError as error:
         form.refuse(error)
         return _render_form(request, form, status=error.status)

@@ -103,25 +103,33 @@ def idempotent(post: Post) -> Post:
     return answer
 
 
-def once(user: User, form: QueryDict, files: MultiValueDict[str, Any], make: Callable[[], str]) -> str:
-    """What `make` made, by its id; for a form that was just sent, with the same `form_token`, what it made then.
+def once(
+    user: User,
+    form: QueryDict,
+    files: MultiValueDict[str, Any],
+    prepare: Callable[[], Callable[[], str]],
+) -> str:
+    """What was made, by its id; for a form that was just sent, with the same `form_token`, what it made then.
 
-    Two at once make one thing: the second waits for the first. A form without a token is always new.
+    `prepare` reads and decides, and gives back what makes the thing; others can write until that is called. Two at once
+    make one thing: the second waits for the first. A form without a token is always new.
     """
     token = form.get("form_token", "")
     if not token:
-        return make()
+        return prepare()()
     sent = {name: form.getlist(name) for name in form if name != "csrfmiddlewaretoken"}
     contents = {name: [_of_file(file) for file in files.getlist(name)] for name in files}
     digest = hashlib.sha256(json.dumps([sent, contents], sort_keys=True).encode()).hexdigest()
+    key = f"form {digest}"
+    answers = IdempotentAnswer.objects.filter(user=user, key=key)
+    before = timezone.now() - DOUBLE_CLICK
+    made = answers.filter(created_at__gte=before).first()
+    if made is not None:
+        return str(made.body)
+    make = prepare()
     with transaction.atomic():
-        key = f"form {digest}"
-        IdempotentAnswer.objects.filter(
-            user=user, key=key, created_at__lt=timezone.now() - DOUBLE_CLICK
-        ).delete()
-        row, is_new = IdempotentAnswer.objects.get_or_create(
-            user=user, key=key, defaults={"request_sha256": digest}
-        )
+        answers.filter(created_at__lt=before).delete()
+        row, is_new = answers.get_or_create(user=user, key=key, defaults={"request_sha256": digest})
         if not is_new:
             return str(row.body)
         row.status, row.body = 302, make()

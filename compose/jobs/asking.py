@@ -119,10 +119,12 @@ class Plan:
     task_revision: TaskRevision | None = None  # whose hidden rows `test_examples` are
 
 
-def request_composition(request: CompositionRequest) -> Composition:
-    """Queue a composition for a worker. Raises a DomainError with the reason, and then nothing is saved."""
-    request.check()
-    plan = _plan(request)
+def request_composition(request: CompositionRequest, plan: Plan | None = None) -> Composition:
+    """Queue a composition for a worker, by a plan that was just made or one of its own.
+
+    Raises a DomainError with the reason, and then nothing is saved.
+    """
+    plan = plan or plan_for(request)
     with transaction.atomic():
         queue.require_room(request.owner)
         _keep(request, plan)
@@ -196,8 +198,7 @@ def dry_run(request: CompositionRequest) -> dict[str, Any]:
     """What `request_composition` would do; saves nothing, and a refusal is a problem listed."""
     likely = estimate(request.base_model, request.method, request.trials)
     try:
-        request.check()
-        plan = _plan(request)
+        plan = plan_for(request)
         queue.require_room(request.owner)
         _require_left_today(request, plan)
     except DomainError as error:
@@ -307,7 +308,9 @@ def estimate(base_model: BaseModel, method: str, budget: int) -> dict[str, Any]:
     return {"seconds": round(besides + per_trial * trials, 1), "based_on": len(took)}
 
 
-def _plan(request: CompositionRequest) -> Plan:
+def plan_for(request: CompositionRequest) -> Plan:
+    """What a request comes to, which may take a while and saves nothing. Raises a DomainError with the reason."""
+    request.check()
     base_model, owner, method = request.base_model, request.owner, request.method
     revision = request.task.revisions.order_by("-number").first() if request.task is not None else None
     few_shot, test, is_hidden, note = _rows(request, revision)

@@ -57,7 +57,7 @@ GOING: dict[str, Callable[[Task, User], object]] = {
 
 @pytest.mark.parametrize("how", GOING)
 def test_a_task_that_goes_before_the_composition_is_saved_is_told(how, bob, task, monkeypatch):
-    after(asking, "_plan", lambda: GOING[how](Task.objects.get(), bob), monkeypatch)
+    after(asking, "plan_for", lambda: GOING[how](Task.objects.get(), bob), monkeypatch)
     with pytest.raises(
         GoneMeanwhile, match=r"Passing was deleted or hidden at the moment you asked"
     ) as refusal:
@@ -67,7 +67,7 @@ def test_a_task_that_goes_before_the_composition_is_saved_is_told(how, bob, task
 
 
 def test_what_its_members_ask_for_does_not_name_a_task_that_becomes_private_meanwhile(bob, task, monkeypatch):
-    after(asking, "_plan", lambda: GOING["private"](Task.objects.get(), bob), monkeypatch)
+    after(asking, "plan_for", lambda: GOING["private"](Task.objects.get(), bob), monkeypatch)
     with pytest.raises(GoneMeanwhile):
         make_composition(task=task, examples=(), owner=bob)
     again = make_composition(task=Task.objects.get(), examples=(), owner=bob)
@@ -77,10 +77,10 @@ def test_what_its_members_ask_for_does_not_name_a_task_that_becomes_private_mean
 @pytest.mark.parametrize("how", ["deleted", "private"])
 def test_a_module_that_goes_before_the_composition_is_saved_is_told(how, bob, modules, monkeypatch):
     if how == "deleted":
-        after(asking, "_plan", lambda: publishing.withdraw(modules[1], actor=bob), monkeypatch)
+        after(asking, "plan_for", lambda: publishing.withdraw(modules[1], actor=bob), monkeypatch)
     else:
         hidden = Adapter.objects.filter(pk=modules[1].pk)
-        after(asking, "_plan", lambda: hidden.update(visibility="private"), monkeypatch)
+        after(asking, "plan_for", lambda: hidden.update(visibility="private"), monkeypatch)
     with pytest.raises(GoneMeanwhile, match=r"bob/part-1 .*Ask again") as refusal:
         make_composition()
     assert list(refusal.value.fields) == ["candidates"]
@@ -89,7 +89,7 @@ def test_a_module_that_goes_before_the_composition_is_saved_is_told(how, bob, mo
 
 def test_an_account_that_is_deleted_while_it_asks_is_told(modules, monkeypatch):
     ada = make_user("ada")
-    after(asking, "_plan", lambda: leaving.delete_account(ada, actor=ada), monkeypatch)
+    after(asking, "plan_for", lambda: leaving.delete_account(ada, actor=ada), monkeypatch)
     with pytest.raises(Forbidden, match="account is deleted"):
         make_composition(owner=ada)
     assert not Composition.objects.exists()

@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from django.utils.html import escape
 
+from compose import candidates as choosing
 from compose import charts, job_page, jobs, predictions
 from compose.engine import types
 from compose.models import Composition, Score
@@ -155,6 +156,22 @@ def test_a_form_that_is_sent_twice_composes_once(as_owner: Client, base_model: B
     as_owner.post("/compose", filled(form_token=token[1], seed="2"))
     as_owner.post("/compose", filled(form_token="another page"))
     assert Composition.objects.count() == 3, "another request, and the same on another page, are new"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_others_can_write_while_the_candidates_of_a_form_are_chosen(
+    as_owner: Client, base_model: BaseModel, monkeypatch: pytest.MonkeyPatch
+):
+    choose, blocked = choosing.choose, []
+
+    def look(*arguments: Any, **options: Any) -> Any:
+        blocked.append(connection.in_atomic_block)
+        return choose(*arguments, **options)
+
+    monkeypatch.setattr(choosing, "choose", look)
+    answers = [as_owner.post("/compose", filled(form_token="x")) for _ in range(2)]
+    assert answers[0]["Location"] == answers[1]["Location"]
+    assert blocked == [False], "for the second click nothing is chosen again"
 
 
 def test_a_form_that_comes_again_a_minute_later_was_meant(as_owner: Client, base_model: BaseModel):
