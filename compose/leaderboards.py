@@ -260,7 +260,7 @@ def _reported(task: Task, person: Person, metric: str) -> list[Entry]:
         )
         .select_related("adapter__namespace", "adapter__base_model")
         .defer("adapter__base_model__config", "adapter__base_model__matrices")
-        .order_by("adapter__namespace__name", "adapter__name")
+        .order_by("adapter_id")  # of equal ones the older first, as above
     )
     return [
         Entry(

@@ -38,6 +38,7 @@ SORT_COLUMNS = {
 }
 SAMPLE_STEP, SAMPLE_KEPT, SAMPLED = 50, 20, 200
 FEWEST_SAMPLED = 2 * SAMPLE_STEP * SAMPLE_KEPT
+ABOVE_IDS = 1 << 40
 NAME_BONUS = float(1 << 40)  # beyond any number of downloads: who has the words in its name comes first
 
 
@@ -81,12 +82,12 @@ def find(query: AdapterQuery, *, person: Person, with_facets: bool = False) -> F
     with table.lock:
         search = _Search(query, person, table)
         positions, keys = search.page()
-        ids = table.all_ids[positions]
+        ids, ties = table.all_ids[positions], search.ties()[positions]
         found = search.count()
         counts = search.facet_counts() if with_facets else {}
         families = search.families()
     items, has_more = ids[: query.limit], len(ids) > query.limit
-    cursor = cursor_of([query.order, keys[query.limit - 1], int(ids[query.limit - 1])]) if has_more else ""
+    cursor = cursor_of([query.order, keys[query.limit - 1], int(ties[query.limit - 1])]) if has_more else ""
     rows = _rows(items.tolist(), families, person)
     for adapter in rows:
         adapter.listed_score = search.best_on_task.get(adapter.pk)  # type: ignore[attr-defined]
@@ -149,6 +150,7 @@ class _Search:
         self.is_similar = False
         self.name_matches: NDArray[Any] | None = None  # by which relevance sorts first
         self.task_scores: NDArray[np.float64] | None = None  # the higher the better, whatever the metric
+        self.is_reported: Mask | None = None  # the score there
         self.best_on_task: dict[int, Any] = {}  # rows with a value, a metric and a source
         self.base_model: BaseModel | None = None  # that is asked for, by whichever of its names
         table.refresh()
@@ -305,9 +307,12 @@ class _Search:
         self.task_scores = np.full(self.table.size, -np.inf)
         ids = np.fromiter(self.best_on_task, np.int64)
         values = np.fromiter((sign * score.value for score in self.best_on_task.values()), np.float64)
+        reported = [score.source == AdapterScore.Source.REPORTED for score in self.best_on_task.values()]
         known = ids < len(self.table.positions)
         places = self.table.positions[ids[known]]
         self.task_scores[places[places >= 0]] = values[known][places >= 0]
+        self.is_reported = np.zeros(self.table.size, bool)
+        self.is_reported[places[places >= 0]] = np.array(reported, bool)[known][places >= 0]
         return np.isfinite(self.task_scores)
 
     def _fitting(self, *, without: str = "") -> Mask:
@@ -328,15 +333,25 @@ class _Search:
     def page(self) -> tuple[Positions, list[float]]:
         """Positions of one page's adapters and one more if there is one, with the values they are sorted by."""
         places = np.flatnonzero(self._fitting_all())
-        keys, ids = self._keys(places), self.table.all_ids
+        keys, ties = self._keys(places), self.ties()
         if self.query.cursor:
-            key, pk = _decode(self.query.cursor, self.query.order)
+            key, tie = _decode(self.query.cursor, self.query.order)
             behind = keys < key
             level = np.flatnonzero(keys == key)
-            behind[level] = ids[places[level]] < pk
+            behind[level] = ties[places[level]] < tie
             places, keys = places[behind], keys[behind]
-        first = _first(keys, ids, places, self.query.limit + 1)
+        first = _first(keys, ties, places, self.query.limit + 1)
         return places[first], keys[first].tolist()
+
+    def ties(self) -> Positions:
+        """Of equal keys the one with the higher number comes first: the newer one.
+
+        By the score on a task it is as on its leaderboard: what we computed before what people report, and the older first.
+        """
+        ids = self.table.all_ids
+        if self.query.order != "score" or self.is_reported is None:
+            return ids
+        return np.where(self.is_reported, ABOVE_IDS - ids, 2 * ABOVE_IDS - ids)
 
     def _keys(self, places: Positions) -> NDArray[Any]:
         """What the adapters at these positions are sorted by."""
@@ -519,10 +534,10 @@ def _rows(ids: list[int], families: dict[int, int], person: Person) -> list[Adap
     return found
 
 
-def _first(keys: NDArray[Any], ids: Positions, places: Positions, wanted: int) -> NDArray[np.int64]:
-    """Where in `keys` the `wanted` rows are that come first by (key, id), both from high to low, in that order.
+def _first(keys: NDArray[Any], ties: Positions, places: Positions, wanted: int) -> NDArray[np.int64]:
+    """Where in `keys` the `wanted` rows are that come first by (key, tie), both from high to low, in that order.
 
-    Row i has the id `ids[places[i]]`. Few of them are ever looked at, so they are not gathered before.
+    Row i has the tie `ties[places[i]]`. Few of them are ever looked at, so they are not gathered before.
     """
     chosen = np.arange(len(keys))
     if len(keys) > max(SAMPLED * wanted, FEWEST_SAMPLED):
@@ -531,16 +546,16 @@ def _first(keys: NDArray[Any], ids: Positions, places: Positions, wanted: int) -
         bound = np.partition(sample, len(sample) - SAMPLE_KEPT)[len(sample) - SAMPLE_KEPT]
         above = np.flatnonzero(keys >= bound)
         if wanted <= len(above) < len(keys):
-            return above[_first(keys[above], ids, places[above], wanted)]
+            return above[_first(keys[above], ties, places[above], wanted)]
     if len(keys) > 4 * wanted:
         last = np.partition(keys, len(keys) - wanted)[len(keys) - wanted]
         above, level = np.flatnonzero(keys > last), np.flatnonzero(keys == last)
         short = wanted - len(above)
-        if len(level) > short:  # equal ones: those with the highest ids
-            equal = ids[places[level]]
+        if len(level) > short:  # equal ones: those with the highest ties
+            equal = ties[places[level]]
             level = level[np.argpartition(equal, len(level) - short)[len(level) - short :]]
         chosen = np.concatenate([above, level])
-    order = np.lexsort((-ids[places[chosen]], -keys[chosen]))
+    order = np.lexsort((-ties[places[chosen]], -keys[chosen]))
     result: NDArray[np.int64] = chosen[order][:wanted]
     return result
 
@@ -561,10 +576,10 @@ def _pk(rows: Any) -> int:
 
 def _decode(cursor: str, order: str) -> tuple[float, int]:
     try:
-        given, key, pk = values_in(cursor)
+        given, key, tie = values_in(cursor)
     except (ValueError, TypeError) as error:
         raise BadCursor from error
     is_number = isinstance(key, int | float) and not isinstance(key, bool) and abs(key) < 2**62
-    if given != order or not is_number or not isinstance(pk, int) or not 0 < pk < 2**62:
+    if given != order or not is_number or not isinstance(tie, int) or not 0 < tie < 2**62:
         raise BadCursor
-    return key, pk
+    return key, tie

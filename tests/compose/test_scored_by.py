@@ -346,6 +346,30 @@ def test_modules_found_by_their_score_on_a_task_have_it_on_its_newest_rows(base_
     assert [adapter.name for adapter in found.items] == ["short", "claimed"]
 
 
+def test_of_equal_scores_on_a_task_a_list_has_the_order_of_the_leaderboard(base_model, ann, tmp_path):
+    task = summaries()
+
+    def claim(name: str) -> None:
+        AdapterScore.objects.create(
+            adapter=make_adapter(name), task=task, source="reported", metric="token_f1", value=0.4
+        )
+
+    claim("before")
+    for name in ("older", "newer"):
+        published(scored("token_f1", 0.4, owner=make_user(name), task=task, examples=[]), tmp_path)
+    claim("after")
+    board = leaderboards.board(task, None)
+    told = [entry.label for entry in board.entries if not entry.is_baseline]
+    query = AdapterQuery(scored_on="summaries", sort="score", limit=1)
+    listed: list[str] = []
+    while query.cursor or not listed:
+        found = find(query, person=None)
+        listed += [adapter.full_name for adapter in found.items]
+        query = replace(query, cursor=found.next_cursor)
+    assert listed == told
+    assert [name.partition("/")[2] for name in listed] == ["short", "short", "before", "after"]
+
+
 def test_scores_of_before_get_the_revision_of_their_composition(base_model, ann, tmp_path):
     task = summaries()
     published(scored("token_f1", 0.9, owner=ann, task=task, examples=[]), tmp_path)
