@@ -2,7 +2,35 @@
 
 import pytest
 
+from registry.models import BaseModel, Namespace, User
+from tests.compose.factories import make_modules
+from tests.factories import make_base_model, make_organisation, make_user
+
 
 @pytest.fixture(autouse=True)
 def no_broker(rung):
     """Messages are kept, not sent."""
+
+
+@pytest.fixture
+def ada() -> User:
+    return make_user("ada")
+
+
+@pytest.fixture
+def bob() -> User:
+    return make_user("bob")
+
+
+@pytest.fixture
+def lab(ada: User) -> Namespace:
+    """An organisation of ada's, in which rita reads."""
+    return make_organisation("lab", members={ada: "admin", make_user("rita"): "read"})
+
+
+@pytest.fixture
+def base_model() -> BaseModel:
+    """One with three modules of maker's."""
+    found = make_base_model()
+    make_modules(found, owner=make_user("maker"))
+    return found

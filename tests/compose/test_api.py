@@ -11,8 +11,8 @@ from rest_framework.test import APIClient
 from compose import jobs
 from compose.models import Composition
 from registry.models import Adapter, User
-from tests.compose.factories import finish, make_composition, make_modules, make_trials
-from tests.factories import make_adapter, make_base_model, make_task, make_token, make_user, namespace_of
+from tests.compose.factories import finish, make_composition, make_trials
+from tests.factories import make_adapter, make_task, make_token, make_user, namespace_of
 
 pytestmark = pytest.mark.django_db
 URL = "/api/v1/compositions/"
@@ -33,13 +33,6 @@ def owner() -> User:
 @pytest.fixture
 def client(owner) -> APIClient:
     return client_of(owner)
-
-
-@pytest.fixture
-def base_model():
-    base_model = make_base_model()
-    make_modules(base_model, 3, owner=make_user("maker"))
-    return base_model
 
 
 def post(client: APIClient, **body: Any):

@@ -35,11 +35,6 @@ def _awake(rung: list[Any]) -> None:
 
 
 @pytest.fixture
-def ada() -> User:
-    return make_user("ada")
-
-
-@pytest.fixture
 def base_model() -> BaseModel:
     base_model = make_base_model("demo/tiny-t5", kind="hosted")
     make_modules(base_model, 3)

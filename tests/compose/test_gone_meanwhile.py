@@ -34,11 +34,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def bob() -> User:
-    return make_user("bob")
-
-
-@pytest.fixture
 def modules(bob: User) -> list[Adapter]:
     return make_modules(make_base_model(), owner=bob)
 

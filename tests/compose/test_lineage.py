@@ -18,11 +18,6 @@ from tests.factories import make_adapter, make_base_model, make_revision, make_u
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def ada() -> User:
-    return make_user("ada")
-
-
 def mix(name: str, parts: list[Adapter], owner: User, weights: list[float] | None = None) -> Adapter:
     """A published adapter that is composed of these, with weights 0.5, -0.4, 0.3 ... unless given."""
     base_model = parts[0].base_model

@@ -46,11 +46,6 @@ def lines_of(count: int, start: int = 0) -> str:
 
 
 @pytest.fixture
-def ada() -> User:
-    return make_user("ada")
-
-
-@pytest.fixture
 def task(ada: User) -> Task:
     return made_by(ada)
 

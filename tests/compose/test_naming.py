@@ -27,11 +27,6 @@ from tests.visitors import client_of
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def ada() -> User:
-    return make_user("ada")
-
-
 def published(ada: User, *, task: Task | None = None, **found: Any) -> Composition:
     """A composition of three modules of lin's, ada's, and published."""
     base_model = make_base_model()

@@ -29,11 +29,9 @@ from registry import (
 )
 from registry.models import Adapter, AdapterScore, BaseModel, Delivery, Membership, Namespace, Task, User
 from registry.search import AdapterQuery
-from tests.compose.factories import finish, make_composition, make_examples, make_modules
+from tests.compose.factories import finish, make_composition, make_examples
 from tests.factories import (
     make_adapter,
-    make_base_model,
-    make_organisation,
     make_task,
     make_user,
     namespace_of,
@@ -46,23 +44,6 @@ from web.errors import DomainError, Forbidden, NotFound
 pytestmark = pytest.mark.django_db
 TITLE, ABOUT = "Zanzibar dossier", "Sorts quokkas."
 ROWS = [Example(f"whisper {n} xyzzy", f"plugh {n}") for n in range(40)]
-
-
-@pytest.fixture
-def ada() -> User:
-    return make_user("ada")
-
-
-@pytest.fixture
-def lab(ada: User) -> Namespace:
-    return make_organisation("lab", members={ada: "admin", make_user("rita"): "read"})
-
-
-@pytest.fixture
-def base_model() -> BaseModel:
-    found = make_base_model()
-    make_modules(found, owner=make_user("maker"))
-    return found
 
 
 def made_by(person: User, namespace: Namespace, *, is_private: bool = True, **said: Any) -> Task:

@@ -20,10 +20,10 @@ from compose.engine import types
 from compose.engine.types import Example, Prediction
 from compose.models import Composition
 from registry import storage, task_sets
-from registry.models import AdapterScore, BaseModel, BaseModelFile, Task, User
+from registry.models import AdapterScore, BaseModelFile, Task, User
 from registry.search import AdapterQuery, find
 from tests import fakes
-from tests.compose.factories import finish, make_composition, make_examples, make_modules, owner_of
+from tests.compose.factories import finish, make_composition, make_examples, owner_of
 from tests.compose.test_api import ROWS, URL, client_of, post
 from tests.compose.test_pages import filled, says, text_of
 from tests.factories import make_adapter, make_base_model, make_task, make_user, namespace_of
@@ -32,13 +32,6 @@ from tests.fake_adapters import make_adapter as make_folder
 pytestmark = pytest.mark.django_db
 HIDDEN = [{"input": f"hidden {number}", "output": f"the answer {number}"} for number in range(20)]
 UNKNOWN = "There is no metric 'bleu' here; choose one of: exact_match, token_f1, rouge_l."
-
-
-@pytest.fixture
-def base_model() -> BaseModel:
-    base_model = make_base_model()
-    make_modules(base_model, 3, owner=make_user("maker"))
-    return base_model
 
 
 @pytest.fixture

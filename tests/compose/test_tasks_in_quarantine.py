@@ -13,34 +13,11 @@ from django.test import Client
 from compose.models import Composition
 from registry import moderation, storage
 from registry.models import Adapter, BaseModel, Namespace, RevisionFile, Task, User
-from tests.compose.factories import make_modules
 from tests.compose.test_private_tasks import TITLE, made_by, published, scored
-from tests.factories import make_base_model, make_organisation, make_user, namespace_of
+from tests.factories import make_user, namespace_of
 from tests.visitors import client_of, text_of, token_of
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def ada() -> User:
-    return make_user("ada")
-
-
-@pytest.fixture
-def lab(ada: User) -> Namespace:
-    return make_organisation("lab", members={ada: "admin", make_user("rita"): "read"})
-
-
-@pytest.fixture
-def base_model() -> BaseModel:
-    found = make_base_model()
-    make_modules(found, owner=make_user("maker"))
-    return found
-
-
-@pytest.fixture
-def bob() -> User:
-    return make_user("bob")
 
 
 @pytest.fixture

@@ -25,11 +25,6 @@ NEEDLE = "zanzibar"
 
 
 @pytest.fixture
-def ada() -> User:
-    return make_user("ada")
-
-
-@pytest.fixture
 def lab(ada: User) -> Namespace:
     lab = make_organisation("lab", members={ada: "admin"})
     Namespace.objects.filter(pk=lab.pk).update(full_name=NEEDLE)

@@ -28,11 +28,6 @@ def _awake(rung: list[Any]) -> None:
 
 
 @pytest.fixture
-def ada() -> User:
-    return make_user("ada")
-
-
-@pytest.fixture
 def composed(ada: User) -> Composition:
     make_base_model("demo/tiny-t5", kind="hosted")
     return finish(make_composition(owner=ada, title="Colours"))

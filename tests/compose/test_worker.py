@@ -418,11 +418,6 @@ def test_what_it_takes_at_the_moment_it_is_told_to_go_is_given_back_at_once(monk
 # --- What it is made of or scored on changes while it runs ---------------------------------------------------------
 
 
-@pytest.fixture
-def ada():
-    return make_user("ada")
-
-
 def page_of(composition: Composition) -> str:
     client = Client()
     client.force_login(owner_of(composition))
