@@ -11,7 +11,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from compose import examples as reading
@@ -192,10 +192,13 @@ def change_task(task: Task, *, actor: User, **said: Any) -> Task:
     texts = {name: value for name, value in said.items() if name in LIMITS}
     changes: dict[str, Any] = said | check_said(texts)
     with transaction.atomic():
-        _hold(task, with_users=bool(changes.get("is_private")))
+        title = changes.get("title", task.title)
+        _hold(task, with_users=title != task.title or bool(changes.get("is_private")))
         if changes.get("is_private") and not task.is_private:
             _require_may_become_private(task, actor)
             _forget_name(task)
+        elif not task.is_private:
+            _rename_what_is_named_after(task, title)
         if not changes.get("is_private", True) and task.first_public_at is None:
             changes["first_public_at"] = timezone.now()
         if changes.get("metric", task.metric) != task.metric:
@@ -241,6 +244,18 @@ def _forget_name(task: Task) -> None:
         if naming.is_named_after_task(composition):
             composition.title = jobs.untold_title(len(composition.examples), composition.base_model)
             composition.save(update_fields=["title"])
+
+
+def _rename_what_is_named_after(task: Task, title: str) -> None:
+    """What was composed for a public task and is named after it keeps no former name, which would stay where the task is
+    hidden later."""
+    before = Task.objects.values_list("title", flat=True).get(
+        pk=task.pk
+    )  # somebody may have renamed it meanwhile
+    if title != before:
+        # By itself as well: SQLite folds the case of Latin letters alone.
+        named = Composition.objects.filter(Q(title=before) | Q(title__iexact=before), task=task)
+        named.update(title=title)
 
 
 def new_rows(task: Task, *, actor: User, rows: Division) -> TaskRevision:

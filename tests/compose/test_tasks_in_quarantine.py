@@ -10,9 +10,11 @@ from django.apps import apps
 from django.core.cache import cache
 from django.test import Client
 
+from compose import making_tasks
 from compose.models import Composition
 from registry import moderation, storage
 from registry.models import Adapter, BaseModel, Namespace, RevisionFile, Task, User
+from tests.compose.factories import make_composition
 from tests.compose.test_private_tasks import TITLE, made_by, published, scored
 from tests.factories import make_user, namespace_of
 from tests.visitors import client_of, text_of, token_of
@@ -97,3 +99,38 @@ def test_sentences_of_before_forget_the_name_too(mix: Adapter, task: Task):
         Adapter.objects.filter(pk=mix.pk).update(description=own)
         forwards(apps, None)
         assert Adapter.objects.get(pk=mix.pk).description == own
+
+
+# --- Renamed --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_named_after_a_task_follows_it_where_it_is_renamed(
+    task: Task, ada: User, bob: User, base_model: BaseModel
+):
+    job = scored(task, bob, base_model)
+    own = make_composition(owner=bob, base_model=base_model, task=task, examples=[], title="For my thesis")
+    making_tasks.change_task(task, actor=ada, title="Numbat dossier")
+    for composition in (job, own):
+        composition.refresh_from_db()
+    assert (job.title, own.title) == ("Numbat dossier", "For my thesis")
+    hold(task)
+    assert Client().get(f"/api/v1/compositions/{job.pk}/").status_code == 404
+    Composition.objects.filter(pk=job.pk).update(share_key="key")
+    shared = text_of(Client().get(f"/compositions/{job.pk}?key=key")).lower()
+    assert "zanzibar" not in shared
+    assert "numbat" not in shared
+
+
+def test_a_task_that_was_renamed_and_becomes_private_leaves_no_name_behind(
+    task: Task, ada: User, base_model: BaseModel
+):
+    job = scored(task, ada, base_model)
+    stale = Task.objects.get()
+    making_tasks.change_task(task, actor=ada, title="Numbat dossier")
+    making_tasks.change_task(stale, actor=ada, title=TITLE)
+    job.refresh_from_db()
+    assert job.title == TITLE, "whoever renamed it last"
+    making_tasks.change_task(stale, actor=ada, is_private=True)
+    making_tasks.change_task(stale, actor=ada, title="Quoll dossier")
+    job.refresh_from_db()
+    assert job.title.endswith("examples on tiny-t5")
