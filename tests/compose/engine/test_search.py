@@ -57,6 +57,30 @@ def test_the_points_are_those_of_nevergrad(modules: int, budget: int):
     assert asked == points_of_nevergrad(modules, budget)
 
 
+@pytest.mark.parametrize(
+    ("modules", "budget"),
+    [
+        (20, 60),
+        (3, 200),  # by the clock, if it were nevergrad's choice
+        (20, 2000),  # so would this be
+        (2, 500),
+        (3, 1600),
+    ],
+)
+def test_the_same_seed_asks_for_the_same_points_whatever_the_budget(modules: int, budget: int):
+    asked: list[list[tuple[float, ...]]] = []
+    for clock in (1, 2):
+        np.random.seed(clock)
+        search, points = LoraHubSearch(modules=modules, examples=5, budget=budget, seed=SEED), []
+        for number in range(1, 41):
+            [point] = search.ask()
+            points.append(point)
+            value = loss(np.array(point))
+            search.tell([Trial(number, point, value, search.objective(point, value))])
+        asked.append(points)
+    assert asked[0] == asked[1]
+
+
 def test_a_search_that_is_given_up_leaves_no_thread():
     before = set(threading.enumerate())
     search = LoraHubSearch(modules=4, examples=5, budget=40, seed=SEED)
