@@ -99,18 +99,20 @@ def compose(request: HttpRequest) -> HttpResponse:
         return _sign_in_first(request, form)
     if action == "check":
         return _render_form(request, form, check=jobs.dry_run(form.request(request.user)))
-
-    def prepare() -> Callable[[], str]:
-        wanted = form.request(request.user, origin=request.build_absolute_uri("/")[:-1])
-        plan = jobs.plan_for(wanted)
-        return lambda: jobs.request_composition(wanted, plan).pk
-
     try:
-        made = once(request.user, request.POST, request.FILES, prepare)
+        origin = request.build_absolute_uri("/")[:-1]
+        wanted = form.request(request.user, origin=origin)
+        made = once(request.user, request.POST, request.FILES, lambda: _planned(wanted))
     except DomainError as error:
         form.refuse(error)
         return _render_form(request, form, status=error.status)
     return redirect("composition", made)
+
+
+def _planned(wanted: jobs.CompositionRequest) -> Callable[[], str]:
+    """What queues it; all that takes long is done before."""
+    plan = jobs.plan_for(wanted)
+    return lambda: jobs.request_composition(wanted, plan).pk
 
 
 def _fresh_form(request: HttpRequest) -> ComposeForm:
