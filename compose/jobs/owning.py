@@ -51,19 +51,22 @@ def share(composition: Composition, actor: Person) -> None:
     """Make a link for people whom the owner chooses; the one that is there stays."""
     require_owner(composition, actor)
     Composition.objects.filter(pk=composition.pk, share_key=None).update(share_key=secrets.token_urlsafe(18))
-    composition.refresh_from_db(fields=["share_key"])
+    _refresh(composition)
 
 
 def unshare(composition: Composition, actor: Person) -> None:
     """Take the link back: it leads nowhere from now on, and the next one is another."""
     require_owner(composition, actor)
     Composition.objects.filter(pk=composition.pk).update(share_key=None)
-    composition.refresh_from_db(fields=["share_key"])
+    _refresh(composition)
 
 
 @transaction.atomic
 def cancel(composition: Composition, actor: Person) -> None:
-    """End a queued composition now, a running one within one evaluation. Raises WrongState when it is finished."""
+    """End a queued composition now, a running one within one evaluation.
+
+    Raises WrongState when it is finished, NoSuchComposition when it is gone.
+    """
     require_owner(composition, actor)
     for _ in range(3):  # a worker or the sweep may change the status between the two updates
         row = Composition.objects.filter(pk=composition.pk)
@@ -75,12 +78,12 @@ def cancel(composition: Composition, actor: Person) -> None:
             break
         if row.filter(status=Status.RUNNING).exists():
             break
-        composition.refresh_from_db()
+        _refresh(composition)
         if composition.is_finished:
             raise WrongState(
                 f"This composition has already {_ended(composition)}; there is nothing to cancel."
             )
-    composition.refresh_from_db()
+    _refresh(composition)
 
 
 @transaction.atomic
@@ -101,20 +104,35 @@ def end_all_of(owner: User, why: str) -> int:
 
 @transaction.atomic
 def stop(composition: Composition, actor: Person) -> None:
-    """Let a running search end now and go on with the best mix so far. Raises WrongState unless it is running."""
+    """Let a running search end now and go on with the best mix so far.
+
+    Raises WrongState unless it is running, NoSuchComposition when it is gone.
+    """
     require_owner(composition, actor)
     row = Composition.objects.filter(pk=composition.pk, status=Status.RUNNING)
-    # A wish to cancel stays: it cannot be taken back.
-    if row.filter(wish=Wish.NONE).update(wish=Wish.STOP):
-        log.write(composition, "Asked to stop and keep the best so far.")
-    elif not row.exists():
-        composition.refresh_from_db(fields=["status"])
+    for _ in range(3):  # a worker may take it between two looks
+        # A wish to cancel stays: it cannot be taken back.
+        if row.filter(wish=Wish.NONE).update(wish=Wish.STOP):
+            log.write(composition, "Asked to stop and keep the best so far.")
+            break
+        if row.exists():
+            break
+        _refresh(composition)
         if composition.status == Status.QUEUED:
             raise WrongState(
                 "This composition has not started, so there is no best mix to keep. Cancel it instead."
             )
-        raise WrongState(f"This composition has already {_ended(composition)}; there is nothing to stop.")
-    composition.refresh_from_db()
+        if composition.is_finished:
+            raise WrongState(f"This composition has already {_ended(composition)}; there is nothing to stop.")
+    _refresh(composition)
+
+
+def _refresh(composition: Composition) -> None:
+    """Raises NoSuchComposition for one that went with its owner's account at this moment."""
+    try:
+        composition.refresh_from_db()
+    except Composition.DoesNotExist as error:
+        raise NoSuchComposition from error
 
 
 def _ended(composition: Composition) -> str:

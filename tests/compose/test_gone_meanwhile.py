@@ -286,6 +286,14 @@ def test_a_composition_that_goes_before_it_is_published_is_told(bob, modules):
         publish_composition(composition, actor=bob, namespace=namespace_of(bob), name="made")
 
 
+@pytest.mark.parametrize("act", [jobs.cancel, jobs.stop, jobs.share, jobs.unshare])
+def test_a_composition_that_goes_before_something_is_done_with_it_is_told(act, bob, modules):
+    composition = make_composition(owner=bob)
+    Composition.objects.all().delete()
+    with pytest.raises(NoSuchComposition):
+        act(composition, bob)
+
+
 def test_what_was_just_asked_for_finds_its_modules_files_whatever_is_deleted(bob, modules):
     composition = make_composition()
     publishing.withdraw(modules[1], actor=bob)
