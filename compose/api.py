@@ -15,7 +15,7 @@ from rest_framework.views import APIView
 from compose import candidates, examples, jobs, naming, predictions, publishing, recipes, serializers, tryouts
 from compose.changed_since import with_modules
 from compose.engine.types import ExportForm
-from compose.errors import BadSetting
+from compose.errors import BadSetting, NoSuchComposition
 from compose.models import Candidate, Composition, LogLine, Trial
 from registry.api_parts import IDEMPOTENCY_KEY, only, person_of
 from registry.authentication import SignedIn
@@ -342,7 +342,9 @@ def _answer(request: Request, composition: Composition, code: int = status.HTTP_
     """A composition as this person may see it."""
     modules = Prefetch("candidates", with_modules(Candidate.objects.all()))
     found = _as_told_to(request.user).prefetch_related("scores", modules)
-    row = found.defer("predictions").get(pk=composition.pk)
+    row = found.defer("predictions").filter(pk=composition.pk).first()
+    if row is None:  # it went with its owner's account at this moment
+        raise NoSuchComposition
     context = {
         "request": request,
         "named": naming.named_in(composition, request.user),

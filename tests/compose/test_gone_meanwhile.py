@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.test import Client
 
 from compose import jobs, leaving, making_tasks
 from compose.engine.types import Example
@@ -28,6 +29,7 @@ from tests.factories import (
     namespace_of,
     publish_fake,
 )
+from tests.visitors import token_of
 from web.errors import Conflict, Forbidden, NotFound
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -292,6 +294,13 @@ def test_a_composition_that_goes_before_something_is_done_with_it_is_told(act, b
     Composition.objects.all().delete()
     with pytest.raises(NoSuchComposition):
         act(composition, bob)
+
+
+def test_a_composition_that_goes_while_a_script_reads_it_is_told(bob, modules, monkeypatch):
+    composition = make_composition(owner=bob)
+    after(jobs, "visible_composition", lambda: Composition.objects.all().delete(), monkeypatch)
+    answer = Client().get(f"/api/v1/compositions/{composition.pk}/", headers=token_of(bob))
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
 def test_what_was_just_asked_for_finds_its_modules_files_whatever_is_deleted(bob, modules):
