@@ -95,8 +95,11 @@ class Composition(models.Model):
     time_limit_s = models.PositiveIntegerField(
         default=0, help_text="After so long the search stops and keeps the best; 0: the budget alone ends it."
     )
+    # The database knows this default too: a web process that an upgrade has not restarted yet adds rows without the column.
     searched_s = models.FloatField(
-        default=0, help_text="Seconds of search by all its attempts, until they last wrote one of its trials."
+        default=0,
+        db_default=0,
+        help_text="Seconds of search by all its attempts, until they last wrote one of its trials.",
     )
     metric = models.CharField(
         max_length=40,
@@ -118,7 +121,9 @@ class Composition(models.Model):
         default=False, help_text="The test rows are a task's hidden ones: never shown as a whole."
     )
     has_begun_scoring = models.BooleanField(
-        default=False, help_text="An attempt came to the test rows, and its progress told how many they are."
+        default=False,
+        db_default=False,
+        help_text="An attempt came to the test rows, and its progress told how many they are.",
     )
     split_note = models.CharField(
         max_length=300, blank=True, help_text="Where the held-out rows come from, in words."
