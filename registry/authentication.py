@@ -88,9 +88,12 @@ class SignedIn(ReadOrSignedIn):
 
 
 def find_token(secret: str) -> Token | None:
-    """The usable token with this secret, its person acting by it; remembers its use, to the minute. None if there is none."""
+    """The usable token with this secret, its person acting by it; remembers its use, to the minute. None if there is none.
+
+    `hf_` may stand before it: the Hub's client for JavaScript sends no token that begins otherwise.
+    """
     rows = Token.objects.usable().select_related("user", "namespace", "adapter__namespace")
-    token = rows.filter(secret_sha256=Token.digest(secret)).first()
+    token = rows.filter(secret_sha256=Token.digest(secret.removeprefix("hf_"))).first()
     if token is None:
         return None
     token.user.acting_token = token

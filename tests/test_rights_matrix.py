@@ -441,7 +441,7 @@ ROUTES: dict[str, Route] = {
     # Who sees it is told in words that there is no such thing.
     r"^(?P<repo>[^/]+/[^/]+)\.git/(?P<what>.+)$": hub(f"/{A}.git/info/refs", GET=SEE),
     r"^(?P<repo>[^/]+/[^/]+)/(?P<what>info/refs)$": hub(f"/{A}/info/refs", GET=SEE),
-    r"^(?P<repo>[^/]+/[^/]+)/(?P<what>raw/.+)$": hub(f"/{A}/raw/main/README.md", GET=SEE),
+    r"^(?P<repo>[^/]+/[^/]+)/raw/(?P<rest>.+)$": hub(f"/{A}/raw/main/adapter_config.json", GET=SEE, HEAD=SEE),
     r"^(?P<repo>[^/]+(?:/[^/]+)?)/resolve/(?P<rest>[^/]+/.+)$": hub(
         f"/{A}/resolve/main/adapter_config.json", GET=SEE, HEAD=SEE
     ),

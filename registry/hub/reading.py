@@ -21,7 +21,6 @@ from web.errors import DomainError
 INSTEAD = {
     "discussions": "There are no discussions and pull requests here. Push to a branch of your own instead.",
     "lfs-files": "Single files of older versions are not deleted here. Delete the repository, or leave them out of new ones.",
-    "raw": "Files have one address here, with 'resolve' in place of 'raw'. `hf download` fetches them.",
     "super-squash": "History is not squashed here: what was composed names the versions of its modules.",
     "user-access-request": "Nothing is gated here, so nobody asks for access. Make the repository private instead.",
 }
@@ -75,6 +74,27 @@ LINE_READ_AT_ONCE = 500  # revisions whose files are looked at together, for who
 def resolve(request: HttpRequest, caller: Caller, repo: str, rest: str) -> HttpResponseBase:
     """A file's bytes, whole or a range; HEAD says what the client's cache has to know about them."""
     snapshot, file = repositories.find_file(caller.person, repo, rest)
+    return _sent(request, caller, snapshot, file)
+
+
+@door("GET", bucket="resolvers")
+def raw(request: HttpRequest, caller: Caller, repo: str, rest: str) -> HttpResponseBase:
+    """What git would keep at a path: a file's bytes, but of weights the pointer to them."""
+    snapshot, file = repositories.find_file(caller.person, repo, rest)
+    if not file.is_lfs:
+        return _sent(request, caller, snapshot, file)
+    part = downloads.parse_range(request.headers.get("Range", ""), len(file.pointer))
+    start, end = (part.start, part.start + part.length) if part else (0, len(file.pointer))
+    response = HttpResponse(file.pointer[start:end], content_type="text/plain; charset=utf-8")
+    if part:
+        response.status_code = 206
+        response["Content-Range"] = f"bytes {start}-{end - 1}/{len(file.pointer)}"
+    response["ETag"] = f'"{file.oid}"'
+    response["X-Repo-Commit"] = snapshot.commit
+    return response
+
+
+def _sent(request: HttpRequest, caller: Caller, snapshot: Snapshot, file: File) -> HttpResponseBase:
     response = downloads.file_response(request, file.blob, file.path, etag=file.etag)
     if response.status_code == 416:
         outside = errors.answer(downloads.UnsatisfiableRange(file.blob.size_bytes))
@@ -216,13 +236,6 @@ def not_served(request: HttpRequest, caller: Caller, rest: str) -> JsonResponse:
     namespace, _, behind = rest.partition("/")
     name, _, what = behind.partition("/")
     repositories.find(caller.person, f"{namespace}/{name}")
-    raise NotServed(what.partition("/")[0])
-
-
-@door("GET", "POST", "PUT", "DELETE", "PATCH")
-def not_served_of(request: HttpRequest, caller: Caller, repo: str, what: str) -> JsonResponse:
-    """As `not_served`, for what stands at a repository's own address."""
-    repositories.find(caller.person, repo)
     raise NotServed(what.partition("/")[0])
 
 

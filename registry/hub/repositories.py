@@ -21,6 +21,8 @@ from web.errors import Forbidden, NotFound
 
 LARGE_BYTES = 10 * 1024**2
 _MAX_SEGMENTS = 40
+_HEAD = "HEAD"  # git's word for where one begins
+_REF = re.compile(r"refs/(?:heads|tags)/")  # as `refs` tells the names of branches and tags in full
 _COMMIT = re.compile(r"[0-9a-f]{7,40}\Z")
 
 
@@ -97,7 +99,8 @@ class Repository:
 
     def snapshot(self, revision: str = MAIN) -> Snapshot:
         """The revision of this branch, tag or commit (7 or more of its digits). Raises RevisionNotFound."""
-        found = self._in_adapter(revision) if self.adapter else self._in_base_model(revision)
+        name = MAIN if revision == _HEAD else _REF.sub("", revision, count=1)
+        found = self._in_adapter(name) if self.adapter else self._in_base_model(name)
         if found is None:
             raise RevisionNotFound(self.name, revision)
         return found
@@ -115,12 +118,15 @@ class Repository:
         Django has decoded `feature%2Fx`, so the longest branch or tag that there is counts; none begins with
         the name of another and a slash.
         """
-        parts = rest.split("/")
+        full = _REF.match(rest)
+        start = full[0] if full else ""
+        parts = rest[len(start) :].split("/")
         starts = ["/".join(parts[:end]) for end in range(1, min(len(parts), _MAX_SEGMENTS) + 1)]
         known: list[str] = []
         if self.adapter is not None:
             known = list(self.adapter.refs.filter(name__in=starts).values_list("name", flat=True))
-        revision = max(known, key=len, default=parts[0])
+        unknown = "/".join(parts[:3]) if parts[0] == "refs" else parts[0]  # such as refs/pr/1
+        revision = start + max(known, key=len, default=unknown)
         return revision, rest[len(revision) + 1 :]
 
     def snapshot_of(self, revision: Revision) -> Snapshot:

@@ -21,6 +21,7 @@ from web.errors import DomainError, NotFound
 
 MAX_OBJECTS = 1000
 CONTENT_TYPE = "application/vnd.git-lfs+json"
+SHA256_NAMES = {"sha256", "sha_256"}  # the second is what the Hub's client for JavaScript says
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -45,7 +46,7 @@ def batch(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
     body = body_of(request)
     if body.get("operation") != "upload":
         raise BadRequest("Only uploads go through Git LFS here; download files by their addresses.")
-    if body.get("hash_algo", "sha256") != "sha256":
+    if body.get("hash_algo", "sha256") not in SHA256_NAMES:
         raise BadRequest("Only sha256 names objects here.")
     objects = body.get("objects")
     if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):

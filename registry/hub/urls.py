@@ -59,9 +59,9 @@ urlpatterns = [
     re_path(rf"{_FULL}\.git/info/lfs/objects/verify$", transfer.verify, name="hub_lfs_verify"),
     re_path(rf"{_FULL}\.git/(?P<what>.+)$", reading.no_git),
     re_path(rf"{_FULL}/(?P<what>info/refs)$", reading.no_git),
-    re_path(rf"{_FULL}/(?P<what>raw/.+)$", reading.not_served_of),
     re_path(rf"^{_REPO}/resolve/(?P<rest>[^/]+/.+)$", reading.resolve),
     re_path(rf"{_FULL}/resolve/(?P<rest>[^/]*)/?$", reading.resolve),
+    re_path(rf"{_FULL}/raw/(?P<rest>.+)$", reading.raw),
     re_path(rf"{_FULL}/(?:commit|tree|blob)/(?P<rest>.+)$", reading.show),
     re_path(r"^api/(?!v1/)(?P<rest>.+)$", reading.unknown),
 ]

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from django.conf import settings
+from django.db import transaction
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 
@@ -75,15 +76,20 @@ def create(request: HttpRequest, caller: Caller) -> JsonResponse:
         text_in(body, "name"), text_in(body, "organization", default="") or person.get_username()
     )
     visibility = _visibility(body) or "public"
-    return _new_repository(
-        request,
-        person,
-        owner,
-        name,
-        lambda namespace: commits.create_adapter(
-            author=person, namespace=namespace, name=name, visibility=visibility
-        ),
-    )
+    license = text_in(body, "license", default="")
+    if body.get("files"):
+        raise BadRequest(
+            "A repository is made without files here. Leave 'files' out and send them in a commit."
+        )
+
+    def make(namespace: Namespace) -> Adapter:
+        with transaction.atomic():
+            adapter = commits.create_adapter(
+                author=person, namespace=namespace, name=name, visibility=visibility
+            )
+            return publishing.update_adapter(adapter, actor=person, license=license) if license else adapter
+
+    return _new_repository(request, person, owner, name, make)
 
 
 @door("POST")
@@ -246,7 +252,12 @@ def _shown(value: Any) -> str:
 @door("POST")
 def _create_branch(request: HttpRequest, caller: Caller, repo: str, name: str) -> JsonResponse:
     person, adapter, repository = writable(caller, repo)
-    start = text_in(body_of(request), "startingPoint", default="") or publishing.MAIN
+    body = body_of(request)
+    if body.get("emptyBranch"):
+        raise BadRequest(
+            "A branch begins with the files of a revision here. Make it without 'emptyBranch' and delete them in a commit."
+        )
+    start = text_in(body, "startingPoint", default="") or publishing.MAIN
     _create_ref(adapter, person, repository, Ref.Kind.BRANCH, name, start)
     return JsonResponse({})
 

@@ -21,6 +21,12 @@ def test_only_the_hash_of_a_token_is_kept():
     assert secret not in str(Token.objects.values().get())
 
 
+def test_a_token_may_have_the_beginning_that_the_hubs_client_for_javascript_wants():
+    token, secret = tokens.issue_token(user=make_user(), name="laptop", scope="write")
+    assert find_token(f"hf_{secret}") == token
+    assert find_token(f"hf_hf_{secret}") is None
+
+
 def test_a_token_is_useless_once_revoked_or_expired():
     user = make_user()
     first, first_secret = tokens.issue_token(user=user, name="a", scope="read")

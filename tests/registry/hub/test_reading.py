@@ -193,11 +193,33 @@ def test_addresses_of_v1_and_of_the_site_stay_what_they_are(adapter: Adapter):
     assert get("/api/schema/").status_code == 200
 
 
-def test_a_raw_file_is_not_served(adapter: Adapter):
-    said = get("/ada/m/raw/main/README.md").json()["error"]
-    assert (
-        said == "Files have one address here, with 'resolve' in place of 'raw'. `hf download` fetches them."
-    )
+def test_a_raw_file_is_its_bytes_and_of_weights_the_pointer_to_them(adapter: Adapter):
+    card = get("/ada/m/raw/main/README.md")
+    assert card.getvalue() == CARD
+    pointer = get("/ada/m/raw/main/adapter_model.safetensors")
+    assert pointer.content.decode().splitlines() == [
+        "version https://git-lfs.github.com/spec/v1",
+        f"oid sha256:{hashlib.sha256(WEIGHTS).hexdigest()}",
+        f"size {len(WEIGHTS)}",
+    ]
+    assert pointer["ETag"] == f'"{git_sha1(pointer.content)}"'
+    part = get("/ada/m/raw/main/adapter_model.safetensors", headers={"Range": "bytes=0-6"})
+    assert (part.status_code, part.content) == (206, b"version")
+    assert part["Content-Range"] == f"bytes 0-6/{len(pointer.content)}"
+    assert part["X-Repo-Commit"] == card["X-Repo-Commit"]
+    assert not Download.objects.exists()
+
+
+def test_heads_and_names_of_refs_in_full_are_revisions_too(adapter: Adapter):
+    assert adapter.head is not None
+    Ref.objects.create(adapter=adapter, kind=Ref.Kind.BRANCH, name="feature/x", revision=adapter.head)
+    for name in ("HEAD", "refs/heads/main", "refs%2Fheads%2Ffeature%2Fx", "refs/heads/feature/x"):
+        assert get(f"/ada/m/resolve/{name}/README.md").getvalue() == CARD
+        assert get(f"/api/models/ada/m/revision/{name}").json()["sha"] == adapter.head.commit
+    assert get("/api/models/ada/m/tree/refs%2Fheads%2Ffeature%2Fx/extra").json()[0]["path"] == "extra/deep"
+    none = get("/ada/m/resolve/refs%2Fpr%2F1/README.md")
+    assert none["X-Error-Code"] == "RevisionNotFound"
+    assert none.json()["error"] == "ada/m has no branch, tag or commit 'refs/pr/1'."
 
 
 @pytest.mark.parametrize(
@@ -221,6 +243,7 @@ def test_a_raw_file_is_not_served(adapter: Adapter):
         ("/api/models/ada/m/tree/v9?recursive=true", "RevisionNotFound"),
         ("/api/models/ada/m/commits/v9", "RevisionNotFound"),
         ("/ada/m/resolve/main/none.txt", "EntryNotFound"),
+        ("/ada/m/raw/main/none.txt", "EntryNotFound"),
         ("/ada/m/resolve/main/extra", "EntryNotFound"),
         ("/api/models/ada/m/tree/main/none", "EntryNotFound"),
     ],

@@ -269,8 +269,8 @@ def test_another_warning_is_another_topic_which_clients_show_once(adapter: Adapt
 # --- Git LFS -----------------------------------------------------------------------------------------------
 
 
-def batch(token: str, oid: str, size: int) -> dict[str, Any]:
-    body = {"operation": "upload", "transfers": ["basic"], "objects": [{"oid": oid, "size": size}]}
+def batch(token: str, oid: str, size: int, **said: str) -> dict[str, Any]:
+    body = {"operation": "upload", "transfers": ["basic"], "objects": [{"oid": oid, "size": size}], **said}
     answer = send("post", "/ada/m.git/info/lfs/objects/batch", body, token=token)
     assert answer.json()["transfer"] == "basic"
     return answer.json()["objects"][0]
@@ -291,7 +291,7 @@ def test_git_lfs_takes_bytes_by_a_signed_address_and_the_commit_names_them(adapt
     for _ in range(2):
         assert send("put", address, content, content_type="application/octet-stream").status_code == 200
     assert send("post", actions["verify"]["href"], {"oid": oid, "size": 10}, token=token).status_code == 200
-    assert "actions" not in batch(token, oid, len(content))
+    assert "actions" not in batch(token, oid, len(content), hash_algo="sha_256")
     named = line("lfsFile", path="notes.txt", algo="sha256", oid=oid, size=len(content))
     assert commit(token, named).status_code == 200
     assert Client().get("/ada/m/resolve/main/notes.txt").getvalue() == content
@@ -366,6 +366,24 @@ def test_create_answers_409_with_the_address_and_other_refusals_otherwise(adapte
     made = send("post", "/api/repos/create", {**body, "name": "n", "private": True}, token=token)
     assert made.json()["url"] == "http://testserver/ada/n"
     assert Adapter.objects.get(name="n").is_private
+
+
+def test_a_repository_is_made_with_its_licence_and_without_files(adapter: Adapter, token: str):
+    body = {"name": "n", "organization": "ada", "type": "model", "license": "mit"}
+    files = [{"path": "a.txt", "content": "YQ==", "encoding": "base64"}]
+    refused = send("post", "/api/repos/create", {**body, "files": files}, token=token)
+    assert (refused.status_code, "send them in a commit" in refused.json()["error"]) == (400, True)
+    refused = send("post", "/api/repos/create", {**body, "license": "x" * 200}, token=token)
+    assert refused.status_code == 400
+    assert not Adapter.objects.filter(name="n").exists()
+    assert send("post", "/api/repos/create", body, token=token).status_code == 200
+    assert Adapter.objects.get(name="n").license == "mit"
+
+
+def test_a_branch_without_files_is_refused(adapter: Adapter, token: str):
+    refused = send("post", f"{API}/branch/empty", {"emptyBranch": True}, token=token)
+    assert (refused.status_code, "begins with the files" in refused.json()["error"]) == (400, True)
+    assert not adapter.refs.filter(name="empty").exists()
 
 
 @pytest.mark.parametrize(
