@@ -122,6 +122,7 @@ class CompositionRequestSerializer(StrictSerializer):
         help_text="Seconds of search after which it stops and keeps the best so far; 0: the budget alone ends it.",
     )
     metric = serializers.CharField(
+        allow_blank=True,
         default="",
         help_text=f"What the result is scored by: {', '.join(f'`{name}`' for name in METRICS)}. If left out, the "
         "task’s own, or `exact_match`. The search goes by the loss on the examples.",

@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from registry import downloads, moving, preparing, publishing, search, uploads
-from registry.api_parts import BYTES, IDEMPOTENCY_KEY, AnyType, only, person_of
+from registry.api_parts import BYTES, FILE, IDEMPOTENCY_KEY, AnyType, only, person_of
 from registry.idempotency import idempotent
 from registry.models import (
     Adapter,
@@ -39,14 +39,18 @@ from registry.serializers import (
     UploadSerializer,
 )
 from web import api_errors
-from web.api_schema import refusals
+from web.api_schema import ErrorSerializer, refusals
 from web.errors import NotFound
 from web.pagination import next_page
 
 REVISION = OpenApiParameter(
     "revision", str, description="Branch, tag, or commit (7 or more digits); the newest unless given."
 )
-MOVED = {307: OpenApiResponse(description="It has another name now; Location leads to the same under it.")}
+MOVED = {
+    307: OpenApiResponse(
+        ErrorSerializer, description="It has another name now; Location leads to the same under it."
+    )
+}
 LIST_PARAMETERS = [
     OpenApiParameter(
         "q",
@@ -371,8 +375,7 @@ class FileDownload(OneAdapter):
         operation_id="adapters_file",
         parameters=[REVISION, OpenApiParameter("Range", str, OpenApiParameter.HEADER)],
         responses={
-            200: BYTES,
-            206: BYTES,
+            **FILE,
             302: OpenApiResponse(description="To the object store, where downloads go there."),
             304: OpenApiResponse(description="Unchanged (If-None-Match)."),
             **MOVED,

@@ -15,6 +15,8 @@ from registry.models import User
 from registry.search import each_once
 
 BYTES = OpenApiResponse(OpenApiTypes.BINARY, description="The bytes, as an attachment.")
+# Of one file, whatever its own type is: clients made from the description would take it for JSON where none is named.
+FILE: dict[Any, Any] = {(status, "application/octet-stream"): BYTES for status in (200, 206)}
 IDEMPOTENCY_KEY = OpenApiParameter(
     HEADER, str, OpenApiParameter.HEADER, description="The same key with the same request is done once a day."
 )

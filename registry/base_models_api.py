@@ -15,7 +15,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from registry import base_models, downloads
-from registry.api_parts import BYTES, IDEMPOTENCY_KEY, AnyType, only
+from registry.api_parts import FILE, IDEMPOTENCY_KEY, AnyType, only
 from registry.idempotency import idempotent
 from registry.models import Adapter, BaseModel, BaseModelFile
 from registry.search import BadParameter
@@ -105,7 +105,7 @@ class BaseModelFileDownload(APIView):
     @extend_schema(
         operation_id="base_models_file",
         parameters=[OpenApiParameter("Range", str, OpenApiParameter.HEADER)],
-        responses={200: BYTES, 206: BYTES, **refusals(400, 401, 404, 416)},
+        responses={**FILE, **refusals(400, 401, 404, 416)},
     )
     def get(self, request: Request, name: str, path: str) -> HttpResponseBase:
         """A file of a base model that is hosted here."""

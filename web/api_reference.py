@@ -83,7 +83,10 @@ def reference() -> Reference:
                 name = (spec.get("tags") or ["other"])[0]
                 group = groups.setdefault(name, Group(name.replace("-", " "), f"group-{slugify(name)}"))
                 group.operations.append(_operation(path, method, spec, components))
-    shapes = [Shape(name, _about(spec), _fields(spec)) for name, spec in sorted(components.items())]
+    shapes = [
+        Shape(name, _about(spec), _fields(spec, is_sent=name.endswith("Request")))
+        for name, spec in sorted(components.items())
+    ]
     return Reference(list(groups.values()), [shape for shape in shapes if shape.fields or shape.about])
 
 
@@ -145,8 +148,9 @@ def _first_of(content: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     return next(iter(content.items()), ("", {}))
 
 
-def _fields(schema: dict[str, Any]) -> list[Field]:
-    required = set(schema.get("required", ()))
+def _fields(schema: dict[str, Any], *, is_sent: bool = True) -> list[Field]:
+    """What a shape holds. An answer has all of it, so only of what is sent it is said which is needed."""
+    required = set(schema.get("required", ())) if is_sent else set()
     return [
         Field(name, words(spec), _shape(spec), name in required, spec.get("description", ""))
         for name, spec in schema.get("properties", {}).items()

@@ -48,13 +48,20 @@ def refusals(*statuses: int) -> dict[int, Any]:
 
 
 class Schema(AutoSchema):
-    """Says of every call by whom it may be made, which drf-spectacular knows of its own permissions only, and that what
-    is read is a 304 for who has it already (`web.middleware.ConditionalApiMiddleware`)."""
+    """Says of every call by whom it may be made, which drf-spectacular knows of its own permissions only, that what is
+    read is a 304 for who has it already (`web.middleware.ConditionalApiMiddleware`), and that answers leave nothing out."""
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         found: dict[str, Any] | None = super().get_operation(*args, **kwargs)
         if found is not None and self.method == "GET" and "200" in found["responses"]:
             found["responses"].setdefault("304", {"description": "Unchanged (If-None-Match)."})
+        return found
+
+    def _map_basic_serializer(self, serializer: Any, direction: str) -> dict[str, Any]:
+        found: dict[str, Any] = super()._map_basic_serializer(serializer, direction)
+        if direction == "response" and "properties" in found:
+            # Else a field that a request might leave out would be one that an answer might not have.
+            found["required"] = sorted(found["properties"])
         return found
 
     def get_auth(self) -> list[dict[str, Any]]:

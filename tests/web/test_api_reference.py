@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import re
+from typing import Any
 
 import pytest
 from django.test import Client
+from drf_spectacular.generators import SchemaGenerator
 
 from web.api_reference import reference, words
 
@@ -53,6 +55,42 @@ def test_what_may_be_nothing_is_said_to():
     fields = {(shape.name, field.name): field for shape in reference().shapes for field in shape.fields}
     for name in ("recheck_wanted_at", "rechecked_at"):
         assert fields["BaseModelDetail", name].kind.endswith("or nothing"), name
+
+
+def test_only_of_what_is_sent_it_is_said_which_is_needed():
+    needed = {shape.name for shape in reference().shapes for field in shape.fields if field.is_required}
+    assert "NewTaskRequest" in needed
+    assert {name for name in needed if not name.endswith("Request")} == set()
+
+
+# Clients are made from the schema: they send the defaults it names, read what it says is there, and go by its media types.
+
+
+def test_what_is_said_to_hold_unless_given_may_be_given():
+    for name, shape in described()["components"]["schemas"].items():
+        for field, spec in shape.get("properties", {}).items():
+            if spec.get("default") == "":
+                assert not spec.get("minLength"), (name, field)
+
+
+def test_an_answer_leaves_nothing_out():
+    shapes = described()["components"]["schemas"]
+    assert {"status", "step", "error"} <= set(shapes["Composition"]["required"])
+    given = {name: shape for name, shape in shapes.items() if not name.endswith("Request")}
+    for name, shape in given.items():
+        assert set(shape.get("properties", ())) == set(shape.get("required", ())), name
+
+
+def test_a_file_is_told_as_bytes():
+    paths = described()["paths"]
+    for path in ("adapters/{namespace}/{name}/files/{path}", "base-models/{name}/files/{path}"):
+        answers = paths[f"/api/v1/{path}"]["get"]["responses"]
+        for status in ("200", "206"):
+            assert list(answers[status]["content"]) == ["application/octet-stream"], path
+
+
+def described() -> dict[str, Any]:
+    return SchemaGenerator().get_schema(request=None, public=True)
 
 
 @pytest.mark.parametrize(
