@@ -17,6 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from huggingface_hub import ModelCardData
 
+from registry import moderation, moving, publishing
 from registry.hub import people, reading
 from registry.hub.repositories import git_sha1
 from registry.models import Adapter, BaseModel, BaseModelFile, Download, Namespace, Ref, Revision, SearchRow
@@ -566,6 +567,44 @@ def test_lists_come_in_pages_with_an_absolute_link_that_keeps_the_parameters():
     rows = answer.json() + get(link.removeprefix("http://testserver")).json()
     assert [row["id"] for row in rows] == ["ada/c", "ada/b", "ada/a"]
     assert "siblings" in rows[0]
+
+
+def test_who_keeps_a_copy_of_all_learns_of_every_change_from_the_list_alone():
+    ada = make_user("ada")
+    kept, new, moved, deleted, hidden, closed = (
+        make_adapter(name, owner=ada) for name in ("kept", "new", "moved", "deleted", "hidden", "closed")
+    )
+    before = listed_whole()
+    assert set(before.values()) == {
+        (f"ada/{name}", head_commit(adapter))
+        for name, adapter in zip(
+            ("kept", "new", "moved", "deleted", "hidden", "closed"),
+            (kept, new, moved, deleted, hidden, closed),
+            strict=True,
+        )
+    }
+    make_revision(new)
+    moving.move(moved, actor=ada, namespace=namespace_of(ada), name="other")
+    publishing.withdraw(deleted, actor=ada)
+    moderation.quarantine(hidden, moderator=None, reason="Somebody's own data.")
+    publishing.update_adapter(closed, actor=ada, visibility="private")
+    new.refresh_from_db()
+    after = listed_whole()
+    assert after == {
+        f"adapter-{kept.pk}": before[f"adapter-{kept.pk}"],
+        f"adapter-{new.pk}": ("ada/new", head_commit(new)),
+        f"adapter-{moved.pk}": ("ada/other", head_commit(moved)),
+    }
+
+
+def listed_whole() -> dict[str, tuple[str, str]]:
+    """Of every model in the list its name and newest commit, as a script without a token reads them."""
+    path, rows = "/api/models?limit=2&expand=sha", []
+    while path:
+        answer = get(path)
+        rows += answer.json()
+        path = answer.headers.get("Link", "").partition("<")[2].partition(">")[0]
+    return {row["_id"]: (row["id"], row["sha"]) for row in rows}
 
 
 @pytest.mark.parametrize("query", ["sort=beauty", "limit=many", "cursor=none"])
