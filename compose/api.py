@@ -33,7 +33,7 @@ class CompositionList(generics.ListAPIView):
     """Your compositions, and asking for a new one."""
 
     permission_classes = [SignedIn]
-    serializer_class = serializers.CompositionListSerializer
+    serializer_class = serializers.CompositionRowSerializer
     keyset_order = ("-created_at", "-id")
 
     def get_queryset(self) -> QuerySet[Composition]:
@@ -41,10 +41,11 @@ class CompositionList(generics.ListAPIView):
         return mine.defer("examples", "test_examples", "predictions", "result")
 
     @extend_schema(
+        operation_id="compositions_list",
         tags=TAG,
         summary="List your compositions, newest first",
         responses={
-            200: serializers.CompositionListSerializer(many=True),
+            200: serializers.CompositionRowSerializer(many=True),
             **refusals(400, 401, 403),
         },
     )
@@ -53,10 +54,11 @@ class CompositionList(generics.ListAPIView):
         return super().get(request, *args, **kwargs)
 
     @extend_schema(
+        operation_id="compositions_create",
         tags=TAG,
         summary="Compose for a new task",
         parameters=[IDEMPOTENCY_KEY],
-        request=serializers.CompositionRequestSerializer,
+        request=serializers.NewCompositionSerializer,
         responses={
             201: serializers.CompositionSerializer,
             200: OpenApiResponse(
@@ -68,7 +70,7 @@ class CompositionList(generics.ListAPIView):
     @idempotent
     def post(self, request: Request) -> Response:
         only(request)
-        given = serializers.CompositionRequestSerializer(data=request.data)
+        given = serializers.NewCompositionSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         if given.validated_data["dry_run"]:
             return Response(_dry_run(given.validated_data, request))
@@ -81,6 +83,7 @@ class CompositionList(generics.ListAPIView):
 
 class CompositionDetail(APIView):
     @extend_schema(
+        operation_id="compositions_read",
         tags=TAG,
         summary="A composition and what it found",
         responses={200: serializers.CompositionSerializer, **refusals(400, 401, 403, 404)},
@@ -94,6 +97,7 @@ class CompositionDetail(APIView):
 
 class CompositionCancel(APIView):
     @extend_schema(
+        operation_id="compositions_cancel",
         tags=TAG,
         summary="Cancel: at once if it waits, within one evaluation if it runs",
         request=None,
@@ -108,6 +112,7 @@ class CompositionCancel(APIView):
 
 class CompositionStop(APIView):
     @extend_schema(
+        operation_id="compositions_stop",
         tags=TAG,
         summary="Stop the search and keep the best mix so far",
         request=None,
@@ -122,6 +127,7 @@ class CompositionStop(APIView):
 
 class CompositionPublish(APIView):
     @extend_schema(
+        operation_id="compositions_publish",
         tags=TAG,
         summary="Publish the composed adapter, once",
         parameters=[IDEMPOTENCY_KEY],
@@ -157,6 +163,7 @@ class CompositionTrials(generics.ListAPIView):
         return jobs.visible_composition(self.request.user, self.kwargs["id"]).trials.all()
 
     @extend_schema(
+        operation_id="compositions_trials",
         tags=TAG,
         summary="The trials of a composition, in order",
         responses={200: serializers.TrialSerializer(many=True), **refusals(400, 401, 403, 404)},
@@ -180,6 +187,7 @@ class CompositionLog(generics.ListAPIView):
         return LogLine.objects.filter(composition=composition)
 
     @extend_schema(
+        operation_id="compositions_log",
         tags=TAG,
         summary="What happened to a composition, the newest first; for the owner only",
         responses={200: serializers.LogLineSerializer(many=True), **refusals(400, 401, 403, 404)},
@@ -191,6 +199,7 @@ class CompositionLog(generics.ListAPIView):
 
 class CompositionPredictions(APIView):
     @extend_schema(
+        operation_id="compositions_predictions",
         tags=TAG,
         summary="What each method wrote for the scored rows; for the owner only",
         responses={200: serializers.PredictionsSerializer, **refusals(400, 401, 403, 404)},
@@ -206,15 +215,16 @@ class CompositionTry(APIView):
     permission_classes = [SignedIn]
 
     @extend_schema(
+        operation_id="compositions_try",
         tags=TAG,
         summary="Ask a free worker what the composed adapter writes for a text",
-        request=serializers.TryoutRequestSerializer,
+        request=serializers.NewTryoutSerializer,
         responses={202: serializers.TryoutSerializer, **refusals(400, 401, 403, 404, 409, 415)},
     )
     def post(self, request: Request, id: str) -> Response:
         only(request)
         composition = jobs.visible_composition(request.user, id)
-        given = serializers.TryoutRequestSerializer(data=request.data)
+        given = serializers.NewTryoutSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         asked = tryouts.ask(composition, person_of(request), given.validated_data["text"])
         answer = Response(serializers.TryoutSerializer(asked).data, status=status.HTTP_202_ACCEPTED)
@@ -226,6 +236,7 @@ class CompositionTryout(APIView):
     permission_classes = [SignedIn]
 
     @extend_schema(
+        operation_id="compositions_tryout",
         tags=TAG,
         summary="A text you gave a composed adapter, with the answer once there is one",
         responses={200: serializers.TryoutSerializer, **refusals(400, 401, 403, 404)},
@@ -239,6 +250,7 @@ class CompositionTryout(APIView):
 
 class CompositionShare(APIView):
     @extend_schema(
+        operation_id="compositions_share",
         tags=TAG,
         summary="Make a link for people whom you choose; the one that is there stays",
         request=None,
@@ -252,6 +264,7 @@ class CompositionShare(APIView):
         return Response({"url": request.build_absolute_uri(link)})
 
     @extend_schema(
+        operation_id="compositions_unshare",
         tags=TAG,
         summary="Take the link back: it leads nowhere from now on",
         responses={204: OpenApiResponse(description="Taken back."), **refusals(400, 401, 403, 404)},
@@ -264,6 +277,7 @@ class CompositionShare(APIView):
 
 class CompositionRecipe(APIView):
     @extend_schema(
+        operation_id="compositions_recipe",
         tags=TAG,
         summary="The recipe that makes the same adapter again, byte for byte",
         responses={200: OpenApiTypes.OBJECT, **refusals(400, 401, 403, 404, 409)},

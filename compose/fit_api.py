@@ -25,7 +25,7 @@ from web.api_schema import refusals
 SHOWN = 20
 
 
-class FitRequestSerializer(StrictSerializer):
+class FitExamplesSerializer(StrictSerializer):
     base_model = serializers.CharField(help_text="By any of its names.")
     examples = ExamplesField(help_text="Rows, or text in one of the formats of a composition's examples.")
     limit = serializers.IntegerField(default=SHOWN, min_value=1, max_value=100)
@@ -52,14 +52,14 @@ class FitView(APIView):
     takes_limited_tokens = True  # it changes nothing; a POST only since examples are too long for an address
 
     @extend_schema(
-        operation_id="modules_that_fit",
-        request=FitRequestSerializer,
+        operation_id="adapters_fit",
+        request=FitExamplesSerializer,
         responses={200: FitSerializer, **refusals(400, 401, 404, 415)},
     )
     def post(self, request: Request) -> Response:
         """Which modules fit a task, best first, with the reasons for each. Nothing is run and nothing is kept."""
         only(request)
-        given = FitRequestSerializer(data=request.data)
+        given = FitExamplesSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         base_model: BaseModel = base_model_called(given.validated_data["base_model"])
         fits = fit.rank_modules(
@@ -71,7 +71,7 @@ class FitView(APIView):
         return Response(FitSerializer(fits, context={"request": request}).data)
 
 
-class AuditionRequestSerializer(StrictSerializer):
+class NewAuditionSerializer(StrictSerializer):
     base_model = serializers.CharField(help_text="By any of its names.")
     examples = ExamplesField(help_text="Rows, or text in one of the formats of a composition's examples.")
 
@@ -108,14 +108,14 @@ class AuditionList(APIView):
     permission_classes = [SignedIn]
 
     @extend_schema(
-        operation_id="audition_create",
-        request=AuditionRequestSerializer,
+        operation_id="auditions_create",
+        request=NewAuditionSerializer,
         responses={202: AuditionSerializer, **refusals(400, 401, 403, 404, 415, 429)},
     )
     def post(self, request: Request) -> Response:
         """Ask a free worker for the loss of every module that fits, each alone on the examples. Kept for a day."""
         only(request)
-        given = AuditionRequestSerializer(data=request.data)
+        given = NewAuditionSerializer(data=request.data)
         given.is_valid(raise_exception=True)
         audition = auditions.ask(
             person=person_of(request),
@@ -131,7 +131,7 @@ class AuditionDetail(APIView):
     permission_classes = [SignedIn]
 
     @extend_schema(
-        operation_id="audition_retrieve",
+        operation_id="auditions_read",
         responses={200: AuditionSerializer, **refusals(400, 401, 403, 404)},
     )
     def get(self, request: Request, id: str) -> Response:
@@ -140,7 +140,7 @@ class AuditionDetail(APIView):
         audition = auditions.seen_by(request.user, id)
         return Response(AuditionSerializer(audition, context={"request": request}).data)
 
-    @extend_schema(operation_id="audition_destroy", responses={204: None, **refusals(400, 401, 403, 404)})
+    @extend_schema(operation_id="auditions_delete", responses={204: None, **refusals(400, 401, 403, 404)})
     def delete(self, request: Request, id: str) -> Response:
         """Remove the examples and their losses at once."""
         only(request)

@@ -71,7 +71,7 @@ class CandidatesField(serializers.Field):
         return "auto" if value is None else value
 
 
-class CompositionRequestSerializer(StrictSerializer):
+class NewCompositionSerializer(StrictSerializer):
     """A new composition. Without `examples` the few-shot rows of `task` are used."""
 
     base_model = serializers.CharField(
@@ -269,7 +269,7 @@ class LogLineSerializer(serializers.ModelSerializer):
         fields = ("at", "attempt", "text")
 
 
-class CompositionListSerializer(serializers.ModelSerializer):
+class CompositionRowSerializer(serializers.ModelSerializer):
     """A composition in a list. Of its adapter and its task only what the reader may be told is fetched."""
 
     base_model = serializers.CharField(source="base_model.name")
@@ -341,7 +341,7 @@ class CompositionListSerializer(serializers.ModelSerializer):
         return self.context["request"].build_absolute_uri(composition.get_absolute_url())
 
 
-class CompositionSerializer(CompositionListSerializer):
+class CompositionSerializer(CompositionRowSerializer):
     """A composition with all it measured. The examples themselves are its owner's alone and are not repeated here."""
 
     title = serializers.SerializerMethodField()
@@ -355,9 +355,9 @@ class CompositionSerializer(CompositionListSerializer):
     derived_license = serializers.SerializerMethodField()
     result = serializers.SerializerMethodField()
 
-    class Meta(CompositionListSerializer.Meta):
+    class Meta(CompositionRowSerializer.Meta):
         fields = (
-            *CompositionListSerializer.Meta.fields,
+            *CompositionRowSerializer.Meta.fields,
             "held_back",
             "few_shot",
             "held_out",
@@ -466,7 +466,7 @@ class TrialSerializer(serializers.ModelSerializer):
         fields = ("number", "mixing_weights", "loss", "objective")
 
 
-class TryoutRequestSerializer(StrictSerializer):
+class NewTryoutSerializer(StrictSerializer):
     """A text for a composed adapter to answer."""
 
     text = serializers.CharField(max_length=8192, trim_whitespace=False)

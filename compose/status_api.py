@@ -86,6 +86,7 @@ class StatusSerializer(serializers.Serializer):
 class SiteStatus(APIView):
     @extend_schema(
         tags=["status"],
+        operation_id="status_read",
         summary="Queue, workers, waits and last failures",
         responses={200: StatusSerializer, **refusals(400, 401)},
     )

@@ -89,6 +89,21 @@ def test_a_file_is_told_as_bytes():
             assert list(answers[status]["content"]) == ["application/octet-stream"], path
 
 
+def test_no_call_or_shape_has_a_name_that_was_made_up_for_it():
+    calls = [call for methods in described()["paths"].values() for call in methods.values()]
+    names = [call["operationId"] for call in calls] + list(described()["components"]["schemas"])
+    made_up = (
+        "_retrieve",
+        "_destroy",
+        "_update",
+        "_list_list",
+        "_create_create",
+        "RequestRequest",
+        "ListList",
+    )
+    assert [name for name in names if name.endswith(made_up)] == []
+
+
 def described() -> dict[str, Any]:
     return SchemaGenerator().get_schema(request=None, public=True)
 
