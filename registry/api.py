@@ -257,7 +257,7 @@ class AdapterDetail(OneAdapter, AdapterContext):
     @extend_schema(
         operation_id="adapters_change",
         request=AdapterChangesSerializer,
-        responses={200: AdapterDetailSerializer, **MOVED, **refusals(400, 401, 403, 404, 415)},
+        responses={200: AdapterDetailSerializer, **MOVED, **refusals(400, 401, 403, 404, 409, 415)},
     )
     def patch(self, request: Request, namespace: str, name: str) -> Response:
         """Change what is said about an adapter."""

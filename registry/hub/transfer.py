@@ -21,7 +21,7 @@ from web.errors import DomainError, NotFound
 
 MAX_OBJECTS = 1000
 CONTENT_TYPE = "application/vnd.git-lfs+json"
-SHA256_NAMES = {"sha256", "sha_256"}  # the second is what the Hub's client for JavaScript says
+SHA256_NAMES = ("sha256", "sha_256")  # the second is what the Hub's client for JavaScript says
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 
 
