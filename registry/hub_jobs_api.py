@@ -270,7 +270,7 @@ class _JobCancel(_Jobs):
         operation_id="imports_list",
         tags=TAG,
         description="Your imports from other Hubs, newest first.",
-        responses={200: ImportSerializer(many=True), **refusals(400, 401)},
+        responses={200: ImportSerializer(many=True), **refusals(400, 401, 403)},
     ),
     post=extend_schema(
         operation_id="imports_start",
@@ -299,7 +299,7 @@ class ImportList(_JobList):
         operation_id="imports_read",
         tags=TAG,
         description="An import with how far each repository is.",
-        responses={200: ImportDetailSerializer, **refusals(400, 401, 404)},
+        responses={200: ImportDetailSerializer, **refusals(400, 401, 403, 404)},
     )
 )
 class ImportDetail(_JobDetail):
@@ -311,7 +311,7 @@ class ImportDetail(_JobDetail):
         operation_id="imports_items",
         tags=TAG,
         description="The repositories of an import, in order.",
-        responses={200: ImportItemSerializer(many=True), **refusals(400, 401, 404)},
+        responses={200: ImportItemSerializer(many=True), **refusals(400, 401, 403, 404)},
     )
 )
 class ImportItemList(_Jobs, generics.ListAPIView[ImportItem]):
@@ -349,7 +349,7 @@ class ImportCancel(_JobCancel):
         operation_id="pushes_list",
         tags=TAG,
         description="Your pushes to other Hubs, newest first.",
-        responses={200: PushSerializer(many=True), **refusals(400, 401)},
+        responses={200: PushSerializer(many=True), **refusals(400, 401, 403)},
     ),
     post=extend_schema(
         operation_id="pushes_start",
@@ -378,7 +378,7 @@ class PushList(_JobList):
         operation_id="pushes_read",
         tags=TAG,
         description="A push, how far it is, and where the adapter is then.",
-        responses={200: PushSerializer, **refusals(400, 401, 404)},
+        responses={200: PushSerializer, **refusals(400, 401, 403, 404)},
     )
 )
 class PushDetail(_JobDetail):

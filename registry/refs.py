@@ -109,3 +109,5 @@ def _check_name(name: str) -> None:
         raise BadRefName(name, "it looks like a commit.")
     if name.startswith("refs/"):
         raise BadRefName(name, "it begins with 'refs/'.")
+    if name == "HEAD":
+        raise BadRefName(name, f"it means {MAIN} already.")

@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from django.core.cache import cache
+from django.test import Client
 from hypothesis import settings as examples
 
+from tests.described import unlike_description
 from tests.environment import missing
 from tests.migrated import Migrated
 
@@ -153,6 +155,21 @@ def data_dir(tmp_path: Path, settings: Any) -> Path:
 
     columns.forget()
     return folder
+
+
+@pytest.fixture(autouse=True)
+def answers_as_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the REST API answers in any test is what its OpenAPI description says."""
+    ask = Client.request
+
+    def request(self: Client, **asked: Any) -> Any:
+        answer = ask(self, **asked)
+        if asked["PATH_INFO"].startswith("/api/v1/"):
+            problems = unlike_description(asked["REQUEST_METHOD"], asked["PATH_INFO"], answer)
+            assert problems == []
+        return answer
+
+    monkeypatch.setattr(Client, "request", request)
 
 
 # --- Jobs ------------------------------------------------------------------------------------------------

@@ -49,13 +49,19 @@ def refusals(*statuses: int) -> dict[int, Any]:
 
 class Schema(AutoSchema):
     """Says of every call by whom it may be made, which drf-spectacular knows of its own permissions only, that what is
-    read is a 304 for who has it already (`web.middleware.ConditionalApiMiddleware`), and that answers leave nothing out."""
+    read is a 304 for who has it already (`web.middleware.ConditionalApiMiddleware`), that no body may be of any length, and
+    that answers leave nothing out."""
 
     def get_operation(self, *args: Any, **kwargs: Any) -> dict[str, Any] | None:
         found: dict[str, Any] | None = super().get_operation(*args, **kwargs)
-        if found is not None and self.method == "GET" and "200" in found["responses"]:
-            found["responses"].setdefault("304", {"description": "Unchanged (If-None-Match)."})
-        return found
+        if found is None:
+            return None
+        answers = found["responses"]
+        if self.method == "GET" and "200" in answers:
+            answers.setdefault("304", {"description": "Unchanged (If-None-Match)."})
+        if "requestBody" in found:
+            answers.setdefault("413", {**answers["400"], "description": _MEANING[413]})
+        return {**found, "responses": dict(sorted(answers.items()))}
 
     def _map_basic_serializer(self, serializer: Any, direction: str) -> dict[str, Any]:
         found: dict[str, Any] = super()._map_basic_serializer(serializer, direction)

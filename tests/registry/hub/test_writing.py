@@ -333,7 +333,19 @@ def test_bytes_that_no_commit_names_go_after_a_day(adapter: Adapter, ada: Any, s
 
 @pytest.mark.parametrize(
     "name",
-    ["main/x", "abcdef1", "a..b", "/a", "a//b", "a b", "refs/pr/1", "x.lock", "a" * 101, "-" * 0 + ".a"],
+    [
+        "main/x",
+        "HEAD",
+        "abcdef1",
+        "a..b",
+        "/a",
+        "a//b",
+        "a b",
+        "refs/pr/1",
+        "x.lock",
+        "a" * 101,
+        "-" * 0 + ".a",
+    ],
 )
 def test_names_that_no_branch_can_have(adapter: Adapter, token: str, name: str):
     from urllib.parse import quote
