@@ -177,6 +177,62 @@ def test_what_was_typed_is_there_again_after_signing_in(page: Page, live_server:
     assert page.get_by_text("It was not sent.").count() == 0
 
 
+def test_what_somebody_typed_is_nobody_elses(page: Page, live_server: Any, done: Composition):
+    make_user("eve", password=PASSWORD)
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    page.goto(f"{live_server.url}/organizations/new")
+    page.fill("[name=name]", "secret-lab")
+    sign_out_behind(page)
+    page.click("button:has-text('Make the organisation')")
+    page.fill("input[name=login]", "eve")
+    page.fill("input[name=password]", PASSWORD)
+    page.click("main button:has-text('Sign in')")
+    page.wait_for_url("**/organizations/new")
+    assert page.input_value("[name=name]") == ""
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_a_draft_is_nobody_elses(page: Page, live_server: Any, done: Composition):
+    make_user("eve", password=PASSWORD)
+    offer = page.locator("#draft-offer")
+
+    def type_as_ada() -> None:
+        sign_in(page, live_server.url, "ada", PASSWORD)
+        page.goto(f"{live_server.url}/compose")
+        page.get_by_label("Input of row 1").fill("mine")
+        page.wait_for_timeout(600)
+
+    type_as_ada()
+    sign_out_behind(page)
+    page.goto(f"{live_server.url}/compose")
+    expect(offer).to_be_hidden()
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    page.goto(f"{live_server.url}/compose")
+    expect(offer).to_be_visible()
+    sign_out_behind(page)
+    sign_in(page, live_server.url, "eve", PASSWORD)
+    page.goto(f"{live_server.url}/compose")
+    expect(offer).to_be_hidden()
+    assert page.evaluate("sessionStorage.getItem('compose-draft')") is None
+
+    sign_out_behind(page)
+    type_as_ada()
+    page.click("summary[aria-label='Menu of ada']")
+    page.click("button:has-text('Sign out')")
+    page.wait_for_url(f"{live_server.url}/")
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_what_a_guest_typed_is_for_who_signs_in(page: Page, live_server: Any, done: Composition):
+    page.goto(f"{live_server.url}/compose")
+    page.get_by_label("Input of row 1").fill("mine")
+    page.wait_for_timeout(600)
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    page.goto(f"{live_server.url}/compose")
+    page.click("[data-draft=restore]")
+    expect(page.get_by_label("Input of row 1")).to_have_value("mine")
+
+
 def test_what_was_typed_into_a_form_that_is_too_old_is_there_again(page: Page, live_server: Any, ada: User):
     sign_in(page, live_server.url, "ada", PASSWORD)
     page.goto(f"{live_server.url}/organizations/new")

@@ -150,18 +150,22 @@
     if (event.defaultPrevented || form.getAttribute("method") !== "post") return;
     if (event.timeStamp - sentAt.get(form) < DOUBLE_CLICK_MS) event.preventDefault();
     else sentAt.set(form, event.timeStamp);
-    if (!event.defaultPrevented) keep(form);
+    if (event.defaultPrevented) return;
+    // Who signs out leaves nothing behind.
+    if (form.getAttribute("action") === "/accounts/logout/") sessionStorage.clear(); else keep(form);
   });
 
   // What was typed into a form waits in this tab until its answer: whoever had to sign in first, or was refused on a page
-  // of its own (too old, too large), finds it there again. Nothing that is secret or a file; the compose form has its draft.
+  // of its own (too old, too large), finds it there again, if it is the same person. Nothing that is secret or a file; the
+  // compose form has its draft.
   const KEPT = "typed";
   const isOnTheWay = location.pathname.startsWith("/accounts/") || document.querySelector("[data-refused]") !== null;
+  const reader = document.body.dataset.reader;
   const inputsOf = (form) => [...form.elements].filter((at) => at.name && !["hidden", "password", "file", "submit", "button", "fieldset"].includes(at.type));
   function keep(form) {
     if (isOnTheWay || !form.closest("main") || form.id === "compose-form") return;
     const typed = inputsOf(form).map(({ name, type, value, checked }) => ({ name, type, value, checked }));
-    const kept = { page: location.pathname, action: form.getAttribute("action"), typed };
+    const kept = { reader, page: location.pathname, action: form.getAttribute("action"), typed };
     try { sessionStorage.setItem(KEPT, JSON.stringify(kept)); } catch { /* full or forbidden: then nothing is kept */ }
   }
   const bringBack = () => {
@@ -169,6 +173,7 @@
     if (!kept) return;
     if (isOnTheWay) return sessionStorage.setItem(KEPT, JSON.stringify({ ...kept, isLost: true }));
     sessionStorage.removeItem(KEPT);
+    if (kept.reader && kept.reader !== reader) return;
     const form = [...document.querySelectorAll("main form")].find((one) => one.getAttribute("action") === kept.action);
     if (!kept.isLost || kept.page !== location.pathname || !form || !kept.typed.length) return;
     const inputs = inputsOf(form);

@@ -347,6 +347,26 @@ def test_signing_in_comes_last_and_keeps_what_was_typed(client: Client, base_mod
     assert 'value="77"' in text_of(signed_in)
 
 
+def test_what_somebody_sent_after_their_session_ended_is_nobody_elses(client: Client, base_model: BaseModel):
+    make_user("late", password="correct horse battery")
+    ada = make_user("ada")
+    client.force_login(ada)
+    page = text_of(client.get("/compose"))
+    mark = re.search(r'name="typed_by" value="(\w+)"', page)
+    assert mark is not None
+    client.logout()
+    answer = client.post("/compose", filled(title="Mine alone", typed_by=mark[1]))
+    signed_in = client.post(
+        answer["Location"], {"login": "late", "password": "correct horse battery"}, follow=True
+    )
+    assert signed_in.redirect_chain[-1][0] == "/compose?draft=1"
+    assert not says(signed_in, "Mine alone")
+    client.logout()
+    client.post("/compose", filled(title="Mine alone", typed_by=mark[1]))
+    client.force_login(ada)
+    assert says(client.get("/compose?draft=1"), "Mine alone")
+
+
 def test_bad_input_is_told_before_anybody_has_to_sign_in(client: Client, base_model: BaseModel):
     assert says(client.post("/compose", filled(budget="0")), "The search needs at least 1 trial.")
 

@@ -18,6 +18,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from web import mail
+from web.typed_by import mark_of
 
 register = template.Library()
 
@@ -59,6 +60,13 @@ def mark(size: int = 22) -> SafeString:
         size,
         mark_safe(squares),  # noqa: S308 - our own constants
     )
+
+
+@register.simple_tag(takes_context=True)
+def reader(context: Context) -> str:
+    """The mark of who reads the page, by which scripts and forms know whose text it is that they keep."""
+    person = context.get("user")
+    return mark_of(person) if person is not None else ""
 
 
 @register.simple_block_tag(takes_context=True, end_name="end_page_title")

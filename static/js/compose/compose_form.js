@@ -95,19 +95,28 @@
     if (event.key === "Enter" && event.target.name === "filter") event.preventDefault();
   });
 
-  // What is typed is kept in this tab until it is sent: a reload or a stray click loses nothing.
+  // What is typed is kept in this tab until it is sent: a reload or a stray click loses nothing. It is for who typed it; what
+  // was typed before signing in, for who signs in.
   const kept = "compose-draft";
+  const reader = document.body.dataset.reader;
   const offer = document.getElementById("draft-offer");
   const texts = ["title", "examples_text", "test_text"];
   const rowsNow = () => [...body.rows].map((row) => [...row.querySelectorAll("textarea")].map((cell) => cell.value));
   const isEmpty = () => rowsNow().flat().concat(texts.map((name) => form.elements[name].value)).every((text) => !text.trim());
   const keep = (isSent = false) => {
     if (isEmpty()) return;
-    const draft = { page: location.href, isSent, rows: rowsNow(), texts: texts.map((name) => form.elements[name].value) };
+    const draft = { reader, page: location.href, isSent, rows: rowsNow(), texts: texts.map((name) => form.elements[name].value) };
     try { sessionStorage.setItem(kept, JSON.stringify(draft)); } catch { /* full or forbidden: then there is no draft */ }
   };
   const forget = () => { try { sessionStorage.removeItem(kept); } catch { /* forbidden */ } };
-  const read = () => { try { return JSON.parse(sessionStorage.getItem(kept)); } catch { return null; } };
+  const read = () => {
+    try {
+      const draft = JSON.parse(sessionStorage.getItem(kept));
+      if (!draft || !draft.reader || draft.reader === reader) return draft;
+    } catch { return null; }
+    if (reader) forget();
+    return null;
+  };
 
   let waiting = 0;
   const keepSoon = () => {
