@@ -131,22 +131,28 @@ def unscored_note(count: int, inputs: int) -> str:
     )
 
 
-def warnings(examples: Sequence[Example], test_examples: Sequence[Example] = ()) -> list[str]:
-    """What is allowed and still worth saying: rows that are there twice, or contradict, or leak into the test."""
+def warnings(
+    examples: Sequence[Example], test_examples: Sequence[Example] = (), *, numbers: Sequence[str] = ()
+) -> list[str]:
+    """What is allowed and still worth saying: rows that are there twice, or contradict, or leak into the test.
+
+    `numbers` are what the examples are called where they stand; without them they are counted from 1.
+    """
     found = []
+    named = list(zip(numbers or range(1, len(examples) + 1), examples, strict=True))
     if _begins_with_a_header(examples):
-        first = examples[0]
+        number, first = named[0]
         found.append(
-            f"Row 1 (“{first.input}”, “{first.output}”) looks like the names of columns. Leave it out if it is no example."
+            f"Row {number} (“{first.input}”, “{first.output}”) looks like the names of columns. Leave it out if it is no example."
         )
     counts = Counter((example.input, example.output) for example in examples)
-    rows = [number for number, e in enumerate(examples, 1) if counts[e.input, e.output] > 1]
+    rows = [number for number, e in named if counts[e.input, e.output] > 1]
     if rows:
         found.append(f"Rows {first_of(rows, most=8)} are duplicates; each counts as often as it is there.")
     answers: dict[str, set[str]] = {}
     for example in examples:
         answers.setdefault(example.input, set()).add(example.output)
-    rows = [number for number, example in enumerate(examples, 1) if len(answers[example.input]) > 1]
+    rows = [number for number, example in named if len(answers[example.input]) > 1]
     if rows:
         found.append(f"Rows {first_of(rows, most=8)} have the same input and different outputs.")
     spelt: dict[str, dict[str, None]] = {}  # in their order, as a set is not

@@ -57,23 +57,29 @@ class GivenExamples:
     """Examples as they were given: in the table, pasted and as a file, all added together.
 
     `rows` and `text` are what the page shows again. What could be read from text or file has moved into `rows`.
-    `wrong_rows` are the numbers of rows, from 1, that a problem is about.
+    `wrong_rows` are the numbers of rows, from 1, that a problem is about. `numbers` are what stands beside each of the
+    `examples` on the page: its row's number, or its place in a text or file that is still one.
     """
 
     rows: list[tuple[str, str]] = field(default_factory=list)
     wrong_rows: set[int] = field(default_factory=set)
     text: str = ""
     examples: list[Example] = field(default_factory=list)
+    numbers: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
-def read_examples(data: QueryDict, files: Mapping[str, Any]) -> GivenExamples:
-    """The few-shot examples of a compose form: columns `example_input` and `example_output`, text and file."""
+def read_examples(data: QueryDict, files: Mapping[str, Any], *, is_live: bool = False) -> GivenExamples:
+    """The few-shot examples of a compose form: columns `example_input` and `example_output`, text and file.
+
+    `is_live`: the form stays as it was typed, empty rows and all.
+    """
     given = GivenExamples(rows=_typed_rows(data))
     for number, (source, target) in enumerate(given.rows, 1):
         if source.strip() or target.strip():
             try:
                 given.examples += few_shot.parse_examples([[source, target]], is_part=True)
+                given.numbers.append(str(number))
             except FewShotProblem as problem:
                 given.wrong_rows.add(number)
                 given.problems += [text.replace("Row 1", f"Row {number}", 1) for text in problem.problems]
@@ -81,15 +87,17 @@ def read_examples(data: QueryDict, files: Mapping[str, Any]) -> GivenExamples:
                     given.problems.append(
                         f"If row {number} is several rows, paste them under “Paste or give a file” instead."
                     )
-    if not given.wrong_rows:
-        # What else is said of examples counts them without the empty ones.
+    if not given.wrong_rows and not is_live:
+        # What the domain says of examples counts them without the empty ones.
         given.rows = [row for row in given.rows if "".join(row).strip()]
+        given.numbers = [str(number) for number in range(1, len(given.rows) + 1)]
     # The problems name the others by their numbers.
     while given.rows and not "".join(given.rows[-1]).strip():
         given.rows.pop()
     text = data.get("examples_text", "")
-    _add(given, text, "The pasted text: ", field="examples")
-    _add(given, _file_bytes(files, "examples_file"), FILE, field="examples")
+    _add(given, text, "The pasted text: ", field="examples", stays_as="pasted" if is_live else "")
+    content = _file_bytes(files, "examples_file")
+    _add(given, content, FILE, field="examples", stays_as="file" if is_live else "")
     return given
 
 
@@ -136,8 +144,11 @@ def _file_bytes(files: Mapping[str, Any], name: str) -> bytes:
     return b"" if file is None else bytes(file.read(settings.MAX_EXAMPLE_SET_BYTES + 1))
 
 
-def _add(given: GivenExamples, content: str | bytes, prefix: str, *, field: str) -> None:
-    """Read text or bytes into `given`. Text that cannot be read stays where it was typed."""
+def _add(given: GivenExamples, content: str | bytes, prefix: str, *, field: str, stays_as: str = "") -> None:
+    """Read text or bytes into `given`. Text that cannot be read stays where it was typed.
+
+    What can be becomes rows of the table, but where it `stays_as` this one word says.
+    """
     if not content or not content.strip():
         return
     try:
@@ -145,6 +156,9 @@ def _add(given: GivenExamples, content: str | bytes, prefix: str, *, field: str)
     except FewShotProblem as problem:
         given.problems += [f"{prefix}{text}" for text in problem.problems]
         found = []
+    first = 1 if stays_as else len(given.rows) + 1
+    where = f" ({stays_as})" if stays_as else ""
+    given.numbers += [f"{number}{where}" for number in range(first, first + len(found))]
     given.examples += found
     if field == "examples" and found and len(given.examples) <= settings.MAX_FEW_SHOT_EXAMPLES:
         given.rows += [(example.input, example.output) for example in found]

@@ -6,6 +6,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 
 from django.conf import settings
 from django.contrib import messages
@@ -33,6 +34,7 @@ from compose.engine.metrics import plain
 from compose.errors import NoSuchAudition
 from compose.forms import (
     ComposeForm,
+    GivenExamples,
     PublishForm,
     base_models,
     names_in,
@@ -178,9 +180,8 @@ def _render_form(
             "check": check,
             "refused": check is not None and not check["ok"],
             "summary": _summary(
-                form.given.examples or _as_examples(form),
+                form.given if form.given.examples else _complete(form.given),
                 form.test_given.examples,
-                form.given.problems,
                 base_model,
                 form["seed"].value(),
             ),
@@ -201,7 +202,7 @@ def _render_form(
                 form.pinned,
                 form.excluded,
                 words=_filter(request),
-                examples=_as_examples(form) if is_ranked else [],
+                examples=_complete(form.given).examples if is_ranked else [],
                 audition=_audition(request, base_model, [])[0],
             ),
         },
@@ -209,18 +210,21 @@ def _render_form(
     )
 
 
-def _as_examples(form: ComposeForm) -> list[few_shot.Example]:
-    return [few_shot.Example(source, target) for source, target in form.given.rows if source and target]
+def _complete(given: GivenExamples) -> GivenExamples:
+    """The rows that have both an input and an output, of a form that nobody has sent yet."""
+    rows = [(number, row) for number, row in enumerate(given.rows, 1) if all(row)]
+    return replace(
+        given,
+        examples=[few_shot.Example(*row) for _, row in rows],
+        numbers=[str(number) for number, _ in rows],
+    )
 
 
 def _summary(
-    given: list[few_shot.Example],
-    tests: list[few_shot.Example],
-    problems: list[str],
-    base_model: BaseModel | None,
-    seed: object,
+    of: GivenExamples, tests: list[few_shot.Example], base_model: BaseModel | None, seed: object
 ) -> dict[str, object]:
     """What the live line under the examples says."""
+    given = of.examples
     answers: dict[str, str] = {}  # spelt as they are first
     for example in given:
         answers.setdefault(plain(example.output), example.output.strip())
@@ -231,8 +235,9 @@ def _summary(
     return {
         "count": len(given),
         "tokens": tokens,
-        "problems": problems,
-        "warnings": few_shot.warnings(given, tests) + (tokens.warnings if tokens else []),
+        "too_long": [of.numbers[number - 1] for number in tokens.too_long] if tokens else [],
+        "problems": of.problems,
+        "warnings": few_shot.warnings(given, tests, numbers=of.numbers) + (tokens.warnings if tokens else []),
         "closed_answers": closed,
         "held_out": len(held_out),
         "searched": len(given) - len(held_out),
@@ -255,16 +260,14 @@ def _estimate(base_model: BaseModel | None, method: object, budget: object) -> d
 @require_POST
 def check_examples(request: HttpRequest) -> HttpResponse:
     """The live line under the examples: counts, mistakes, the split, the estimate."""
-    given = read_examples(request.POST, request.FILES)
+    given = read_examples(request.POST, request.FILES, is_live=True)
     tests = read_test_examples(request.POST, request.FILES)
     base_model = BaseModel.objects.named(request.POST.get("base_model", "").replace("\x00", ""))
     return render(
         request,
         "compose/_examples_check.html",
         {
-            "summary": _summary(
-                given.examples, tests.examples, given.problems, base_model, request.POST.get("seed")
-            ),
+            "summary": _summary(given, tests.examples, base_model, request.POST.get("seed")),
             "test_count": len(tests.examples),
             "test_problems": tests.problems,
             "has_task": bool(request.POST.get("task")),

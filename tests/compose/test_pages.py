@@ -517,9 +517,20 @@ def test_what_is_said_of_rows_names_those_that_the_form_shows(
     assert says(page, "Rows 2, 3 are duplicates")
     assert [row.source for row in page.context["form"].shown_rows] == ["a", "b", "b", "c", ""]
     rows["example_output"][-1] = ""
-    page = as_owner.post("/compose", filled(**rows))
+    page = as_owner.post("/compose", filled(**rows, examples_text="d\tw\nd\tw"))
     assert says(page, "Row 5 has no output.")
-    assert [row.source for row in page.context["form"].shown_rows][:5] == rows["example_input"]
+    assert says(page, "Rows 3, 4, 6, 7 are duplicates")
+    assert [row.source for row in page.context["form"].shown_rows][:7] == [*rows["example_input"], "d", "d"]
+
+
+def test_the_live_check_calls_rows_by_the_numbers_beside_them(client: Client, base_model: BaseModel):
+    rows: dict[str, Any] = {
+        "example_input": ["", "a", "", "b", "b", ""], "example_output": ["", "x", "", "y", "z", ""],
+        "examples_text": "d\tw\nb\ty\n", "examples_file": SimpleUploadedFile("more.tsv", b"d\tw"),
+    }  # fmt: skip
+    answer = client.post("/compose/check", filled(**rows))
+    assert says(answer, "Rows 4, 1 (pasted), 2 (pasted), 1 (file) are duplicates")
+    assert says(answer, "Rows 4, 5, 2 (pasted) have the same input and different outputs.")
 
 
 def test_the_live_check_says_which_test_rows_score_nothing(client: Client, base_model: BaseModel):

@@ -52,6 +52,18 @@ def test_rows_that_the_base_model_cannot_take_are_named():
     assert (counts.limit, counts.too_long) == (12, [2])
 
 
+def test_a_row_that_is_too_long_is_called_by_the_number_beside_it(client):
+    model = hosted("story-llama", task_type="CAUSAL_LM", config={"max_position_embeddings": 12})
+    given = {
+        "base_model": model.name,
+        "example_input": ["", "one", "one " * 12],
+        "example_output": ["", "two", "two"],
+        "examples_text": "one\ttwo\n" + "one " * 12 + "\ttwo",
+    }
+    page = client.post("/compose/check", given).content.decode()
+    assert "Rows 3, 2 (pasted) are longer than the 12 tokens" in page
+
+
 @pytest.mark.parametrize("single", [[], ["<s>"], ["</s>"], ["<s>", "</s>"]], ids=" ".join)
 def test_a_causal_row_is_one_text_with_one_end_whatever_the_tokenizer_adds(single: list[str]):
     content = json.loads((ROOT / "demo/story-llama/tokenizer.json").read_bytes())
