@@ -376,7 +376,7 @@ def test_everything_works_without_scripts(browser: Browser, live_server: Any, ba
         finish(composition)
         page.click("a:has-text('Load it again')")
         page.wait_for_selector("#finding")
-        page.click("summary:has-text('As a table') >> nth=0")
+        page.click("summary:has-text('Scores as a table')")
         page.wait_for_selector("text=The base model alone.")
     finally:
         context.close()

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.utils import timezone
 
-from registry import organisations
+from registry import base_models, organisations
 from registry.models import Adapter, User
 from tests.factories import make_base_model, make_organisation, make_user, publish_fake
 from tests.fake_adapters import make_adapter as make_adapter_folder
@@ -264,3 +265,19 @@ def test_the_list_of_modules_is_light(page: Page, live_server: Any, alice: User,
     page.on("response", lambda answer: sizes.append(len(answer.body())))
     page.goto(f"{live_server.url}/modules")
     assert sum(sizes) < 150_000
+
+
+def test_a_base_model_page_has_its_modules_as_soon_as_they_were_compared(
+    page: Page, live_server: Any, alice: User, tmp_path: Path
+):
+    publish_fake(tmp_path, "colour", owner=alice, base_model="demo/tiny-t5")
+    base = make_base_model(recheck_wanted_at=timezone.now())
+    page.goto(f"{live_server.url}/base-models/{base.name}")
+    page.wait_for_selector("text=0 modules")
+    base_models.recheck_wanted()
+    page.wait_for_selector("text=1 fits, 0 differ")
+    page.wait_for_selector("text=1 module · 1 can be composed")
+    assert page.locator(".row-title a").inner_text() == "alice / colour"
+    assert page.get_by_role("link", name="Compose for it").is_visible()
+    assert page.locator("main").count() == 1
+    assert page.locator("[hx-get]").count() == 0

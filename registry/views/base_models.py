@@ -77,7 +77,10 @@ def base_model(request: HttpRequest, name: str) -> HttpResponse:
         "adapters": search.find(query, person=request.user).items,
         "get_it": snippets.base_model_snippet(shown, site=request.build_absolute_uri("/").rstrip("/")),
     }
-    return render(request, "registry/base_model.html", context)
+    answer = render(request, "registry/base_model.html", context)
+    if request.htmx and not shown.recheck_wanted_at:  # type: ignore[attr-defined]
+        answer["HX-Retarget"] = answer["HX-Reselect"] = "#main"
+    return answer
 
 
 @login_required

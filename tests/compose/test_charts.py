@@ -166,7 +166,7 @@ def test_a_drawn_chart_has_a_name_a_table_and_no_style():
         search=charts.search_chart(trials(3, 2), most=2, base_loss=3),
     )
     assert 'role="img" aria-label="Score of each method' in html
-    assert "<summary>As a table</summary>" in html
+    assert "<summary>Scores as a table</summary>" in html
     assert "best baseline" in html
     assert "style=" not in html
     assert "nan" not in html.lower()
