@@ -207,6 +207,7 @@ def questions(count: int) -> Iterator[dict[str, str]]:
         filters = {
             "base": f"maker-{(base := zipf(generator, BASES)) % 40}/base-{base}b",
             "task": f"task-{zipf(generator, TASKS)}",
+            "tag": pick(generator, WORDS),
             "rank": str(pick(generator, RANKS)),
             "targets": pick(generator, TARGETS),
             "license": pick(generator, [licence for licence in LICENCES if licence]),

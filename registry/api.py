@@ -59,6 +59,7 @@ LIST_PARAMETERS = [
         "nothing has them, names that are like them.",
     ),
     OpenApiParameter("task", str, description="Slug."),
+    OpenApiParameter("tag", str, description="One of its tags, as it stands there."),
     OpenApiParameter("base", str, description="Base model, by any of its names."),
     OpenApiParameter("composable", str, enum=["yes", "no"]),
     OpenApiParameter("rank", str, description="A rank or a range, such as 8, 4-16, 4- or -16."),

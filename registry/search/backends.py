@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 COLUMNS = (
     "adapter_id", "is_alive", "is_public", "namespace_id", "base_model_id", "task_id", "is_composable", "is_composed",
     "rank", "size_bytes", "published_us", "updated_us", "downloads", "likes", "score", "trending", "usefulness", "uses",
-    "license", "language", "targets",
+    "license", "language", "tag", "targets",
 )  # fmt: skip
-TEXTS = ("license", "language", "targets")
+TEXTS = ("license", "language", "tag", "targets")
+LISTS = ("language", "tag")  # of texts with commas between: each text in them is found and counted by itself
 FETCHED_AT_ONCE = 50_000
 
 

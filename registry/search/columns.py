@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -69,6 +70,38 @@ class Words:
         return found
 
 
+@dataclass
+class Lists(Words):
+    """The texts of a column that are lists, such as `de, en`, and what stands in each."""
+
+    parts: Words = field(default_factory=Words)
+    # Side by side, for every part of every text: the part's number, and the text's.
+    which: array[int] = field(default_factory=lambda: array("i"))
+    whose: array[int] = field(default_factory=lambda: array("i"))
+
+    def number(self, text: str) -> int:
+        is_new = text not in self.numbers
+        found = super().number(text)
+        if is_new:
+            parts = [self.parts.number(part) for part in _each(text)]
+            self.which.extend(parts)
+            self.whose.extend([found] * len(parts))
+        return found
+
+    def are_about(self, text: str) -> Mask:
+        """Of each text of the column, whether it is this one or has it as a part."""
+        mask = np.zeros(len(self.texts), np.bool_)
+        mask[np.array(self.whose)[np.array(self.which) == self.parts.numbers.get(text, -1)]] = True
+        if text in self.numbers:
+            mask[self.numbers[text]] = True
+        return mask
+
+    def sums_of_parts(self, sums: NDArray[np.int64]) -> list[tuple[str, int]]:
+        """How often every part is there, where a text is there as often as `sums` says."""
+        totals = np.bincount(np.array(self.which, np.int64), weights=sums[np.array(self.whose, np.int64)])
+        return [(self.parts.texts[number], int(totals[number])) for number in np.flatnonzero(totals)]
+
+
 class Columns:
     """Every adapter's search row, at some position. Hold `lock` from `refresh` to the last look at the arrays."""
 
@@ -83,7 +116,7 @@ class Columns:
         self.version = 0  # moves with every change that was read
         self.ids = np.zeros(FIRST_ROOM, np.int64)
         self.positions = np.full(FIRST_ROOM, -1, np.int64)  # by id
-        self.words = {name: Words() for name in TEXTS}
+        self.words = {name: Lists() if name in backends.LISTS else Words() for name in TEXTS}
         self._data = {name: np.zeros(FIRST_ROOM, kind) for name, kind in TYPES.items()}
         self._data |= {name: np.zeros(FIRST_ROOM, np.int32) for name in TEXTS}
         self._changed: list[int] = []  # ids, in the order in which their changes were read
@@ -238,6 +271,11 @@ class Columns:
         size = max(size, 2 * len(self.ids))
         self.ids = _grown(self.ids, size)
         self._data = {name: _grown(array, size) for name, array in self._data.items()}
+
+
+def _each(text: str) -> list[str]:
+    """`de, en` -> `de` and `en`, each once."""
+    return list(dict.fromkeys(part for name in text.split(",") if (part := name.strip())))
 
 
 def _grown(array: NDArray[Any], size: int) -> NDArray[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -213,15 +212,11 @@ class _Search:
         return masks
 
     def _says(self, name: str, text: str) -> Mask:
-        """Whose text in column `name` is this one; of languages, such as "de, en", one of several is enough."""
+        """Whose text in column `name` is this one; of lists, such as "de, en", one of several is enough."""
         words = self.table.words[name]
         mask: Mask
-        if name == "language":
-            numbers = [number for number, said in enumerate(words.texts) if text in said]
-            numbers = [
-                number for number in numbers if text in {words.texts[number], *_each(words.texts[number])}
-            ]
-            mask = np.isin(self.table[name], numbers)
+        if isinstance(words, columns.Lists):
+            mask = words.are_about(text)[self.table[name]]
         else:
             mask = self.table[name] == words.numbers.get(text, -1)
         return mask
@@ -400,28 +395,21 @@ class _Search:
         if values.dtype == np.bool_:
             yes = int(np.count_nonzero(values))
             return [(value, total) for value, total in ((True, yes), (False, len(values) - yes)) if total]
+        words = self.table.words.get(parameter)
+        if isinstance(words, columns.Lists):
+            return words.sums_of_parts(np.bincount(values, minlength=len(words.texts)))
         sums = np.bincount(np.maximum(values, 0)) if parameter == "rank" else np.bincount(values)
         kept = np.flatnonzero(sums)
         kept = kept[kept > 0]  # 0 says that there is none
-        if parameter in columns.TEXTS:
-            texts = self.table.words[parameter].texts
-            if parameter == "language":
-                each: Counter[str] = Counter()
-                for number in kept:
-                    each.update(dict.fromkeys(_each(texts[number]), int(sums[number])))
-                return list(each.items())
-            return [(texts[number], int(sums[number])) for number in kept]
+        if words is not None:
+            return [(words.texts[number], int(sums[number])) for number in kept]
         return [(int(value), int(sums[value])) for value in kept]
-
-
-def _each(languages: str) -> list[str]:
-    """`de, en` -> `de` and `en`, each once."""
-    return list(dict.fromkeys(part for name in languages.split(",") if (part := name.strip())))
 
 
 _FACET_COLUMNS = {
     "base": "base_model_id",
     "task": "task_id",
+    "tag": "tag",
     "composable": "is_composable",
     "rank": "rank",
     "targets": "targets",
@@ -433,6 +421,7 @@ _FACET_COLUMNS = {
 _LABELS = {
     "base": "Base model",
     "task": "Task",
+    "tag": "Tag",
     "composable": "Composable",
     "rank": "Rank",
     "targets": "Target matrices",
@@ -459,7 +448,8 @@ def _facets(search: _Search, counts: dict[str, list[tuple[Any, int]]]) -> list[F
         if parameter in {"base", "task"}:
             values = _named(parameter, pairs, wanted, search.table)
         else:
-            values = [(*_in_words(parameter, value), total) for value, total in pairs]
+            few = _most_frequent(pairs, wanted) if parameter in columns.TEXTS else pairs
+            values = [(*_in_words(parameter, value), total) for value, total in few]
             if parameter not in {"rank", "size"}:
                 values.sort(key=lambda item: (-item[2], item[0]))
         rows = [FacetValue(value, text, total, value.casefold() == wanted) for value, text, total in values]
@@ -467,6 +457,14 @@ def _facets(search: _Search, counts: dict[str, list[tuple[Any, int]]]) -> list[F
         shown = [row for place, row in enumerate(rows) if place < FACET_VALUES or row.is_chosen]
         found.append(Facet(parameter, label, shown, more=len(pairs) - len(shown)))
     return found
+
+
+def _most_frequent(pairs: list[tuple[str, int]], chosen: str) -> list[tuple[str, int]]:
+    """Those that are shown, and the chosen one: a big site has more tags than can be sorted in a moment."""
+    most = heapq.nsmallest(FACET_VALUES, pairs, key=lambda pair: (-pair[1], pair[0]))
+    if not chosen:
+        return most
+    return most + [pair for pair in pairs if pair[0].casefold() == chosen and pair not in most]
 
 
 def _named(

@@ -36,6 +36,8 @@ _ROW = ROW | {
     "targets": """coalesce((SELECT left(string_agg(value, ',' ORDER BY value COLLATE "C"), 500) FROM registry_revision r,
         jsonb_array_elements_text(CASE jsonb_typeof(r.facts -> 'target_names') WHEN 'array'
         THEN r.facts -> 'target_names' ELSE '[]'::jsonb END) WHERE r.id = a.head_id), '')""",
+    "tag": """coalesce((SELECT string_agg(value, ',') FROM jsonb_array_elements_text(
+        CASE jsonb_typeof(a.tags) WHEN 'array' THEN a.tags ELSE '[]'::jsonb END)), '')""",
     "published_us": "(extract(epoch FROM coalesce(a.first_public_at, a.created_at)) * 1000000)::bigint",
     "updated_us": "(extract(epoch FROM a.updated_at) * 1000000)::bigint",
 }
@@ -87,7 +89,7 @@ _TRIGGERS = {
     ),
     "adapter_search_row_said": (
         "AFTER UPDATE OF deleted_at, visibility, quarantined_at, namespace_id, base_model_id, task_id, is_composable, "
-        "kind, rank, license, language, head_id, size_bytes, created_at, first_public_at, updated_at, best_score "
+        "kind, rank, license, language, tags, head_id, size_bytes, created_at, first_public_at, updated_at, best_score "
         "ON registry_adapter FOR EACH ROW",
         f"{_WRITE_ROWS % 'a.id = NEW.id'}; RETURN NULL;",
     ),

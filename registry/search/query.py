@@ -83,6 +83,7 @@ class AdapterQuery:
 
     q: str = ""
     task: str = ""
+    tag: str = ""
     base: str = ""
     composable: bool | None = None
     rank: Range = Range()
@@ -100,7 +101,7 @@ class AdapterQuery:
     limit: int = 20
 
     PARAMETERS: ClassVar = (
-        "q", "task", "base", "composable", "rank", "targets", "license", "language", "size", "created", "updated",
+        "q", "task", "tag", "base", "composable", "rank", "targets", "license", "language", "size", "created", "updated",
         "kind", "namespace", "scored_on", "sort", "cursor", "limit",
     )  # fmt: skip
 
@@ -112,6 +113,7 @@ class AdapterQuery:
         return cls(
             q=q,
             task=_text(params, "task"),
+            tag=_text(params, "tag"),
             base=_text(params, "base"),
             composable=yes_or_no("composable", _text(params, "composable")),
             rank=_range("rank", _text(params, "rank"), MAX_RANK, first=1),
@@ -150,6 +152,7 @@ class AdapterQuery:
         said = {
             "q": self.q,
             "task": self.task,
+            "tag": self.tag,
             "base": self.base,
             "composable": composable,
             "rank": str(self.rank),

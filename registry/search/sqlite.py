@@ -20,6 +20,7 @@ def _micros(moment: str) -> str:
 _ROW = ROW | {
     "targets": """coalesce((SELECT substr(group_concat(value, ','), 1, 500) FROM (SELECT value FROM
         json_each((SELECT facts FROM registry_revision WHERE id = a.head_id), '$.target_names') ORDER BY value)), '')""",
+    "tag": "coalesce((SELECT group_concat(value, ',') FROM json_each(a.tags)), '')",
     "published_us": _micros("coalesce(a.first_public_at, a.created_at)"),
     "updated_us": _micros("a.updated_at"),
 }
@@ -79,8 +80,8 @@ _TRIGGERS = {
     "adapter_search_row_new": f"""AFTER INSERT ON registry_adapter
         BEGIN {_WRITE_ROWS.replace("@which", "a.id = NEW.id")}; {_WRITE_TEXTS.replace("@which", "a.id = NEW.id")}; END""",
     "adapter_search_row_said": f"""AFTER UPDATE OF deleted_at, visibility, quarantined_at, namespace_id, base_model_id,
-        task_id, is_composable, kind, rank, license, language, head_id, size_bytes, created_at, first_public_at,
-        updated_at, best_score
+        task_id, is_composable, kind, rank, license, language, tags, head_id, size_bytes, created_at,
+        first_public_at, updated_at, best_score
         ON registry_adapter BEGIN {_WRITE_ROWS.replace("@which", "a.id = NEW.id")}; END""",
     "adapter_search_counters": """AFTER UPDATE OF downloads, likes ON registry_adapter
         WHEN (OLD.downloads, OLD.likes) IS NOT (NEW.downloads, NEW.likes) BEGIN

@@ -18,7 +18,7 @@ from django.utils import timezone
 from benchmarks.search import questions
 from registry import search
 from registry.models import Adapter, AdapterScore, AdapterText, Ref, SavedSearch, SearchRow, User
-from registry.search import AdapterQuery, BadParameter, columns, finding, upkeep
+from registry.search import AdapterQuery, BadParameter, Facet, columns, finding, upkeep
 from tests.factories import (
     make_adapter,
     make_base_model,
@@ -48,7 +48,7 @@ def shelf() -> dict[str, Adapter]:
     owner, lab = make_user("ada"), make_organisation("story-lab")
     who = make_task("who", title="Who did it")
     shelf = {
-        "a": make_adapter("who-plain", owner=owner, base_model=t5, task=who, rank=4, downloads=5, tags=["stories"],
+        "a": make_adapter("who-plain", owner=owner, base_model=t5, task=who, rank=4, downloads=5, tags=["stories", "short answers"],
                           facts={"target_names": ["q", "v"]}),
         "b": make_adapter("who-twice", namespace=lab, base_model=t5, rank=16, best_score=0.9, license="Apache-2.0"),
         "c": make_adapter("where", owner=owner, base_model=llama, rank=8, kind="composed", best_score=0.2, language="en"),
@@ -79,6 +79,9 @@ def shelf() -> dict[str, Adapter]:
         ("q=wher&sort=new", ["where"]),
         ("targets=v,q", ["who-plain"]),
         ("language=EN", ["where"]),
+        ("tag=Stories", ["who-plain"]),
+        ("tag=short+answers", ["who-plain"]),
+        ("tag=stor", []),
         ("size=5-19", ["odd"]),
         ("size=-4", ["dora", "where", "who-twice", "who-plain"]),
         ("scored_on=who", ["where"]),
@@ -355,6 +358,33 @@ def test_an_adapter_of_several_languages_is_found_by_each_and_counted_with_each(
     facets = search.find(AdapterQuery(), person=None, with_facets=True).facets
     languages = next(facet.values for facet in facets if facet.parameter == "language")
     assert [(item.value, item.count) for item in languages] == [("en", 2), ("de", 1)]
+
+
+def test_an_adapter_is_counted_with_each_of_its_tags_and_found_by_those_of_now(shelf, client):
+    tags = [f"tag {number}" for number in range(35)]
+    make_adapter("many", owner=User.objects.get(username="ada"), tags=["stories", *tags[:20]])
+    make_adapter("more", owner=User.objects.get(username="ada"), tags=tags[15:])
+    make_adapter("mine", owner=User.objects.get(username="ada"), tags=["stories"], visibility="private")
+
+    def counted(query: str) -> Facet:
+        facets = search.facets(AdapterQuery.parse(QueryDict(query)), person=None)
+        return next(facet for facet in facets if facet.parameter == "tag")
+
+    facet = counted("")
+    assert [(item.value, item.count) for item in facet.values[:7]] == [
+        ("stories", 2), *((tag, 2) for tag in tags[15:20]), ("short answers", 1),
+    ]  # fmt: skip
+    assert (len(facet.values), facet.more) == (30, 7)
+    facet = counted("tag=TAG+9&namespace=ada")
+    assert [(item.value, item.is_chosen) for item in facet.values[30:]] == [("tag 9", True)]
+    assert names("tag=tag+9") == ["many"]
+    Adapter.objects.filter(name="many").update(tags=["tag 9", "new"])
+    assert [(item.value, item.count) for item in counted("q=many").values] == [("new", 1), ("tag 9", 1)]
+    page = client.get("/ada/many").content.decode()
+    assert '<a class="chip" href="/modules?tag=tag+9">tag 9</a>' in page
+    page = client.get("/modules?tag=tag+9").content.decode()
+    assert 'aria-label="Remove the filter tag 9"' in page
+    assert client.get("/api/v1/adapters/?tag=tag+9").json()["results"][0]["name"] == "many"
 
 
 def test_searches_are_kept_under_a_name_listed_and_forgotten(shelf, client):
