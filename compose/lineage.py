@@ -68,7 +68,9 @@ class Edge:
 
     @property
     def label_y(self) -> float:
-        return (self.parent if self.label_at == "parent" else self.child).y + HEIGHT / 2 - 5
+        ends = (self.parent, self.child) if self.label_at == "parent" else (self.child, self.parent)
+        here, there = (end.y + HEIGHT / 2 for end in ends)
+        return here - 5 if there >= here else here + 14  # where the line does not go
 
 
 @dataclass

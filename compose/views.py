@@ -45,6 +45,7 @@ from compose.models import Audition, Composition
 from compose.predictions import predictions_csv
 from compose.result_views import key_query
 from compose.token_counts import count_tokens
+from registry import organisations
 from registry.idempotency import once
 from registry.models import Adapter, BaseModel, User
 from registry.search import tasks_shown_to
@@ -70,6 +71,7 @@ def home(request: HttpRequest) -> HttpResponse:
         composed=Count("id", filter=Q(kind=Adapter.Kind.COMPOSED)),
     )
     gains = leaderboards.best_gains(public, limit=4)
+    person = request.user
     return render(
         request,
         "home.html",
@@ -79,6 +81,7 @@ def home(request: HttpRequest) -> HttpResponse:
             "shown_tasks": to_try.order_by("slug")[: 4 if gains else 6],
             "counts": counts,
             "task_count": held_out.count(),
+            "invitations": organisations.invitations_for(person) if isinstance(person, User) else (),
             "placeholder": "the red book on the table\t[red]\ntwo blue keys\t[blue]",
         },
     )

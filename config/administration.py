@@ -32,7 +32,8 @@ class Waiting:
     """A number on the first page that somebody may want to act on, and where."""
 
     count: int
-    what: str
+    things: str  # one and many
+    which: str
     address: str
 
 
@@ -92,24 +93,33 @@ def _waiting() -> list[Waiting]:
     status = Composition.Status
     return [
         Waiting(
-            moderation.queue().count(), "adapters with reports nobody has looked at", reverse("moderation")
+            moderation.queue().count(),
+            "adapter,adapters",
+            "with reports nobody has looked at",
+            reverse("moderation"),
         ),
         Waiting(
-            moderation.task_queue().count(), "tasks with reports nobody has looked at", reverse("moderation")
+            moderation.task_queue().count(),
+            "task,tasks",
+            "with reports nobody has looked at",
+            reverse("moderation"),
         ),
         Waiting(
             Adapter.objects.filter(deleted_at=None).exclude(quarantined_at=None).count(),
-            "adapters in quarantine",
+            "adapter,adapters",
+            "in quarantine",
             f"{adapters}?state=quarantined",
         ),
         Waiting(
             Composition.objects.filter(status=status.FAILED).count(),
-            "compositions that failed",
+            "composition,compositions",
+            "that failed",
             f"{compositions}?status__exact={status.FAILED.value}",
         ),
         Waiting(
             Delivery.objects.filter(status=Delivery.Status.GIVEN_UP).count(),
-            "messages to webhooks that were given up",
+            "message,messages",
+            "to webhooks that were given up",
             f"{deliveries}?status__exact={Delivery.Status.GIVEN_UP.value}",
         ),
     ]

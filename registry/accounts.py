@@ -13,7 +13,6 @@ from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
 from allauth.socialaccount.models import SocialLogin
 from django import forms
 from django.conf import settings
-from django.contrib import messages
 from django.db import transaction
 from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
@@ -21,7 +20,7 @@ from django.utils import timezone
 
 from registry import audit
 from registry.details import MAX_FULL_NAME, check_text
-from registry.models import Invitation, Membership, Namespace, Token, User
+from registry.models import Membership, Namespace, Token, User
 from registry.names import InvalidName, check_namespace_name, name_like
 from registry.rights import require_moderator
 from web.addresses import client_address
@@ -144,9 +143,6 @@ class AccountAdapter(DefaultAccountAdapter):
 
     def post_login(self, request: HttpRequest, user: Any, **details: Any) -> HttpResponse:
         response = super().post_login(request, user, **details)
-        for invitation in Invitation.objects.filter(user=user).select_related("namespace")[:3]:
-            name = invitation.namespace.name
-            messages.info(request, f"{name} asks you to join. Answer under Settings, Organisations.")
         response.set_signed_cookie(
             KNOWN_BROWSER,
             f"{user.pk}:{secrets.token_hex(8)}",

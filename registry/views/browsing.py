@@ -229,6 +229,7 @@ def _filters(query: AdapterQuery, facets: list[Facet], person: Person) -> list[F
             "composable": "composable" if value == "yes" else "not composable",
             "rank": f"rank {shown}",
             "size": shown if " " in shown else f"{shown} MB",
+            "tag": f"tagged {shown}",
             "targets": f"on {shown.replace(',', ', ')}",
             "scored_on": f"scored on {shown}",
             "created": f"published {_in_words(shown)}",

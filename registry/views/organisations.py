@@ -104,11 +104,7 @@ def organisation_invite(request: HttpRequest, namespace: str) -> HttpResponse:
             show_refusal(form, error)
         else:
             is_sent = tell_invited(invitation, origin=request.build_absolute_uri("/").rstrip("/"))
-            how = (
-                "They get a mail."
-                if is_sent
-                else "No mail goes to them: tell them that it is under Settings, Organisations."
-            )
+            how = "They get a mail." if is_sent else "No mail goes to them; it is on their start page."
             messages.success(request, f"{invitation.user} is asked to join. {how}")
             return redirect("organisation_settings", namespace=organisation.name)
     form.fields["username"].widget.attrs["autofocus"] = True  # it stands below the members, out of sight

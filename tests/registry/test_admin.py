@@ -206,9 +206,9 @@ def test_the_first_page_says_what_somebody_may_want_to_look_at(staff):
     )
     page = staff.get(reverse("admin:index")).content.decode()
     for said in (
-        "<b>1</b> adapters with reports nobody",
-        "<b>1</b> adapters in quarantine",
-        "<b>0</b> compositions that failed",
+        "<b>1 adapter</b> with reports nobody",
+        "<b>1 adapter</b> in quarantine",
+        "<b>0 compositions</b> that failed",
     ):
         assert said in page
     for state, names in (("shown", [b"shown"]), ("quarantined", [b"hidden"]), ("deleted", [])):

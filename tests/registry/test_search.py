@@ -383,7 +383,7 @@ def test_an_adapter_is_counted_with_each_of_its_tags_and_found_by_those_of_now(s
     page = client.get("/ada/many").content.decode()
     assert '<a class="chip" href="/modules?tag=tag+9">tag 9</a>' in page
     page = client.get("/modules?tag=tag+9").content.decode()
-    assert 'aria-label="Remove the filter tag 9"' in page
+    assert 'aria-label="Remove the filter tagged tag 9"' in page
     assert client.get("/api/v1/adapters/?tag=tag+9").json()["results"][0]["name"] == "many"
 
 

@@ -19,7 +19,7 @@
     const row = body.rows[body.rows.length - 1].cloneNode(true);
     for (const cell of row.querySelectorAll("textarea")) {
       cell.value = "";
-      for (const name of ["placeholder", "aria-invalid", "aria-describedby"]) cell.removeAttribute(name);
+      for (const name of ["aria-invalid", "aria-describedby"]) cell.removeAttribute(name);
     }
     body.append(row);
     renumber();
