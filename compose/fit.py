@@ -240,7 +240,8 @@ def _compare_rows(
     if alike:
         # Of equals always the same one: a set has another order in each process.
         form = max(mine.forms.keys() & theirs.forms.keys(), key=lambda form: (mine.forms[form], form))
-        reasons.append(f"its task's answers have the form of {alike} of your {mine.count}: {form}")
+        whose = "yours" if alike == mine.count else f"{alike} of your {mine.count}"
+        reasons.append(f"its task's answers have the form of {whose}: {form}")
     parts["inputs"] = _cosine(mine.inputs, theirs.inputs, known.rows_frequency, total)
     if parts["inputs"] >= 3 * MIN_SHARE:
         reasons.append(f"its task's inputs read like yours ({parts['inputs']:.2f} of 1)")

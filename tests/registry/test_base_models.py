@@ -96,6 +96,8 @@ def test_the_modules_that_wait_are_compared_by_a_worker_and_what_came_of_it_is_t
     publish_fake(tmp_path, config={"base_matrices": bad})
     hidden = publish_fake(tmp_path, visibility="private")
     client = Client()
+    way = 'href="/base-models/new?name=demo%2Ftiny-t5">Add the base model</a>'
+    assert way in client.get(fitting.get_absolute_url()).content.decode()
     with django_capture_on_commit_callbacks(execute=True):
         base = base_models.add_base_model(name="demo/tiny-t5", config=TINY_T5)
     fitting.refresh_from_db()
