@@ -167,7 +167,7 @@ def _listing(request: HttpRequest, query: AdapterQuery, *, with_facets: bool = T
         "query": query,
         "page": page,
         "count": page.count,
-        "facets": [_for_page(facet, query) for facet in facets if not _is_shared(facet, page.count)],
+        "facets": [_for_page(facet, query) for facet in facets if _narrows(facet, page.count)],
         "shared": [_for_page(facet, query) for facet in facets if _is_shared(facet, page.count)],
         "recently": _recently(query),
         "any_time_url": query.url_with(updated=""),
@@ -190,6 +190,11 @@ def _is_shared(facet: Facet, count: int) -> bool:
     """Whether everything found has the one value there is: it tells something, and narrows nothing."""
     only = facet.values[0] if len(facet.values) == 1 else None
     return only is not None and not only.is_chosen and only.count == count
+
+
+def _narrows(facet: Facet, count: int) -> bool:
+    """Whether any of its values leaves fewer than everything found, or is chosen and can be taken away."""
+    return any(item.is_chosen or item.count < count for item in facet.values)
 
 
 def _for_page(facet: Facet, query: AdapterQuery) -> dict[str, Any]:

@@ -387,6 +387,15 @@ def test_an_adapter_is_counted_with_each_of_its_tags_and_found_by_those_of_now(s
     assert client.get("/api/v1/adapters/?tag=tag+9").json()["results"][0]["name"] == "many"
 
 
+def test_only_what_narrows_the_list_stands_beside_it(shelf, client):
+    def facets(query: str) -> list[str]:
+        return [facet["label"] for facet in client.get(f"/modules?{query}").context["facets"]]
+
+    assert {"Tag", "Rank"} <= set(facets(""))
+    assert facets("q=plain") == []  # one module, with two tags
+    assert facets("q=plain&tag=stories") == ["Tag"]
+
+
 def test_searches_are_kept_under_a_name_listed_and_forgotten(shelf, client):
     ada = User.objects.get(username="ada")
     client.force_login(ada)
