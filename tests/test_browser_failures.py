@@ -189,7 +189,7 @@ def test_what_somebody_typed_is_nobody_elses(page: Page, live_server: Any, done:
     page.click("main button:has-text('Sign in')")
     page.wait_for_url("**/organizations/new")
     assert page.input_value("[name=name]") == ""
-    assert page.evaluate("sessionStorage.length") == 0
+    assert page.evaluate("sessionStorage.getItem('typed')") is None
 
 
 def test_a_draft_is_nobody_elses(page: Page, live_server: Any, done: Composition):
@@ -220,7 +220,26 @@ def test_a_draft_is_nobody_elses(page: Page, live_server: Any, done: Composition
     page.click("summary[aria-label='Menu of ada']")
     page.click("button:has-text('Sign out')")
     page.wait_for_url(f"{live_server.url}/")
-    assert page.evaluate("sessionStorage.length") == 0
+    assert page.evaluate("sessionStorage.getItem('compose-draft')") is None
+    page.go_back()  # where the browser itself puts back what was typed
+    expect(page.get_by_role("link", name="Sign in", exact=True)).to_be_visible()
+    expect(page.get_by_label("Input of row 1")).to_have_value("")
+
+
+def test_a_page_that_the_browser_kept_whole_is_asked_for_again_by_who_came_after(
+    page: Page, live_server: Any, ada: User
+):
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    page.goto(f"{live_server.url}/settings/liked")
+    sign_out_behind(page)
+    # Chromium keeps no page whole while it is watched: this is what it says when it shows one again.
+    shown_again = "dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))"
+    page.evaluate(shown_again)
+    page.wait_for_timeout(300)
+    assert page.url.endswith("/settings/liked")
+    page.evaluate("sessionStorage.setItem('reader', '')")  # as the page of a guest does
+    page.evaluate(shown_again)
+    page.wait_for_url("**/accounts/login/**")
 
 
 def test_what_a_guest_typed_is_for_who_signs_in(page: Page, live_server: Any, done: Composition):

@@ -151,8 +151,7 @@
     if (event.timeStamp - sentAt.get(form) < DOUBLE_CLICK_MS) event.preventDefault();
     else sentAt.set(form, event.timeStamp);
     if (event.defaultPrevented) return;
-    // Who signs out leaves nothing behind.
-    if (form.getAttribute("action") === "/accounts/logout/") sessionStorage.clear(); else keep(form);
+    if (form.getAttribute("action") === "/accounts/logout/") forgetAll(); else keep(form);
   });
 
   // What was typed into a form waits in this tab until its answer: whoever had to sign in first, or was refused on a page
@@ -167,6 +166,9 @@
     const typed = inputsOf(form).map(({ name, type, value, checked }) => ({ name, type, value, checked }));
     const kept = { reader, page: location.pathname, action: form.getAttribute("action"), typed };
     try { sessionStorage.setItem(KEPT, JSON.stringify(kept)); } catch { /* full or forbidden: then nothing is kept */ }
+  }
+  function forgetAll() {
+    try { sessionStorage.clear(); } catch { /* forbidden: then nothing was kept */ }
   }
   const bringBack = () => {
     const kept = JSON.parse(sessionStorage.getItem(KEPT));
@@ -192,4 +194,16 @@
     form.scrollIntoView({ block: "nearest" });
   };
   try { bringBack(); } catch { /* forbidden, or not ours */ }
+
+  // What the browser keeps of a page in its history, and puts back into its forms, is for who was there then.
+  const HERE = "reader";
+  try { sessionStorage.setItem(HERE, reader); } catch { /* forbidden */ }
+  const isHere = () => { try { return [null, reader].includes(sessionStorage.getItem(HERE)); } catch { return true; } };
+  const seenBy = history.state && history.state.reader;
+  history.replaceState({ ...history.state, reader }, "");
+  window.addEventListener("pageshow", ({ persisted }) => {
+    if (persisted && !isHere()) location.reload();
+    // Not before: it is now that the browser has put back what was typed.
+    else if (seenBy && seenBy !== reader) for (const form of document.forms) form.reset();
+  });
 })();
