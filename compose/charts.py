@@ -382,9 +382,9 @@ def _loss_y(loss: float, top: float) -> float:
 def _loss_ticks(top: float) -> list[Tick]:
     """Three to six round numbers from 0 to `top`."""
     step = 10 ** math.floor(math.log10(top))
-    for finer in (1, 0.5, 0.2, 0.1):
-        if top / (step * finer) >= 3:
-            step *= finer
+    for times in (2, 1, 0.5, 0.2, 0.1):
+        if top / (step * times) >= 3:
+            step *= times
             break
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     count = int(top / step + 1e-9)

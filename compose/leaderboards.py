@@ -20,6 +20,7 @@ from web.errors import NotFound
 from web.templatetags.formatting import plural
 
 HELD_OUT = "held_out"
+LEAVE_ONE_OUT = "leave_one_out"
 BEST_SINGLE = "best_single"
 SHOWN = 100
 SOURCES = ("all", "verified", "reported")
@@ -367,6 +368,19 @@ def best_gains(compositions: QuerySet[Composition], limit: int) -> list[Gain]:
         .in_bulk(best.values())
     )
     return [gain for pk in best.values() if (gain := gain_of(found[pk])) is not None]
+
+
+def estimate_of(composition: Composition) -> Score | None:
+    """What an unscored composition reaches on its own examples, each left out in turn; None where that was not measured."""
+    return next(
+        (
+            score
+            for score in composition.scores.all()
+            if (score.method, score.metric, score.split)
+            == (composition.method, composition.metric, LEAVE_ONE_OUT)
+        ),
+        None,
+    )
 
 
 def gain_of(composition: Composition) -> Gain | None:

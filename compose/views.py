@@ -338,7 +338,10 @@ def compositions(request: HttpRequest) -> HttpResponse:
         .defer("examples", "test_examples", "predictions", "result")
     )
     page = paginate(mine, order=("-created_at", "-id"), cursor=request.GET.get("cursor"), size=PAGE)
-    rows = [(composition, leaderboards.gain_of(composition)) for composition in page.items]
+    rows = [
+        (composition, leaderboards.gain_of(composition), leaderboards.estimate_of(composition))
+        for composition in page.items
+    ]
     return render(
         request,
         "compose/compositions.html",

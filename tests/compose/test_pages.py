@@ -1069,6 +1069,8 @@ def test_my_compositions_are_mine(as_owner: Client, succeeded: Composition, base
     assert not says(page, "Not mine")
     assert says(page, "exact match, +0.40 on best baseline")
     assert says(page, "LoraHub · at most 40 trials · seed 1")
+    succeeded.scores.update(split="leave_one_out")
+    assert "0.60<span>exact match, an estimate</span>" in text_of(as_owner.get("/compositions"))
 
 
 def test_my_compositions_ask_strangers_to_sign_in(client: Client):
