@@ -35,7 +35,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
-from compose.engine import loading, run
+from compose.engine import first_forward, loading, run
 from compose.engine.errors import EngineError
 from compose.engine.scoring import IGNORED, Row, pad, tokenise
 from compose.engine.types import Module, Request
@@ -217,10 +217,15 @@ def _save_modules(auto: Any, base: Path, folder: Path) -> tuple[list[Module], in
     for seed in (1, 2):
         model = auto.from_pretrained(base)
         head = model.get_output_embeddings()
+        reading = first_forward.read(model.eval(), is_seq2seq=model.config.is_encoder_decoder)
+        refused = reading.more_than_linear | reading.without_rows
         paths = [
             path
             for path, layer in model.named_modules()
-            if layer is not head and loading.linear_shape(model, path) and ".experts." not in path
+            if layer is not head
+            and loading.linear_shape(model, path)
+            and path not in refused
+            and ".experts." not in path
         ]
         adapter = _adapted(auto, base, paths)
         generator = torch.Generator().manual_seed(seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,28 +13,33 @@ from transformers.pytorch_utils import Conv1D
 # No length that a model cuts or fills texts to is a multiple of it, so what is per row is told from what is not.
 _ROWS = 7
 _TOKENS = 3
+_PLAIN = (nn.Linear.forward, Conv1D.forward)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """`tokens_first` are linear layers that see (tokens, rows, in), `without_rows` those that see no rows at all, as of
-    positions that all rows share; both by dotted path."""
+    """Of linear layers by their dotted path: `tokens_first` see (tokens, rows, in), `without_rows` no rows at all, as of
+    positions that all rows share; `more_than_linear` give something else than x Wᵀ + b, as a router's choice."""
 
     is_left_to_right: bool
     tokens_first: frozenset[str]
     without_rows: frozenset[str]
+    more_than_linear: frozenset[str]
 
 
 def read(model: Any, *, is_seq2seq: bool) -> Reading:
     """Read texts that differ in a single token. Raises ValueError or RuntimeError where the model cannot be run."""
     shapes: dict[str, torch.Size] = {}
+    more_than_linear: set[str] = set()
 
-    def seen(path: str, given: tuple[Any, ...]) -> None:
+    def seen(path: str, layer: Any, given: tuple[Any, ...], output: Any) -> None:
         if given and isinstance(given[0], Tensor):
             shapes[path] = given[0].shape
+            if type(layer).forward not in _PLAIN and not _is_product(layer, given[0], output):
+                more_than_linear.add(path)
 
     hooks = [
-        layer.register_forward_pre_hook(lambda _layer, given, path=path: seen(path, given))
+        layer.register_forward_hook(partial(seen, path))
         for path, layer in model.named_modules()
         if isinstance(layer, nn.Linear | Conv1D)
     ]
@@ -54,6 +60,17 @@ def read(model: Any, *, is_seq2seq: bool) -> Reading:
         is_left_to_right=torch.allclose(before[0], before[-1], rtol=1e-2, atol=1e-3, equal_nan=True),
         tokens_first=frozenset(path for path, shape in shapes.items() if _is_tokens_first(shape)),
         without_rows=frozenset(path for path, shape in shapes.items() if shape[:-1].numel() % _ROWS),
+        more_than_linear=frozenset(more_than_linear),
+    )
+
+
+def _is_product(layer: Any, x: Tensor, output: Any) -> bool:
+    """Whether a class of its own does what its parent does, as Falcon's."""
+    plain = (nn.Linear if isinstance(layer, nn.Linear) else Conv1D).forward(layer, x)
+    return (
+        isinstance(output, Tensor)
+        and output.shape == plain.shape
+        and torch.allclose(output.float(), plain.float(), rtol=1e-2, atol=1e-3, equal_nan=True)
     )
 
 

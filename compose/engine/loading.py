@@ -345,6 +345,8 @@ def check_fit(module: LoadedModule, base: LoadedBase) -> None:
                 module,
                 f"its {target} is {wanted[0]} by {wanted[1]}, the base's is {shape[0]} by {shape[1]}",
             )
+        if target in base.reading.more_than_linear:
+            raise _misfit(module, f"it adapts {target}, which does more than multiply by its matrix")
         if target in base.reading.without_rows:
             raise _misfit(module, f"it adapts {target}, which sees all rows of a batch as one")
         if _EXPERTS.search(target):
@@ -368,16 +370,13 @@ def check_all_fit(modules: Iterable[LoadedModule], base: LoadedBase) -> None:
 
 
 def linear_shape(model: nn.Module, target: str) -> tuple[int, int] | None:
-    """(in_features, out_features) of a linear matrix of the model, or None if there is none of that name.
-
-    Layers that are called linear and do more, as a router that gives its choice or a quantised layer, are none.
-    """
+    """(in_features, out_features) of a linear matrix of the model, or None if there is none of that name."""
     try:
         layer = model.get_submodule(target)
     except AttributeError:
         return None
-    if isinstance(layer, nn.Linear) and type(layer).forward is nn.Linear.forward:
+    if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
-    if isinstance(layer, Conv1D) and type(layer).forward is Conv1D.forward:
+    if isinstance(layer, Conv1D):
         return layer.nx, layer.nf
     return None

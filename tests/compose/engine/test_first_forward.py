@@ -12,6 +12,18 @@ from compose.engine.first_forward import read
 from tests.compose.engine import tiny
 
 
+class Router(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).softmax(-1)
+
+
+class Own(nn.Linear):
+    """As Falcon's, which rounds otherwise and is plain."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.T + self.bias
+
+
 class Toy(nn.Module):
     """Each linear layer sees the batch in another way."""
 
@@ -24,12 +36,13 @@ class Toy(nn.Module):
         self.rows_first, self.flat, self.tokens_first, self.positions, self.unused = (
             nn.Linear(8, 8) for _ in range(5)
         )
+        self.router, self.own = Router(8, 8), Own(8, 8)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, use_cache: bool) -> SimpleNamespace:
         x = self.rows_first(self.embed(input_ids))
         x = self.flat(x.flatten(0, 1)).view(x.shape)
         x = self.tokens_first(x.transpose(0, 1)).transpose(0, 1)
-        x = x + self.positions(torch.ones(x.shape[1], 8))
+        x = x + self.positions(torch.ones(x.shape[1], 8)) + self.own(x) * self.router(x)
         return SimpleNamespace(logits=x + x.mean(1, keepdim=True) if self.looks_ahead else x)
 
 
@@ -39,6 +52,7 @@ def test_layers_are_told_apart_by_how_they_see_the_rows():
     assert found.is_left_to_right
     assert found.tokens_first == {"tokens_first"}
     assert found.without_rows == {"positions"}
+    assert found.more_than_linear == {"router"}
 
 
 def test_what_looks_ahead_does_not_read_left_to_right():
@@ -50,6 +64,6 @@ def test_what_looks_ahead_does_not_read_left_to_right():
 def test_usual_bases_have_their_rows_first_everywhere(family: str):
     model = tiny.new_model(family).eval()
     found = read(model, is_seq2seq=family == "t5")
-    assert not found.tokens_first | found.without_rows
+    assert not found.tokens_first | found.without_rows | found.more_than_linear
     assert found.is_left_to_right or family == "t5"
     assert not any(layer._forward_pre_hooks for layer in model.modules())

@@ -257,16 +257,6 @@ def test_a_causal_head_on_an_encoder_is_refused_unless_it_reads_left_to_right(
             loading.load_base(tmp_path, device=torch.device("cpu"))
 
 
-def test_a_layer_that_is_called_linear_and_does_more_is_no_matrix_to_adapt():
-    class Router(torch.nn.Linear):
-        def forward(self, x):
-            return super().forward(x).topk(1)
-
-    model = torch.nn.ModuleDict({"router": Router(16, 4), "plain": torch.nn.Linear(16, 4)})
-    assert loading.linear_shape(model, "plain") == (16, 4)
-    assert loading.linear_shape(model, "router") is None
-
-
 def test_a_base_without_a_limit_of_positions_takes_as_much_as_a_t5():
     assert loading._context_tokens(XLNetConfig(), "causal") == loading.LONGEST_SEQ2SEQ_INPUT
 
