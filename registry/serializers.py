@@ -343,7 +343,9 @@ class ReportSerializer(serializers.Serializer[Report]):
     base_model_label = serializers.CharField()
     base_fit = serializers.CharField()
     composes_with = serializers.IntegerField()
-    defaults = serializers.DictField(help_text="Licence, language and tags as the card gives them.")
+    defaults = serializers.DictField(
+        help_text="Licence, language, tags, data set and prompt template as the card gives them."
+    )
 
 
 # --- Base models, tasks, people -----------------------------------------------------------------------------
