@@ -24,6 +24,7 @@ from compose.engine.metrics import EXACT_MATCH, METRICS
 from compose.engine.types import FLOAT_TYPES, LARGEST_EXPORT_RANK, Example, ExportForm
 from compose.errors import CandidateProblem, FewShotProblem
 from compose.models import Composition
+from registry.details import LIMITS
 from registry.models import Adapter, BaseModel, Namespace, Revision, Task, User
 from registry.rights import Person, composable_for, writable_namespaces
 from registry.search import tasks_shown_to
@@ -526,7 +527,7 @@ class PublishForm(forms.Form):
         choices=[(Adapter.Visibility.PRIVATE, "Private"), (Adapter.Visibility.PUBLIC, "Public")],
         initial=Adapter.Visibility.PRIVATE,
     )
-    description = forms.CharField(max_length=500, required=False)
+    description = forms.CharField(max_length=LIMITS["description"], required=False)
 
     def __init__(self, *args: Any, person: Person, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

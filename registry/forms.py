@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 
+from registry.details import LIMITS, MAX_FULL_NAME
 from registry.models import Adapter, Membership, Report, Token, User
 from registry.rights import may_take_away, writable_namespaces
 
@@ -49,7 +50,7 @@ class LicenceFields(forms.Form):
     license_other = forms.CharField(
         label="Which licence",
         required=False,
-        max_length=100,
+        max_length=LIMITS["license"],
         widget=forms.TextInput(attrs={"placeholder": "SPDX id or name", "autocomplete": "off"}),
     )
 
@@ -90,7 +91,7 @@ class UploadForm(LicenceFields):
     base_model = forms.CharField(
         label="Base model",
         required=False,
-        max_length=500,
+        max_length=LIMITS["base_model"],
         widget=forms.TextInput(
             attrs={
                 "list": "base-models",
@@ -103,7 +104,7 @@ class UploadForm(LicenceFields):
     task = forms.CharField(
         label="Trained on",
         required=False,
-        max_length=200,
+        max_length=LIMITS["task"],
         widget=forms.TextInput(
             attrs={
                 "list": "tasks",
@@ -115,7 +116,7 @@ class UploadForm(LicenceFields):
     description = forms.CharField(
         label="In one sentence",
         required=False,
-        max_length=500,
+        max_length=LIMITS["description"],
         widget=forms.TextInput(
             attrs={
                 "placeholder": "Names the colour of the thing, in a full sentence",
@@ -151,30 +152,32 @@ class UploadForm(LicenceFields):
 class AdapterForm(LicenceFields):
     """What an owner may change without a new version."""
 
-    description = forms.CharField(label="In one sentence", required=False, max_length=500)
+    description = forms.CharField(label="In one sentence", required=False, max_length=LIMITS["description"])
     task = forms.CharField(
         label="Trained on",
         required=False,
-        max_length=200,
+        max_length=LIMITS["task"],
         widget=forms.TextInput(attrs={"list": "tasks", "autocomplete": "off"}),
     )
     base_model = forms.CharField(
         label="Base model",
         required=False,
-        max_length=500,
+        max_length=LIMITS["base_model"],
         widget=forms.TextInput(attrs={"list": "base-models", "autocomplete": "off", "spellcheck": "false"}),
     )
-    dataset = forms.CharField(label="Data set", required=False, max_length=300)
-    dataset_revision = forms.CharField(label="Revision of the data", required=False, max_length=100)
-    training = forms.CharField(label="Training", required=False, max_length=300)
-    leakage = forms.CharField(label="Seen before?", required=False, max_length=500)
+    dataset = forms.CharField(label="Data set", required=False, max_length=LIMITS["dataset"])
+    dataset_revision = forms.CharField(
+        label="Revision of the data", required=False, max_length=LIMITS["dataset_revision"]
+    )
+    training = forms.CharField(label="Training", required=False, max_length=LIMITS["training"])
+    leakage = forms.CharField(label="Seen before?", required=False, max_length=LIMITS["leakage"])
     prompt_template = LinesField(
         label="Prompt template",
         required=False,
-        max_length=1000,
+        max_length=LIMITS["prompt_template"],
         widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false", "class": "mono"}),
     )
-    language = forms.CharField(label="Language", required=False, max_length=40)
+    language = forms.CharField(label="Language", required=False, max_length=LIMITS["language"])
     tags = forms.CharField(label="Tags", required=False, max_length=2000, help_text="Separated by commas.")
     visibility = forms.ChoiceField(
         choices=VISIBILITIES,
@@ -280,7 +283,7 @@ class ProfileForm(forms.Form):
     full_name = forms.CharField(
         label="Name to show",
         required=False,
-        max_length=200,
+        max_length=MAX_FULL_NAME,
         widget=forms.TextInput(attrs={"autocomplete": "name"}),
     )
 
@@ -306,13 +309,13 @@ class OrganisationForm(forms.Form):
     full_name = forms.CharField(
         label="Name to show",
         required=False,
-        max_length=200,
+        max_length=MAX_FULL_NAME,
         widget=forms.TextInput(attrs={"autocomplete": "organization"}),
     )
 
 
 class OrganisationSettingsForm(forms.Form):
-    full_name = forms.CharField(label="Name to show", required=False, max_length=200)
+    full_name = forms.CharField(label="Name to show", required=False, max_length=MAX_FULL_NAME)
 
 
 class InviteForm(forms.Form):
