@@ -99,8 +99,9 @@ class Kind(Generic[E]):
                 worker=worker[:200],
                 lease_until=now + timedelta(seconds=settings.JOB_LEASE_S),
             )
-            if taken:
-                return objects.get(pk=first)
+            found = objects.filter(pk=first).first() if taken else None
+            if found is not None:  # else it went with the account of who asked, or somebody was quicker
+                return found
 
     def held(self, errand: E) -> QuerySet[E]:
         return self.model._default_manager.filter(pk=errand.pk, status=Status.RUNNING, attempt=errand.attempt)

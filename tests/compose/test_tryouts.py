@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db.models import QuerySet
 from django.test import Client
 from django.utils import timezone
 
@@ -258,3 +259,19 @@ def test_the_page_of_limits_says_those_of_trying():
     assert f'<td class="num">{size(tryouts.MAX_TEXT_BYTES)}</td>' in page
     assert f'waiting for an answer</td><td class="num">{tryouts.MAX_UNFINISHED}</td>' in page
     assert f'in an hour</td><td class="num">{tryouts.MAX_AN_HOUR}</td>' in page
+
+
+def test_a_worker_goes_on_to_the_next_where_what_it_took_goes_with_an_account(
+    composed: Composition, ada: User, monkeypatch: pytest.MonkeyPatch
+):
+    gone, stays = (tryouts.ask(composed, ada, text) for text in ("one", "two"))
+    update = QuerySet.update
+
+    def delete_after(rows: QuerySet[Tryout], **fields: object) -> int:
+        monkeypatch.setattr(QuerySet, "update", update)
+        changed = update(rows, **fields)
+        Tryout.objects.filter(pk=gone.pk).delete()
+        return changed
+
+    monkeypatch.setattr(QuerySet, "update", delete_after)
+    assert tryouts.KIND.take_next() == stays
