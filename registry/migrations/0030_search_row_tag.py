@@ -9,6 +9,6 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="searchrow",
             name="tag",
-            field=models.TextField(blank=True, help_text="Its tags, as a,b."),
+            field=models.TextField(blank=True, db_default="", help_text="Its tags, as a,b."),
         ),
     ]

@@ -45,7 +45,7 @@ class SearchRow(models.Model):
     rank = models.IntegerField(default=-1, help_text="-1: it has no weights yet.")
     license = models.CharField(max_length=100, blank=True)
     language = models.CharField(max_length=40, blank=True)
-    tag = models.TextField(blank=True, help_text="Its tags, as a,b.")
+    tag = models.TextField(blank=True, db_default="", help_text="Its tags, as a,b.")
     targets = models.CharField(
         max_length=500, blank=True, help_text="Names of its target matrices, as k,q,v."
     )
