@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from compose.engine.bank import paper_problem
 from compose.engine.errors import BadInput, IncompatibleModule
-from compose.engine.loading import Factors, LoadedModule, linear_shape
+from compose.engine.loading import Factors, LoadedModule
 from compose.engine.mixing import PAPER, Mix
 from compose.engine.truncation import relative_error, truncated
 from compose.engine.types import FLOAT_TYPES, LARGEST_EXPORT_RANK, Exported, ExportForm
@@ -244,9 +244,6 @@ def target_names(model: nn.Module, targets: Sequence[str]) -> list[str]:
     """The shortest names PEFT understands as exactly these matrices: last parts where they suffice, else paths."""
     wanted = set(targets)
     endings = {target.rsplit(".", 1)[-1] for target in targets}
-    covered = {
-        name
-        for name, _ in model.named_modules()
-        if name.rsplit(".", 1)[-1] in endings and (name in wanted or linear_shape(model, name) is not None)
-    }
+    # Whatever they are: PEFT refuses an ending that a layer has which it cannot adapt, as the numbers in a Sequential.
+    covered = {name for name, _ in model.named_modules() if name.rsplit(".", 1)[-1] in endings}
     return sorted(endings) if covered == wanted else sorted(wanted)

@@ -10,6 +10,7 @@ import torch
 from peft import PeftModel
 
 from compose.engine import run
+from compose.engine.export import target_names
 from compose.engine.loading import load_module
 from compose.engine.mixing import EXACT, PAPER, Mix, Mixer
 from compose.engine.scoring import tokenise
@@ -99,6 +100,13 @@ def test_the_config_is_sorted_and_names_the_modules_base_unless_told_otherwise(
     assert own["base_model_name_or_path"] == "tiny/t5"
     assert told["base_model_name_or_path"] == "google/flan-t5-small"
     assert (own["r"], own["lora_alpha"], own["target_modules"]) == (4, 8, ["q", "v"])
+
+
+def test_whole_paths_are_named_where_a_last_part_is_also_that_of_no_matrix():
+    """As in CTRL: PEFT refuses a config whose "0" is a layer of the base too."""
+    layer = torch.nn.ModuleDict({"ffn": torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU())})
+    model = torch.nn.ModuleDict({"h": torch.nn.ModuleList([layer])})
+    assert target_names(model, ["h.0.ffn.0"]) == ["h.0.ffn.0"]
 
 
 def test_the_config_names_whole_paths_where_last_parts_would_catch_too_much(t5: Collection, tmp_path: Path):
