@@ -66,4 +66,4 @@ def test_usual_bases_have_their_rows_first_everywhere(family: str):
     found = read(model, is_seq2seq=family == "t5")
     assert not found.tokens_first | found.without_rows | found.more_than_linear
     assert found.is_left_to_right or family == "t5"
-    assert not any(layer._forward_pre_hooks for layer in model.modules())
+    assert not any(layer._forward_hooks for layer in model.modules())
