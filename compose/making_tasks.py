@@ -249,9 +249,8 @@ def _forget_name(task: Task) -> None:
 def _rename_what_is_named_after(task: Task, title: str) -> None:
     """What was composed for a public task and is named after it keeps no former name, which would stay where the task is
     hidden later."""
-    before = Task.objects.values_list("title", flat=True).get(
-        pk=task.pk
-    )  # somebody may have renamed it meanwhile
+    # Not `task.title`: somebody may have renamed it meanwhile.
+    before = Task.objects.values_list("title", flat=True).get(pk=task.pk)
     if title != before:
         # By itself as well: SQLite folds the case of Latin letters alone.
         named = Composition.objects.filter(Q(title=before) | Q(title__iexact=before), task=task)

@@ -21,7 +21,7 @@ class Reading:
     """Of linear layers by their dotted path: `tokens_first` see (tokens, rows, in), `without_rows` no rows at all, as of
     positions that all rows share; `more_than_linear` give something else than x Wᵀ + b, as a router's choice."""
 
-    is_left_to_right: bool
+    is_left_to_right: bool  # says nothing of seq2seq, whose encoders read in both directions
     tokens_first: frozenset[str]
     without_rows: frozenset[str]
     more_than_linear: frozenset[str]

@@ -19,12 +19,13 @@ BY_THE_CLOCK = "CmaFmin2"  # `cma.fmin`, which seeds numpy's global generator by
 
 
 class LoraHubSearch:
-    """Proposes exactly the points `lorahub==0.1.0` does for the same losses.
+    """Proposes exactly the points `lorahub==0.1.0` does for the same losses, where those are the same each time.
 
     With one worker and fewer than about 60 trials a module NGOpt resolves to COBYLA, which is sequential and
-    deterministic. With more of them it may take a CMA that draws its numbers by the clock: there it is another one, by the
-    seed, or a search that goes on after a lost worker would ask for other points. Its recommendation is then the trial of the lowest objective, the first of equals, so that is
-    what `best` takes, also after an early stop.
+    deterministic. Its recommendation is then the trial of the lowest objective, the first of equals, so that is
+    what `best` takes, also after an early stop. With more trials NGOpt may take a meta-model over a CMA that draws its
+    numbers by the clock: a search that goes on after a lost worker would ask for other points, so that here it is over
+    nevergrad's own CMA, which draws them by the seed.
     Source: Huang et al. 2023, LoraHub, arXiv:2307.13269; PyPI package lorahub 0.1.0, `lorahub_learning`.
     """
 
@@ -39,9 +40,7 @@ class LoraHubSearch:
         array.random_state = np.random.RandomState(drawn)
         # What NGOpt chose, without NGOpt, which keeps every point and loss a second time and else only passes them on.
         chosen = ng.optimizers.NGOpt(parametrization=array, budget=budget).optim
-        if (
-            BY_THE_CLOCK in chosen.name
-        ):  # a meta-model over it; over nevergrad's own CMA it is the same otherwise
+        if BY_THE_CLOCK in chosen.name:
             chosen = ng.optimizers.MetaModel(parametrization=array, budget=budget)
         is_sequential = isinstance(chosen, SequentialRecastOptimizer)
         self._proposals: _Proposals = _Running(array, chosen) if is_sequential else _Asked(chosen)
