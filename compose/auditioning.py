@@ -68,7 +68,7 @@ def _measure_some(
     with TemporaryDirectory(prefix="audition-", dir=settings.WORKER_CACHE_DIR) as folder:
         modules = worker.lay_out_modules([row.revision for row in some], Path(folder))
         try:
-            with worker.telling_misfits(modules, [row.revision for row in some]):
+            with worker.telling_misfits(audition.base_model, modules, [row.revision for row in some]):
                 base_loss, losses = _losses(base, modules, rows)
         except IncompatibleModule as error:
             if len(some) == 1:

@@ -263,8 +263,6 @@ def _misfits(revision: Revision, name: str, base_model: BaseModel) -> list[str]:
             adapter.base_model.name if adapter.base_model else adapter.base_model_label or "another base"
         )
         return [f"{name} was made for {made_for}, not for {base_model.name}."]
-    if revision.base_fit == Revision.BaseFit.DIFFERS:
-        return [f"{name} has matrices that differ from those of {base_model.name}."]
     if not revision.is_composable:
         why = revision.composable_reason.rstrip(".") or "it is not plain LoRA on linear matrices"
         return [f"{name} cannot be composed: {why}."]

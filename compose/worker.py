@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.db import DataError, connection
 from django.db import Error as DatabaseError
+from django.utils.text import capfirst
 
 from compose import candidates as choosing
 from compose import errands, fetching, jobs, naming, token_counts
@@ -197,7 +198,7 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
     recorded = jobs.recorded_trials(composition)
     reporter = Reporter(composition, heart, recorded=len(recorded))
     try:
-        with telling_misfits(modules, revisions):
+        with telling_misfits(composition.base_model, modules, revisions):
             result = engine.compose(request, observer=reporter, recorded=recorded, warm=warm_cache())
     except UnusableTestRow as error:
         if not composition.has_hidden_test:
@@ -215,15 +216,16 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
 
 
 @contextmanager
-def telling_misfits(modules: Sequence[types.Module], revisions: Sequence[Revision]) -> Iterator[None]:
+def telling_misfits(
+    base_model: BaseModel, modules: Sequence[types.Module], revisions: Sequence[Revision]
+) -> Iterator[None]:
     """Tell the registry which of these do not fit after all, so that nobody is offered them again."""
     try:
         yield
     except DoesNotFit as error:
         for module, revision in zip(modules, revisions, strict=True):
             if module.name in error.reasons:
-                reason = f"It does not fit its base model: {error.reasons[module.name]}."
-                publishing.note_misfit(revision, reason)
+                publishing.note_misfit(revision, base_model, f"{capfirst(error.reasons[module.name])}.")
         raise
 
 

@@ -262,15 +262,17 @@ def recheck_adapters(base_model: BaseModel) -> Counter[str]:
     return found
 
 
-def note_misfit(revision: Revision, reason: str) -> None:
-    """Offer a version for composing no more: its base model, loaded, turned out not to take it, for this reason (a sentence)."""
+def note_misfit(revision: Revision, base_model: BaseModel, reason: str) -> None:
+    """Offer a version for composing no more: `base_model`, loaded, turned out not to take it, for this reason (a sentence)."""
     with transaction.atomic():
         adapter = Adapter.objects.select_for_update().get(pk=revision.adapter_id)
+        if adapter.base_model_id != base_model.pk:
+            return  # it has another one since, and was compared with that
         _conclude(revision, Revision.BaseFit.DIFFERS, reason)
         if revision.pk == adapter.head_id:
-            _repeat_facts(adapter, revision)
-            adapter.save(update_fields=["is_composable", "rank", "parameters", "size_bytes"])
-    logger.warning("%s does not fit its base model: %s", revision, reason)
+            adapter.is_composable = False
+            adapter.save(update_fields=["is_composable"])
+    logger.warning("%s does not fit %s: %s", revision, base_model, reason)
 
 
 # --- Writing it down -----------------------------------------------------------------------------------------

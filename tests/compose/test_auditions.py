@@ -100,7 +100,7 @@ def test_a_module_that_cannot_be_loaded_has_its_reason_and_the_others_have_their
     refused.refresh_from_db()
     assert (refused.is_composable, refused.composable_reason) == (
         False,
-        "It does not fit its base model: it adapts x.",
+        "It adapts x.",
     )
 
 

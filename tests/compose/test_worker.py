@@ -12,9 +12,10 @@ from django.db import DataError
 from django.test import Client
 
 from compose import blocking, engine, jobs, worker
+from compose import candidates as choosing
 from compose.engine.errors import DoesNotFit
 from compose.engine.types import Example
-from compose.errors import LeaseLost
+from compose.errors import CandidateProblem, LeaseLost
 from compose.models import Composition
 from registry import accounts, moderation, publishing, storage, task_sets
 from registry.models import Adapter, BaseModel, BaseModelFile, Task
@@ -158,9 +159,27 @@ def test_a_module_that_does_not_fit_after_all_is_named_and_offered_no_more(monke
     misfit.refresh_from_db()
     assert (misfit.base_fit, misfit.is_composable) == ("differs", False)
     assert misfit.composable_reason == (
-        "It does not fit its base model: it adapts x.y, which is not a linear matrix of the base."
+        "It adapts x.y, which is not a linear matrix of the base."
     )
     assert not misfit.adapter.is_composable
+    assert Adapter.objects.filter(is_composable=True).count() == composition.candidates.count() - 1
+    with pytest.raises(CandidateProblem, match="cannot be composed: It adapts x"):
+        choosing.pick([misfit.adapter.full_name], composition.base_model, None)
+
+
+def test_a_module_that_has_another_base_model_since_is_offered_on(monkeypatch):
+    composition = queue()
+    moved = composition.candidates.order_by("position")[1].revision
+    Adapter.objects.filter(pk=moved.adapter_id).update(base_model=make_base_model("demo/another"))
+
+    def refused(request, **_options):
+        raise DoesNotFit({module.name: "it adapts x" for module in request.modules[:2]})
+
+    monkeypatch.setattr(fakes, "compose", refused)
+    assert work(composition).status == "failed"
+    moved.refresh_from_db()
+    assert moved.is_composable
+    assert moved.adapter.is_composable
     assert Adapter.objects.filter(is_composable=True).count() == composition.candidates.count() - 1
 
 
