@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import resource
 import tempfile
 import time
@@ -35,7 +34,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
-from compose.engine import first_forward, loading, run
+from compose.engine import loading, run
 from compose.engine.errors import EngineError
 from compose.engine.scoring import IGNORED, Row, pad, tokenise
 from compose.engine.types import Module, Request
@@ -134,7 +133,6 @@ def _in_a_process(name: str, is_seq2seq: bool, limit_s: float) -> Outcome:
 def _tell(pipe: Any, name: str, is_seq2seq: bool) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     warnings.simplefilter("ignore")
-    os.environ["HF_HUB_OFFLINE"] = "1"
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -150,11 +148,11 @@ def _tried(name: str, is_seq2seq: bool, folder: Path) -> Outcome:
         auto = AutoModelForSeq2SeqLM if is_seq2seq else AutoModelForCausalLM
         base = _save_base(name, auto, folder / "base")
         tiny.tokenizer("t5" if is_seq2seq else "causal").save_pretrained(base)
-        modules, adapted = _save_modules(auto, base, folder)
+        loaded = loading.load_base(base, device=CPU)
+        modules, adapted = _save_modules(auto, base, loaded, folder)
+        worst = max(_errors(auto, base, tokenise(loaded, tiny.EXAMPLES), modules, folder))
     except NotTried as error:
         return Outcome(name, "not tried", str(error))
-    try:
-        worst = max(_errors(auto, base, modules, folder))
     except EngineError as error:
         return Outcome(name, "refused", error.message.replace(f" in {base}", ""))
     except Exception as error:
@@ -211,22 +209,18 @@ def _random(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def _save_modules(auto: Any, base: Path, folder: Path) -> tuple[list[Module], int]:
+def _save_modules(
+    auto: Any, base: Path, loaded: loading.LoadedBase, folder: Path
+) -> tuple[list[Module], int]:
     """Two modules on all linear matrices that PEFT adapts plainly, and how many those are. Raises NotTried."""
+    head = loaded.model.get_output_embeddings()
+    paths = [
+        path
+        for path, layer in loaded.model.named_modules()
+        if layer is not head and not loading.why_not_adapted(loaded, path)
+    ]
     modules, adapted = [], 0
     for seed in (1, 2):
-        model = auto.from_pretrained(base)
-        head = model.get_output_embeddings()
-        reading = first_forward.read(model.eval(), is_seq2seq=model.config.is_encoder_decoder)
-        refused = reading.more_than_linear | reading.without_rows
-        paths = [
-            path
-            for path, layer in model.named_modules()
-            if layer is not head
-            and loading.linear_shape(model, path)
-            and path not in refused
-            and ".experts." not in path
-        ]
         adapter = _adapted(auto, base, paths)
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in adapter.named_parameters():
@@ -261,9 +255,10 @@ def _adapted(auto: Any, base: Path, paths: Sequence[str]) -> PeftModel:
 # --- What has to be equal ------------------------------------------------------------------------------------
 
 
-def _errors(auto: Any, base: Path, modules: Sequence[Module], folder: Path) -> Iterator[float]:
+def _errors(
+    auto: Any, base: Path, rows: Sequence[Row], modules: Sequence[Module], folder: Path
+) -> Iterator[float]:
     """Relative differences of losses. Raises EngineError."""
-    rows = tokenise(loading.load_base(base, device=CPU), tiny.EXAMPLES)
 
     def in_peft(adapter: Path | None) -> float:
         model = auto.from_pretrained(base)

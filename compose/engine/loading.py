@@ -338,23 +338,26 @@ def check_fit(module: LoadedModule, base: LoadedBase) -> None:
     for target, factors in module.factors.items():
         shape = linear_shape(base.model, target)
         wanted = (factors.a.shape[1], factors.b.shape[0])
-        if shape is None:
-            raise _misfit(module, f"it adapts {target}, which is not a linear matrix of the base")
-        if shape != wanted:
-            raise _misfit(
-                module,
-                f"its {target} is {wanted[0]} by {wanted[1]}, the base's is {shape[0]} by {shape[1]}",
-            )
-        if target in base.reading.more_than_linear:
-            raise _misfit(module, f"it adapts {target}, which does more than multiply by its matrix")
-        if target in base.reading.without_rows:
-            raise _misfit(module, f"it adapts {target}, which sees all rows of a batch as one")
-        if _EXPERTS.search(target):
-            raise _misfit(module, f"it adapts {target}, an expert that sees some of the tokens only")
+        if shape is not None and shape != wanted:
+            reason = f"its {target} is {wanted[0]} by {wanted[1]}, the base's is {shape[0]} by {shape[1]}"
+        elif problem := why_not_adapted(base, target):
+            reason = f"it adapts {target}, {problem}"
+        else:
+            continue
+        raise DoesNotFit({module.name: reason})
 
 
-def _misfit(module: LoadedModule, reason: str) -> DoesNotFit:
-    return DoesNotFit({module.name: reason})
+def why_not_adapted(base: LoadedBase, target: str) -> str:
+    """Why no module on this layer can be mixed, as the end of a sentence; empty if one can."""
+    if linear_shape(base.model, target) is None:
+        return "which is not a linear matrix of the base"
+    if target in base.reading.more_than_linear:
+        return "which does more than multiply by its matrix"
+    if target in base.reading.without_rows:
+        return "which sees all rows of a batch as one"
+    if _EXPERTS.search(target):
+        return "an expert that sees some of the tokens only"
+    return ""
 
 
 def check_all_fit(modules: Iterable[LoadedModule], base: LoadedBase) -> None:

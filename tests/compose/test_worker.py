@@ -158,9 +158,7 @@ def test_a_module_that_does_not_fit_after_all_is_named_and_offered_no_more(monke
     )
     misfit.refresh_from_db()
     assert (misfit.base_fit, misfit.is_composable) == ("differs", False)
-    assert misfit.composable_reason == (
-        "It adapts x.y, which is not a linear matrix of the base."
-    )
+    assert misfit.composable_reason == ("It adapts x.y, which is not a linear matrix of the base.")
     assert not misfit.adapter.is_composable
     assert Adapter.objects.filter(is_composable=True).count() == composition.candidates.count() - 1
     with pytest.raises(CandidateProblem, match="cannot be composed: It adapts x"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,21 @@ def test_an_expert_of_a_layer_with_a_router_is_refused(module: Module, t5: Colle
     change_tensors(module, move)
     with pytest.raises(DoesNotFit, match="an expert that sees some of the tokens only"):
         check_all_fit([load_module(module)], base)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("more_than_linear", "which does more than multiply by its matrix"),
+        ("without_rows", "which sees all rows of a batch as one"),
+    ],
+)
+def test_a_layer_that_no_mix_of_a_batch_can_change_is_refused(t5: Collection, kind: str, reason: str):
+    base = loading.load_base(t5.base, device=torch.device("cpu"))
+    module = load_module(t5.modules[0])
+    base.reading = replace(base.reading, **{kind: frozenset(module.factors)})
+    with pytest.raises(DoesNotFit, match=reason):
+        check_fit(module, base)
 
 
 def test_a_module_of_another_size_is_refused_with_both_sizes(t5: Collection, module: Module):
