@@ -18,31 +18,31 @@ class Router(nn.Linear):
 
 
 class Own(nn.Linear):
-    """As Falcon's, which rounds otherwise and is plain."""
+    """As Falcon's in bfloat16, which rounds before it adds the bias, and is plain."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight.T + self.bias
+        return (x @ self.weight.T).bfloat16().float() + self.bias
 
 
 class Toy(nn.Module):
     """Each linear layer sees the batch in another way."""
 
-    def __init__(self, *, looks_ahead: bool = False) -> None:
+    def __init__(self, *, width: int = 8, looks_ahead: bool = False) -> None:
         super().__init__()
         self.config = SimpleNamespace(pad_token_id=1)
         self.device = torch.device("cpu")
         self.looks_ahead = looks_ahead
-        self.embed = nn.Embedding(5, 8)
+        self.embed = nn.Embedding(5, width)
         self.rows_first, self.flat, self.tokens_first, self.positions, self.unused = (
-            nn.Linear(8, 8) for _ in range(5)
+            nn.Linear(width, width) for _ in range(5)
         )
-        self.router, self.own = Router(8, 8), Own(8, 8)
+        self.router, self.own = Router(width, width), Own(width, width)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, use_cache: bool) -> SimpleNamespace:
         x = self.rows_first(self.embed(input_ids))
         x = self.flat(x.flatten(0, 1)).view(x.shape)
         x = self.tokens_first(x.transpose(0, 1)).transpose(0, 1)
-        x = x + self.positions(torch.ones(x.shape[1], 8)) + self.own(x) * self.router(x)
+        x = x + self.positions(torch.ones_like(x[0])) + self.own(x) * self.router(x)
         return SimpleNamespace(logits=x + x.mean(1, keepdim=True) if self.looks_ahead else x)
 
 
@@ -53,6 +53,14 @@ def test_layers_are_told_apart_by_how_they_see_the_rows():
     assert found.tokens_first == {"tokens_first"}
     assert found.without_rows == {"positions"}
     assert found.more_than_linear == {"router"}
+
+
+def test_a_layer_that_rounds_otherwise_is_plain_where_numbers_cancel_out_too():
+    torch.manual_seed(0)
+    model = Toy(width=64)
+    nn.init.normal_(model.own.weight)
+    nn.init.normal_(model.own.bias)
+    assert read(model, is_seq2seq=False).more_than_linear == {"router"}
 
 
 def test_what_looks_ahead_does_not_read_left_to_right():
