@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -185,7 +186,8 @@ def test_an_expert_of_a_layer_with_a_router_is_refused(module: Module, t5: Colle
 def test_a_layer_that_no_mix_of_a_batch_can_change_is_refused(t5: Collection, kind: str, reason: str):
     base = loading.load_base(t5.base, device=torch.device("cpu"))
     module = load_module(t5.modules[0])
-    base.reading = replace(base.reading, **{kind: frozenset(module.factors)})
+    found: dict[str, Any] = {kind: frozenset(module.factors)}
+    base.reading = replace(base.reading, **found)
     with pytest.raises(DoesNotFit, match=reason):
         check_fit(module, base)
 
