@@ -367,8 +367,8 @@ def test_an_adapter_is_counted_with_each_of_its_tags_and_found_by_those_of_now(s
     make_adapter("mine", owner=User.objects.get(username="ada"), tags=["stories"], visibility="private")
 
     def counted(query: str) -> Facet:
-        facets = search.facets(AdapterQuery.parse(QueryDict(query)), person=None)
-        return next(facet for facet in facets if facet.parameter == "tag")
+        found = search.find(AdapterQuery.parse(QueryDict(query)), person=None, with_facets=True)
+        return next(facet for facet in found.facets if facet.parameter == "tag")
 
     facet = counted("")
     assert [(item.value, item.count) for item in facet.values[:7]] == [
