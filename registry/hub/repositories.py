@@ -22,7 +22,7 @@ from web.errors import Forbidden, NotFound
 LARGE_BYTES = 10 * 1024**2
 _MAX_SEGMENTS = 40
 _HEAD = "HEAD"  # git's word for where one begins
-_REF = re.compile(r"refs/(?:heads|tags)/")  # as `refs` tells the names of branches and tags in full
+_REF = re.compile(r"\Arefs/(?:heads|tags)/")  # as `refs` tells the names of branches and tags in full
 _COMMIT = re.compile(r"[0-9a-f]{7,40}\Z")
 
 
@@ -99,7 +99,7 @@ class Repository:
 
     def snapshot(self, revision: str = MAIN) -> Snapshot:
         """The revision of this branch, tag or commit (7 or more of its digits). Raises RevisionNotFound."""
-        name = MAIN if revision == _HEAD else _REF.sub("", revision, count=1)
+        name = MAIN if revision == _HEAD else _REF.sub("", revision)
         found = self._in_adapter(name) if self.adapter else self._in_base_model(name)
         if found is None:
             raise RevisionNotFound(self.name, revision)

@@ -218,6 +218,8 @@ def test_heads_and_names_of_refs_in_full_are_revisions_too(adapter: Adapter):
         assert get(f"/ada/m/resolve/{name}/README.md").getvalue() == CARD
         assert get(f"/api/models/ada/m/revision/{name}").json()["sha"] == adapter.head.commit
     assert get("/api/models/ada/m/tree/refs%2Fheads%2Ffeature%2Fx/extra").json()[0]["path"] == "extra/deep"
+    Ref.objects.create(adapter=adapter, kind=Ref.Kind.TAG, name="of/refs/heads/x", revision=adapter.head)
+    assert get("/ada/m/resolve/of/refs/heads/x/README.md").getvalue() == CARD
     none = get("/ada/m/resolve/refs%2Fpr%2F1/README.md")
     assert none["X-Error-Code"] == "RevisionNotFound"
     assert none.json()["error"] == "ada/m has no branch, tag or commit 'refs/pr/1'."
