@@ -14,6 +14,10 @@ from registry import rights
 from registry.models import Token, User
 from registry.models.accounts import TOKEN_PREFIX
 
+HUB_PREFIX = (
+    "hf_"  # may stand before a token: the Hub's client for JavaScript sends none that begins otherwise
+)
+
 
 class BearerAuthentication(BaseAuthentication):
     """`Authorization: Bearer lr_…`. A token that is unknown, expired, revoked or sent otherwise is a 401, never a silent guest."""
@@ -22,7 +26,9 @@ class BearerAuthentication(BaseAuthentication):
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             # Whatever else stands there may be for a proxy before us.
-            if TOKEN_PREFIX in {scheme[: len(TOKEN_PREFIX)], secret.strip()[: len(TOKEN_PREFIX)]}:
+            if any(
+                part.removeprefix(HUB_PREFIX).startswith(TOKEN_PREFIX) for part in (scheme, secret.strip())
+            ):
                 raise exceptions.AuthenticationFailed(
                     "Send the token as `Authorization: Bearer lr_...`, with the word Bearer before it."
                 )
@@ -88,12 +94,9 @@ class SignedIn(ReadOrSignedIn):
 
 
 def find_token(secret: str) -> Token | None:
-    """The usable token with this secret, its person acting by it; remembers its use, to the minute. None if there is none.
-
-    `hf_` may stand before it: the Hub's client for JavaScript sends no token that begins otherwise.
-    """
+    """The usable token with this secret, its person acting by it; remembers its use, to the minute. None if there is none."""
     rows = Token.objects.usable().select_related("user", "namespace", "adapter__namespace")
-    token = rows.filter(secret_sha256=Token.digest(secret.removeprefix("hf_"))).first()
+    token = rows.filter(secret_sha256=Token.digest(secret.removeprefix(HUB_PREFIX))).first()
     if token is None:
         return None
     token.user.acting_token = token

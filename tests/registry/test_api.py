@@ -519,6 +519,7 @@ def test_whoami_says_whose_token_it_is_and_where_it_may_publish():
     [
         ("Token {}", "with the word Bearer before it"),
         ("{}", "with the word Bearer before it"),
+        ("hf_{}", "with the word Bearer before it"),
         ("Bearer ", "Is the variable set?"),
         ("Bearer lr_wrong", "unknown, expired or revoked"),
     ],
