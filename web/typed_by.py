@@ -5,10 +5,14 @@ from __future__ import annotations
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.utils.crypto import constant_time_compare, salted_hmac
 
+MARK_LENGTH = 16
+
 
 def mark_of(person: AbstractBaseUser | AnonymousUser) -> str:
     """The same for a person on every page, and nobody else's; empty for a guest."""
-    return salted_hmac("web.typed_by", str(person.pk)).hexdigest()[:16] if person.is_authenticated else ""
+    if not person.is_authenticated:
+        return ""
+    return salted_hmac("web.typed_by", str(person.pk)).hexdigest()[:MARK_LENGTH]
 
 
 def may_have(person: AbstractBaseUser | AnonymousUser, mark: str) -> bool:

@@ -31,6 +31,7 @@ from tests.compose.factories import (
     owner_of,
 )
 from tests.factories import make_adapter, make_base_model, make_revision, make_task, make_user, namespace_of
+from web.typed_by import MARK_LENGTH
 
 pytestmark = pytest.mark.django_db
 MOST_QUERIES = 15
@@ -365,6 +366,11 @@ def test_what_somebody_sent_after_their_session_ended_is_nobody_elses(client: Cl
     client.post("/compose", filled(title="Mine alone", typed_by=mark[1]))
     client.force_login(ada)
     assert says(client.get("/compose?draft=1"), "Mine alone")
+
+
+def test_no_more_of_a_mark_is_kept_than_a_mark_has(client: Client, base_model: BaseModel):
+    client.post("/compose", filled(typed_by="x" * 100_000))
+    assert client.session["compose_draft"]["typed_by"] == "x" * MARK_LENGTH
 
 
 def test_bad_input_is_told_before_anybody_has_to_sign_in(client: Client, base_model: BaseModel):
