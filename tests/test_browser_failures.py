@@ -6,9 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from django.db import OperationalError
 from playwright.sync_api import expect
 
 from compose.models import Composition, Tryout
+from registry import likes
 from registry.models import Adapter, User
 from tests.compose.factories import finish, make_composition, make_modules
 from tests.factories import make_adapter, make_base_model, make_user, namespace_of
@@ -240,6 +242,22 @@ def test_a_page_that_the_browser_kept_whole_is_asked_for_again_by_who_came_after
     page.evaluate("sessionStorage.setItem('reader', '')")  # as the page of a guest does
     page.evaluate(shown_again)
     page.wait_for_url("**/accounts/login/**")
+
+
+def test_a_page_about_a_fault_of_ours_takes_nobody_for_a_guest(
+    page: Page, live_server: Any, ada: User, monkeypatch: pytest.MonkeyPatch
+):
+    def away(_: User) -> None:
+        raise OperationalError("the database is away")
+
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    here = "sessionStorage.getItem('reader')"
+    before = page.evaluate(here)
+    monkeypatch.setattr(likes, "liked_by", away)
+    answer = page.goto(f"{live_server.url}/settings/liked")
+    assert answer is not None
+    assert answer.status == 503
+    assert page.evaluate(here) == before != ""
 
 
 def test_what_a_guest_typed_is_for_who_signs_in(page: Page, live_server: Any, done: Composition):

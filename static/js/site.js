@@ -196,6 +196,8 @@
   try { bringBack(); } catch { /* forbidden, or not ours */ }
 
   // What the browser keeps of a page in its history, and puts back into its forms, is for who was there then.
+  // A page about a fault of ours asks nobody who is there.
+  if (reader === undefined) return;
   const HERE = "reader";
   try { sessionStorage.setItem(HERE, reader); } catch { /* forbidden */ }
   const isHere = () => { try { return [null, reader].includes(sessionStorage.getItem(HERE)); } catch { return true; } };
