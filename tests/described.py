@@ -41,7 +41,8 @@ def _call(method: str, path: str) -> tuple[str, dict[str, Any]] | None:
 
 
 @lru_cache(maxsize=1)
-def _schema() -> dict[str, Any]:
+def description() -> dict[str, Any]:
+    """The OpenAPI description, read once for all tests: leave it as it is."""
     found: dict[str, Any] = SchemaGenerator().get_schema(request=None, public=True)
     return found
 
@@ -50,7 +51,7 @@ def _schema() -> dict[str, Any]:
 def _calls() -> list[tuple[re.Pattern[str], str, dict[str, Any]]]:
     """Each address with its calls, the most particular first."""
     found = []
-    for where, methods in _schema()["paths"].items():
+    for where, methods in description()["paths"].items():
         # A base model's name, a path and a revision may hold slashes.
         wide = {"path", "revision", "tag", *(["name"] if "base-models" in where else [])}
         parts = re.split(r"\{(\w+)\}", where)
@@ -64,7 +65,7 @@ def _calls() -> list[tuple[re.Pattern[str], str, dict[str, Any]]]:
 
 @lru_cache
 def _validator(schema: str) -> Draft4Validator:
-    components = {name: _strict(shape) for name, shape in _schema()["components"]["schemas"].items()}
+    components = {name: _strict(shape) for name, shape in description()["components"]["schemas"].items()}
     whole = {**_strict(json.loads(schema)), "components": {"schemas": components}}
     return Draft4Validator(whole, format_checker=FormatChecker())
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gzip
 import re
-from typing import Any
 
 import pytest
 from django.test import Client
-from drf_spectacular.generators import SchemaGenerator
 
+from tests.described import description
 from web.api_reference import reference, words
 
 pytestmark = pytest.mark.django_db
@@ -67,14 +66,14 @@ def test_only_of_what_is_sent_it_is_said_which_is_needed():
 
 
 def test_what_is_said_to_hold_unless_given_may_be_given():
-    for name, shape in described()["components"]["schemas"].items():
+    for name, shape in description()["components"]["schemas"].items():
         for field, spec in shape.get("properties", {}).items():
             if spec.get("default") == "":
                 assert not spec.get("minLength"), (name, field)
 
 
 def test_an_answer_leaves_nothing_out():
-    shapes = described()["components"]["schemas"]
+    shapes = description()["components"]["schemas"]
     assert {"status", "step", "error"} <= set(shapes["Composition"]["required"])
     given = {name: shape for name, shape in shapes.items() if not name.endswith("Request")}
     for name, shape in given.items():
@@ -82,7 +81,7 @@ def test_an_answer_leaves_nothing_out():
 
 
 def test_a_file_is_told_as_bytes():
-    paths = described()["paths"]
+    paths = description()["paths"]
     for path in ("adapters/{namespace}/{name}/files/{path}", "base-models/{name}/files/{path}"):
         answers = paths[f"/api/v1/{path}"]["get"]["responses"]
         for status in ("200", "206"):
@@ -90,8 +89,8 @@ def test_a_file_is_told_as_bytes():
 
 
 def test_no_call_or_shape_has_a_name_that_was_made_up_for_it():
-    calls = [call for methods in described()["paths"].values() for call in methods.values()]
-    names = [call["operationId"] for call in calls] + list(described()["components"]["schemas"])
+    calls = [call for methods in description()["paths"].values() for call in methods.values()]
+    names = [call["operationId"] for call in calls] + list(description()["components"]["schemas"])
     made_up = (
         "_retrieve",
         "_destroy",
@@ -102,10 +101,6 @@ def test_no_call_or_shape_has_a_name_that_was_made_up_for_it():
         "ListList",
     )
     assert [name for name in names if name.endswith(made_up)] == []
-
-
-def described() -> dict[str, Any]:
-    return SchemaGenerator().get_schema(request=None, public=True)
 
 
 @pytest.mark.parametrize(
