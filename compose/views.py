@@ -57,6 +57,7 @@ from web.refusals import show_refusal
 
 TASKS_SHOWN = 8
 PAGE = 30
+INVITATIONS_SHOWN = 3  # on the start page: anybody may ask anybody to join
 
 
 @require_safe
@@ -81,7 +82,9 @@ def home(request: HttpRequest) -> HttpResponse:
             "shown_tasks": to_try.order_by("slug")[: 4 if gains else 6],
             "counts": counts,
             "task_count": held_out.count(),
-            "invitations": organisations.invitations_for(person) if isinstance(person, User) else (),
+            "invitations": organisations.invitations_for(person)[:INVITATIONS_SHOWN]
+            if isinstance(person, User)
+            else (),
             "placeholder": "the red book on the table\t[red]\ntwo blue keys\t[blue]",
         },
     )

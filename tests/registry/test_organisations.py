@@ -101,6 +101,13 @@ def test_who_is_asked_is_told_by_mail_once_a_day_and_at_home(ada, lab, mailoutbo
     assert not rights.is_member(bob, lab)
 
 
+def test_however_many_ask_one_to_join_the_start_page_shows_a_few(ada, bob):
+    for number in range(5):
+        one = organisations.create_organisation(founder=ada, name=f"lab-{number}")
+        organisations.invite(one, actor=ada, username="bob", role="read")
+    assert client_of(bob).get("/").content.decode().count("asks you to join <a") == 3
+
+
 def test_who_declines_or_is_no_longer_asked_stays_out(ada, bob, lab):
     organisations.invite(lab, actor=ada, username="bob", role="read")
     organisations.decline("story-lab", person=bob)
