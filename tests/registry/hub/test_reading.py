@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import re
@@ -31,6 +30,7 @@ from tests.factories import (
     make_user,
     namespace_of,
 )
+from web.pagination import cursor_of
 
 pytestmark = pytest.mark.django_db
 WEIGHTS = bytes(range(256)) * 10
@@ -629,7 +629,7 @@ def test_a_list_that_cannot_be_made_is_refused_in_a_sentence(query: str):
     ],
 )
 def test_a_cursor_of_another_kind_is_refused(adapter: Adapter, sort: str, field: str, value: Any):
-    cursor = base64.urlsafe_b64encode(json.dumps([[field, "-id"], [value, 1]]).encode()).decode().rstrip("=")
+    cursor = cursor_of([[field, "-id"], [value, 1]])
     answer = get(f"/api/models?sort={sort}&cursor={cursor}")
     assert (answer.status_code, answer["X-Error-Message"][:11]) == (400, "This cursor")
 
