@@ -131,6 +131,7 @@ def poison(stage: Stage) -> Outcome:
 def cancel_against_finish(stage: Stage) -> Outcome:
     """cancel against the writing of the result"""
     from compose import jobs
+    from compose.engine.errors import Cancelled
     from compose.models import Composition
     from registry import storage
     from tests.compose.factories import make_result
@@ -147,10 +148,10 @@ def cancel_against_finish(stage: Stage) -> Outcome:
 
         def finish(claimed: Any = claimed, result: Any = result, together: Any = together) -> None:
             together.wait()
-            if jobs.wish(claimed) == "cancel":
-                jobs.confirm_cancelled(claimed)
-            else:
+            try:
                 jobs.finish(claimed, result, **files)
+            except Cancelled:
+                jobs.confirm_cancelled(claimed)
 
         def cancel(claimed: Any = claimed, together: Any = together) -> None:
             together.wait()
