@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from benchmarks import bbh, engine, random_collection
+from benchmarks import bbh, engine, families, random_collection
 from compose.engine.types import Example
 from tests.compose.engine import tiny
 
@@ -136,6 +136,13 @@ def test_the_engines_benchmark_times_every_contestant_and_writes_its_table(
     )
     assert "| tiny |" in (tmp_path / "race.md").read_text()
     assert "| 4 modules |" in (tmp_path / "growth.md").read_text()
+
+
+def test_the_benchmark_of_base_models_tells_what_composes_and_what_is_refused(tmp_path: Path):
+    families.main(["--only", "opt", "bert", "--out", str(tmp_path / "families.md")])
+    table = (tmp_path / "families.md").read_text(encoding="utf-8")
+    assert "**Compose (1):** opt." in table
+    assert "reads a text in both directions" in table
 
 
 def test_inputs_of_the_engines_benchmark_have_the_tokens_asked_for(tmp_path: Path):
