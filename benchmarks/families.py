@@ -170,12 +170,10 @@ def _tried(name: str, is_seq2seq: bool, folder: Path) -> Outcome:
 def _save_base(name: str, auto: Any, folder: Path) -> Path:
     """Raises NotTried. Key heads are fewer than heads where the architecture takes that."""
     config_class = CONFIG_MAPPING[name]
+    default = _default_of(config_class)
     problem = ""
     for key_heads, layers in product((HEADS // 2, HEADS), (LAYERS, MORE_LAYERS)):
         try:
-            default = config_class()
-            if default.get_text_config() is not default:
-                raise NotTried("it is made of more than a language model")
             sizes = {name: size for size, names in (*_SIZES, (layers, _LAYERS)) for name in names.split()}
             sizes["num_key_value_heads"] = key_heads
             known = {
@@ -195,6 +193,18 @@ def _save_base(name: str, auto: Any, folder: Path) -> Path:
         except Exception as error:  # whatever it is, there is no tiny model of it
             problem = f"no tiny one could be made ({type(error).__name__})"
     raise NotTried(problem)
+
+
+def _default_of(config_class: Any) -> Any:
+    """Raises NotTried."""
+    try:
+        default = config_class()
+        is_text = default.get_text_config() is default
+    except Exception as error:
+        raise NotTried(f"it has no default ({type(error).__name__})") from error
+    if not is_text:
+        raise NotTried("it is made of more than a language model")
+    return default
 
 
 def _is_property(config_class: type, name: str) -> bool:
@@ -222,14 +232,10 @@ def _save_modules(
         for path, layer in loaded.model.named_modules()
         if layer is not head and not loading.why_not_adapted(loaded, path)
     ]
-    modules, adapted = [], 0
+    modules = []
     for seed in (1, 2):
         adapter = _adapted(auto, base, paths)
-        generator = torch.Generator().manual_seed(seed)
-        for name, parameter in adapter.named_parameters():
-            if "lora_" in name:
-                parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
-                adapted += "lora_A" in name and seed == 1
+        adapted = tiny.randomise(adapter, seed=seed, strength=0.3)
         adapter.save_pretrained(folder / f"module-{seed}", save_embedding_layers=False)
         modules.append(Module(f"module-{seed}", folder / f"module-{seed}"))
     return modules, adapted

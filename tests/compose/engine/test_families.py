@@ -113,10 +113,7 @@ def test_modules_on_every_linear_matrix_score_compose_and_export_as_in_peft(
             task_type="SEQ_2_SEQ_LM" if is_seq2seq else "CAUSAL_LM",
         )
         model = get_peft_model(auto.from_pretrained(base_folder), config)
-        generator = torch.Generator().manual_seed(seed)
-        for name, parameter in model.named_parameters():
-            if "lora_" in name:
-                parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
+        tiny.randomise(model, seed=seed, strength=0.3)
         model.save_pretrained(tmp_path / f"module-{seed}", save_embedding_layers=False)
         modules.append(Module(f"module-{seed}", tmp_path / f"module-{seed}"))
 

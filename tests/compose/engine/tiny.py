@@ -91,13 +91,19 @@ def save_module(
     config = LoraConfig(task_type="SEQ_2_SEQ_LM" if family == "t5" else "CAUSAL_LM", **settings)
     model = get_peft_model(auto_class(family).from_pretrained(base), config)
     model.peft_config["default"].base_model_name_or_path = f"tiny/{family}"
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            parameter.data = torch.randn(parameter.shape, generator=generator) * strength
+    randomise(model, seed=seed, strength=strength)
     # "auto" would ask the Hub whether the vocabulary has changed.
     model.save_pretrained(folder, save_embedding_layers=False)
     return Module(folder.name, folder)
+
+
+def randomise(model: torch.nn.Module, *, seed: int, strength: float) -> int:
+    """Give all LoRA factors of a PEFT model random numbers, and say how many matrices they adapt."""
+    factors = [(name, parameter) for name, parameter in model.named_parameters() if "lora_" in name]
+    generator = torch.Generator().manual_seed(seed)
+    for _, parameter in factors:
+        parameter.data = torch.randn(parameter.shape, generator=generator) * strength
+    return len(factors) // 2
 
 
 def save_modules(base: Path, family: str, root: Path, count: int, **options: Any) -> tuple[Module, ...]:
