@@ -173,7 +173,7 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
         config_blob=config,
     )
     if not won:
-        wish(composition)
+        wish(composition)  # LeaseLost, unless it is still ours and only not wanted
         raise Cancelled
     # Of an earlier attempt that went further.
     composition.trials.filter(number__gt=len(result.trials)).delete()
