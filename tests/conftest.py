@@ -25,11 +25,14 @@ from hypothesis import settings as examples
 
 from tests.described import unlike_description
 from tests.environment import missing
+from tests.factories import make_user
 from tests.migrated import Migrated
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
     from pytest_django import DjangoDbBlocker
+
+    from registry.models import User
 
 ROOT = Path(__file__).resolve().parent.parent
 PASSES_BESIDE_LIMIT_S = 1800
@@ -170,6 +173,19 @@ def answers_as_described(monkeypatch: pytest.MonkeyPatch) -> None:
         return answer
 
     monkeypatch.setattr(Client, "request", request)
+
+
+# --- People ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ada() -> User:
+    return make_user("ada")
+
+
+@pytest.fixture
+def bob() -> User:
+    return make_user("bob")
 
 
 # --- Jobs ------------------------------------------------------------------------------------------------

@@ -42,6 +42,13 @@ def sign_out_behind(page: Page) -> None:
     page.context.clear_cookies(name="sessionid")
 
 
+def sign_in_here(page: Page, name: str) -> None:
+    """On the page that asked for it."""
+    page.fill("input[name=login]", name)
+    page.fill("input[name=password]", PASSWORD)
+    page.click("main button:has-text('Sign in')")
+
+
 def sign_in_beside(page: Page, address: str) -> None:
     """In another tab of the same browser."""
     tab = page.context.new_page()
@@ -164,9 +171,7 @@ def test_what_was_typed_is_there_again_after_signing_in(page: Page, live_server:
     page.check("[name=visibility][value=private]")
     sign_out_behind(page)
     page.click("button:has-text('Save')")
-    page.fill("input[name=login]", "ada")
-    page.fill("input[name=password]", PASSWORD)
-    page.click("main button:has-text('Sign in')")
+    sign_in_here(page, "ada")
     page.wait_for_url("**/ada/colour/settings")
     assert page.input_value("[name=training]") == "Three epochs, a rate of 1e-4"
     assert page.is_checked("[name=visibility][value=private]")
@@ -186,9 +191,7 @@ def test_what_somebody_typed_is_nobody_elses(page: Page, live_server: Any, done:
     page.fill("[name=name]", "secret-lab")
     sign_out_behind(page)
     page.click("button:has-text('Make the organisation')")
-    page.fill("input[name=login]", "eve")
-    page.fill("input[name=password]", PASSWORD)
-    page.click("main button:has-text('Sign in')")
+    sign_in_here(page, "eve")
     page.wait_for_url("**/organizations/new")
     assert page.input_value("[name=name]") == ""
     assert page.evaluate("sessionStorage.getItem('typed')") is None

@@ -13,16 +13,6 @@ def no_broker(rung):
 
 
 @pytest.fixture
-def ada() -> User:
-    return make_user("ada")
-
-
-@pytest.fixture
-def bob() -> User:
-    return make_user("bob")
-
-
-@pytest.fixture
 def lab(ada: User) -> Namespace:
     """An organisation of ada's, in which rita reads."""
     return make_organisation("lab", members={ada: "admin", make_user("rita"): "read"})

@@ -17,7 +17,6 @@ from tests.factories import (
     make_organisation,
     make_task,
     make_token,
-    make_user,
     namespace_of,
     publish_fake,
 )
@@ -25,16 +24,6 @@ from web.errors import DomainError, Forbidden, NotFound
 
 pytestmark = pytest.mark.django_db
 CARD = "---\nlicense: mit\ntags: [colour]\n---\n# Says the colour\n"
-
-
-@pytest.fixture
-def ada() -> User:
-    return make_user("ada")
-
-
-@pytest.fixture
-def bob() -> User:
-    return make_user("bob")
 
 
 @pytest.fixture

@@ -48,11 +48,6 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def ada() -> User:
-    return make_user("ada")
-
-
-@pytest.fixture
 def seen(ada: User) -> Adapter:
     """As ada's request has read it, before others do something to it."""
     return make_adapter("m", owner=ada)

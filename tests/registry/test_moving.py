@@ -14,16 +14,10 @@ from tests.factories import (
     make_organisation,
     make_revision,
     make_token,
-    make_user,
     namespace_of,
 )
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def ada() -> User:
-    return make_user("ada")
 
 
 def browser_of(person: User) -> Client:

@@ -21,16 +21,6 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def ada() -> User:
-    return make_user("ada")
-
-
-@pytest.fixture
-def bob() -> User:
-    return make_user("bob")
-
-
-@pytest.fixture
 def lab(ada) -> Namespace:
     return organisations.create_organisation(founder=ada, name="story-lab", full_name="Story Lab")
 

@@ -10,7 +10,7 @@ from django.test import Client
 
 from registry import details, preparing, publishing, snippets
 from registry.models import Adapter, User
-from tests.factories import make_adapter, make_token, make_user, namespace_of
+from tests.factories import make_adapter, make_token, namespace_of
 
 pytestmark = pytest.mark.django_db
 SAID = {
@@ -20,11 +20,6 @@ SAID = {
     "leakage": "The base read these stories, not the questions.",
     "prompt_template": 'Read "this": {input}\nAnswer:',
 }
-
-
-@pytest.fixture
-def ada() -> User:
-    return make_user("ada")
 
 
 @pytest.fixture

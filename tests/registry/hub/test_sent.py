@@ -25,11 +25,6 @@ TOO_MUCH = "that no commit has used yet"
 
 
 @pytest.fixture
-def ada() -> User:
-    return make_user("ada")
-
-
-@pytest.fixture
 def adapter(ada: User) -> Adapter:
     return make_adapter("m", owner=ada, files={"README.md": b"# M"}, rank=None)
 

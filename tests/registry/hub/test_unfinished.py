@@ -14,15 +14,10 @@ from registry.commits import Delete, DeleteFolder, Put
 from registry.errors import InspectionRefused
 from registry.models import Adapter, Blob, Revision, User
 from registry.search import AdapterQuery
-from tests.factories import make_base_model, make_user, namespace_of
+from tests.factories import make_base_model, namespace_of
 from tests.fake_adapters import files_of, make_adapter
 
 pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture
-def ada() -> User:
-    return make_user("ada")
 
 
 @pytest.fixture

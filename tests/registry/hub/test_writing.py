@@ -24,11 +24,6 @@ API = "/api/models/ada/m"
 
 
 @pytest.fixture
-def ada() -> Any:
-    return make_user("ada")
-
-
-@pytest.fixture
 def token(ada: Any) -> str:
     return make_token(ada)
 
