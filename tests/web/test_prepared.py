@@ -1,4 +1,4 @@
-"""Statements that Postgres has prepared, and a table that changes under them."""
+"""Connections to Postgres: statements that it has prepared, a table that changes under them, and no compiling."""
 
 from __future__ import annotations
 
@@ -70,3 +70,9 @@ def test_a_connection_that_is_gone_is_closed_as_ever(cursor):
     with connection.cursor() as again:
         again.execute("SELECT words FROM changing WHERE id = 1")
         assert again.fetchone() == ("a",)
+
+
+def test_postgres_compiles_no_statement():
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW jit")
+        assert cursor.fetchone() == ("off",)
