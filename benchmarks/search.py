@@ -1,8 +1,8 @@
 """How fast the search answers: `python -m benchmarks.search --rows 1000000 --database postgres://…/scratch`.
 
 Fills an empty database (SQLite in a temporary folder without `--database`) with generated adapters, and asks it a fixed
-mix of questions through the whole web process: pages of the API, and `/modules` with all facet counts. It prints one
-JSON object with p50, p95 and the slowest question of each kind. The database is left for a second run.
+mix of questions through the whole web process: pages of the API, `/modules` with all facet counts, and the other pages
+that list or count. It prints one JSON object with p50, p95 and the slowest question of each kind. The database is left for a second run.
 """
 
 from __future__ import annotations
@@ -231,15 +231,30 @@ def questions(count: int) -> Iterator[dict[str, str]]:
         yield asked
 
 
-def measure(address: str, asked: list[dict[str, str]]) -> dict[str, Any]:
-    """Seconds of each question, each asked ROUNDS times over; the second page too where there is one."""
+def other_pages() -> list[str]:
+    """Addresses of the pages that count or list beside the search, none of which may take longer on a big site."""
+    from registry.models import Adapter, BaseModel, Task
+
+    some = (
+        Adapter.objects.visible_to(None).filter(task__isnull=False).select_related("namespace").earliest("pk")
+    )
+    base = BaseModel.objects.earliest("pk").name
+    task = Task.objects.earliest("pk").slug
+    return [
+        "/", "/tasks", "/tasks?kind=trained", f"/tasks/{task}", "/base-models", f"/base-models/{base}",
+        f"/{some.namespace.name}", some.get_absolute_url(), "/compose", f"/compose?base_model={base}", "/modules/fit",
+        "/status", "/api/v1/tasks/", "/api/v1/base-models/", "/api/models?sort=downloads",
+    ]  # fmt: skip
+
+
+def measure(urls: list[str]) -> dict[str, Any]:
+    """Seconds of each address, each asked ROUNDS times over."""
     from django.test import Client
 
     client = Client()
     seconds: list[tuple[float, str]] = []
     for _ in range(ROUNDS):
-        for params in asked:
-            url = f"{address}?{urlencode(params)}"
+        for url in urls:
             start = time.perf_counter()
             answer = client.get(url)
             seconds.append((time.perf_counter() - start, url))
@@ -293,15 +308,16 @@ def main() -> None:
     start = time.perf_counter()
     find(AdapterQuery(), person=None)
     first_s = time.perf_counter() - start
-    asked = list(questions(given.questions))
+    asked = [urlencode(params) for params in questions(given.questions)]
     result = {
         "database": connection.vendor,
         "adapters": Adapter.objects.count(),
         "filled_s": round(filled_s, 1),
         "first_search_of_a_process_s": round(first_s, 2),
-        "page_of_api": measure("/api/v1/adapters/", asked),
-        "facets_of_api": measure("/api/v1/adapters/facets/", [{**params, "limit": "1"} for params in asked]),
-        "modules_page_with_facets": measure("/modules", asked),
+        "page_of_api": measure([f"/api/v1/adapters/?{params}" for params in asked]),
+        "facets_of_api": measure([f"/api/v1/adapters/facets/?{params}&limit=1" for params in asked]),
+        "modules_page_with_facets": measure([f"/modules?{params}" for params in asked]),
+        "other_pages": measure(other_pages()),
     }
     json.dump(result, sys.stdout, indent=1)
     print()

@@ -18,6 +18,7 @@ from compose.examples import from_json, parse_examples
 from compose.forms import MAX_DRAFT_BYTES, as_lines, base_models
 from compose.models import Audition, Auditioned
 from registry.models import Adapter, BaseModel, User
+from registry.rights import Person
 from web.errors import DomainError
 
 PICKED = 8  # of the best, ticked for composing
@@ -30,15 +31,15 @@ def fit_page(request: HttpRequest) -> HttpResponse:
 
     With `action=measure` a person also asks for every module's loss on the examples; that needs an account.
     """
-    known = list(base_models(request.user))
     given = drafts.kept(request, "fit") or request.POST
     text = given.get("examples_text", "")
     asked = given.get("base_model") or request.GET.get("base", "")
+    context = _form(request.user, asked, text)
+    known: list[BaseModel] = context["base_models"]
     if request.method != "POST":
         # As on the compose form, the first stands there until another is chosen.
-        context = _form(known, asked or (known[0].name if known else ""), text)
+        context["base_name"] = asked or (known[0].name if known else "")
         return render(request, "compose/fit.html", context)
-    context = _form(known, asked, text)
     base_model = next((row for row in known if row.name == asked), None)
     if base_model is None:
         context["base_problem"] = "Choose a base model of this list."
@@ -105,7 +106,7 @@ def audition_page(request: HttpRequest, audition_id: str) -> HttpResponse:
     }
     if is_fragment:
         return render(request, "compose/_audition.html", context)
-    form = _form(list(base_models(request.user)), audition.base_model.name, context["lines"])
+    form = _form(request.user, audition.base_model.name, context["lines"])
     return render(request, "compose/fit.html", form | context)
 
 
@@ -117,10 +118,12 @@ def audition_forget(request: HttpRequest, audition_id: str) -> HttpResponse:
     return redirect("fit")
 
 
-def _form(known: list[BaseModel], base_name: str, text: str) -> dict[str, Any]:
+def _form(person: Person, base_name: str, text: str) -> dict[str, Any]:
+    known, has_more = base_models(person, base_name)
     return {
         "section": "modules",
         "base_models": known,
+        "has_more_bases": has_more,
         "base_name": base_name,
         "text": text,
         "limits": settings,

@@ -14,7 +14,7 @@ from typing import Any
 from django import forms
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
-from django.db.models import Count, Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.http import QueryDict
 from django.utils.datastructures import MultiValueDict
 
@@ -24,6 +24,7 @@ from compose.engine.metrics import EXACT_MATCH, METRICS
 from compose.engine.types import FLOAT_TYPES, LARGEST_EXPORT_RANK, Example, ExportForm
 from compose.errors import CandidateProblem, FewShotProblem
 from compose.models import Composition
+from registry import search
 from registry.details import LIMITS
 from registry.models import Adapter, BaseModel, Namespace, Revision, Task, User
 from registry.rights import Person, composable_for, writable_namespaces
@@ -34,6 +35,7 @@ FEWEST_ROWS_SHOWN = 5
 AUTO, PICKED = "auto", "picked"
 FILE = "The file: "  # begins what is said of one
 # A draft waits in the session while its author signs in; the session is read on each of their requests.
+BASES_SHOWN = 200
 MAX_DRAFT_BYTES = 512 * 1024
 _DRAFT_FIELDS = (
     "task",
@@ -306,7 +308,7 @@ class ComposeForm(forms.Form):
                 names_in(data, field) for field in ("pick", "pin", "exclude")
             )
         self.fields["task"].queryset = tasks_shown_to(person).held_out()  # type: ignore[attr-defined]
-        self.fields["base_model"].queryset = base_models(person)  # type: ignore[attr-defined]
+        self.fields["base_model"].queryset = composable_bases(person)  # type: ignore[attr-defined]
         self.fields["method"].choices = Composition.Method.choices  # type: ignore[attr-defined]
 
     def clean(self) -> dict[str, Any]:
@@ -505,15 +507,30 @@ def names_in(data: QueryDict, field: str) -> list[str]:
     return list(dict.fromkeys(name for name in data.getlist(field) if "\x00" not in name))
 
 
-def base_models(person: Person) -> QuerySet[BaseModel]:
-    """Base models that this person can compose for: hosted ones first, then by how many `modules` they have to do it with."""
-    fitting = composable_for(person).filter(is_composable=True, head__isnull=False)
-    return (
-        BaseModel.objects.filter(adapters__in=fitting)
-        .annotate(modules=Count("adapters"))
-        .order_by("kind", "-modules", "name")  # "hosted" sorts before "referenced"
-        .defer("config", "matrices")
-    )
+def composable_bases(person: Person) -> QuerySet[BaseModel]:
+    """Base models that this person can compose for."""
+    fitting = composable_for(person).filter(is_composable=True, base_model=OuterRef("pk"))
+    return BaseModel.objects.filter(Exists(fitting)).order_by("kind", "name").defer("config", "matrices")
+
+
+def base_models(person: Person, chosen: str) -> tuple[list[BaseModel], bool]:
+    """Those with how many `modules` they have to do it with: hosted ones first, then by that.
+
+    At most BASES_SHOWN, and the chosen one; the second says whether there are more.
+    """
+    counts = search.families(person=person)
+    known = BaseModel.objects.filter(pk__in=counts).defer("config", "matrices")
+    if has_more := len(counts) > BASES_SHOWN:
+        # "hosted" sorts before "referenced"
+        rows = sorted(
+            (kind, -counts[pk], name, pk) for kind, pk, name in known.values_list("kind", "pk", "name")
+        )
+        shown = [pk for place, (*_, name, pk) in enumerate(rows) if place < BASES_SHOWN or name == chosen]
+        known = known.filter(pk__in=shown)
+    models = sorted(known, key=lambda model: (model.kind, -counts[model.pk], model.name))
+    for model in models:
+        model.modules = counts[model.pk]  # type: ignore[attr-defined]
+    return models, has_more
 
 
 class PublishForm(forms.Form):

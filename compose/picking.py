@@ -22,6 +22,7 @@ SHOWN = 60
 
 def pickable(
     base_model: BaseModel | None,
+    total: int,
     person: Person,
     picked: Iterable[str],
     pinned: Iterable[str],
@@ -31,9 +32,10 @@ def pickable(
     examples: Sequence[Example] = (),
     audition: Audition | None = None,
 ) -> dict[str, object]:
-    """For the template, the modules to choose from: those marked already come first, then what has all the `words`.
+    """For the template, the modules to choose from, of `total` that fit: those marked already come first, then what has all the `words`.
 
-    Without words those come first that have the lowest loss in a finished audition, or that the examples most speak for.
+    Without words those come first that have the lowest loss in a finished audition, or that the examples most speak for;
+    else they come by name, and the most downloaded ones where there are more than can be shown.
     """
     if base_model is None:
         return {"pickable": [], "pickable_count": 0, "filter": words}
@@ -52,9 +54,15 @@ def pickable(
         found, why = _by_loss(fitting, measured)
     elif examples:
         found, why = _by_examples(base_model, person, examples)
-    else:
-        found = list(fitting[: SHOWN + 1])
-    kept = list(candidates.named_among(fitting, {name for name, _ in chosen}).values())
+    elif total <= SHOWN:
+        found = list(fitting)
+    else:  # in the order of a hundred thousand names nobody finds anything
+        found = list(fitting.order_by("-downloads", "-pk")[: SHOWN + 1])
+    names = {name for name, _ in chosen}
+    known = {adapter.full_name.lower(): adapter for adapter in found}
+    if len(found) < total:  # else all that fit are there already
+        known |= candidates.named_among(fitting, names - known.keys())
+    kept = [known[name] for name in sorted(names & known.keys())]
     kept_ids = {adapter.pk for adapter in kept}
     adapters = kept + [adapter for adapter in found[:SHOWN] if adapter.pk not in kept_ids]
     _describe(adapters, measured, why, person)
@@ -70,7 +78,7 @@ def pickable(
             f"{mark}_names": {entry.named for entry in shown if _name_and_version(entry.named) in names}  # type: ignore[attr-defined]
             for mark, names in marks.items()
         },
-        "pickable_count": fitting.count(),
+        "pickable_count": total,
         "is_ranked": bool(why),
         "audition": audition,
         "audition_waits": auditions.waits_for(audition) if audition else "",

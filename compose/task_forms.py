@@ -16,7 +16,7 @@ from compose import jobs, making_tasks
 from compose.engine.metrics import EXACT_MATCH, METRICS
 from compose.engine.types import Example
 from compose.errors import FewShotProblem
-from compose.forms import as_lines, base_models
+from compose.forms import as_lines, composable_bases
 from compose.making_tasks import LIMITS, Division
 from registry.forms import LicenceFields, LinesField, writable_names
 from registry.models import BaseModel, Task, User
@@ -198,7 +198,7 @@ class NewTaskForm(SaidFields, RowFields):
     ) -> None:
         super().__init__(data, files, **kwargs)
         self.fields["namespace"].choices = [(name, name) for name in writable_names(user)]  # type: ignore[attr-defined]
-        self.fields["base_model"].queryset = base_models(user)  # type: ignore[attr-defined]
+        self.fields["base_model"].queryset = composable_bases(user)  # type: ignore[attr-defined]
 
 
 class TaskForm(SaidFields):
@@ -211,7 +211,7 @@ class TaskForm(SaidFields):
     def __init__(self, *args: Any, task: Task, user: User, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Its own too, whether or not anything is there to compose for it now: saving another field must not drop it.
-        offered = Q(pk__in=base_models(user).values("pk")) | Q(pk=task.base_model_id)
+        offered = Q(pk__in=composable_bases(user).values("pk")) | Q(pk=task.base_model_id)
         self.fields["base_model"].queryset = (  # type: ignore[attr-defined]
             BaseModel.objects.filter(offered).order_by("kind", "name").defer("config", "matrices")
         )

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from csp.decorators import csp_replace
-from django.db.models import Count, Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.views.decorators.clickjacking import xframe_options_exempt
@@ -51,15 +51,17 @@ def tasks(request: HttpRequest) -> HttpResponse:
     if by:
         found = found.filter(owner__name__iexact=by)
     if kind == "trained":
-        alive = Q(adapters__in=Adapter.objects.visible_to(request.user))
         found = found.filter(is_held_out=False, quarantined_at=None)
-        found = found.annotate(modules=Count("adapters", filter=alive, distinct=True))
     elif kind == "yours":
         found = found.filter(is_held_out=True, owner__in=namespaces_of(request.user))
         found = leaderboards.with_best(found, request.user)
     else:
         found = leaderboards.with_best(found.filter(is_held_out=True, quarantined_at=None), request.user)
     page = paginate(found, order=search.TASK_SORTS[sort], cursor=request.GET.get("cursor"), size=PAGE)
+    if kind == "trained":
+        counts = search.modules_by_task(person=request.user)
+        for task in page.items:
+            task.modules = counts.get(task.pk, 0)  # type: ignore[attr-defined]
     narrowed = {name: value for name, value in (("kind", kind), ("by", by), ("q", text)) if value}
     kept = narrowed if sort == DEFAULT_SORT else narrowed | {"sort": sort}
     return render(
@@ -99,7 +101,7 @@ def task(request: HttpRequest, slug: str) -> HttpResponse:
             "board": board,
             "limit": daily_limit.for_person(request.user, found) if board.hidden else None,
             "modules": modules.select_related("namespace", "base_model").order_by("-downloads", "-id")[:10],
-            "module_count": modules.count(),
+            "module_count": search.modules_by_task(person=request.user).get(found.pk, 0),
             "newest": board.revisions[0] if board.revisions else None,
             "hidden_now": hidden,
             "all_rows": hidden + len(rows),

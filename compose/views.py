@@ -11,7 +11,7 @@ from dataclasses import replace
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.db.models import Case, Count, Q, Value, When
+from django.db.models import Case, Value, When
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -45,7 +45,7 @@ from compose.models import Audition, Composition
 from compose.predictions import predictions_csv
 from compose.result_views import key_query
 from compose.token_counts import count_tokens
-from registry import organisations
+from registry import organisations, search
 from registry.idempotency import once
 from registry.models import Adapter, BaseModel, User
 from registry.search import tasks_shown_to
@@ -67,10 +67,6 @@ def home(request: HttpRequest) -> HttpResponse:
     public = Composition.objects.filter(adapter__in=Adapter.objects.visible_to(None))
     held_out = tasks_shown_to(request.user).held_out()
     to_try = leaderboards.with_best(held_out, request.user).select_related("base_model")
-    counts = visible.listed().aggregate(
-        modules=Count("id", filter=Q(kind=Adapter.Kind.MODULE)),
-        composed=Count("id", filter=Q(kind=Adapter.Kind.COMPOSED)),
-    )
     gains = leaderboards.best_gains(public, limit=4)
     person = request.user
     return render(
@@ -80,7 +76,7 @@ def home(request: HttpRequest) -> HttpResponse:
             "newest": newest.listed().filter(kind=Adapter.Kind.MODULE)[:6],
             "gains": gains,
             "shown_tasks": to_try.order_by("slug")[: 4 if gains else 6],
-            "counts": counts,
+            "counts": search.kinds(person=request.user),
             "task_count": held_out.count(),
             "invitations": organisations.invitations_for(person)[:INVITATIONS_SHOWN]
             if isinstance(person, User)
@@ -136,7 +132,8 @@ def _fresh_form(request: HttpRequest) -> ComposeForm:
     if request.GET.get("base_model"):
         initial["base_model"] = request.GET["base_model"]
     if request.GET.get("task"):
-        task = get_object_or_404(tasks_shown_to(request.user).held_out(), slug=request.GET["task"])
+        held_out = tasks_shown_to(request.user).held_out().select_related("base_model")
+        task = get_object_or_404(held_out, slug=request.GET["task"])
         return ComposeForm.for_task(task, person=request.user, **initial)
     # Somebody came with a module: one alone is no composition, so it is pinned and the others are chosen.
     return ComposeForm(person=request.user, initial=initial, pinned=request.GET.getlist("pick"))
@@ -164,11 +161,11 @@ def _render_form(
     status: int = 200,
     is_ranked: bool = False,
 ) -> HttpResponse:
-    models = list(base_models(request.user))
-    chosen = form["base_model"].value() or (models[0].name if models else "")
-    base_model = next((model for model in models if model.name == str(chosen)), models[0] if models else None)
+    chosen = str(form["base_model"].value() or "")
+    models, has_more_bases = base_models(request.user, chosen)
+    base_model = next((model for model in models if model.name == chosen), models[0] if models else None)
     # A link, a task or an earlier composition may be for one that nothing can be composed for now.
-    missing_base = "" if form.is_bound or (base_model and base_model.name == str(chosen)) else str(chosen)
+    missing_base = "" if form.is_bound or (base_model and base_model.name == chosen) else chosen
     asked_for = str(form["task"].value() or "").replace("\x00", "")
     is_chosen = Case(When(slug=asked_for, then=Value(0)), default=Value(1))
     held_out = tasks_shown_to(request.user).held_out().select_related("base_model")
@@ -181,6 +178,7 @@ def _render_form(
             "form_token": secrets.token_hex(16),  # a double click sends the same one: idempotency.once
             "section": "compose",
             "base_models": models,
+            "has_more_bases": has_more_bases,
             "base_model": base_model,
             "missing_base": missing_base,
             "check": check,
@@ -203,6 +201,7 @@ def _render_form(
             "estimate": _estimate(base_model, form["method"].value(), form["budget"].value()),
             **picking.pickable(
                 base_model,
+                getattr(base_model, "modules", 0),
                 request.user,
                 form.picked,
                 form.pinned,
@@ -295,8 +294,15 @@ def pick_candidates(request: HttpRequest) -> HttpResponse:
     marked = (names_in(given, mark) for mark in ("pick", "pin", "exclude"))
     examples = read_examples(request.POST, request.FILES).examples if request.method == "POST" else []
     audition, refusal = _audition(request, base_model, examples)
+    total = search.families(person=request.user).get(base_model.pk, 0) if base_model else 0
     context = picking.pickable(
-        base_model, request.user, *marked, words=_filter(request), examples=examples, audition=audition
+        base_model,
+        total,
+        request.user,
+        *marked,
+        words=_filter(request),
+        examples=examples,
+        audition=audition,
     )
     return render(
         request, "compose/_candidates.html", {"base_model": base_model, "refusal": refusal, **context}
@@ -315,7 +321,10 @@ def _audition(
     try:
         if request.POST.get("measure"):
             return auditions.ask(person=request.user, base_model=base_model, examples=examples), ""
-        found = auditions.seen_by(request.user, request.POST.get("audition", "").replace("\x00", ""))
+        named = request.POST.get("audition", "").replace("\x00", "")
+        if not named:
+            return None, ""
+        found = auditions.seen_by(request.user, named)
     except NoSuchAudition:
         return None, ""
     except DomainError as error:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from django.db.models import Count, IntegerField, OuterRef, Q, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import Q, QuerySet
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -14,28 +14,21 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from registry import base_models, downloads
+from registry import base_models, downloads, search
 from registry.api_parts import FILE, IDEMPOTENCY_KEY, AnyType, only
 from registry.idempotency import idempotent
-from registry.models import Adapter, BaseModel, BaseModelFile
+from registry.models import BaseModel, BaseModelFile
+from registry.rights import Person
 from registry.search import BadParameter
 from registry.serializers import BaseModelDetailSerializer, BaseModelSerializer, NewBaseModelSerializer
 from web.api_schema import refusals
 from web.errors import NotFound
 
 
-def _with_adapter_counts(rows: QuerySet[BaseModel], person: Any) -> QuerySet[BaseModel]:
-    visible = (
-        Adapter.objects.visible_to(person)
-        .listed()
-        .filter(base_model=OuterRef("pk"))
-        .order_by()
-        .values("base_model")
-        .annotate(rows=Count("pk"))
-        .values("rows")
-    )
-    counted = Coalesce(Subquery(visible), 0, output_field=IntegerField())
-    return rows.annotate(visible_adapters=counted).prefetch_related("aliases")
+def _count_adapters(rows: Iterable[BaseModel], person: Person) -> None:
+    counts = search.modules_by_base(person=person)
+    for row in rows:
+        row.visible_adapters, _ = counts.get(row.pk, (0, 0))  # type: ignore[attr-defined]
 
 
 class BaseModelList(generics.ListAPIView[BaseModel]):
@@ -55,7 +48,12 @@ class BaseModelList(generics.ListAPIView[BaseModel]):
             if asked["kind"] not in BaseModel.Kind.values:
                 raise BadParameter("kind", f"'kind' is one of {', '.join(BaseModel.Kind.values)}.")
             rows = rows.filter(kind=asked["kind"])
-        return _with_adapter_counts(rows, self.request.user)
+        return rows.prefetch_related("aliases")
+
+    def paginate_queryset(self, queryset: Any) -> list[Any]:
+        rows = list(super().paginate_queryset(queryset) or ())
+        _count_adapters(rows, self.request.user)
+        return rows
 
     @extend_schema(
         operation_id="base_models_list",
@@ -119,8 +117,8 @@ class BaseModelFileDownload(APIView):
 
 def _base_model_detail(request: Request, name: str) -> Response:
     known = base_models.base_model_called(name)
-    rows = _with_adapter_counts(BaseModel.objects.filter(pk=known.pk), request.user)
-    base_model = rows.prefetch_related("files__blob").get()
+    base_model = BaseModel.objects.prefetch_related("aliases", "files__blob").get(pk=known.pk)
+    _count_adapters([base_model], request.user)
 
     def file_url(file: BaseModelFile) -> str:
         return request.build_absolute_uri(reverse("api_base_model_file", args=[base_model.name, file.path]))

@@ -119,6 +119,32 @@ def family_size(adapter: Adapter, *, person: Person) -> int:
         return int(np.count_nonzero(family & (table.all_ids != adapter.pk)))
 
 
+def families(*, person: Person) -> dict[int, int]:
+    """Base model -> how many adapters for it this person sees that can be composed; those without one are left out."""
+    table = columns.current()
+    with table.lock:
+        return _Search(AdapterQuery(), person, table).families()
+
+
+def modules_by_task(*, person: Person) -> dict[int, int]:
+    """Task -> how many adapters a list shows this person that were trained on it, or composed for it."""
+    return _listed_by("task_id", person)
+
+
+def kinds(*, person: Person) -> dict[str, int]:
+    """How many modules and how many composed adapters a list shows this person."""
+    listed = _listed_by("is_composed", person)
+    return {Adapter.Kind.MODULE: listed.get(0, 0), Adapter.Kind.COMPOSED: listed.get(1, 0)}
+
+
+def _listed_by(column: str, person: Person) -> dict[int, int]:
+    table = columns.current()
+    with table.lock:
+        search = _Search(AdapterQuery(), person, table)
+        sums = np.bincount(table[column][search._fitting_all()])
+    return {int(value): int(sums[value]) for value in np.flatnonzero(sums)}
+
+
 def modules_by_base(*, person: Person) -> dict[int, tuple[int, int]]:
     """Base model -> how many adapters a list shows this person that name it, and how many of them can be composed."""
     table = columns.current()

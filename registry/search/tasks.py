@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from django.db.models import Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from registry.models import Adapter, AdapterScore, Task
 from registry.models.publication import published_at
@@ -54,8 +54,9 @@ def tasks_shown_to(person: Person) -> TaskQuerySet:
     What is private or in quarantine is shown to members of the namespace it belongs to alone. Whatever shows, counts or
     looks up tasks for somebody begins here.
     """
-    visible = Adapter.objects.visible_to(person).filter(task__isnull=False).order_by().values("task_id")
-    found = Task.objects.filter(Q(is_held_out=True) | Q(owner=None) | Q(pk__in=visible))
+    # Asked for each task that is nothing else, by the index: there may be a million adapters.
+    is_somebodys = Exists(Adapter.objects.visible_to(person).filter(task=OuterRef("pk")))
+    found = Task.objects.filter(Q(is_held_out=True) | Q(owner=None) | Q(is_somebodys))
     return found.filter(Q(is_private=False, quarantined_at=None) | Q(owner__in=namespaces_of(person)))
 
 
@@ -65,11 +66,11 @@ def sees_task(person: Person, task: Task) -> bool:
 
 
 def _seen_among(tasks: Iterable[Task], *, person: Person) -> set[int]:
-    """As `sees_task`, of many tasks: the ids of those that may be named. One query at most."""
+    """As `sees_task`, of many tasks: the ids of those that may be named. One query at most, none for nobody in particular."""
     tasks = list(tasks)
     hidden = {task.pk for task in tasks if task.is_hidden}
-    if not hidden:
-        return {task.pk for task in tasks}
+    if not hidden or person is None or not person.is_authenticated:
+        return {task.pk for task in tasks} - hidden
     shown = tasks_shown_to(person).filter(pk__in=hidden).values_list("pk", flat=True)
     return {task.pk for task in tasks} - hidden | set(shown)
 
@@ -84,6 +85,8 @@ def tasks_hidden_from(person: Person) -> QuerySet[Task]:
     """Of the private tasks and those in quarantine those that this person is not shown."""
     # On both sides: the few hidden ones have an index, and what is shown may be a hundred thousand.
     hidden = Q(is_private=True) | Q(quarantined_at__isnull=False)
+    if person is None or not person.is_authenticated:
+        return Task.objects.filter(hidden).order_by()
     shown = tasks_shown_to(person).filter(hidden).order_by().values("pk")
     return Task.objects.filter(hidden).exclude(pk__in=shown).order_by()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from typing import Any
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -18,21 +21,32 @@ from registry.forms import BaseModelForm
 from registry.models import Adapter, BaseModel, BaseModelFile, Revision
 from registry.shapes import MAX_CONFIG_BYTES
 from web.errors import DomainError, NotFound
+from web.pagination import BadCursor, cursor_of, values_in
 from web.refusals import show_refusal
 
+PAGE = 100
 MATRICES_SHOWN = 200
 MODULES_SHOWN = 6
 
 
 def base_models(request: HttpRequest) -> HttpResponse:
-    """Every base model that is known here, those with modules first."""
-    rows = BaseModel.objects.defer("matrices", "config")
+    """The base models that are known here, those with modules first, a page at a time."""
     words = " ".join(request.GET.get("q", "").split())[:200]
+    counts = search.modules_by_base(person=request.user)
+    rows = BaseModel.objects.values_list("pk", "name", "kind")
     if words:
         rows = rows.filter(Q(name__icontains=words) | Q(architecture__icontains=words))
-    counts = search.modules_by_base(person=request.user)
-    listed = [(model, *counts.get(model.pk, (0, 0))) for model in rows]
-    listed.sort(key=lambda row: (-row[1], row[0].name))
+    # One order for all: unused, how many modules, name. A site has more of them than a page can show.
+    found = sorted((*_place(pk, kind, counts), name, pk) for pk, name, kind in rows)
+    cursor = request.GET.get("cursor", "")
+    begin = bisect_right(found, (*_behind(cursor), math.inf)) if cursor else 0
+    shown = found[begin : begin + PAGE]
+    models = BaseModel.objects.defer("matrices", "config").in_bulk([pk for *_, pk in shown])
+    listed = [
+        (is_unused, (models[pk], *counts.get(pk, (0, 0)))) for is_unused, *_, pk in shown if pk in models
+    ]
+    has_more = begin + PAGE < len(found)
+    next_cursor = cursor_of(list(shown[-1][:-1])) if has_more else ""
     unknown = (
         Adapter.objects.visible_to(request.user)
         .filter(base_model=None)
@@ -41,17 +55,35 @@ def base_models(request: HttpRequest) -> HttpResponse:
         .annotate(module_count=Count("pk"))
         .order_by("-module_count", "base_model_label")[:10]
     )
+    kept = {"q": words} if words else {}
     return render(
         request,
         "registry/base_models.html",
         {
             "section": "base_models",
-            "used": [row for row in listed if row[1] or row[0].is_hosted],
-            "unused": [row for row in listed if not (row[1] or row[0].is_hosted)],
+            "used": [row for is_unused, row in listed if not is_unused],
+            "unused": [row for is_unused, row in listed if is_unused],
+            "unused_count": sum(is_unused for is_unused, *_ in found),
             "words": words,
-            "unknown": unknown,
+            "next_url": urlencode(kept | {"cursor": next_cursor}) if next_cursor else "",
+            "first_url": urlencode(kept) if cursor else None,
+            "unknown": unknown if not cursor else (),
         },
     )
+
+
+def _place(pk: int, kind: str, counts: dict[int, tuple[int, int]]) -> tuple[bool, int]:
+    modules, _ = counts.get(pk, (0, 0))
+    return not modules and kind != BaseModel.Kind.HOSTED, -modules
+
+
+def _behind(cursor: str) -> tuple[bool, int, str]:
+    """Where the page before ended. Raises BadCursor."""
+    match values_in(cursor):
+        case [bool() as is_unused, int() as place, str() as name]:
+            return is_unused, place, name
+        case _:
+            raise BadCursor
 
 
 def base_model(request: HttpRequest, name: str) -> HttpResponse:
@@ -59,12 +91,13 @@ def base_model(request: HttpRequest, name: str) -> HttpResponse:
     shown = base_model_called(name)
     if shown.name != name:
         return redirect(shown)
-    family = Adapter.objects.visible_to(request.user).listed().filter(base_model=shown)
-    counts = family.aggregate(
-        all=Count("pk"),
-        composable=Count("pk", filter=Q(is_composable=True, quarantined_at=None)),
-        **{fit: Count("pk", filter=Q(head__base_fit=fit)) for fit in Revision.BaseFit.values},
-    )
+    listed, composable = search.modules_by_base(person=request.user).get(shown.pk, (0, 0))
+    counts = {"all": listed, "composable": composable}
+    if shown.rechecked_at:
+        family = Adapter.objects.visible_to(request.user).listed().filter(base_model=shown)
+        counts |= family.aggregate(
+            **{fit: Count("pk", filter=Q(head__base_fit=fit)) for fit in Revision.BaseFit.values}
+        )
     query = search.AdapterQuery(base=shown.name, sort="downloads", limit=MODULES_SHOWN)
     context = {
         "section": "base_models",

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import zipfile
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from tests.factories import (
     publish_fake,
 )
 from tests.fake_adapters import make_adapter as make_adapter_folder
+from web.pagination import cursor_of
 
 pytestmark = pytest.mark.django_db
 
@@ -786,6 +788,31 @@ def test_base_models_without_modules_stand_folded_below_the_others(client: Clien
     assert html.index("demo/tiny-t5") < html.index("1 more without a module yet") < html.index("maker/unused")
     assert '<details class="fold"><summary>1 more' in html
     assert '<details class="fold" open>' in text(client.get("/base-models?q=unused"))
+
+
+def test_base_models_come_a_page_at_a_time(client: Client, module: Adapter, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("registry.views.base_models.PAGE", 2)
+    for name in ("maker/c", "maker/a", "maker/b"):
+        make_base_model(name)
+    seen, address = [], "/base-models?q=m"
+    while address:
+        html = text(client.get(address))
+        seen.append(re.findall(r'href="/base-models/([a-z0-9-]+/[a-z0-9-]+)"', html))
+        assert "3 more without" in html or len(seen) == 2
+        onward = re.search(r'rel="next" href="(\?[^"]+)"', html)
+        address = "/base-models" + unescape(onward[1]) if onward else ""
+    assert seen == [["demo/tiny-t5", "maker/a"], ["maker/b", "maker/c"]]
+    assert '<a class="btn" href="?q=m">First page</a>' in html
+    past = text(client.get(f"/base-models?cursor={cursor_of([True, 0, 'z'])}"))
+    assert "First page" in past
+    assert "No base models yet" not in past
+
+
+@pytest.mark.parametrize("cursor", ["x", cursor_of([1, 2]), cursor_of({"a": 1}), cursor_of(["a", 1, "b"])])
+def test_a_foreign_cursor_of_base_models_is_refused(client: Client, cursor: str):
+    answer = client.get("/base-models", {"cursor": cursor})
+    assert answer.status_code == 400
+    assert "This cursor is not one of ours" in text(answer)
 
 
 def test_facets_escape_what_people_wrote(client: Client, module: Adapter):

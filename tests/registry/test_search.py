@@ -178,6 +178,21 @@ def test_with_what_is_in_quarantine_nothing_composes_in_lists_either(shelf):
     rows = {row.pk: row.composes_with for row in search.rows_of(list(alone), person=owner)}
     assert {pk: listed[pk] for pk in alone} == alone == rows == {free.pk: 1, held.pk: 0}
     assert search.modules_by_base(person=owner)[free.base_model_id] == (4, 2)
+    assert search.families(person=owner)[free.base_model_id] == 2
+
+
+def test_counts_by_task_and_kind_are_of_what_lists_show_this_person(shelf):
+    owner = shelf["f"].namespace.memberships.get().user
+    for person in (None, owner):
+        by_task = search.modules_by_task(person=person)
+        tasks = {row.task for row in Adapter.objects.select_related("task") if row.task}
+        assert {task.pk: by_task.get(task.pk, 0) for task in tasks} == {
+            task.pk: search.count(AdapterQuery(task=task.slug), person=person) for task in tasks
+        }
+        assert search.kinds(person=person) == {
+            kind: search.count(AdapterQuery(kind=kind), person=person) for kind in Adapter.Kind.values
+        }
+    assert search.kinds(person=owner)[Adapter.Kind.MODULE] > search.kinds(person=None)[Adapter.Kind.MODULE]
 
 
 def test_facets_count_exactly_under_all_other_parameters(shelf):
