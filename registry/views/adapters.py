@@ -23,12 +23,11 @@ from registry import (
     search,
     snippets,
     storage,
-    task_sets,
     weight_pictures,
 )
 from registry.filenames import CARD
 from registry.forms import AdapterForm, LicenceFields, MoveForm
-from registry.models import Adapter, BaseModel, Revision, RevisionFile, WeightStatistics
+from registry.models import Adapter, Revision, RevisionFile, WeightStatistics
 from registry.rights import (
     Person,
     may_change,
@@ -37,6 +36,7 @@ from registry.rights import (
     writable_adapter,
     writable_namespace,
 )
+from registry.views.offered import names_offered
 from registry.views.old_names import leads_on
 from registry.views.people import signed_in
 from web.errors import DomainError
@@ -255,6 +255,5 @@ def _settings_context(
         "adapter": adapter,
         "form": form,
         "move": move or MoveForm(user=signed_in(request), adapter=adapter),
-        "base_models": BaseModel.objects.values_list("name", flat=True),
-        "tasks": task_sets.names_of(search.tasks_shown_to(request.user).order_by("title")[:500]),
+        **names_offered(request.user),
     }

@@ -16,13 +16,13 @@ from django.shortcuts import redirect, render
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_POST
 
-from registry import early_check, filenames, publishing, task_sets
+from registry import early_check, filenames, publishing
 from registry.errors import InspectionRefused, Problem
 from registry.forms import UploadForm
-from registry.models import Adapter, BaseModel
+from registry.models import Adapter
 from registry.rights import writable_adapter, writable_namespace
-from registry.search import tasks_shown_to
 from registry.uploads import HashingUploadHandler, UploadOnDisk, collect
+from registry.views.offered import names_offered
 from registry.views.people import signed_in
 from web.errors import DomainError
 from web.refusals import show_refusal
@@ -171,8 +171,7 @@ def _context(request: HttpRequest, form: UploadForm, problems: list[Problem] | N
         "form": form,
         "problems": problems or [],
         "problem_count": sum(problem.times for problem in problems or []),
-        "base_models": BaseModel.objects.values_list("name", flat=True),
-        "tasks": task_sets.names_of(tasks_shown_to(request.user).order_by("title")[:500]),
+        **names_offered(request.user),
         "max_bytes": settings.MAX_ADAPTER_BYTES,
         "max_files": settings.MAX_FILES_PER_ADAPTER,
         "kept_suffixes": " ".join(sorted(filenames.TEXT_SUFFIXES | set(filenames.PICTURE_MAGIC))),

@@ -808,6 +808,23 @@ def test_base_models_come_a_page_at_a_time(client: Client, module: Adapter, monk
     assert "No base models yet" not in past
 
 
+@pytest.mark.parametrize("address", ["/upload", "/alice/colour/settings"])
+def test_of_very_many_names_those_with_the_most_modules_are_completed(
+    signed_in: Client, module: Adapter, monkeypatch: pytest.MonkeyPatch, address: str
+):
+    monkeypatch.setattr("registry.views.offered.OFFERED", 2)
+    for letter in "abc":
+        make_base_model(f"maker/{letter}")
+        make_task(f"task-{letter}", title=f"Task {letter}")
+    base, task = BaseModel.objects.get(name="maker/c"), Task.objects.get(slug="task-c")
+    make_adapter("c", base_model=base, task=task, rank=4)
+    html = text(signed_in.get(address))
+    offered = re.findall(r'<option value="(maker/.|demo/tiny-t5|Task .)"', html)
+    assert [name for name in offered if "/" in name] == ["demo/tiny-t5", "maker/c"]
+    assert "Task c" in offered
+    assert len([name for name in offered if name.startswith("Task")]) <= 2
+
+
 @pytest.mark.parametrize("cursor", ["x", cursor_of([1, 2]), cursor_of({"a": 1}), cursor_of(["a", 1, "b"])])
 def test_a_foreign_cursor_of_base_models_is_refused(client: Client, cursor: str):
     answer = client.get("/base-models", {"cursor": cursor})
