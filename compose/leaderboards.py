@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count, F, Max, OuterRef, QuerySet, Subquery
+from django.db.models import Count, F, Max, Q, QuerySet
 
 from compose import naming
 from compose.charts import METHOD_MEANINGS, method_label
@@ -100,10 +100,11 @@ def board(task: Task, person: Person, *, revision: str = "", source: str = "", w
     chosen = _revision(task, revisions, revision)
     is_newest = chosen is None or chosen.pk == revisions[0].pk
     hidden = _hidden(task, chosen)
-    ours = _verified(task, person, chosen, hidden=hidden)
+    ours, verified = _verified(task, person, chosen, hidden=hidden, whole=whole)
     # What people report names no revision: it stands beside the newest.
     theirs = _reported(task, person, chosen.metric if chosen else task.metric) if is_newest else []
     wanted = {"verified": ours, "reported": theirs}.get(source, ours + theirs)
+    not_read = 0 if source == "reported" else verified - sum(not entry.is_baseline for entry in ours)
     sign = -1 if is_higher_better(chosen.metric if chosen else task.metric) else 1
     entries = sorted(wanted, key=lambda entry: (sign * entry.value, entry.is_baseline))
     shown = entries if whole else [
@@ -115,8 +116,8 @@ def board(task: Task, person: Person, *, revision: str = "", source: str = "", w
         revisions=revisions,
         hidden=hidden,
         entries=shown,
-        total=len(entries),
-        verified=sum(not entry.is_baseline for entry in ours),
+        total=len(entries) + not_read,
+        verified=verified,
         reported=len(theirs),
         source=source or "all",
     )
@@ -137,69 +138,74 @@ def _hidden(task: Task, chosen: TaskRevision | None) -> int:
     return len(TaskRevision.objects.values_list("test", flat=True).get(pk=chosen.pk))
 
 
-def _verified(task: Task, person: Person, revision: TaskRevision | None, *, hidden: int) -> list[Entry]:
+def _verified(
+    task: Task, person: Person, revision: TaskRevision | None, *, hidden: int, whole: bool
+) -> tuple[list[Entry], int]:
     """Scores by this revision's metric on all its hidden rows, computed here, of compositions that this person may see.
 
     Equal scores share a rank and the older comes first. What a composition was compared with is a baseline, there once
     for each base model: the same model on the same rows gives the same number, and where it depends on the candidates
-    (best single, uniform, LoraHub beside another method) the best one stands.
+    (best single, uniform, LoraHub beside another method) the best one stands. Of the compositions the first SHOWN and
+    those of the person, or all, and how many there are.
     """
     if revision is None:
-        return []
+        return [], 0
     compositions = Composition.objects.visible_to(person).filter(
         task=task, task_revision=revision, status=Composition.Status.SUCCEEDED
     )
-    scores = list(
-        Score.objects.filter(
-            composition__in=compositions,
-            composition__has_hidden_test=True,
-            split=HELD_OUT,
-            metric=revision.metric,
-            n=hidden,
-        )
-        .select_related("composition", "composition__owner", "composition__base_model")
+    scores = Score.objects.filter(
+        composition__in=compositions,
+        composition__has_hidden_test=True,
+        split=HELD_OUT,
+        metric=revision.metric,
+        n=hidden,
+    )
+    # There may be thousands of which a page shows a hundred: only those are read whole.
+    rows = scores.order_by(
+        "-value" if is_higher_better(revision.metric) else "value", "composition__created_at"
+    )
+    named = rows.values_list(
+        "pk", "value", "method", "composition__method", "composition__base_model", "composition__owner"
+    )
+    ranks: dict[int, int] = {}
+    baselines: dict[tuple[str, int], int] = {}
+    before, rank, total = None, 0, 0
+    for pk, value, method, own_method, base_model, owner in named:
+        if method != own_method:
+            baselines.setdefault((method, base_model), pk)
+            continue
+        total += 1
+        before, rank = value, rank if value == before else total
+        if whole or total <= SHOWN or owns(person, owner):
+            ranks[pk] = rank
+    found = (
+        scores.select_related("composition", "composition__owner", "composition__base_model")
         .prefetch_related(naming.published(person, "composition__adapter"))
         .defer(
             "composition__examples", "composition__test_examples", "composition__predictions", "composition__result",
             "composition__base_model__config", "composition__base_model__matrices",
         )
-        .order_by("-value" if is_higher_better(revision.metric) else "value", "composition__created_at")
+        .in_bulk([*ranks, *baselines.values()])
     )  # fmt: skip
-    ours = [score for score in scores if score.method == score.composition.method]
-    baselines = _best_of_each(score for score in scores if score.method != score.composition.method)
-    modules = _best_modules([score.composition for score in baselines if score.method == BEST_SINGLE], person)
-    return _ranked(ours, task, person) + [_baseline(score, modules) for score in baselines]
+    best = [found[pk] for pk in baselines.values() if pk in found]
+    modules = _best_modules([score.composition for score in best if score.method == BEST_SINGLE], person)
+    entries = [_ranked(found[pk], rank, task, person) for pk, rank in ranks.items() if pk in found]
+    return entries + [_baseline(score, modules) for score in best], total
 
 
-def _best_of_each(scores: Iterable[Score]) -> list[Score]:
-    """The first score of each method and base model; they come best first."""
-    kept: dict[tuple[str, int], Score] = {}
-    for score in scores:
-        kept.setdefault((score.method, score.composition.base_model_id), score)
-    return list(kept.values())
-
-
-def _ranked(scores: list[Score], task: Task, person: Person) -> list[Entry]:
-    entries: list[Entry] = []
-    for position, score in enumerate(scores, 1):
-        before = entries[-1] if entries else None
-        is_tie = before is not None and before.value == score.value
-        composition = score.composition
-        adapter = (
-            composition.adapter
-        )  # where this person may be told of it; of one that is deleted no name stays
-        is_gone = adapter is not None and adapter.deleted_at is not None
-        entry = _entry(score, label=composition.title if adapter is None or is_gone else adapter.full_name)
-        entries.append(
-            replace(
-                entry,
-                rank=before.rank if is_tie and before else position,
-                is_mine=owns(person, composition.owner_id),
-                is_published=composition.adapter_id is not None and not is_gone,
-                note=_note(composition, task),
-            )
-        )
-    return entries
+def _ranked(score: Score, rank: int, task: Task, person: Person) -> Entry:
+    composition = score.composition
+    # Where this person may be told of it; of one that is deleted no name stays.
+    adapter = composition.adapter
+    is_gone = adapter is not None and adapter.deleted_at is not None
+    entry = _entry(score, label=composition.title if adapter is None or is_gone else adapter.full_name)
+    return replace(
+        entry,
+        rank=rank,
+        is_mine=owns(person, composition.owner_id),
+        is_published=composition.adapter_id is not None and not is_gone,
+        note=_note(composition, task),
+    )
 
 
 def _note(composition: Composition, task: Task) -> str:
@@ -285,31 +291,36 @@ def _reported(task: Task, person: Person, metric: str) -> list[Entry]:
     ]
 
 
-def with_best(tasks: QuerySet[Task], person: Person) -> QuerySet[Task]:
-    """Tasks with `best_value` and `zero_shot_value`: the best on all hidden rows of the newest revision, or None.
+def show_best(tasks: Sequence[Task], person: Person) -> None:
+    """Give each of these tasks `best_value` and `zero_shot_value`: the best on all hidden rows of the newest revision, or
+    None.
 
     By its metric, of compositions that this person may see.
     """
-    newest = TaskRevision.objects.filter(task=OuterRef("composition__task")).order_by("-number")
-    hidden = (
-        TaskRow.objects.filter(task=OuterRef("composition__task"), split=TaskRow.Split.TEST)
-        .order_by()
-        .values("task")
-        .annotate(rows=Count("pk"))
-    )
+    revisions = TaskRevision.objects.filter(task__in=tasks).order_by("number")
+    newest = dict(revisions.values_list("task_id", "pk"))
+    test_rows = TaskRow.objects.filter(task__in=tasks, split=TaskRow.Split.TEST).order_by()
+    hidden = dict(test_rows.values("task").annotate(rows=Count("pk")).values_list("task", "rows"))
     scores = Score.objects.filter(
         composition__in=Composition.objects.visible_to(person).filter(status=Composition.Status.SUCCEEDED),
-        composition__task=OuterRef("pk"),
         composition__has_hidden_test=True,
-        composition__task_revision=Subquery(newest.values("pk")[:1]),
-        n=Subquery(hidden.values("rows")),
+        composition__task_revision__in=newest.values(),
         split=HELD_OUT,
         metric=F("composition__task_revision__metric"),
-    ).order_by("-value")
-    own, zero_shot = scores.filter(method=F("composition__method")), scores.filter(method="zero_shot")
-    return tasks.annotate(
-        best_value=Subquery(own.values("value")[:1]), zero_shot_value=Subquery(zero_shot.values("value")[:1])
     )
+    best = {
+        (task, n): values
+        for task, n, *values in scores.order_by()
+        .values("composition__task", "n")
+        .annotate(
+            own=Max("value", filter=Q(method=F("composition__method"))),
+            zero_shot=Max("value", filter=Q(method="zero_shot")),
+        )
+        .values_list("composition__task", "n", "own", "zero_shot")
+    }
+    for task in tasks:
+        found = best.get((task.pk, hidden.get(task.pk, 0)), (None, None))
+        task.best_value, task.zero_shot_value = found  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -336,27 +347,23 @@ def best_gains(compositions: QuerySet[Composition], limit: int) -> list[Gain]:
 
     On as many rows as a task has to hide: of those with fewer, one that chance favoured would always be the first.
     """
-    scores = Score.objects.filter(
-        composition=OuterRef("pk"),
-        metric=OuterRef("metric"),
-        split=HELD_OUT,
-        n__gte=settings.MIN_TASK_HIDDEN_ROWS,
-    )
-    own = scores.filter(method=OuterRef("method")).values("value")[:1]
-    best_baseline = (
-        scores.exclude(method=OuterRef("method"))
-        .values("composition")
-        .annotate(best=Max("value"))
-        .values("best")
-    )
+    of_its_own = Q(method=F("composition__method"))
     ranked = (
-        compositions.filter(status=Composition.Status.SUCCEEDED, task__quarantined_at=None)
-        .annotate(gain=Subquery(own) - Subquery(best_baseline))
+        Score.objects.filter(
+            composition__in=compositions.filter(
+                status=Composition.Status.SUCCEEDED, task__quarantined_at=None
+            ),
+            metric=F("composition__metric"),
+            split=HELD_OUT,
+            n__gte=settings.MIN_TASK_HIDDEN_ROWS,
+        )
+        .values("composition", "composition__task", "composition__created_at")
+        .annotate(gain=Max("value", filter=of_its_own) - Max("value", filter=~of_its_own))
         .filter(gain__isnull=False)
-        .order_by("-gain", "created_at")
+        .order_by("-gain", "composition__created_at")
     )
     best: dict[Any, str] = {}  # by task, or by itself where there is none
-    for pk, task in ranked.values_list("pk", "task_id").iterator():
+    for pk, task in ranked.values_list("composition", "composition__task").iterator():
         # One task may have hundreds before the next task's first.
         best.setdefault(task or pk, pk)
         if len(best) == limit:

@@ -54,14 +54,15 @@ def tasks(request: HttpRequest) -> HttpResponse:
         found = found.filter(is_held_out=False, quarantined_at=None)
     elif kind == "yours":
         found = found.filter(is_held_out=True, owner__in=namespaces_of(request.user))
-        found = leaderboards.with_best(found, request.user)
     else:
-        found = leaderboards.with_best(found.filter(is_held_out=True, quarantined_at=None), request.user)
+        found = found.filter(is_held_out=True, quarantined_at=None)
     page = paginate(found, order=search.TASK_SORTS[sort], cursor=request.GET.get("cursor"), size=PAGE)
     if kind == "trained":
         counts = search.modules_by_task(person=request.user)
         for task in page.items:
             task.modules = counts.get(task.pk, 0)  # type: ignore[attr-defined]
+    else:
+        leaderboards.show_best(page.items, request.user)
     narrowed = {name: value for name, value in (("kind", kind), ("by", by), ("q", text)) if value}
     kept = narrowed if sort == DEFAULT_SORT else narrowed | {"sort": sort}
     return render(

@@ -66,8 +66,9 @@ def home(request: HttpRequest) -> HttpResponse:
     newest = visible.select_related("namespace", "base_model", "task").newest_first()
     public = Composition.objects.filter(adapter__in=Adapter.objects.visible_to(None))
     held_out = tasks_shown_to(request.user).held_out()
-    to_try = leaderboards.with_best(held_out, request.user).select_related("base_model")
     gains = leaderboards.best_gains(public, limit=4)
+    to_try = list(held_out.select_related("base_model").order_by("slug")[: 4 if gains else 6])
+    leaderboards.show_best(to_try, request.user)
     person = request.user
     return render(
         request,
@@ -75,7 +76,7 @@ def home(request: HttpRequest) -> HttpResponse:
         {
             "newest": newest.listed().filter(kind=Adapter.Kind.MODULE)[:6],
             "gains": gains,
-            "shown_tasks": to_try.order_by("slug")[: 4 if gains else 6],
+            "shown_tasks": to_try,
             "counts": search.kinds(person=request.user),
             "task_count": held_out.count(),
             "invitations": organisations.invitations_for(person)[:INVITATIONS_SHOWN]
