@@ -14,10 +14,11 @@ from django.conf import settings
 
 from compose import auditions, worker
 from compose import examples as reading
-from compose.engine.errors import EngineError, IncompatibleModule, LossNotFinite
+from compose.engine.errors import DoesNotFit, EngineError, IncompatibleModule, LossNotFinite
 from compose.engine.types import Example, Module
 from compose.errors import LeaseLost
 from compose.models import Audition, Auditioned
+from registry import storage
 from web.errors import DomainError
 
 logger = logging.getLogger(__name__)
@@ -64,23 +65,42 @@ def _measure(audition: Audition, heart: worker.Heart) -> None:
 def _measure_some(
     audition: Audition, some: Sequence[Auditioned], base: Path, rows: Sequence[Example]
 ) -> None:
+    try:
+        base_loss, losses = _losses_of(audition, some, base, rows)
+    except (IncompatibleModule, storage.BytesMissing) as error:
+        refused = _refused(error, some)
+    else:
+        _keep(audition, some, base_loss, losses)
+        return
+    for row in some:
+        row.problem = refused.get(row.revision.adapter.full_name, "")[:300]
+    Auditioned.objects.bulk_update(some, ["problem"])
+    left = [row for row in some if not row.problem]
+    # What cannot be loaded does not say which of them it is: each by itself, so that the others have their loss.
+    for group in [left] if refused else [[row] for row in left]:
+        if group:
+            _measure_some(audition, group, base, rows)
+
+
+def _losses_of(
+    audition: Audition, some: Sequence[Auditioned], base: Path, rows: Sequence[Example]
+) -> tuple[float, list[float]]:
+    revisions = [row.revision for row in some]
     settings.WORKER_CACHE_DIR.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="audition-", dir=settings.WORKER_CACHE_DIR) as folder:
-        modules = worker.lay_out_modules([row.revision for row in some], Path(folder))
-        try:
-            with worker.telling_misfits(audition.base_model, modules, [row.revision for row in some]):
-                base_loss, losses = _losses(base, modules, rows)
-        except IncompatibleModule as error:
-            if len(some) == 1:
-                Auditioned.objects.filter(pk=some[0].pk).update(problem=error.message[:300])
-                return
-            losses = None
-    if (
-        losses is None
-    ):  # one of them cannot be loaded or fitted: each by itself, so that the others have theirs
-        for row in some:
-            _measure_some(audition, [row], base, rows)
-        return
+        modules = worker.lay_out_modules(revisions, Path(folder))
+        with worker.telling_misfits(audition.base_model, modules, revisions):
+            return _losses(base, modules, rows)
+
+
+def _refused(error: IncompatibleModule | storage.BytesMissing, some: Sequence[Auditioned]) -> dict[str, str]:
+    """What is said of which module, by its name; empty if it is not known of which."""
+    if isinstance(error, DoesNotFit):
+        return {name: DoesNotFit({name: reason}).message for name, reason in error.reasons.items()}
+    return {some[0].revision.adapter.full_name: error.message} if len(some) == 1 else {}
+
+
+def _keep(audition: Audition, some: Sequence[Auditioned], base_loss: float, losses: Sequence[float]) -> None:
     for row, loss in zip(some, losses, strict=True):
         if math.isfinite(loss):
             row.loss = loss

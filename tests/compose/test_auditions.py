@@ -47,9 +47,9 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
     known: dict[str, float] = {}
 
     def found(base: Any, modules: Any, rows: Any) -> tuple[float, list[float]]:
-        for module in modules:
-            if known.get(module.name) is None:
-                raise DoesNotFit({module.name: "it adapts x"})
+        misfits = {module.name: "it adapts x" for module in modules if module.name not in known}
+        if misfits:
+            raise DoesNotFit(misfits)
         return 2.0, [known[module.name] for module in modules]
 
     monkeypatch.setattr(auditioning, "_losses", found)
@@ -102,6 +102,39 @@ def test_a_module_that_cannot_be_loaded_has_its_reason_and_the_others_have_their
         False,
         "It adapts x.",
     )
+
+
+def test_those_that_do_not_fit_are_found_at_once_and_the_others_measured_together(
+    base_model, ada, losses, monkeypatch
+):
+    make_modules(base_model, 4)
+    audition = auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES)
+    full = [row.revision.adapter.full_name for row in auditions.modules_of(audition, ada)]
+    losses |= dict.fromkeys(full[2:], 1.0)
+    asked: list[int] = []
+    found = auditioning._losses
+
+    def counted(base: Any, modules: Any, rows: Any) -> tuple[float, list[float]]:
+        asked.append(len(modules))
+        return found(base, modules, rows)
+
+    monkeypatch.setattr(auditioning, "_losses", counted)
+    running_errands.run_waiting()
+    assert asked == [7, 5]
+    assert [row.loss for row in audition.modules.order_by("position")] == [None, None, *[1.0] * 5]
+
+
+def test_a_module_whose_bytes_are_lost_has_its_reason_and_the_others_have_their_loss(base_model, ada, losses):
+    audition = auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES)
+    rows = auditions.modules_of(audition, ada)
+    losses |= dict.fromkeys([row.revision.adapter.full_name for row in rows], 1.0)
+    storage.put_aside(rows[1].revision.files.get(is_lfs=True).blob)
+    running_errands.run_waiting()
+    audition.refresh_from_db()
+    assert (audition.status, audition.error) == ("done", "")
+    first, lost, last = audition.modules.order_by("position")
+    assert (first.loss, lost.loss, last.loss) == (1.0, None, 1.0)
+    assert "are lost or damaged on this server" in lost.problem
 
 
 def test_an_attempt_after_a_lost_worker_goes_on_where_the_last_one_was(base_model, ada, losses, monkeypatch):
