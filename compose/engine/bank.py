@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from compose.engine.loading import Factors, LoadedModule
+from compose.engine.memory import told_of
 from compose.engine.wording import first_of
+
+_TOO_MANY = (
+    "The modules together need more memory than the worker has. Use fewer modules or a smaller base model."
+)
 
 
 @dataclass(frozen=True)
@@ -115,13 +120,14 @@ def _squared_sizes(target: TargetBank) -> Tensor:
 def build_bank(
     modules: Sequence[LoadedModule], *, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> Bank:
-    """Concatenate the modules per target matrix, in their order."""
+    """Concatenate the modules per target matrix, in their order. Raises OutOfMemory."""
     by_size: dict[tuple[int, int, int], list[str]] = {}
     for path in sorted({target for module in modules for target in module.factors}):
         by_size.setdefault(_size(modules, path), []).append(path)
     stacks, targets = [], {}
     for paths in by_size.values():
-        stack = _stack(modules, paths, device, dtype)
+        with told_of(_TOO_MANY):
+            stack = _stack(modules, paths, device, dtype)
         stacks.append(stack)
         for index, path in enumerate(paths):
             targets[path] = _target(modules, path, stack.a[index], stack.b[index])

@@ -28,6 +28,7 @@ from transformers.pytorch_utils import Conv1D
 
 from compose.engine.errors import DoesNotFit, IncompatibleModule, UnusableBase
 from compose.engine.first_forward import Reading, read
+from compose.engine.memory import told_of
 from compose.engine.types import Module
 from compose.engine.wording import first_of
 
@@ -56,6 +57,7 @@ _REFUSED_FIELDS = {
 }
 # These change the base's own weights when PEFT loads the adapter.
 _REFUSED_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+_TOO_LARGE = "The base model needs more memory than the worker has. Choose a smaller base model."
 # Out of all proportion, and still a number in float32 whatever it is weighed by.
 _LARGEST_SCALING = 1e30
 
@@ -132,23 +134,25 @@ def resolve_device(name: str) -> torch.device:
 
 
 def load_base(path: Path, *, device: torch.device, dtype: torch.dtype = torch.float32) -> LoadedBase:
-    """Load a base model and its tokenizer from a local folder. Raises UnusableBase."""
+    """Load a base model and its tokenizer from a local folder. Raises UnusableBase, OutOfMemory."""
     if not (path / "config.json").is_file():
         raise UnusableBase(f"There is no base model in {path}: the folder has no config.json.")
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True)
         kind = _kind(config)
         auto = AutoModelForSeq2SeqLM if kind == "seq2seq" else AutoModelForCausalLM
-        model, told = auto.from_pretrained(
-            path, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
-        )
+        with told_of(_TOO_LARGE):
+            model, told = auto.from_pretrained(
+                path, config=config, dtype=dtype, local_files_only=True, output_loading_info=True
+            )
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise UnusableBase(f"The base model in {path} cannot be loaded: {_first_line(error)}") from error
     _check_whole(path, model, told["missing_keys"])
     _check_tokenizer(path, tokenizer)
     model.requires_grad_(False).eval()
-    model.to(device)
+    with told_of(_TOO_LARGE):
+        model.to(device)
     return LoadedBase(
         model=model,
         tokenizer=tokenizer,
@@ -180,9 +184,10 @@ def _check_tokenizer(path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
 
 def _read_once(path: Path, model: Any, kind: str) -> Reading:
     """Raises UnusableBase for what cannot be run, and for what reads in both directions, as BERT does: it sees the answers
-    that its losses are of, and its config does not tell reliably."""
+    that its losses are of, and its config does not tell reliably; OutOfMemory."""
     try:
-        reading = read(model, is_seq2seq=kind == "seq2seq")
+        with told_of(_TOO_LARGE):
+            reading = read(model, is_seq2seq=kind == "seq2seq")
     except (ValueError, RuntimeError) as error:
         raise UnusableBase(f"The base model in {path} cannot be run: {_first_line(error)}") from error
     if kind == "causal" and not reading.is_left_to_right:

@@ -1,8 +1,9 @@
-"""Work in halves where memory runs out."""
+"""Where memory runs out: work in halves, and a sentence where that does not help."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -23,6 +24,17 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in _MESSAGES)
 
 
+@contextmanager
+def told_of(problem: str) -> Iterator[None]:
+    """Raises OutOfMemory, saying the problem, where memory runs out in what cannot be halved."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(problem) from error
+
+
 def in_halves(
     work: Callable[[Sequence[A], Sequence[B]], Tensor], first: Sequence[A], second: Sequence[B], problem: str
 ) -> Tensor:
@@ -35,7 +47,7 @@ def in_halves(
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-    _let_go()
+    let_go()
     if len(first) > 1:
         return torch.cat([in_halves(work, half, second, problem) for half in _halves(first)], dim=0)
     if len(second) > 1:
@@ -50,7 +62,7 @@ def with_halving(work: Callable[[Sequence[A]], list[str]], items: Sequence[A]) -
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-    _let_go()
+    let_go()
     if len(items) <= 1:
         raise OutOfMemory(
             "Generating an answer for one row needs more memory than the worker has. "
@@ -64,6 +76,7 @@ def _halves(items: Sequence[A]) -> tuple[Sequence[A], Sequence[A]]:
     return items[:middle], items[middle:]
 
 
-def _let_go() -> None:
+def let_go() -> None:
+    """Give back to the device what torch holds of it for later."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from compose.engine import loading
+from compose.engine import loading, memory
 from compose.engine.bank import Bank, build_bank
+from compose.engine.errors import OutOfMemory
 from compose.engine.loading import LoadedBase, LoadedModule
 from compose.engine.types import Module
 
@@ -83,12 +86,22 @@ class WarmCache:
             if key in self._entries:
                 self._entries.move_to_end(key)
                 return self._entries[key][0]
-            value = load()
+            value = self._load(load)
             self.loads[key[0]] += 1
             if value.size_bytes <= self.limit_bytes:
                 self._entries[key] = (value, value.size_bytes)
                 self._make_room()
             return value
+
+    def _load(self, load: Callable[[], Any]) -> Any:
+        if self._entries:
+            with suppress(OutOfMemory):
+                return load()
+            # What is kept for other jobs may be what is missing. Not where it was raised: there what was begun is held.
+            self._entries.clear()
+            gc.collect()
+            memory.let_go()
+        return load()
 
     def _make_room(self) -> None:
         while self.size_bytes > self.limit_bytes:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertLMHeadModel, ByT5Tokenizer, XLNetConfig
 
 from compose.engine import loading
-from compose.engine.errors import DoesNotFit, IncompatibleModule, UnusableBase
+from compose.engine.errors import DoesNotFit, IncompatibleModule, OutOfMemory, UnusableBase
 from compose.engine.loading import check_all_fit, check_fit, load_module
 from compose.engine.types import Module
 from tests.compose.engine import tiny
@@ -255,6 +255,18 @@ def test_a_tokenizer_of_bytes_needs_no_files(t5: Collection, tmp_path: Path):
     ByT5Tokenizer().save_pretrained(tmp_path / "base")
     base = loading.load_base(tmp_path / "base", device=torch.device("cpu"))
     assert base.tokenizer("ab")["input_ids"] == [100, 101, 1]
+
+
+@pytest.mark.parametrize("step", ["AutoModelForSeq2SeqLM.from_pretrained", "read"])
+def test_a_base_that_does_not_fit_the_memory_is_told_as_that(
+    t5: Collection, monkeypatch: pytest.MonkeyPatch, step: str
+):
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(f"compose.engine.loading.{step}", full)
+    with pytest.raises(OutOfMemory, match=r"needs more memory than the worker has\. Choose a smaller base"):
+        loading.load_base(t5.base, device=torch.device("cpu"))
 
 
 @pytest.mark.parametrize("is_decoder", [False, True])

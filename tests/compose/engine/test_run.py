@@ -21,7 +21,7 @@ from compose.engine import (
     soundness,
     verdicts,
 )
-from compose.engine.bank import build_bank
+from compose.engine.bank import Bank, build_bank
 from compose.engine.loading import load_module
 from compose.engine.methods import METHODS
 from compose.engine.mixing import EXACT, Mix, Mixer
@@ -554,6 +554,22 @@ def test_what_does_not_fit_into_the_cache_is_read_once_for_a_job_all_the_same(t5
     nothing = WarmCache(limit_bytes=0)
     run.compose(request_for(t5, budget=1), warm=nothing)
     assert nothing.loads == {"base": 1, "module": len(t5.modules), "bank": 1}
+
+
+def test_what_is_kept_for_other_jobs_goes_where_it_leaves_no_room(
+    t5: Collection, monkeypatch: pytest.MonkeyPatch
+):
+    vectors = [[0.1] * 6]
+    expected = run.score(t5.base, t5.modules, tiny.EXAMPLES, vectors, "exact")
+    cache = WarmCache()
+
+    def build_if_alone(*given: Any, **named: Any) -> Bank:
+        if cache.size_bytes:
+            raise errors.OutOfMemory("There is no room.")
+        return build_bank(*given, **named)
+
+    monkeypatch.setattr("compose.engine.warm.build_bank", build_if_alone)
+    assert run.score(t5.base, t5.modules, tiny.EXAMPLES, vectors, "exact", warm=cache) == expected
 
 
 def refusal(request: Request, error: type[errors.EngineError]) -> str:
