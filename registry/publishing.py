@@ -268,7 +268,7 @@ def note_misfit(revision: Revision, base_model: BaseModel, reason: str) -> None:
         adapter = Adapter.objects.select_for_update().get(pk=revision.adapter_id)
         if adapter.base_model_id != base_model.pk:
             return  # it has another one since, and was compared with that
-        _conclude(revision, Revision.BaseFit.DIFFERS, reason)
+        _keep_misfit(revision, {"base": _state_of(base_model), "reason": reason})
         if revision.pk == adapter.head_id:
             adapter.is_composable = False
             adapter.save(update_fields=["is_composable"])
@@ -470,6 +470,10 @@ def write_revision(
         tensor_sha256=found.facts.get("tensor_hash", ""),
         size_bytes=size_bytes,
     )
+    if parent is not None and parent.tensor_sha256 == revision.tensor_sha256:
+        misfit = parent.facts.get("misfit", {})
+        if misfit.get("base") == _state_of(prepared.base_model):
+            _keep_misfit(revision, misfit)
     RevisionFile.objects.bulk_create(
         RevisionFile(revision=revision, path=path, blob=blob, is_lfs=path.endswith(".safetensors"))
         for path, blob in sorted(blobs.items())
@@ -562,6 +566,18 @@ def _conclude(revision: Revision, fit: str, reason: str) -> None:
     revision.save(update_fields=["base_fit", "composable_reason", "is_composable"])
 
 
+def _state_of(base: BaseModel | None) -> str:
+    """The base model by its name and, if it is hosted here, its files: with others it is compared anew."""
+    return f"{base.name}@{base.commit}" if base else ""
+
+
+def _keep_misfit(revision: Revision, misfit: Mapping[str, str]) -> None:
+    """Keep among the facts what a worker found, so that it holds when they are compared again."""
+    revision.facts = {**revision.facts, "misfit": misfit}
+    revision.save(update_fields=["facts"])
+    _conclude(revision, Revision.BaseFit.DIFFERS, misfit["reason"])
+
+
 def _compare_facts(
     facts: Mapping[str, Any], base: BaseModel | None, matrices: weights_check.Matrices | None
 ) -> tuple[str, str]:
@@ -571,6 +587,9 @@ def _compare_facts(
         return Revision.BaseFit.UNCHECKED, not_plain or preparing.why_unchecked(
             base, Revision.BaseFit.UNCHECKED
         )
+    misfit = facts.get("misfit", {})
+    if misfit.get("base") == _state_of(base):
+        return Revision.BaseFit.DIFFERS, misfit["reason"]
     tensors = [
         safetensors_header.TensorInfo(tensor["name"], tensor["dtype"], tuple(tensor["shape"]), 0, 0)
         for tensor in facts.get("tensors", ())

@@ -11,7 +11,7 @@ from django.db import connection
 
 from registry import publishing, storage
 from registry.errors import InspectionRefused
-from registry.models import Adapter, Blob, Revision, Task
+from registry.models import Adapter, BaseModel, Blob, Revision, Task
 from registry.preparing import validate
 from registry.publishing import publish, recheck_adapters, update_adapter, withdraw
 from tests.factories import (
@@ -144,6 +144,29 @@ def test_an_adapter_for_an_unknown_base_is_kept_unchecked_and_checked_once_the_b
     assert (fitting.base_model, fitting.head.base_fit, fitting.is_composable) == (base, "fits", True)
     assert (other.head.base_fit, other.is_composable) == ("differs", False)
     assert "base model" in other.head.composable_reason
+
+
+def test_what_a_worker_found_not_to_fit_stays_so_until_weights_or_base_are_others(tmp_path):
+    base = make_base_model("demo/tiny-t5", kind="hosted", commit="1" * 40)
+    ada = make_user("ada")
+    adapter = publish_fake(tmp_path, "odd", owner=ada)
+    publishing.note_misfit(adapter.head, base, "It adapts a router.")
+
+    def told() -> tuple[bool, str]:
+        adapter.refresh_from_db()
+        return adapter.is_composable, adapter.head.composable_reason
+
+    assert told() == (False, "It adapts a router.")
+    recheck_adapters(base)
+    assert told() == (False, "It adapts a router.")
+    publish_fake(tmp_path, "odd", owner=ada, config={"card": CARD})
+    assert told() == (False, "It adapts a router.")
+    publish_fake(tmp_path, "odd", owner=ada, config={"card": CARD, "seed": 5})
+    assert told() == (True, "")
+    publishing.note_misfit(adapter.head, base, "It adapts a router.")
+    BaseModel.objects.update(commit="2" * 40)
+    recheck_adapters(BaseModel.objects.get())
+    assert told() == (True, "")
 
 
 def test_what_the_card_said_follows_a_new_card_and_what_a_person_said_stays(tmp_path):
