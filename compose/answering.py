@@ -10,9 +10,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from django.conf import settings
-
-from compose import tryouts, worker
+from compose import bases, tryouts, worker
 from compose.engine import types
 from compose.engine.errors import EngineError
 from compose.models import Composition, Tryout
@@ -33,9 +31,9 @@ def answer(tryout: Tryout) -> None:
     try:
         with (
             worker.Heart(tryout.pk, partial(tryouts.KIND.beat, tryout)),
+            bases.of_composition(tryout.composition) as base,
             _adapter_folder(tryout.composition) as folder,
         ):
-            base = worker.lay_out_base(tryout.composition)
             adapter = types.Module(name="composed", path=folder)
             answers = engine.answer(base, adapter, tryout.text, warm=worker.warm_cache())
     except (EngineError, DomainError) as error:
@@ -55,8 +53,7 @@ def _adapter_folder(composition: Composition) -> Iterator[Path]:
         (CONFIG, composition.config_blob),
         (WEIGHTS, composition.weights_blob),
     ]
-    settings.WORKER_CACHE_DIR.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="tryout-", dir=settings.WORKER_CACHE_DIR) as name:
+    with TemporaryDirectory(prefix="tryout-", dir=worker.jobs_folder()) as name:
         yield storage.lay_out(
             [(path, blob) for path, blob in blobs if blob is not None], Path(name) / "adapter"
         )

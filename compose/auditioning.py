@@ -10,9 +10,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from django.conf import settings
-
-from compose import auditions, worker
+from compose import auditions, bases, worker
 from compose import examples as reading
 from compose.engine.errors import DoesNotFit, EngineError, IncompatibleModule, LossNotFinite
 from compose.engine.types import Example, Module
@@ -48,7 +46,11 @@ def measure(audition: Audition) -> None:
 
 
 def _measure(audition: Audition, heart: worker.Heart) -> None:
-    base, _ = worker.lay_out_base_at(audition.base_model)
+    with bases.at_hand(audition.base_model) as (base, _):
+        _measure_left(audition, heart, base)
+
+
+def _measure_left(audition: Audition, heart: worker.Heart, base: Path) -> None:
     rows = reading.from_json(audition.examples)
     left = list(
         audition.modules.filter(loss=None, problem="", revision__adapter__quarantined_at=None).select_related(
@@ -86,8 +88,7 @@ def _losses_of(
     audition: Audition, some: Sequence[Auditioned], base: Path, rows: Sequence[Example]
 ) -> tuple[float, list[float]]:
     revisions = [row.revision for row in some]
-    settings.WORKER_CACHE_DIR.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="audition-", dir=settings.WORKER_CACHE_DIR) as folder:
+    with TemporaryDirectory(prefix="audition-", dir=worker.jobs_folder()) as folder:
         modules = worker.lay_out_modules(revisions, Path(folder))
         with worker.telling_misfits(audition.base_model, modules, revisions):
             return _losses(base, modules, rows)

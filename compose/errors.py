@@ -106,6 +106,10 @@ class BaseUnavailable(DomainError):
     status = 502
 
 
+class HubAway(BaseUnavailable):
+    """Its hub did not give the files now; a moment later it may."""
+
+
 class RecipeProblem(DomainError):
     """A recipe that cannot be followed, or whose result differs from what it promises."""
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import errno
+import logging
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 from django.conf import settings
 
-from compose.errors import BaseUnavailable
+from compose.errors import BaseUnavailable, HubAway
 
 # Never code and never pickles: what is not on this list is not fetched.
 ALLOWED = [
@@ -27,30 +31,52 @@ ALLOWED = [
 ]
 
 
-def resolve(name: str, revision: str = "") -> str:
+PAUSES_S = (5.0, 20.0)  # before a second and a third attempt
+SILENT_S = 30.0  # so long a hub may let us wait for its next bytes
+MAY_PASS = frozenset({408, 429})  # and 500 and above: statuses of what may be over soon
+
+Pause = Callable[[float], None]
+T = TypeVar("T")
+
+
+def resolve(name: str, revision: str = "", *, pause: Pause = time.sleep) -> str:
     """The commit that `revision` of the repository is now, main if empty. Raises BaseUnavailable."""
     if len(revision) == 40:
         return revision
+    return _in_three_attempts(lambda: _resolve(name, revision), pause)
+
+
+def _resolve(name: str, revision: str) -> str:
     from huggingface_hub import HfApi
 
     with _failures_in_words(name):
         info = HfApi(endpoint=settings.HUB_ENDPOINT or None, token=False).model_info(
-            name, revision=revision or None, timeout=20
+            name, revision=revision or None
         )
     if not info.sha:
         raise BaseUnavailable(f"The hub did not say at which commit {name} is.")
     return str(info.sha)
 
 
-def fetch(name: str, commit: str) -> Path:
+def fetch(name: str, commit: str, *, pause: Pause = time.sleep) -> Path:
     """The folder with the files of `name` at `commit`; from the worker's cache if it was fetched before.
 
-    Raises BaseUnavailable, also for a model that has no safetensors.
+    `pause` waits between attempts. Raises BaseUnavailable, also for a model that has no safetensors.
     """
+    folder = _in_three_attempts(lambda: _fetch(name, commit), pause)
+    if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
+        raise BaseUnavailable(
+            f"{name} has no config.json with weights in safetensors, and other weights are not loaded here. Choose a "
+            "base model, or a revision of it, that has them."
+        )
+    return folder
+
+
+def _fetch(name: str, commit: str) -> Path:
     from huggingface_hub import snapshot_download
 
     with _failures_in_words(name):
-        folder = Path(
+        return Path(
             snapshot_download(
                 name,
                 revision=commit,
@@ -61,18 +87,22 @@ def fetch(name: str, commit: str) -> Path:
                 token=False,
             )
         )
-    if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
-        raise BaseUnavailable(
-            f"{name} has no config.json with weights in safetensors, and other weights are not loaded here. Choose a "
-            "base model, or a revision of it, that has them."
-        )
-    return folder
+
+
+def _in_three_attempts(ask: Callable[[], T], pause: Pause) -> T:
+    for seconds in PAUSES_S:
+        try:
+            return ask()
+        except HubAway:
+            pause(seconds)
+    return ask()
 
 
 @contextmanager
 def _failures_in_words(name: str) -> Iterator[None]:
     from huggingface_hub import errors
 
+    _mind_the_client()
     try:
         yield
     except errors.GatedRepoError as error:
@@ -83,6 +113,48 @@ def _failures_in_words(name: str) -> Iterator[None]:
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
         raise BaseUnavailable(f"The hub has no model {name}, or not at this revision.") from error
     except (errors.HTTPError, errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        raise BaseUnavailable(
-            f"The files of {name} could not be fetched from its hub. Try again in some minutes."
-        ) from error
+        # What is not in the cache either is told with what happened on the way to the hub.
+        is_not_here = isinstance(error, errors.LocalEntryNotFoundError)
+        raise _told(name, error.__cause__ or error if is_not_here else error) from error
+
+
+def _told(name: str, error: BaseException) -> BaseUnavailable:
+    """What became of the files of `name`, without the address, which may hold a secret."""
+    from httpx2 import TimeoutException
+
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return BaseUnavailable(
+            f"The worker's disk has no space left for the files of {name}. Tell the people who run this site."
+        )
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None and status < 500 and status not in MAY_PASS:
+        return BaseUnavailable(
+            f"The hub of {name} refuses to give its files (status {status}). Choose another base model, or tell the "
+            "people who run this site."
+        )
+    if status is not None:
+        cause = f"it answered with the status {status}"
+    elif isinstance(error, TimeoutException):
+        cause = "it did not answer in time"
+    else:
+        cause = "it cannot be reached, or it broke off"
+    return HubAway(
+        f"The files of {name} could not be fetched from its hub: {cause}. Try again in some minutes."
+    )
+
+
+def _mind_the_client() -> None:
+    """The hub's own client waits for ever for the answers to some questions, and prints addresses with their secrets."""
+    from huggingface_hub import get_session
+
+    logging.getLogger("huggingface_hub").handlers.clear()  # the log has its lines from us as well
+    hooks = get_session().event_hooks["request"]
+    if _limit_waiting not in hooks:
+        hooks.append(_limit_waiting)
+
+
+def _limit_waiting(request: Any) -> None:
+    limits = request.extensions.get("timeout") or {}
+    request.extensions["timeout"] = {
+        kind: limits.get(kind) or SILENT_S for kind in ("connect", "read", "write", "pool")
+    }

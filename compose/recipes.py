@@ -121,20 +121,18 @@ def rebuild(recipe: dict[str, Any], out: Path) -> None:
     Raises RecipeProblem if something is missing, is not what the recipe names, or if the result differs from what
     the recipe promises; then `out` is left as it was.
     """
-    from compose import fetching, worker
+    from compose import bases, worker
     from compose.engine import run as engine
     from compose.engine.errors import EngineError
 
     base_model = _base_model(recipe)
     commit = recipe["base_model"]["commit"]
-    with TemporaryDirectory(prefix="recipe-") as name:
+    with (
+        TemporaryDirectory(prefix="recipe-") as name,
+        bases.at_hand(base_model, commit) as (base, _),
+    ):
         folder = Path(name)
         modules = worker.lay_out_modules(_revisions(recipe), folder / "modules")
-        base = (
-            worker.lay_out_hosted(base_model)
-            if base_model.is_hosted
-            else fetching.fetch(base_model.name, commit)
-        )
         try:
             engine.export_weights(
                 base,

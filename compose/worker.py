@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import logging
 import shutil
@@ -20,12 +19,12 @@ from django.db import DataError, connection
 from django.db import Error as DatabaseError
 from django.utils.text import capfirst
 
+from compose import bases, errands, jobs, naming
 from compose import candidates as choosing
-from compose import errands, fetching, jobs, naming, token_counts
 from compose import examples as reading
 from compose.engine import importing, types
 from compose.engine.errors import Cancelled, DoesNotFit, EngineError, UnusableTestRow
-from compose.errors import BaseUnavailable, HiddenRowsDoNotFit, LeaseLost
+from compose.errors import HiddenRowsDoNotFit, LeaseLost
 from compose.jobs import workers
 from compose.models import Composition
 from registry import publishing, storage
@@ -51,7 +50,6 @@ _busy = threading.Lock()
 _draining = threading.Event()
 _warm_lock = threading.Lock()
 _warm_cache: WarmCache | None = None
-_base_folders: dict[str, Path] = {}  # by name: where the bases lie that this process composed on
 
 
 def run_next(worker: str) -> bool:
@@ -135,7 +133,7 @@ def warm_bases() -> list[str]:
         cache = _warm_cache
     if cache is None:
         return []
-    return [name for name, folder in list(_base_folders.items()) if cache.keeps_base(folder)]
+    return [name for name, folder in bases.folders() if cache.keeps_base(folder)]
 
 
 def import_engine() -> None:
@@ -179,10 +177,33 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
         row.revision for row in composition.candidates.select_related("revision__adapter__namespace")
     ]
     choosing.require_no_quarantine(revisions, naming.named_in(composition, composition.owner))
-    base = lay_out_base(composition)
-    modules = lay_out_modules(revisions, folder / "modules")
-    out = folder / "out"
-    request = types.Request(
+    recorded = jobs.recorded_trials(composition)
+    reporter = Reporter(composition, heart, recorded=len(recorded))
+    with bases.of_composition(composition, pause=reporter.pause) as base:
+        modules = lay_out_modules(revisions, folder / "modules")
+        request = _request(composition, base, modules, folder / "out")
+        try:
+            with telling_misfits(composition.base_model, modules, revisions):
+                result = engine.compose(request, observer=reporter, recorded=recorded, warm=warm_cache())
+        except UnusableTestRow as error:
+            if not composition.has_hidden_test:
+                raise
+            # Not by its number: which one it is among those that are no example would tell which guesses are hidden rows.
+            raise HiddenRowsDoNotFit(composition.base_model.name) from error
+    reporter.flush()
+    jobs.finish(
+        composition,
+        result,
+        weights=storage.store_file(folder / "out" / WEIGHTS),
+        config=storage.store_file(folder / "out" / CONFIG),
+    )
+    logger.info("Composition %s is done: %s", composition.pk, result.seconds)
+
+
+def _request(
+    composition: Composition, base: Path, modules: tuple[types.Module, ...], out: Path
+) -> types.Request:
+    return types.Request(
         base=base,
         modules=modules,
         examples=tuple(reading.from_json(composition.examples)),
@@ -195,24 +216,6 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
         metric=composition.metric,
         export=types.ExportForm(rank=composition.export_rank, dtype=composition.export_dtype),
     )
-    recorded = jobs.recorded_trials(composition)
-    reporter = Reporter(composition, heart, recorded=len(recorded))
-    try:
-        with telling_misfits(composition.base_model, modules, revisions):
-            result = engine.compose(request, observer=reporter, recorded=recorded, warm=warm_cache())
-    except UnusableTestRow as error:
-        if not composition.has_hidden_test:
-            raise
-        # Not by its number: which one it is among those that are no example would tell which guesses are hidden rows.
-        raise HiddenRowsDoNotFit(composition.base_model.name) from error
-    reporter.flush()
-    jobs.finish(
-        composition,
-        result,
-        weights=storage.store_file(out / WEIGHTS),
-        config=storage.store_file(out / CONFIG),
-    )
-    logger.info("Composition %s is done: %s", composition.pk, result.seconds)
 
 
 @contextmanager
@@ -258,59 +261,17 @@ def lay_out_modules(revisions: Sequence[Revision], folder: Path) -> tuple[types.
     return tuple(modules)
 
 
-def lay_out_base(composition: Composition) -> Path:
-    """The folder with the base model's files, in the state that every attempt of this composition uses.
-
-    Raises BaseUnavailable when they cannot be had.
-    """
-    base_model = composition.base_model
-    if base_model.is_hosted and composition.base_commit != base_model.commit:
-        raise BaseUnavailable(
-            f"The files of {base_model.name} changed after this composition was asked for. Ask for it again."
-        )
-    folder, commit = lay_out_base_at(base_model, composition.base_commit)
-    if commit != composition.base_commit:
-        jobs.set_base_commit(composition, commit)
+def jobs_folder() -> Path:
+    """Where attempts and errands have folders of their own for as long as they last."""
+    folder = Path(settings.WORKER_CACHE_DIR, "jobs")
+    folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def lay_out_base_at(base_model: BaseModel, commit: str = "") -> tuple[Path, str]:
-    """The folder with a base model's files and their commit; without one given the newest. Raises BaseUnavailable."""
-    if base_model.is_hosted:
-        folder, commit = lay_out_hosted(base_model), base_model.commit
-    else:
-        commit = fetching.resolve(base_model.name, commit)
-        folder = fetching.fetch(base_model.name, commit)
-        token_counts.keep_tokenizer(base_model, commit, folder)
-    _base_folders[base_model.name] = folder
-    return folder, commit
-
-
-def lay_out_hosted(base_model: BaseModel) -> Path:
-    """The files of a base model that is hosted here, laid out once for all jobs of this machine."""
-    files = [(file.path, file.blob) for file in base_model.files.select_related("blob")]
-    if not files:
-        raise BaseUnavailable(f"The base model {base_model.name} is hosted here but has no files.")
-    state = base_model.commit or "files"
-    folder = settings.WORKER_CACHE_DIR / "bases" / base_model.name.replace("/", "--") / state
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_suffix(".lock")):
-        return storage.lay_out(files, folder)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that other processes of this machine respect; a process that dies lets go of it."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager
 def _job_folder(composition: Composition) -> Iterator[Path]:
     """A folder for one attempt, gone afterwards; also gone are those that killed workers left."""
-    parent = settings.WORKER_CACHE_DIR / "jobs"
-    parent.mkdir(parents=True, exist_ok=True)
+    parent = jobs_folder()
     for old in parent.iterdir():
         with suppress(FileNotFoundError):  # another worker of this machine is done with it
             if time.time() - old.stat().st_mtime > JOB_FOLDERS_KEPT_S:
@@ -417,6 +378,15 @@ class Reporter(types.Observer):
         if not wish and 0 < self.composition.time_limit_s <= self._searched_s:
             return "stop"  # its owner's choice when they asked
         return wish or "go"
+
+    def pause(self, seconds: float) -> None:
+        """Wait for a hub that did not give the base model. Raises Cancelled, LeaseLost."""
+        note = f"the base model's hub did not give its files; asking again in {seconds:.0f} seconds"
+        jobs.set_stage(self.composition, "load", note)
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.checked()
+            time.sleep(min(left, 1.0))
 
     def flush(self) -> None:
         """Keep the trials that wait. In groups, or a fast search would do nothing but write."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from django.test import Client
 from django.utils import timezone
 from django.utils.html import escape
 
-from compose import auditioning, auditions, errands, picking, running_errands, worker
+from compose import auditioning, auditions, bases, errands, picking, running_errands, worker
 from compose.engine.errors import DoesNotFit
 from compose.engine.types import Example
 from compose.errors import CandidateProblem, FewShotProblem, NoSuchAudition, TooManyAuditions
@@ -53,7 +54,7 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         return 2.0, [known[module.name] for module in modules]
 
     monkeypatch.setattr(auditioning, "_losses", found)
-    monkeypatch.setattr(worker, "lay_out_base_at", lambda *_: (None, ""))
+    monkeypatch.setattr(bases, "at_hand", lambda *_: nullcontext((None, "")))
     return known
 
 

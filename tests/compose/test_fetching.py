@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from compose import fetching, jobs, worker
+from compose import bases, fetching, jobs, worker
 from compose.errors import BaseUnavailable
 from tests.compose.factories import make_composition
 from tests.factories import make_base_model
@@ -27,9 +31,14 @@ FILES = {
 
 
 class Hub(BaseHTTPRequestHandler):
-    """`good/model` at one commit, `pickled/model` without safetensors, `gated/model`; what it was asked is kept."""
+    """`good/model` at one commit, `pickled/model` without safetensors, `gated/model`; what it was asked is kept.
+
+    `fails` is how many questions are still answered with `status`, or, where that is 0, not at all.
+    """
 
     asked: list[str]
+    fails = 0
+    status = 503
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:
@@ -37,6 +46,12 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         type(self).asked.append(f"{self.command} {self.path}")
+        if type(self).fails:
+            type(self).fails -= 1
+            if not self.status:
+                time.sleep(1)
+                return None
+            return self.answer(self.status, b"<html>Traceback: something of theirs</html>")
         path = self.path.partition("?")[0]
         name = next((n for n in ("good/model", "pickled/model") if n in path), None)
         if "gated/model" in path:
@@ -73,10 +88,10 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(settings) -> Iterator[type[Hub]]:
-    Hub.asked = []
+    Hub.asked, Hub.fails = [], 0
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    settings.HUB_ENDPOINT = f"http://127.0.0.1:{server.server_port}"
+    settings.HUB_ENDPOINT = f"http://site:hunter2@127.0.0.1:{server.server_port}"
     yield Hub
     server.shutdown()
     server.server_close()
@@ -116,10 +131,101 @@ def test_what_the_hub_does_not_have_or_give_is_said(hub):
         fetching.resolve("three/part/name")
 
 
-def test_a_hub_that_does_not_answer_is_said(settings):
+@pytest.mark.parametrize(
+    ("status", "cause"),
+    [(503, "it answered with the status 503"), (500, "status 500"), (429, "status 429"), (0, "in time")],
+)
+def test_a_hub_that_does_not_answer_is_asked_three_times_and_then_told_with_its_reason(
+    hub, monkeypatch, caplog, capfd, status, cause
+):
+    monkeypatch.setattr(fetching, "SILENT_S", 0.2)
+    monkeypatch.setattr(hub, "status", status)
+    pauses: list[float] = []
+    hub.fails = 2
+    assert fetching.resolve("good/model", pause=pauses.append) == COMMIT
+    assert pauses == list(fetching.PAUSES_S)
+    hub.fails = 3
+    with pytest.raises(BaseUnavailable) as caught:
+        fetching.resolve("good/model", pause=pauses.append)
+    said = caught.value.message
+    assert said.startswith("The files of good/model could not be fetched from its hub: it ")
+    assert cause in said
+    assert said.endswith(". Try again in some minutes.")
+    assert "hunter2" not in said + "".join(capfd.readouterr())
+
+
+def test_a_hub_that_cannot_be_reached_is_said(settings):
     settings.HUB_ENDPOINT = "http://127.0.0.1:9"
-    with pytest.raises(BaseUnavailable, match=r"could not be fetched from its hub\. Try again"):
-        fetching.resolve("good/model")
+    with pytest.raises(BaseUnavailable, match=r"it cannot be reached, or it broke off\. Try again"):
+        fetching.resolve("good/model", pause=lambda _: None)
+
+
+def test_a_hub_that_is_silent_when_asked_for_the_list_of_files_is_not_waited_for_for_ever(hub, monkeypatch):
+    monkeypatch.setattr(fetching, "SILENT_S", 0.2)
+    monkeypatch.setattr(fetching, "PAUSES_S", ())
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.setattr(hub, "status", 0)
+    hub.fails = 100
+    with pytest.raises(BaseUnavailable, match="it did not answer in time"):
+        fetching.fetch("good/model", COMMIT)
+
+
+def test_a_disk_without_space_is_no_fault_of_the_hub(hub, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", full)
+    with pytest.raises(
+        BaseUnavailable, match=r"The worker's disk has no space left for the files of good/model"
+    ):
+        fetching.fetch("good/model", COMMIT)
+
+
+def test_a_hub_that_refuses_is_not_asked_again(hub, monkeypatch):
+    monkeypatch.setattr(hub, "status", 403)
+    hub.fails = 1
+    with pytest.raises(BaseUnavailable, match=r"refuses to give its files \(status 403\)"):
+        fetching.resolve("good/model", pause=lambda _: pytest.fail("it waited"))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_composition_says_that_its_hub_is_away_and_can_be_cancelled_while_it_waits(hub, settings, rung):
+    worker._draining.clear()
+    composition = make_composition(base_model=make_base_model("good/model"))
+    hub.fails = 100
+    settings.JOB_HEARTBEAT_S = 1
+    told: list[str] = []
+
+    def cancel_once_it_waits(*given: Any, **options: Any) -> None:
+        set_stage(*given, **options)
+        composition.refresh_from_db()
+        told.append(composition.stage_note)
+        if "asking again" in composition.stage_note:
+            jobs.cancel(composition, composition.owner)
+
+    set_stage = jobs.set_stage
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "set_stage", cancel_once_it_waits)
+        assert worker.run_next("worker")
+    composition.refresh_from_db()
+    assert composition.status == "cancelled"
+    assert told[-1] == "the base model's hub did not give its files; asking again in 5 seconds"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_composition_whose_hub_stays_away_fails_with_the_reason(hub, monkeypatch, rung):
+    worker._draining.clear()
+    monkeypatch.setattr(fetching, "PAUSES_S", (0.0, 0.0))
+    composition = make_composition(base_model=make_base_model("good/model"))
+    hub.fails = 100
+    assert worker.run_next("worker")
+    composition.refresh_from_db()
+    assert (composition.status, composition.error) == (
+        "failed",
+        "The files of good/model could not be fetched from its hub: it answered with the status 503. Try again in some "
+        "minutes.",
+    )
+    assert sum("asking again" in line.text for line in composition.log.all()) == 2
 
 
 @pytest.mark.django_db
@@ -127,9 +233,11 @@ def test_every_attempt_uses_the_commit_of_the_first(hub):
     base_model = make_base_model("good/model")
     composition = jobs.claim(make_composition(base_model=base_model).pk, "worker")
     assert composition
-    assert (worker.lay_out_base(composition) / "config.json").exists()
+    with bases.of_composition(composition) as folder:
+        assert (folder / "config.json").exists()
     composition.refresh_from_db()
     assert composition.base_commit == COMMIT
     hub.asked.clear()
-    worker.lay_out_base(composition)
+    with bases.of_composition(composition):
+        pass
     assert not any(line.startswith("GET /api/models/good/model?") for line in hub.asked)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from compose import jobs, publishing, recipes, worker
+from compose import bases, jobs, publishing, recipes, worker
 from compose.engine.types import Example, ExportForm
 from compose.errors import RecipeProblem
 from registry import moving, storage
@@ -215,7 +215,8 @@ def loads_in_peft(base_model: BaseModel, folder: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForSeq2SeqLM
 
-    base = AutoModelForSeq2SeqLM.from_pretrained(worker.lay_out_hosted(base_model))
+    with bases.at_hand(base_model) as (base_folder, _):
+        base = AutoModelForSeq2SeqLM.from_pretrained(base_folder)
     model = PeftModel.from_pretrained(base, folder / "out")
     assert model.peft_config["default"].to_dict()["r"] == 4
 
