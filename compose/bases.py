@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from django.conf import settings
-
-from compose import fetching, jobs, token_counts
+from compose import fetching, jobs, token_counts, worker_cache
 from compose.errors import BaseUnavailable
 from compose.fetching import Pause
 from compose.models import Composition
@@ -48,16 +46,21 @@ def at_hand(
 ) -> Iterator[tuple[Path, str]]:
     """The folder with a base model's files and their commit; without one given the newest.
 
-    Raises BaseUnavailable.
+    They stay until the block ends; afterwards this machine's cache is brought back to its limit. Raises BaseUnavailable.
     """
-    if base_model.is_hosted:
-        folder, commit = _lay_out(base_model), base_model.commit
-    else:
-        commit = fetching.resolve(base_model.name, commit, pause=pause)
-        folder = fetching.fetch(base_model.name, commit, pause=pause)
-        token_counts.keep_tokenizer(base_model, commit, folder)
-    _folders[base_model.name] = folder
-    yield folder, commit
+    try:
+        with worker_cache.holding(base_model.name):
+            if base_model.is_hosted:
+                folder, commit = _lay_out(base_model), base_model.commit
+            else:
+                commit = fetching.resolve(base_model.name, commit, pause=pause)
+                folder = fetching.fetch(base_model.name, commit, pause=pause)
+                token_counts.keep_tokenizer(base_model, commit, folder)
+            worker_cache.note_use(folder)
+            _folders[base_model.name] = folder
+            yield folder, commit
+    finally:
+        worker_cache.make_room()
 
 
 def _lay_out(base_model: BaseModel) -> Path:
@@ -65,8 +68,7 @@ def _lay_out(base_model: BaseModel) -> Path:
     files = [(file.path, file.blob) for file in base_model.files.select_related("blob")]
     if not files:
         raise BaseUnavailable(f"The base model {base_model.name} is hosted here but has no files.")
-    state = base_model.commit or "files"
-    folder = settings.WORKER_CACHE_DIR / "bases" / base_model.name.replace("/", "--") / state
+    folder = worker_cache.links_of(base_model.name) / (base_model.commit or "files")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # while one process of this machine lays out, the others wait
