@@ -49,8 +49,8 @@ def other_site(empty_data: Path, folder: Path, **variables: str) -> Iterator[Oth
     }
     port = free_port()
     log = folder / "web.log"
-    command = [sys.executable, "-m", "gunicorn", "config.wsgi", "--bind", f"127.0.0.1:{port}"]
-    command += ["--worker-class", "gthread", "--threads", "8", "--no-control-socket", "--access-logfile", "-"]
+    command = [sys.executable, "-m", "gunicorn", "config.wsgi", "-c", "config/gunicorn.py"]
+    command += ["--bind", f"127.0.0.1:{port}", "--workers", "1", "--threads", "8"]
     address = f"http://127.0.0.1:{port}"
     with log.open("wb") as file:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)

@@ -29,7 +29,8 @@ from tests.fake_adapters import make_adapter
 from tests.registry.hub.test_clients_write import wide_adapter
 from tests.registry.other_site import OtherSite, other_site
 
-pytestmark = [pytest.mark.slow, pytest.mark.django_db]
+# Not inside a transaction: a job's heartbeat, from a thread of its own, would wait there for the test's end.
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture(scope="module")

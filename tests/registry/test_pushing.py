@@ -15,7 +15,8 @@ from registry import hub_jobs, hub_work, push_jobs
 from registry.models import Adapter, PushJob
 from tests.factories import make_base_model, make_user, publish_fake
 
-pytestmark = pytest.mark.django_db
+# Not inside a transaction: a job's heartbeat, from a thread of its own, would wait there for the test's end.
+pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
