@@ -69,7 +69,10 @@ class WarmCache:
 
     def keeps_base(self, path: Path) -> bool:
         """Whether this base is in memory now, on whichever device. Never waits: no, while something is loaded."""
-        files = _base_files(path)
+        try:
+            files = _base_files(path)
+        except FileNotFoundError:  # what it was read from is gone, so the next job reads another
+            return False
         if not self._lock.acquire(blocking=False):
             return False
         try:

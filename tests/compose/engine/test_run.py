@@ -539,6 +539,19 @@ def test_a_changed_module_is_loaded_again(t5: Collection, tmp_path: Path):
     assert warm.loads["base"] == 1
 
 
+def test_a_base_whose_files_are_gone_is_not_warm(t5: Collection, tmp_path: Path):
+    links = tmp_path / "base"
+    links.mkdir()
+    for file in t5.base.iterdir():
+        (links / file.name).symlink_to(file)
+    warm = WarmCache()
+    warm.base(links, device=torch.device("cpu"), dtype=torch.float32)
+    assert warm.keeps_base(links)
+    (links / "config.json").unlink()
+    (links / "config.json").symlink_to(tmp_path / "removed since")
+    assert not warm.keeps_base(links)
+
+
 def test_the_warm_cache_keeps_to_its_limit(t5: Collection):
     probe = WarmCache()
     run.score(t5.base, t5.modules, tiny.EXAMPLES, [[0.0] * 6], "exact", warm=probe)
