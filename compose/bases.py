@@ -10,7 +10,7 @@ from pathlib import Path
 
 from compose import fetching, jobs, token_counts, worker_cache
 from compose.errors import BaseUnavailable
-from compose.fetching import Pause
+from compose.fetching import Look, Pause
 from compose.models import Composition
 from registry import storage
 from registry.models import BaseModel
@@ -24,7 +24,9 @@ def folders() -> list[tuple[str, Path]]:
 
 
 @contextmanager
-def of_composition(composition: Composition, *, pause: Pause = time.sleep) -> Iterator[Path]:
+def of_composition(
+    composition: Composition, *, pause: Pause = time.sleep, look: Look = lambda: None
+) -> Iterator[Path]:
     """The folder with the base model's files, in the state that every attempt of this composition uses.
 
     Raises BaseUnavailable when they cannot be had, and LeaseLost.
@@ -34,7 +36,7 @@ def of_composition(composition: Composition, *, pause: Pause = time.sleep) -> It
         raise BaseUnavailable(
             f"The files of {base_model.name} changed after this composition was asked for. Ask for it again."
         )
-    with at_hand(base_model, composition.base_commit, pause=pause) as (folder, commit):
+    with at_hand(base_model, composition.base_commit, pause=pause, look=look) as (folder, commit):
         if commit != composition.base_commit:
             jobs.set_base_commit(composition, commit)
         yield folder
@@ -42,11 +44,12 @@ def of_composition(composition: Composition, *, pause: Pause = time.sleep) -> It
 
 @contextmanager
 def at_hand(
-    base_model: BaseModel, commit: str = "", *, pause: Pause = time.sleep
+    base_model: BaseModel, commit: str = "", *, pause: Pause = time.sleep, look: Look = lambda: None
 ) -> Iterator[tuple[Path, str]]:
     """The folder with a base model's files and their commit; without one given the newest.
 
-    They stay until the block ends; afterwards this machine's cache is brought back to its limit. Raises BaseUnavailable.
+    They stay until the block ends; afterwards this machine's cache is brought back to its limit. `pause` and `look`: see
+    `fetching.fetch`. Raises BaseUnavailable.
     """
     try:
         with worker_cache.holding(base_model.name):
@@ -54,7 +57,7 @@ def at_hand(
                 folder, commit = _lay_out(base_model), base_model.commit
             else:
                 commit = fetching.resolve(base_model.name, commit, pause=pause)
-                folder = fetching.fetch(base_model.name, commit, pause=pause)
+                folder = fetching.fetch(base_model.name, commit, pause=pause, look=look)
                 token_counts.keep_tokenizer(base_model, commit, folder)
             worker_cache.note_use(folder)
             _folders[base_model.name] = folder

@@ -36,6 +36,7 @@ SILENT_S = 30.0  # so long a hub may let us wait for its next bytes
 MAY_PASS = frozenset({408, 429})  # and 500 and above: statuses of what may be over soon
 
 Pause = Callable[[float], None]
+Look = Callable[[], None]
 T = TypeVar("T")
 
 
@@ -58,12 +59,13 @@ def _resolve(name: str, revision: str) -> str:
     return str(info.sha)
 
 
-def fetch(name: str, commit: str, *, pause: Pause = time.sleep) -> Path:
+def fetch(name: str, commit: str, *, pause: Pause = time.sleep, look: Look = lambda: None) -> Path:
     """The folder with the files of `name` at `commit`; from the worker's cache if it was fetched before.
 
-    `pause` waits between attempts. Raises BaseUnavailable, also for a model that has no safetensors.
+    `pause` waits between attempts; `look` is called in any thread as bytes come, and may raise to end it. Raises
+    BaseUnavailable, also for a model that has no safetensors.
     """
-    folder = _in_three_attempts(lambda: _fetch(name, commit), pause)
+    folder = _in_three_attempts(lambda: _fetch(name, commit, look), pause)
     if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
         raise BaseUnavailable(
             f"{name} has no config.json with weights in safetensors, and other weights are not loaded here. Choose a "
@@ -72,7 +74,7 @@ def fetch(name: str, commit: str, *, pause: Pause = time.sleep) -> Path:
     return folder
 
 
-def _fetch(name: str, commit: str) -> Path:
+def _fetch(name: str, commit: str, look: Look) -> Path:
     from huggingface_hub import snapshot_download
 
     with _failures_in_words(name):
@@ -85,8 +87,24 @@ def _fetch(name: str, commit: str) -> Path:
                 allow_patterns=ALLOWED,
                 ignore_patterns=["*/*"],
                 token=False,
+                tqdm_class=_bars(look),
             )
         )
+
+
+def _bars(look: Look) -> type[Any]:
+    """The progress bars that the hub's client moves: nobody watches them, but something looks at each move."""
+    from huggingface_hub.utils import tqdm
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            look()
+            return super().update(n)
+
+    return Bar
 
 
 def _in_three_attempts(ask: Callable[[], T], pause: Pause) -> T:

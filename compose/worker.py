@@ -179,7 +179,7 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
     choosing.require_no_quarantine(revisions, naming.named_in(composition, composition.owner))
     recorded = jobs.recorded_trials(composition)
     reporter = Reporter(composition, heart, recorded=len(recorded))
-    with bases.of_composition(composition, pause=reporter.pause) as base:
+    with bases.of_composition(composition, pause=reporter.pause, look=heart.check) as base:
         modules = lay_out_modules(revisions, folder / "modules")
         request = _request(composition, base, modules, folder / "out")
         try:
@@ -291,13 +291,14 @@ def _job_folder(composition: Composition) -> Iterator[Path]:
 class Heart:
     """Renews a lease by `beat` from a thread of its own for as long as the block lasts; `check` says whether it holds.
 
-    `beat` raises LeaseLost; `about` names what is held, for the log.
+    `beat` raises LeaseLost and gives what the owner wishes; `about` names what is held, for the log.
     """
 
     def __init__(self, about: str, beat: Callable[[], object]) -> None:
         self.about = about
         self._renew = beat
         self.lost = threading.Event()
+        self._is_cancelled = threading.Event()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"heart-{about}", daemon=True)
 
@@ -312,15 +313,18 @@ class Heart:
         self._thread.join(timeout=30)
 
     def check(self) -> None:
-        """Raises LeaseLost."""
+        """Raises LeaseLost, and Cancelled once a beat brought that wish. Asks nobody, so that any thread may."""
         if self.lost.is_set():
             raise LeaseLost(self.about)
+        if self._is_cancelled.is_set():
+            raise Cancelled
 
     def _beat(self) -> None:
         try:
             while not self._done.wait(settings.JOB_HEARTBEAT_S):
                 try:
-                    self._renew()
+                    if self._renew() == Composition.Wish.CANCEL:
+                        self._is_cancelled.set()
                 except LeaseLost:
                     self.lost.set()
                     return

@@ -54,7 +54,7 @@ def losses(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
         return 2.0, [known[module.name] for module in modules]
 
     monkeypatch.setattr(auditioning, "_losses", found)
-    monkeypatch.setattr(bases, "at_hand", lambda *_: nullcontext((None, "")))
+    monkeypatch.setattr(bases, "at_hand", lambda *_, **__: nullcontext((None, "")))
     return known
 
 

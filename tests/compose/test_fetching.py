@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from compose import bases, fetching, jobs, worker
+from compose.engine.errors import Cancelled
 from compose.errors import BaseUnavailable
 from tests.compose.factories import make_composition
 from tests.factories import make_base_model
@@ -226,6 +227,37 @@ def test_a_composition_whose_hub_stays_away_fails_with_the_reason(hub, monkeypat
         "minutes.",
     )
     assert sum("asking again" in line.text for line in composition.log.all()) == 2
+
+
+def test_a_fetch_ends_when_whoever_looks_at_it_says_so(hub):
+    def not_wanted() -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        fetching.fetch("good/model", COMMIT, look=not_wanted)
+    assert (fetching.fetch("good/model", COMMIT) / "model.safetensors").read_bytes() == b"weights"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_composition_is_cancelled_in_the_midst_of_a_fetch(hub, settings, monkeypatch, rung):
+    worker._draining.clear()
+    settings.JOB_HEARTBEAT_S = 0.1
+    composition = make_composition(base_model=make_base_model("good/model"))
+    bars = fetching._bars
+
+    def slow(look):
+        def look_until_it_is_over() -> None:
+            for _ in range(100):
+                jobs.cancel(composition, composition.owner)
+                look()
+                time.sleep(0.1)
+
+        return bars(look_until_it_is_over)
+
+    monkeypatch.setattr(fetching, "_bars", slow)
+    assert worker.run_next("worker")
+    composition.refresh_from_db()
+    assert composition.status == "cancelled"
 
 
 @pytest.mark.django_db
