@@ -145,7 +145,7 @@ def _write(out: Path, factors: dict[str, tuple[Tensor, Tensor]], config: dict[st
         (out / "adapter_model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
         (out / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     except OSError as error:
-        raise BadInput(f"The composed adapter cannot be written to {out}: {error.strerror}.") from error
+        raise BadInput(f"The composed adapter cannot be written: {error.strerror}.") from error
 
 
 def mixed_factors(modules: Sequence[LoadedModule], mix: Mix) -> dict[str, tuple[Tensor, Tensor]]:

@@ -147,8 +147,8 @@ def load_base(path: Path, *, device: torch.device, dtype: torch.dtype = torch.fl
             )
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        raise UnusableBase(f"The base model in {path} cannot be loaded: {_first_line(error)}") from error
-    _check_whole(path, model, told["missing_keys"])
+        raise UnusableBase(f"The base model cannot be loaded: {_first_line(error, path)}") from error
+    _check_whole(model, told["missing_keys"])
     _check_tokenizer(path, tokenizer)
     model.requires_grad_(False).eval()
     with told_of(_TOO_LARGE):
@@ -163,12 +163,12 @@ def load_base(path: Path, *, device: torch.device, dtype: torch.dtype = torch.fl
     )
 
 
-def _check_whole(path: Path, model: Any, missing: Iterable[str]) -> None:
+def _check_whole(model: Any, missing: Iterable[str]) -> None:
     """Raises UnusableBase for weights that are in no file: they would be random, and others for every worker."""
     lacking = sorted(set(missing) & {name for name, _ in model.named_parameters()})
     if lacking:
         raise UnusableBase(
-            f"The base model in {path} cannot be used: its files lack the weights {first_of(lacking, most=2)}."
+            f"The base model cannot be used: its files lack the weights {first_of(lacking, most=2)}."
         )
 
 
@@ -177,7 +177,7 @@ def _check_tokenizer(path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     files = sorted(set(tokenizer.vocab_files_names.values()))  # none of one that works on bytes
     if files and not any((path / name).is_file() for name in files):
         raise UnusableBase(
-            f"The base model in {path} cannot be used: its tokenizer is missing, which is in "
+            f"The base model cannot be used: its tokenizer is missing, which is in "
             f"{' or '.join(files)}. Put it beside config.json."
         )
 
@@ -189,17 +189,19 @@ def _read_once(path: Path, model: Any, kind: str) -> Reading:
         with told_of(_TOO_LARGE):
             reading = read(model, is_seq2seq=kind == "seq2seq")
     except (ValueError, RuntimeError) as error:
-        raise UnusableBase(f"The base model in {path} cannot be run: {_first_line(error)}") from error
+        raise UnusableBase(f"The base model cannot be run: {_first_line(error, path)}") from error
     if kind == "causal" and not reading.is_left_to_right:
         raise UnusableBase(
-            f"The base model in {path} is a {type(model).__name__}, which reads a text in both directions; "
+            f"The base model is a {type(model).__name__}, which reads a text in both directions; "
             "composing needs a sequence-to-sequence or a causal language model."
         )
     return reading
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _first_line(error: Exception, folder: Path) -> str:
+    """What a library said, without the folder on this machine, which is nothing to whoever asked."""
+    said = str(error).replace(str(folder), "its folder").strip()
+    return said.splitlines()[0] if said else type(error).__name__
 
 
 def _kind(config: Any) -> str:
