@@ -115,10 +115,11 @@ def _run(composition: Composition) -> None:
         # Nothing can be written now; the lease runs out and the sweep puts it back in line.
         logger.exception("Composition %s: the database did not answer", composition.pk)
         connection.close()
-    except Exception:
+    except Exception as error:
         # The traceback goes to the log; the owner gets a sentence we can stand behind.
         logger.exception("Composition %s stopped", composition.pk)
-        jobs.fail(composition, OUR_ERROR)
+        if not storage.is_away(error):  # else as where the database does not answer
+            jobs.fail(composition, OUR_ERROR)
     finally:
         gc.collect()  # models hold cycles, and their gigabytes would wait for a collection that comes late
 

@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -277,6 +278,17 @@ def _flush(path: Path) -> None:
 def key(sha256: str) -> str:
     """A blob's name in the storage."""
     return f"{sha256[:2]}/{sha256[2:4]}/{sha256}"
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether this says that the object store did not answer, or could not: a moment later it may."""
+    if "botocore" not in sys.modules:  # only where there is an object store
+        return False
+    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, IncompleteReadError
+
+    if isinstance(error, ClientError):
+        return bool(error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500)
+    return isinstance(error, ConnectionError | HTTPClientError | IncompleteReadError)
 
 
 def is_on_disk() -> bool:

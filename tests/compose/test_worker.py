@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from functools import partial
 from html import unescape
 from types import SimpleNamespace
 
 import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 from django.db import DataError
 from django.test import Client
+from django.utils import timezone
 
 from compose import blocking, engine, jobs, worker
 from compose import candidates as choosing
@@ -140,6 +143,33 @@ def test_a_mistake_of_ours_is_logged_and_told_without_its_details(caplog):
     assert done.status == "failed"
     assert done.error == worker.OUR_ERROR
     assert "a secret of ours" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "away",
+    [
+        EndpointConnectionError(endpoint_url="http://s3"),
+        ReadTimeoutError(endpoint_url="http://s3"),
+        ClientError({"ResponseMetadata": {"HTTPStatusCode": 503}}, "PutObject"),
+    ],
+)
+def test_a_composition_whose_object_store_is_away_goes_back_in_line_and_on_from_its_trials(monkeypatch, away):
+    composition = queue(budget=10)
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "store_file", lambda _path: (_ for _ in ()).throw(away))
+        assert work(composition).status == "running"
+    Composition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    assert jobs.sweep()["requeued"] == 1
+    composition.refresh_from_db()
+    assert (composition.status, composition.losses, composition.trials.count()) == ("queued", 1, 10)
+    assert work(composition).status == "succeeded"
+
+
+def test_what_the_object_store_refuses_is_a_mistake_of_ours(monkeypatch):
+    refused = ClientError({"ResponseMetadata": {"HTTPStatusCode": 403}}, "PutObject")
+    composition = queue(budget=2)
+    monkeypatch.setattr(storage, "store_file", lambda _path: (_ for _ in ()).throw(refused))
+    assert work(composition).error == worker.OUR_ERROR
 
 
 def test_a_module_that_does_not_fit_after_all_is_named_and_offered_no_more(monkeypatch):
