@@ -238,6 +238,19 @@ def test_a_fetch_ends_when_whoever_looks_at_it_says_so(hub):
     assert (fetching.fetch("good/model", COMMIT) / "model.safetensors").read_bytes() == b"weights"
 
 
+@pytest.mark.django_db
+def test_what_the_limit_of_the_cache_leaves_no_room_for_is_there_for_its_job_and_fetched_again(hub, settings):
+    settings.WORKER_CACHE_BYTES = 1
+    base_model = make_base_model("good/model")
+    for _ in range(2):
+        hub.asked.clear()
+        with bases.at_hand(base_model) as (folder, commit):
+            assert (folder / "model.safetensors").read_bytes() == b"weights"
+        assert commit == COMMIT
+        assert any(line.startswith("GET /good/model/resolve") for line in hub.asked)
+        assert not list((settings.WORKER_CACHE_DIR / "hub").glob("models--*"))
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_composition_is_cancelled_in_the_midst_of_a_fetch(hub, settings, monkeypatch, rung):
     worker._draining.clear()
