@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 from compose import bases, tryouts, worker
 from compose.engine import types
 from compose.engine.errors import EngineError
-from compose.errors import LeaseLost
 from compose.models import Composition, Tryout
 from registry import storage
 from registry.filenames import CONFIG, WEIGHTS
@@ -31,14 +30,12 @@ def answer(tryout: Tryout) -> None:
     started = time.perf_counter()
     try:
         with (
-            worker.Heart(tryout.pk, partial(tryouts.KIND.beat, tryout)) as heart,
-            bases.of_composition(tryout.composition, look=heart.check) as base,
+            worker.Heart(tryout.pk, partial(tryouts.KIND.beat, tryout)),
+            bases.of_composition(tryout.composition) as base,
             _adapter_folder(tryout.composition) as folder,
         ):
             adapter = types.Module(name="composed", path=folder)
             answers = engine.answer(base, adapter, tryout.text, warm=worker.warm_cache())
-    except LeaseLost:
-        logger.warning("Try-out %s is no longer ours", tryout.pk)
     except (EngineError, DomainError) as error:
         tryouts.KIND.fail(tryout, error.message)
     except Exception:

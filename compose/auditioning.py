@@ -46,7 +46,7 @@ def measure(audition: Audition) -> None:
 
 
 def _measure(audition: Audition, heart: worker.Heart) -> None:
-    with bases.at_hand(audition.base_model, look=heart.check) as (base, _):
+    with bases.at_hand(audition.base_model) as (base, _):
         _measure_left(audition, heart, base)
 
 
