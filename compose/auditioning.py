@@ -2,52 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from compose import auditions, bases, worker
 from compose import examples as reading
-from compose.engine.errors import DoesNotFit, EngineError, IncompatibleModule, LossNotFinite
+from compose.engine.errors import DoesNotFit, IncompatibleModule, LossNotFinite
 from compose.engine.types import Example, Module
 from compose.errors import LeaseLost
 from compose.models import Audition, Auditioned
 from registry import storage
-from web.errors import DomainError
 
-logger = logging.getLogger(__name__)
-OUR_ERROR = "The measurement stopped because of an error on our side. It has been logged; try again."
 NOT_A_NUMBER = "Its loss on these examples is not a number."
 
 
-def measure(audition: Audition) -> None:
-    """Measure what has no loss yet of an audition that this process took, or write down why not.
+def measure(audition: Audition, heart: worker.Heart) -> dict[str, Any]:
+    """Measure what has no loss yet; nothing is left to keep then. Raises EngineError, DomainError, LeaseLost.
 
     Losses are kept in groups as they come, so an attempt after a crash goes on where the last one was.
     """
-    started = time.perf_counter()
-    try:
-        with worker.Heart(audition.pk, partial(auditions.KIND.beat, audition)) as heart:
-            _measure(audition, heart)
-    except LeaseLost:
-        logger.warning("Audition %s is no longer ours", audition.pk)
-    except (EngineError, DomainError) as error:
-        auditions.KIND.fail(audition, error.message)
-    except Exception:
-        # The traceback goes to the log; whoever asked gets a sentence we can stand behind.
-        logger.exception("Audition %s stopped", audition.pk)
-        auditions.KIND.fail(audition, OUR_ERROR)
-    else:
-        auditions.KIND.finish(audition, seconds=time.perf_counter() - started)
-
-
-def _measure(audition: Audition, heart: worker.Heart) -> None:
     with bases.at_hand(audition.base_model) as (base, _):
         _measure_left(audition, heart, base)
+    return {}
 
 
 def _measure_left(audition: Audition, heart: worker.Heart, base: Path) -> None:

@@ -54,6 +54,7 @@ class Kind(Generic[E]):
     runs_at_most: timedelta
     nobody_came: str
     worker_lost: str
+    our_error: str
 
     # --- Asking ----------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ KIND = errands.Kind(
     runs_at_most=timedelta(minutes=2),
     nobody_came="No worker was free within three minutes. Ask again when the queue is short.",
     worker_lost="The worker was lost twice while it wrote the answer. Ask again later.",
+    our_error="The answer stopped because of an error on our side. It has been logged; try again.",
 )
 
 
