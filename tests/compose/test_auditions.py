@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 from django.db.models.signals import post_init
 from django.test import Client
 from django.utils import timezone
@@ -137,6 +138,20 @@ def test_a_module_whose_bytes_are_lost_has_its_reason_and_the_others_have_their_
     first, lost, last = audition.modules.order_by("position")
     assert (first.loss, lost.loss, last.loss) == (1.0, None, 1.0)
     assert "are lost or damaged on this server" in lost.problem
+
+
+def test_one_whose_object_store_is_away_goes_back_in_line_once(base_model, ada, losses, monkeypatch):
+    def away(*_: object) -> None:
+        raise EndpointConnectionError(endpoint_url="http://s3")
+
+    monkeypatch.setattr(worker, "lay_out_modules", away)
+    audition = auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES)
+    for status in ("waiting", "failed"):
+        running_errands.run_waiting()
+        Audition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+        errands.sweep()
+        audition.refresh_from_db()
+        assert audition.status == status
 
 
 def test_an_attempt_after_a_lost_worker_goes_on_where_the_last_one_was(base_model, ada, losses, monkeypatch):
