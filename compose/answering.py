@@ -10,12 +10,13 @@ from typing import Any
 
 from compose import bases, worker
 from compose.engine import types
+from compose.in_touch import Heart
 from compose.models import Composition, Tryout
 from registry import storage
 from registry.filenames import CONFIG, WEIGHTS
 
 
-def answer(tryout: Tryout, _heart: worker.Heart) -> dict[str, Any]:
+def answer(tryout: Tryout, _heart: Heart) -> dict[str, Any]:
     """The fields of an answered try-out: what adapter and bare base model write. Raises EngineError, DomainError."""
     # Here and not at the top, so that this can be imported without torch.
     from compose.engine import tryout as engine

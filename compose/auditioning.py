@@ -13,13 +13,14 @@ from compose import examples as reading
 from compose.engine.errors import DoesNotFit, IncompatibleModule, LossNotFinite
 from compose.engine.types import Example, Module
 from compose.errors import LeaseLost
+from compose.in_touch import Heart
 from compose.models import Audition, Auditioned
 from registry import storage
 
 NOT_A_NUMBER = "Its loss on these examples is not a number."
 
 
-def measure(audition: Audition, heart: worker.Heart) -> dict[str, Any]:
+def measure(audition: Audition, heart: Heart) -> dict[str, Any]:
     """Measure what has no loss yet; nothing is left to keep then. Raises EngineError, DomainError, LeaseLost.
 
     Losses are kept in groups as they come, so an attempt after a crash goes on where the last one was.
@@ -29,7 +30,7 @@ def measure(audition: Audition, heart: worker.Heart) -> dict[str, Any]:
     return {}
 
 
-def _measure_left(audition: Audition, heart: worker.Heart, base: Path) -> None:
+def _measure_left(audition: Audition, heart: Heart, base: Path) -> None:
     rows = reading.from_json(audition.examples)
     left = list(
         audition.modules.filter(loss=None, problem="", revision__adapter__quarantined_at=None).select_related(

@@ -12,6 +12,7 @@ from compose import answering, auditioning, auditions, tryouts, worker
 from compose.engine.errors import EngineError
 from compose.errands import E, Kind
 from compose.errors import LeaseLost
+from compose.in_touch import Heart
 from registry import storage
 from web.errors import DomainError
 
@@ -36,11 +37,11 @@ def run_waiting(worker_name: str = "worker") -> int:
     return done
 
 
-def do(kind: Kind[E], errand: E, work: Callable[[worker.Heart], dict[str, Any]]) -> None:
+def do(kind: Kind[E], errand: E, work: Callable[[Heart], dict[str, Any]]) -> None:
     """Do an errand that this process took, and keep the fields that `work` finds; or write down why not."""
     started = time.perf_counter()
     try:
-        with worker.Heart(errand.pk, partial(kind.beat, errand)) as heart:
+        with Heart(errand.pk, partial(kind.beat, errand)) as heart:
             found = work(heart)
     except LeaseLost:
         logger.warning("%s %s is no longer ours", kind.model.__name__, errand.pk)

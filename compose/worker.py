@@ -7,11 +7,10 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -25,6 +24,7 @@ from compose import examples as reading
 from compose.engine import importing, types
 from compose.engine.errors import Cancelled, DoesNotFit, EngineError, UnusableTestRow
 from compose.errors import HiddenRowsDoNotFit, LeaseLost
+from compose.in_touch import Heart, Reporter
 from compose.jobs import workers
 from compose.models import Composition
 from registry import publishing, storage
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TRIALS_KEPT_EVERY_S = 0.25
-PROGRESS_EVERY_S = 0.5
 JOB_FOLDERS_KEPT_S = 24 * 3600
 OUR_ERROR = (
     "The composition stopped because of an error on our side. It has been logged; try again, and if it stops again "
@@ -284,124 +282,3 @@ def _job_folder(composition: Composition) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-# --- Staying in touch ----------------------------------------------------------------------------------------
-
-
-class Heart:
-    """Renews a lease by `beat` from a thread of its own for as long as the block lasts; `check` says whether it holds.
-
-    `beat` raises LeaseLost and gives what the owner wishes; `about` names what is held, for the log.
-    """
-
-    def __init__(self, about: str, beat: Callable[[], object]) -> None:
-        self.about = about
-        self._renew = beat
-        self.lost = threading.Event()
-        self._is_cancelled = threading.Event()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"heart-{about}", daemon=True)
-
-    def __enter__(self) -> Heart:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join(timeout=30)
-
-    def check(self) -> None:
-        """Raises LeaseLost, and Cancelled once a beat brought that wish. Asks nobody, so that any thread may."""
-        if self.lost.is_set():
-            raise LeaseLost(self.about)
-        if self._is_cancelled.is_set():
-            raise Cancelled
-
-    def _beat(self) -> None:
-        try:
-            while not self._done.wait(settings.JOB_HEARTBEAT_S):
-                try:
-                    if self._renew() == Composition.Wish.CANCEL:
-                        self._is_cancelled.set()
-                except LeaseLost:
-                    self.lost.set()
-                    return
-                except DatabaseError as error:
-                    # It may be back before the lease ends; and if not, the sweep has the last word.
-                    logger.warning("No heartbeat for %s: %s", self.about, error)
-                    connection.close()
-        finally:
-            connection.close()
-
-
-class Reporter(types.Observer):
-    """Writes down what the engine tells, asks what the owner wishes, and stops an attempt that lost its lease."""
-
-    def __init__(self, composition: Composition, heart: Heart, *, recorded: int = 0) -> None:
-        self.composition = composition
-        self.heart = heart
-        self._recorded = recorded
-        self._waiting: list[types.Trial] = []
-        self._kept_at = self._told_at = 0.0
-        self._searched_before_s = composition.searched_s
-        self._searching_since: float | None = None  # now and then it does something else
-
-    def on_stage(self, stage: str, message: str = "", *, trials: int = 0) -> None:
-        self.flush()
-        self._searched_before_s = self._searched_s
-        self._searching_since = time.monotonic() if trials else None
-        jobs.set_stage(
-            self.composition,
-            stage,
-            message,
-            step=min(self._recorded, trials),
-            steps=trials,
-            counted="trials" if trials else "",
-        )
-        if trials:
-            self._recorded = 0  # they are of the first search; one beside it begins at its beginning
-
-    def on_audition(self, base_loss: float, losses: Sequence[float]) -> None:
-        jobs.record_audition(self.composition, base_loss, losses)
-
-    def on_trial(self, trial: types.Trial) -> None:
-        self._waiting.append(trial)
-        if time.monotonic() - self._kept_at >= TRIALS_KEPT_EVERY_S:
-            self.flush()
-
-    def on_progress(self, done: int, total: int, counted: str) -> None:
-        if done in (0, total) or time.monotonic() - self._told_at >= PROGRESS_EVERY_S:
-            self._told_at = time.monotonic()
-            jobs.set_step(self.composition, done, total, counted)
-
-    def wanted(self) -> str:
-        self.heart.check()
-        wish = jobs.wish(self.composition)
-        if not wish and 0 < self.composition.time_limit_s <= self._searched_s:
-            return "stop"  # its owner's choice when they asked
-        return wish or "go"
-
-    def pause(self, seconds: float) -> None:
-        """Wait for a hub that did not give the base model. Raises Cancelled, LeaseLost."""
-        note = f"the base model's hub did not give its files; asking again in {seconds:.0f} seconds"
-        jobs.set_stage(self.composition, "load", note)
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            self.checked()
-            time.sleep(min(left, 1.0))
-
-    def flush(self) -> None:
-        """Keep the trials that wait. In groups, or a fast search would do nothing but write."""
-        self._kept_at = time.monotonic()
-        self.composition.searched_s = self._searched_s
-        waiting, self._waiting = self._waiting, []
-        jobs.record_trials(self.composition, waiting)
-
-    @property
-    def _searched_s(self) -> float:
-        """Seconds of search, those of earlier attempts too."""
-        since = self._searching_since
-        return self._searched_before_s + (0.0 if since is None else time.monotonic() - since)

@@ -14,7 +14,7 @@ from django.db import DataError
 from django.test import Client
 from django.utils import timezone
 
-from compose import blocking, engine, jobs, worker
+from compose import blocking, engine, in_touch, jobs, worker
 from compose import candidates as choosing
 from compose.engine.errors import DoesNotFit
 from compose.engine.types import Example
@@ -236,14 +236,14 @@ class AtTrial:
     """Does something once, when the engine has told the trial of this number."""
 
     def __init__(self, monkeypatch, number: int, act) -> None:
-        told = worker.Reporter.on_trial
+        told = in_touch.Reporter.on_trial
 
         def on_trial(reporter, trial):
             told(reporter, trial)
             if trial.number == number:
                 act()
 
-        monkeypatch.setattr(worker.Reporter, "on_trial", on_trial)
+        monkeypatch.setattr(in_touch.Reporter, "on_trial", on_trial)
 
 
 def test_cancel_takes_effect_before_the_next_evaluation(monkeypatch):
@@ -281,7 +281,7 @@ class Clock:
 
     def __init__(self, monkeypatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: self.now, time=time.time))
+        monkeypatch.setattr(in_touch, "time", SimpleNamespace(monotonic=lambda: self.now, time=time.time))
 
     def go_on(self, seconds: float) -> None:
         self.now += seconds
@@ -300,13 +300,13 @@ def test_a_time_limit_stops_the_search_and_keeps_the_best(monkeypatch):
 
 def test_a_time_limit_is_of_the_search_and_not_of_what_comes_before_it(monkeypatch):
     composition, clock = queue(time_limit_s=60, budget=8), Clock(monkeypatch)
-    on_audition = worker.Reporter.on_audition
+    on_audition = in_touch.Reporter.on_audition
 
     def slow(reporter, *heard):
         clock.go_on(61)
         on_audition(reporter, *heard)
 
-    monkeypatch.setattr(worker.Reporter, "on_audition", slow)
+    monkeypatch.setattr(in_touch.Reporter, "on_audition", slow)
     assert work(composition).trials.count() == 8
 
 
@@ -315,7 +315,7 @@ def test_of_a_time_limit_another_attempt_has_what_those_before_it_left(monkeypat
 
     def lose() -> None:
         clock.go_on(50)
-        monkeypatch.setattr(worker, "TRIALS_KEPT_EVERY_S", 0)
+        monkeypatch.setattr(in_touch, "TRIALS_KEPT_EVERY_S", 0)
 
     def go() -> None:
         worker._draining.set()
@@ -378,7 +378,7 @@ def test_the_heart_renews_the_lease_and_notices_its_loss(settings):
     settings.JOB_HEARTBEAT_S = 0.05
     composition = claim(queue())
     before = composition.lease_until
-    with worker.Heart(composition.pk, partial(jobs.beat, composition)) as heart:
+    with in_touch.Heart(composition.pk, partial(jobs.beat, composition)) as heart:
         wait(Composition.objects.filter(pk=composition.pk, lease_until__gt=before).exists)
         Composition.objects.filter(pk=composition.pk).update(attempt=9)
         wait(heart.lost.is_set)
@@ -408,8 +408,8 @@ def test_trials_are_written_in_groups_and_none_is_forgotten(monkeypatch):
 
 def test_a_search_goes_on_from_its_recorded_trials_and_one_beside_it_begins_at_its_beginning():
     composition = claim(queue())
-    reporter = worker.Reporter(
-        composition, worker.Heart(composition.pk, partial(jobs.beat, composition)), recorded=90
+    reporter = in_touch.Reporter(
+        composition, in_touch.Heart(composition.pk, partial(jobs.beat, composition)), recorded=90
     )
     for stage, most, step in (("audition", 0, 0), ("search", 300, 90), ("search", 40, 0)):
         reporter.on_stage(stage, trials=most)
