@@ -7,11 +7,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from django.conf import settings
 
+from compose import worker_cache
 from compose.errors import BaseUnavailable, HubAway
 
 # Never code and never pickles: what is not on this list is not fetched.
@@ -77,19 +79,22 @@ def fetch(name: str, commit: str, *, pause: Pause = time.sleep, look: Look = lam
 def _fetch(name: str, commit: str, look: Look) -> Path:
     from huggingface_hub import snapshot_download
 
+    download: Callable[..., Any] = partial(
+        snapshot_download,
+        name,
+        revision=commit,
+        endpoint=settings.HUB_ENDPOINT or None,
+        cache_dir=settings.WORKER_CACHE_DIR / "hub",
+        allow_patterns=ALLOWED,
+        ignore_patterns=["*/*"],
+        token=False,
+        tqdm_class=_bars(look),
+    )
     with _failures_in_words(name):
-        return Path(
-            snapshot_download(
-                name,
-                revision=commit,
-                endpoint=settings.HUB_ENDPOINT or None,
-                cache_dir=settings.WORKER_CACHE_DIR / "hub",
-                allow_patterns=ALLOWED,
-                ignore_patterns=["*/*"],
-                token=False,
-                tqdm_class=_bars(look),
-            )
-        )
+        if not worker_cache.folder_of(name, commit).exists():
+            coming = sum(file.file_size or 0 for file in download(dry_run=True) if file.will_download)
+            worker_cache.make_room(coming)
+        return Path(download())
 
 
 def _bars(look: Look) -> type[Any]:
@@ -123,23 +128,27 @@ def _failures_in_words(name: str) -> Iterator[None]:
     _mind_the_client()
     try:
         yield
-    except errors.GatedRepoError as error:
-        raise BaseUnavailable(
-            f"{name} is gated on its hub, and this site has no access to it. Choose another base model, or ask the "
-            "people who run this site to host it."
-        ) from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.HFValidationError) as error:
-        raise BaseUnavailable(f"The hub has no model {name}, or not at this revision.") from error
-    except (errors.HTTPError, errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        # What is not in the cache either is told with what happened on the way to the hub.
-        is_not_here = isinstance(error, errors.LocalEntryNotFoundError)
-        raise _told(name, error.__cause__ or error if is_not_here else error) from error
+    except (errors.LocalEntryNotFoundError, errors.DryRunError) as error:
+        # Not in the cache either: what happened on the way to the hub says why.
+        raise _told(name, error.__cause__ or error) from error
+    except (errors.HTTPError, errors.HFValidationError, OSError) as error:
+        raise _told(name, error) from error
 
 
 def _told(name: str, error: BaseException) -> BaseUnavailable:
     """What became of the files of `name`, without the address, which may hold a secret."""
     from httpx2 import TimeoutException
+    from huggingface_hub import errors
 
+    if isinstance(error, errors.GatedRepoError):
+        return BaseUnavailable(
+            f"{name} is gated on its hub, and this site has no access to it. Choose another base model, or ask the "
+            "people who run this site to host it."
+        )
+    if isinstance(
+        error, errors.RepositoryNotFoundError | errors.RevisionNotFoundError | errors.HFValidationError
+    ):
+        return BaseUnavailable(f"The hub has no model {name}, or not at this revision.")
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return BaseUnavailable(
             f"The worker's disk has no space left for the files of {name}. Tell the people who run this site."

@@ -1,4 +1,5 @@
-"""What a worker keeps on its disk for later jobs, at most WORKER_CACHE_BYTES: what was used longest ago goes first.
+"""What a worker keeps on its disk for later jobs, at most WORKER_CACHE_BYTES and what the disk has room for: the longest
+unused goes first.
 
     hub/models--owner--name/   base models of a hub, as its own client keeps them: files by content, links by commit
     blobs/                     copies of what lies in an object store (`registry.storage`)
@@ -41,6 +42,11 @@ def links_of(name: str) -> Path:
     return _root() / "bases" / _slug(name)
 
 
+def folder_of(name: str, commit: str) -> Path:
+    """Where a commit of a base model lies that was fetched from a hub, or will."""
+    return _root() / "hub" / f"models--{_slug(name)}" / "snapshots" / commit
+
+
 def note_use(folder: Path) -> None:
     """This state of a base model is used now."""
     os.utime(folder)
@@ -52,14 +58,16 @@ class _Kept:
     remove: Callable[[], int]  # how many bytes that freed
 
 
-def make_room() -> int:
-    """Remove what was used longest ago until the limit is kept; how many bytes went. Nothing that is in use goes."""
+def make_room(coming: int = 0) -> int:
+    """Remove what was used longest ago until the limit is kept, also when `coming` bytes have come, and the disk has room for
+    them; how many bytes went. Nothing that is in use goes.
+    """
     freed = 0
     try:
         _remove_old_links()
-        left = _size(_root() / "hub") + _size(_root() / "blobs") - settings.WORKER_CACHE_BYTES
+        too_many = _too_many(coming)
         for kept in sorted([*_commits(), *_blobs()], key=lambda kept: kept.used_at):
-            if not settings.WORKER_CACHE_BYTES or freed >= left:
+            if freed >= too_many:
                 break
             freed += kept.remove()
     except OSError:
@@ -68,6 +76,16 @@ def make_room() -> int:
     if freed:
         logger.info("Removed %d bytes from the worker's cache", freed)
     return freed
+
+
+def _too_many(coming: int) -> int:
+    """How many bytes have to go for that."""
+    missing = coming + settings.MIN_FREE_DISK_BYTES - shutil.disk_usage(_root()).free
+    if not settings.WORKER_CACHE_BYTES:
+        return missing
+    return max(
+        missing, _size(_root() / "hub") + _size(_root() / "blobs") + coming - settings.WORKER_CACHE_BYTES
+    )
 
 
 def _commits() -> Iterator[_Kept]:
@@ -141,7 +159,9 @@ def _size(folder: Path) -> int:
 
 
 def _root() -> Path:
-    return Path(settings.WORKER_CACHE_DIR)
+    folder = Path(settings.WORKER_CACHE_DIR)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _slug(name: str) -> str:

@@ -309,7 +309,7 @@ JOB_MAX_ATTEMPTS = 3
 FEW_SHOT_KEPT_DAYS = env.int("FEW_SHOT_KEPT_DAYS", 365, validate=at_least_0)
 # Days after its end for which an import or a push is listed; 0: for ever.
 HUB_JOBS_KEPT_DAYS = env.int("HUB_JOBS_KEPT_DAYS", 365, validate=at_least_0)
-# What a worker keeps on its disk of base models and of what lies in an object store; 0 for no limit.
+# What a worker keeps on its disk of base models and of what lies in an object store; 0 for as much as the disk has room for.
 WORKER_CACHE_BYTES = env.int("WORKER_CACHE_BYTES", 100 * 1024**3, validate=at_least_0)
 ENGINE_CACHE_BYTES = env.int("ENGINE_CACHE_BYTES", 4 * 1024**3, validate=at_least_0)
 HUB_ENDPOINT = env.str(

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from compose import bases, fetching, jobs, worker
+from compose import bases, fetching, jobs, worker, worker_cache
 from compose.engine.errors import Cancelled
 from compose.errors import BaseUnavailable
 from tests.compose.factories import make_composition
@@ -126,8 +126,11 @@ def test_a_model_without_safetensors_is_refused(hub):
 def test_what_the_hub_does_not_have_or_give_is_said(hub):
     with pytest.raises(BaseUnavailable, match="The hub has no model no/such"):
         fetching.resolve("no/such")
-    with pytest.raises(BaseUnavailable, match="gated/model is gated on its hub"):
-        fetching.resolve("gated/model")
+    for ask in (fetching.resolve, lambda name: fetching.fetch(name, COMMIT)):
+        with pytest.raises(BaseUnavailable, match="gated/model is gated on its hub"):
+            ask("gated/model")
+        with pytest.raises(BaseUnavailable, match="The hub has no model no/such"):
+            ask("no/such")
     with pytest.raises(BaseUnavailable, match="The hub has no model"):
         fetching.resolve("three/part/name")
 
@@ -172,7 +175,9 @@ def test_a_hub_that_is_silent_when_asked_for_the_list_of_files_is_not_waited_for
 
 
 def test_a_disk_without_space_is_no_fault_of_the_hub(hub, monkeypatch):
-    def full(*_: object, **__: object) -> None:
+    def full(*_: object, dry_run: bool = False, **__: object) -> list[object]:
+        if dry_run:
+            return []
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", full)
@@ -236,6 +241,14 @@ def test_a_fetch_ends_when_whoever_looks_at_it_says_so(hub):
     with pytest.raises(Cancelled):
         fetching.fetch("good/model", COMMIT, look=not_wanted)
     assert (fetching.fetch("good/model", COMMIT) / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_room_is_made_for_what_a_fetch_brings_and_only_the_first_time(hub, monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr(worker_cache, "make_room", asked.append)
+    for _ in range(2):
+        fetching.fetch("good/model", COMMIT)
+    assert asked == [sum(len(FILES[name]) for name in ("config.json", "model.safetensors", "tokenizer.json"))]
 
 
 @pytest.mark.django_db

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,6 +108,29 @@ def test_copies_from_an_object_store_count_and_those_just_used_stay(cache: Path)
         set_used(path, days_ago)
     worker_cache.make_room()
     assert (base.exists(), old.exists(), used.exists()) == (True, False, True)
+
+
+def test_what_is_about_to_come_has_its_room_before(cache: Path):
+    oldest = keep_commit(cache, "a/x", "1", used_days_ago=2, files={"model.safetensors": "one"})
+    newest = keep_commit(cache, "a/y", "2", used_days_ago=1, files={"model.safetensors": "two"})
+    worker_cache.make_room(coming=300)
+    assert oldest.exists()
+    worker_cache.make_room(coming=1400)
+    assert (oldest.exists(), newest.exists()) == (False, True)
+
+
+def test_a_disk_that_is_nearly_full_is_a_limit_too(
+    cache: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+):
+    settings.WORKER_CACHE_BYTES = 0
+    settings.MIN_FREE_DISK_BYTES = 5000
+    monkeypatch.setattr(worker_cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=5100))
+    oldest = keep_commit(cache, "a/x", "1", used_days_ago=2, files={"model.safetensors": "one"})
+    newest = keep_commit(cache, "a/y", "2", used_days_ago=1, files={"model.safetensors": "two"})
+    worker_cache.make_room(coming=100)
+    assert oldest.exists()
+    worker_cache.make_room(coming=200)
+    assert (oldest.exists(), newest.exists()) == (False, True)
 
 
 def test_no_limit_is_none(cache: Path, settings: Any):
