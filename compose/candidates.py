@@ -23,6 +23,7 @@ from registry.rights import Person, composable_for
 AUTOMATIC_LIMIT = 20  # LoraHub's own number
 # Methods that mix A and B apart, which only equal shapes allow.
 MIXES_EQUAL_ONLY = frozenset({Composition.Method.LORAHUB})
+PICKED, PINNED = "picked", "pinned"  # why a module is taken that somebody named
 Choice = tuple[Revision, str]
 M = TypeVar("M")
 
@@ -125,7 +126,7 @@ def _around(
     note += f" and {len(others)} more that fit." if others else "."
     if aside:
         note += f" {aside} more fit the base model but differ in rank or target matrices."
-    chosen = [(revision, "pinned") for revision in kept]
+    chosen = [(revision, PINNED) for revision in kept]
     return [*chosen, *((revision, why) for revision in others)], note + _said_of(left)
 
 

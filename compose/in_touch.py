@@ -74,10 +74,13 @@ class Heart:
 class Reporter(types.Observer):
     """Writes down what the engine tells, asks what the owner wishes, and stops an attempt that lost its lease."""
 
-    def __init__(self, composition: Composition, heart: Heart, *, recorded: int = 0) -> None:
+    def __init__(
+        self, composition: Composition, heart: Heart, *, recorded: Sequence[types.Trial] = ()
+    ) -> None:
         self.composition = composition
         self.heart = heart
-        self._recorded = recorded
+        self.recorded = recorded  # by earlier attempts
+        self._recorded = len(recorded)
         self._waiting: list[types.Trial] = []
         self._kept_at = self._told_at = 0.0
         self._searched_before_s = composition.searched_s

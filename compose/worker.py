@@ -21,6 +21,7 @@ from django.utils.text import capfirst
 from compose import bases, errands, jobs, naming
 from compose import candidates as choosing
 from compose import examples as reading
+from compose.candidates import PICKED, PINNED
 from compose.engine import importing, types
 from compose.engine.errors import Cancelled, DoesNotFit, EngineError, UnusableTestRow
 from compose.errors import HiddenRowsDoNotFit, LeaseLost
@@ -168,27 +169,14 @@ def _give_back(worker: str) -> None:
 
 
 def _work(composition: Composition, heart: Heart, folder: Path) -> None:
-    # Here and not at the top, so that drain() and the tests' doors come without torch.
-    from compose.engine import run as engine
-
     jobs.set_stage(composition, "load", "fetching the base model and the modules")
-    revisions = [
-        row.revision for row in composition.candidates.select_related("revision__adapter__namespace")
-    ]
-    choosing.require_no_quarantine(revisions, naming.named_in(composition, composition.owner))
-    recorded = jobs.recorded_trials(composition)
-    reporter = Reporter(composition, heart, recorded=len(recorded))
+    reporter = Reporter(composition, heart, recorded=jobs.recorded_trials(composition))
     with bases.of_composition(composition, pause=reporter.pause, look=heart.check) as base:
-        modules = lay_out_modules(revisions, folder / "modules")
-        request = _request(composition, base, modules, folder / "out")
         try:
-            with telling_misfits(composition.base_model, modules, revisions):
-                result = engine.compose(request, observer=reporter, recorded=recorded, warm=warm_cache())
-        except UnusableTestRow as error:
-            if not composition.has_hidden_test:
-                raise
-            # Not by its number: which one it is among those that are no example would tell which guesses are hidden rows.
-            raise HiddenRowsDoNotFit(composition.base_model.name) from error
+            result = _compose(composition, base, folder, reporter)
+        except DoesNotFit as misfits:  # all of them at once, before anything was searched
+            _leave_out(composition, misfits)
+            result = _compose(composition, base, folder, reporter)
     reporter.flush()
     jobs.finish(
         composition,
@@ -197,6 +185,35 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
         config=storage.store_file(folder / "out" / CONFIG),
     )
     logger.info("Composition %s is done: %s", composition.pk, result.seconds)
+
+
+def _compose(composition: Composition, base: Path, folder: Path, reporter: Reporter) -> types.Result:
+    # Here and not at the top, so that drain() and the tests' doors come without torch.
+    from compose.engine import run as engine
+
+    revisions = [
+        row.revision for row in composition.candidates.select_related("revision__adapter__namespace")
+    ]
+    choosing.require_no_quarantine(revisions, naming.named_in(composition, composition.owner))
+    modules = lay_out_modules(revisions, folder / "modules")
+    request = _request(composition, base, modules, folder / "out")
+    try:
+        with telling_misfits(composition.base_model, modules, revisions):
+            return engine.compose(request, observer=reporter, recorded=reporter.recorded, warm=warm_cache())
+    except UnusableTestRow as error:
+        if not composition.has_hidden_test:
+            raise
+        # Not by its number: which one it is among those that are no example would tell which guesses are hidden rows.
+        raise HiddenRowsDoNotFit(composition.base_model.name) from error
+
+
+def _leave_out(composition: Composition, error: DoesNotFit) -> None:
+    """Take away what does not fit, if nobody asked for it by name and something is left; else raise the error."""
+    candidates = list(composition.candidates.select_related("revision__adapter__namespace"))
+    misfits = [row for row in candidates if row.revision.adapter.full_name in error.reasons]
+    if len(misfits) == len(candidates) or any(row.reason in {PICKED, PINNED} for row in misfits):
+        raise error
+    jobs.leave_out(composition, misfits)
 
 
 def _request(

@@ -332,7 +332,7 @@ def plan_for(request: CompositionRequest) -> Plan:
         )
     else:
         choosing.check(request.candidates, base_model, owner, method=method)
-        chosen = [(revision, "picked") for revision in request.candidates]
+        chosen = [(revision, choosing.PICKED) for revision in request.candidates]
         candidates_note = f"{len(chosen)} picked by hand."
     told = len(revision.test) if is_hidden and revision is not None else len(test)
     # Of the rows as they were given, and by their numbers there: a part of them may be held out.

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from compose.engine import types
 from compose.engine.errors import Cancelled
+from compose.engine.wording import first_of
 from compose.errors import LeaseLost
 from compose.jobs import lease, log, queue
 from compose.jobs.asking import hidden_note
@@ -73,6 +74,24 @@ def set_step(composition: Composition, step: int, steps: int, counted: str) -> N
     """Raises LeaseLost."""
     if not lease.held(composition).update(step=step, steps=steps, counted=counted):
         raise LeaseLost(composition.pk)
+
+
+@transaction.atomic
+def leave_out(composition: Composition, misfits: Sequence[Candidate]) -> None:
+    """Go on without candidates that turned out not to fit the base model. Raises LeaseLost."""
+    modules = plural(len(misfits), "module,modules")
+    # Not by their names: whoever may see the result need not know of each module.
+    composition.candidates_note = (
+        f"{composition.candidates_note[:240]} {modules} left out, which did not fit."
+    )
+    if not lease.held(composition).update(candidates_note=composition.candidates_note):
+        raise LeaseLost(composition.pk)
+    composition.candidates.filter(pk__in=[row.pk for row in misfits]).delete()
+    for position, row in enumerate(composition.candidates.order_by("position")):
+        if row.position != position:  # trials have their weights by it
+            Candidate.objects.filter(pk=row.pk).update(position=position)
+    names = first_of([row.revision.adapter.full_name for row in misfits], most=3)
+    log.write(composition, f"Goes on without what turned out not to fit the base model: {names}.")
 
 
 @transaction.atomic

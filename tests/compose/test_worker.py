@@ -23,7 +23,7 @@ from compose.models import Composition
 from registry import accounts, moderation, publishing, storage, task_sets
 from registry.models import Adapter, BaseModel, BaseModelFile, Task
 from tests import fakes
-from tests.compose.factories import make_composition, make_examples, make_modules, owner_of
+from tests.compose.factories import make_composition, make_examples, make_modules, make_trials, owner_of
 from tests.factories import make_base_model, make_task, make_user
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -172,8 +172,14 @@ def test_what_the_object_store_refuses_is_a_mistake_of_ours(monkeypatch):
     assert work(composition).error == worker.OUR_ERROR
 
 
+def picked_by_hand() -> Composition:
+    base_model = hosted_base()
+    picked = [adapter.head for adapter in make_modules(base_model, 3)]
+    return queue(base_model=base_model, candidates=picked)
+
+
 def test_a_module_that_does_not_fit_after_all_is_named_and_offered_no_more(monkeypatch):
-    composition = queue()
+    composition = picked_by_hand()
     misfit = composition.candidates.order_by("position")[1].revision
 
     def refused(request, **_options):
@@ -195,8 +201,41 @@ def test_a_module_that_does_not_fit_after_all_is_named_and_offered_no_more(monke
         choosing.pick([misfit.adapter.full_name], composition.base_model, None)
 
 
+def test_what_was_chosen_by_itself_and_does_not_fit_is_left_out_and_the_rest_composed(monkeypatch):
+    composition = queue(budget=3)
+    misfit, *rest = composition.candidates.order_by("position")
+    compose = fakes.compose
+
+    def refused(request, **options):
+        if len(request.modules) == 3:
+            raise DoesNotFit({request.modules[0].name: "it adapts x"})
+        return compose(request, **options)
+
+    monkeypatch.setattr(fakes, "compose", refused)
+    done = work(composition)
+    assert (done.status, done.error) == ("succeeded", "")
+    assert [row.pk for row in done.candidates.order_by("position")] == [row.pk for row in rest]
+    assert [row.position for row in done.candidates.order_by("position")] == [0, 1]
+    assert done.candidates_note.endswith(" 1 module left out, which did not fit.")
+    name = misfit.revision.adapter.full_name
+    assert any(name in line.text for line in done.log.all())
+    assert name not in done.candidates_note
+    misfit.revision.refresh_from_db()
+    assert not misfit.revision.is_composable
+
+
+def test_a_composition_of_nothing_that_fits_fails(monkeypatch):
+    def refused(request, **_options):
+        raise DoesNotFit({module.name: "it adapts x" for module in request.modules})
+
+    monkeypatch.setattr(fakes, "compose", refused)
+    done = work(queue())
+    assert done.status == "failed"
+    assert done.error.endswith("Leave them out.")
+
+
 def test_a_module_that_has_another_base_model_since_is_offered_on(monkeypatch):
-    composition = queue()
+    composition = picked_by_hand()
     moved = composition.candidates.order_by("position")[1].revision
     Adapter.objects.filter(pk=moved.adapter_id).update(base_model=make_base_model("demo/another"))
 
@@ -409,7 +448,7 @@ def test_trials_are_written_in_groups_and_none_is_forgotten(monkeypatch):
 def test_a_search_goes_on_from_its_recorded_trials_and_one_beside_it_begins_at_its_beginning():
     composition = claim(queue())
     reporter = in_touch.Reporter(
-        composition, in_touch.Heart(composition.pk, partial(jobs.beat, composition)), recorded=90
+        composition, in_touch.Heart(composition.pk, partial(jobs.beat, composition)), recorded=make_trials(90)
     )
     for stage, most, step in (("audition", 0, 0), ("search", 300, 90), ("search", 40, 0)):
         reporter.on_stage(stage, trials=most)
