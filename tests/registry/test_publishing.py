@@ -150,12 +150,17 @@ def test_what_a_worker_found_not_to_fit_stays_so_until_weights_or_base_are_other
     base = make_base_model("demo/tiny-t5", kind="hosted", commit="1" * 40)
     ada = make_user("ada")
     adapter = publish_fake(tmp_path, "odd", owner=ada)
-    publishing.note_misfit(adapter.head, base, "It adapts a router.")
+
+    def found_not_to_fit() -> None:
+        assert adapter.head is not None
+        publishing.note_misfit(adapter.head, base, "It adapts a router.")
 
     def told() -> tuple[bool, str]:
         adapter.refresh_from_db()
+        assert adapter.head is not None
         return adapter.is_composable, adapter.head.composable_reason
 
+    found_not_to_fit()
     assert told() == (False, "It adapts a router.")
     recheck_adapters(base)
     assert told() == (False, "It adapts a router.")
@@ -163,7 +168,7 @@ def test_what_a_worker_found_not_to_fit_stays_so_until_weights_or_base_are_other
     assert told() == (False, "It adapts a router.")
     publish_fake(tmp_path, "odd", owner=ada, config={"card": CARD, "seed": 5})
     assert told() == (True, "")
-    publishing.note_misfit(adapter.head, base, "It adapts a router.")
+    found_not_to_fit()
     BaseModel.objects.update(commit="2" * 40)
     recheck_adapters(BaseModel.objects.get())
     assert told() == (True, "")
