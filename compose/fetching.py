@@ -30,9 +30,16 @@ ALLOWED = [
     "tokenizer.model",
     "vocab.json",
     "merges.txt",
+    # Of tokenizers that keep their words elsewhere: those of mBART, M2M100 and NLLB, of Marian, ProphetNet, GPT-NeoX-Japanese, Whisper.
+    "sentencepiece.bpe.model",
+    "source.spm",
+    "target.spm",
+    "target_vocab.json",
+    "prophetnet.tokenizer",
+    "vocab.txt",
+    "emoji.json",
+    "normalizer.json",
 ]
-
-
 PAUSES_S = (5.0, 20.0)  # before a second and a third attempt
 SILENT_S = 30.0  # so long a hub may let us wait for its next bytes
 MAY_PASS = frozenset({408, 429})  # and 500 and above: statuses of what may be over soon

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from compose import bases, fetching, jobs, worker, worker_cache
 from compose.engine.errors import Cancelled
 from compose.errors import BaseUnavailable
 from tests.compose.factories import make_composition
+from tests.conftest import ROOT
 from tests.factories import make_base_model
 
 COMMIT = "c" * 40
@@ -107,6 +109,19 @@ def test_a_referenced_base_is_pinned_and_only_its_safe_files_come(hub):
         "tokenizer.json",
     ]
     assert not any("evil" in line or ".bin" in line for line in hub.asked)
+
+
+def test_of_every_architecture_that_composes_the_files_of_its_tokenizer_come():
+    import transformers
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+    said = (ROOT / "docs" / "base-models.md").read_text()
+    [listed] = re.findall(r"\*\*Compose \(\d+\):\*\* (.*?)\.\n\n", said, re.DOTALL)
+    names = [TOKENIZER_MAPPING_NAMES.get(model) for model in listed.replace("\n", " ").split(", ")]
+    tokenizers = [getattr(transformers, name) for name in names if name]
+    assert len(tokenizers) > 50
+    files = {file for tokenizer in tokenizers for file in tokenizer.vocab_files_names.values()}
+    assert files <= set(fetching.ALLOWED)
 
 
 def test_a_commit_needs_no_question_and_a_second_fetch_no_bytes(hub):
