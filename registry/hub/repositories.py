@@ -99,7 +99,7 @@ class Repository:
 
     def snapshot(self, revision: str = MAIN) -> Snapshot:
         """The revision of this branch, tag or commit (7 or more of its digits). Raises RevisionNotFound."""
-        name = MAIN if revision == _HEAD else _REF.sub("", revision)
+        name = short_name(revision)
         found = self._in_adapter(name) if self.adapter else self._in_base_model(name)
         if found is None:
             raise RevisionNotFound(self.name, revision)
@@ -158,6 +158,11 @@ class Repository:
         if name != MAIN and not (_COMMIT.match(name) and commit.startswith(name)):
             return None
         return Snapshot(self, commit, self.base_model.created_at, "Host this base model", "")
+
+
+def short_name(revision: str) -> str:
+    """What a branch or tag is called here: `main` for `HEAD`, `v1` for `refs/tags/v1`."""
+    return MAIN if revision == _HEAD else _REF.sub("", revision)
 
 
 def find(person: Person, name: str) -> Repository:

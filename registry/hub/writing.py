@@ -324,18 +324,17 @@ def preupload(request: HttpRequest, caller: Caller, repo: str, revision: str) ->
     out are only named, even where there are no others: who sends a large folder asks by batches, and a batch that is
     refused comes again for ever.
     """
-    person, _, repository = writable(caller, repo)
+    person, adapter, repository = writable(caller, repo)
     _require_no_pull_request(request)
-    snapshot = repository.snapshot(revision)
-    if snapshot.revision is not None:
-        refused.forget(person=person, head=snapshot.revision)
+    _, head = _branch(adapter, repository, revision)
+    refused.forget(person=person, head=head)
     body = body_of(request)
     files = body.get("files")
     if not isinstance(files, list) or not all(isinstance(file, dict) for file in files):
         raise BadRequest("'files' is missing or no list.")
     if len(files) > MAX_FILES_PER_CALL:
         raise BadRequest(f"There are {len(files)} files; ask about {MAX_FILES_PER_CALL} at a time.")
-    known = {file.path: file.blob for file in snapshot.files()}
+    known = {file.path: file.blob for file in repository.snapshot_of(head).files()}
     ignored = _gitignore(body, known.get(gitignore.NAME))
     rows, skipped = [], []
     for file in files:
@@ -392,7 +391,7 @@ def commit(request: HttpRequest, caller: Caller, repo: str, revision: str) -> Ht
     """All operations of the body as one commit on a branch, or none."""
     person, adapter, repository = writable(caller, repo)
     _require_no_pull_request(request)
-    head = _head_of(adapter, repository, revision)
+    branch, head = _branch(adapter, repository, revision)
     # Base64 takes four letters for three bytes.
     sending.length_of(
         request, most=settings.MAX_ADAPTER_BYTES * 4 // 3 + FORM_ALLOWANCE_BYTES, what="The commit"
@@ -406,7 +405,7 @@ def commit(request: HttpRequest, caller: Caller, repo: str, revision: str) -> Ht
             outcome = commits.commit(
                 adapter,
                 actor=person,
-                branch=revision,
+                branch=branch,
                 operations=operations,
                 message=title[:500] or "Upload",
                 description="\n\n".join(text for text in description if text),
@@ -433,12 +432,14 @@ def _require_no_pull_request(request: HttpRequest) -> None:
         raise BadRequest("There are no pull requests here. Push to a branch of your own instead.")
 
 
-def _head_of(adapter: Adapter, repository: Repository, name: str) -> Revision:
+def _branch(adapter: Adapter, repository: Repository, revision: str) -> tuple[str, Revision]:
+    """The branch that an address means, and its newest revision. Raises RevisionNotFound, BadRequest for a tag or a commit."""
+    name = repositories.short_name(revision)
     try:
-        return commits.branch_head(adapter, name)
+        return name, commits.branch_head(adapter, name)
     except NotFound as error:
-        repository.snapshot(name)
-        raise BadRequest(f"{name[:100]!r} is no branch. Commits go to branches only.") from error
+        repository.snapshot(revision)
+        raise BadRequest(f"{revision[:100]!r} is no branch. Commits go to branches only.") from error
 
 
 @contextmanager

@@ -183,6 +183,23 @@ def test_preupload_says_how_and_what_is_there(adapter: Adapter, token: str):
     assert "may have" in send("post", f"{API}/preupload/main", large, token=token).json()["error"]
 
 
+@pytest.mark.parametrize("branch", ["HEAD", "refs/heads/main", "refs%2Fheads%2Fmain"])
+def test_a_branch_is_written_to_by_all_that_it_is_read_by(adapter: Adapter, token: str, branch: str):
+    asked = {"files": [{"path": "a.txt", "size": 1}]}
+    assert send("post", f"{API}/preupload/{branch}", asked, token=token).status_code == 200
+    oid = commit(token, file_line("a.txt", b"x"), branch=branch).json()["commitOid"]
+    assert adapter.refs.get(name="main").revision.commit == oid
+
+
+def test_what_is_no_branch_is_refused_before_its_files_travel(adapter: Adapter, token: str):
+    head = adapter.refs.get(name="main").revision.commit
+    asked = {"files": [{"path": "a.txt", "size": 1}]}
+    answer = send("post", f"{API}/preupload/{head}", asked, token=token)
+    assert answer.status_code == 400
+    assert "Commits go to branches only." in answer["X-Error-Message"]
+    assert send("post", f"{API}/preupload/none", asked, token=token)["X-Error-Code"] == "RevisionNotFound"
+
+
 def test_files_that_are_too_large_to_be_kept_are_left_out_before_they_travel(adapter: Adapter, token: str):
     asked = [
         {"path": path, "size": 6 * 2**20} for path in ("log.txt", "plot.png", "adapter_model.safetensors")
