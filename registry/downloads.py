@@ -29,6 +29,8 @@ from web.errors import DomainError, NotFound
 
 logger = logging.getLogger(__name__)
 
+# For browsers and proxies that keep an answer; of a commit's files too: what is public today may be private tomorrow.
+ASK_AGAIN = "private, no-cache"
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})\Z")
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # the same revision makes the same bytes
 _TEXT_TYPES = {
@@ -66,7 +68,7 @@ def file_response(
     if storage.is_on_disk():
         storage.require_bytes(blob)
     quoted_etag = f'"{etag or blob.sha256}"'
-    if _knows(request, quoted_etag):
+    if knows(request, quoted_etag):
         response: HttpResponseBase = HttpResponse(status=304)
     elif request.method == "GET" and (handed_over := _hand_over(blob, filename)) is not None:
         response = handed_over
@@ -81,7 +83,7 @@ def archive_response(request: HttpRequest, revision: Revision) -> HttpResponseBa
     """All files of a revision as a zip without compression, made while it is sent; equal for every request. Or 304."""
     adapter = revision.adapter
     quoted_etag = f'"{revision.commit}"'
-    if _knows(request, quoted_etag):
+    if knows(request, quoted_etag):
         return HttpResponse(status=304, headers={"ETag": quoted_etag})
     folder = adapter.name
     files = list(revision.files.select_related("blob").order_by("path"))
@@ -137,6 +139,12 @@ def brings_the_file(request: HttpRequest, response: HttpResponseBase, blob: Blob
     except UnsatisfiableRange:
         return False
     return part is None or (part.start + part.length == blob.size_bytes and part.length > 1)
+
+
+def knows(request: HttpRequest, quoted_etag: str) -> bool:
+    """Whether the client has this state already: then it gets a 304."""
+    known = request.headers.get("If-None-Match", "")
+    return known == "*" or quoted_etag in (tag.strip().removeprefix("W/") for tag in known.split(","))
 
 
 def count_download(request: HttpRequest, revision: Revision, *, person: Person = None) -> None:
@@ -231,11 +239,6 @@ def _hand_over(blob: Blob, filename: str) -> HttpResponseBase | None:
     return None
 
 
-def _knows(request: HttpRequest, quoted_etag: str) -> bool:
-    known = request.headers.get("If-None-Match", "")
-    return known == "*" or quoted_etag in (tag.strip().removeprefix("W/") for tag in known.split(","))
-
-
 def _as_attachment(response: HttpResponseBase, filename: str) -> HttpResponseBase:
     """Headers that keep a browser from doing anything with the bytes but save them."""
     name = filename.rsplit("/", 1)[-1]
@@ -246,7 +249,7 @@ def _as_attachment(response: HttpResponseBase, filename: str) -> HttpResponseBas
     plain = re.sub(r'[^\x20-\x7e]|["\\]', "_", name)
     response["Content-Disposition"] = f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}"
     response["X-Content-Type-Options"] = "nosniff"
-    response["Cache-Control"] = "private, no-cache"  # what is public today may be private tomorrow
+    response["Cache-Control"] = ASK_AGAIN
     response["Content-Security-Policy"] = "sandbox; default-src 'none'"
     return response
 

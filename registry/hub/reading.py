@@ -83,14 +83,21 @@ def raw(request: HttpRequest, caller: Caller, repo: str, rest: str) -> HttpRespo
     snapshot, file = repositories.find_file(caller.person, repo, rest)
     if not file.is_lfs:
         return _sent(request, caller, snapshot, file)
+    etag = f'"{file.oid}"'
+    response = HttpResponse(status=304) if downloads.knows(request, etag) else _pointer(request, file)
+    response["ETag"] = etag
+    response["Cache-Control"] = downloads.ASK_AGAIN
+    response["X-Repo-Commit"] = snapshot.commit
+    return response
+
+
+def _pointer(request: HttpRequest, file: File) -> HttpResponse:
     part = downloads.parse_range(request.headers.get("Range", ""), len(file.pointer))
     start, end = (part.start, part.start + part.length) if part else (0, len(file.pointer))
     response = HttpResponse(file.pointer[start:end], content_type="text/plain; charset=utf-8")
     if part:
         response.status_code = 206
         response["Content-Range"] = f"bytes {start}-{end - 1}/{len(file.pointer)}"
-    response["ETag"] = f'"{file.oid}"'
-    response["X-Repo-Commit"] = snapshot.commit
     return response
 
 

@@ -208,6 +208,9 @@ def test_a_raw_file_is_its_bytes_and_of_weights_the_pointer_to_them(adapter: Ada
     assert (part.status_code, part.content) == (206, b"version")
     assert part["Content-Range"] == f"bytes 0-6/{len(pointer.content)}"
     assert part["X-Repo-Commit"] == card["X-Repo-Commit"]
+    known = get("/ada/m/raw/main/adapter_model.safetensors", headers={"If-None-Match": pointer["ETag"]})
+    assert (known.status_code, known.content) == (304, b"")
+    assert known["Cache-Control"] == pointer["Cache-Control"] == "private, no-cache"
     assert not Download.objects.exists()
 
 
