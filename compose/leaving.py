@@ -14,6 +14,7 @@ from django.db.models import Count, Exists, OuterRef, Q, QuerySet
 from compose import jobs, making_tasks
 from compose.models import Candidate, Composition
 from registry import leaving, quotas, task_sets, tombstones
+from registry.accounts import own_namespace
 from registry.models import Adapter, Namespace, Task, User
 from web.database import take_for_deletion
 from web.errors import DomainError
@@ -43,7 +44,7 @@ class Held:
 
 def held_by(person: User) -> Held:
     """What deleting this account would do now."""
-    own = leaving.own_namespace(person)
+    own = own_namespace(person)
     use = quotas.use_of(own)
     adapters = Adapter.objects.alive().filter(namespace=own)
     mine = Composition.objects.filter(owner=person)
@@ -76,7 +77,7 @@ def delete_account(person: User, *, actor: User | None) -> None:
     it lost the lease. Raises OnlyAdmin, HoldsQuarantined, and NotFound where it was deleted meanwhile.
     """
     leaving.hold(person)
-    own = leaving.own_namespace(person)
+    own = own_namespace(person)
     mine = Composition.objects.filter(owner=person)
     # A worker that is writing its result comes first, and one that comes later finds nothing to write to. So it is with imports.
     take_for_deletion(mine)

@@ -17,7 +17,8 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models import Case, F, Q, QuerySet, When
 
 from compose.models import Audition, Composition, Tryout
-from registry import following, leaving
+from registry import following
+from registry.accounts import own_namespace
 from registry.models import (
     Adapter,
     AdapterScore,
@@ -46,7 +47,7 @@ Rows = Iterable[Mapping[str, Any]]
 
 def as_json(person: User) -> Iterator[str]:
     """The text piece by piece: there may be more compositions than fit into memory."""
-    own = leaving.own_namespace(person)
+    own = own_namespace(person)
     account = {
         "username": person.username,
         "name": own.full_name,
@@ -96,7 +97,7 @@ def sections(person: User) -> dict[str, Rows]:
             Invitation.objects.filter(user=person), "role", "created_at", organisation=F("namespace__name")
         ),
         "adapters": _of(
-            seen.filter(namespace=leaving.own_namespace(person)),
+            seen.filter(namespace=own_namespace(person)),
             "name", "kind", "visibility", "description", "license", "language", "tags", "dataset",
             "dataset_revision", "training", "leakage", "prompt_template", "downloads", "likes", "created_at",
             "first_public_at", "updated_at", base=F("base_model_label"),

@@ -53,6 +53,22 @@ def check_user_name(name: str) -> None:
 def open_namespace(user: User) -> Namespace:
     """The namespace of a new account. Raises NameTaken or InvalidName."""
     check_user_name(user.username)
+    return _open_namespace(user)
+
+
+@transaction.atomic
+def own_namespace(person: User) -> Namespace:
+    """The namespace of a person's own name; opened now for an account that was made past us, as in a shell.
+
+    Raises NameTaken where an organisation has that name.
+    """
+    own = Namespace.objects.filter(name__iexact=person.username).first()
+    if own is not None and own.is_organisation:
+        raise NameTaken(person.username)
+    return own or _open_namespace(person)
+
+
+def _open_namespace(user: User) -> Namespace:
     namespace = Namespace.objects.create(name=user.username, kind=Namespace.Kind.USER)
     Membership.objects.create(namespace=namespace, user=user, role=Membership.Role.ADMIN)
     return namespace

@@ -14,6 +14,7 @@ from allauth.usersessions.models import UserSession
 from django.db.models import Exists, F, Func, IntegerField, OuterRef, Q, QuerySet, Subquery
 
 from registry import audit, likes, task_sets
+from registry.accounts import own_namespace
 from registry.models import (
     Adapter,
     Follow,
@@ -56,11 +57,6 @@ class HoldsQuarantined(Conflict):
             f"{names} {'is' if len(adapters) == 1 else 'are'} in quarantine, and what is to be looked into does not "
             "vanish. Ask the people who run this site to decide about it first."
         )
-
-
-def own_namespace(person: User) -> Namespace:
-    """The namespace of a person's own name."""
-    return Namespace.objects.get(name__iexact=person.username, kind=Namespace.Kind.USER)
 
 
 def obstacles(person: User) -> list[DomainError]:

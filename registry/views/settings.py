@@ -12,7 +12,6 @@ from django.views.decorators.http import require_POST
 
 from registry import accounts, tokens
 from registry.forms import ProfileForm, TokenForm
-from registry.models import Namespace
 from registry.views import secrets_shown
 from registry.views.people import signed_in
 from web.errors import DomainError
@@ -25,12 +24,11 @@ SHOWN_ONCE = "shown_once"
 def profile(request: HttpRequest) -> HttpResponse:
     """Name to show; addresses are shown, and changed on a page of their own."""
     user = signed_in(request)
-    own = Namespace.objects.filter(name=user.username).first()
-    form = ProfileForm(request.POST or None, initial={"full_name": own.full_name if own else ""})
+    own = accounts.own_namespace(user)
+    form = ProfileForm(request.POST or None, initial={"full_name": own.full_name})
     if request.method == "POST" and form.is_valid():
         try:
-            if own:
-                accounts.show_as(own, form.cleaned_data["full_name"])
+            accounts.show_as(own, form.cleaned_data["full_name"])
         except DomainError as error:
             show_refusal(form, error)
         else:

@@ -145,6 +145,23 @@ def test_who_has_no_password_types_the_name_alone():
     assert not User.objects.exists()
 
 
+def test_an_account_that_was_made_in_a_shell_has_its_pages_and_is_deleted_as_any():
+    ada = User.objects.create_user("ada", password=PASSWORD)
+    client = browser_of(ada)
+    assert client.post("/settings", {"full_name": "Ada L."})["Location"] == "/settings"
+    assert 'value="Ada L."' in client.get("/settings").content.decode()
+    assert client.get("/ada").status_code == 200
+    assert delete_by_page(client, "ada")["Location"] == "/"
+    assert not User.objects.exists()
+
+
+def test_an_account_that_was_made_beside_an_organisation_of_its_name_is_told_so():
+    make_organisation("ada")
+    client = browser_of(User.objects.create_user("ada", password=PASSWORD))
+    page = client.get("/settings/delete")
+    assert (page.status_code, "is taken" in page.content.decode()) == (409, True)
+
+
 def test_the_page_says_in_true_numbers_what_will_happen(ada: User):
     lab = make_organisation("lab", members={ada: "write"})
     base_model = make_base_model()
