@@ -49,6 +49,8 @@ SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", [], subcast=s
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]"], subcast=str.strip)
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", [], subcast=str.strip)
 HTTPS = env.bool("HTTPS", False)
+# Off, since a browser inside of a network reaches what the pages from outside that it shows must not read.
+OPEN_TO_OTHER_SITES = env.bool("OPEN_TO_OTHER_SITES", False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
@@ -88,6 +90,7 @@ MIDDLEWARE = [
     "web.middleware.CompressPagesMiddleware",
     "web.middleware.RequestIdMiddleware",
     "web.metrics.MetricsMiddleware",
+    "web.cross_origin.CrossOriginMiddleware",
     "web.middleware.ConditionalApiMiddleware",
     "csp.middleware.CSPMiddleware",
     "web.first_visit.InlineStylesMiddleware",
