@@ -105,6 +105,7 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "web.middleware.WayBackMiddleware",
     "web.middleware.DomainErrorMiddleware",
+    "web.middleware.OwnFormMiddleware",
     "web.middleware.NulMiddleware",
 ]
 ROOT_URLCONF = "config.urls"

@@ -49,10 +49,10 @@ def sign_in_here(page: Page, name: str) -> None:
     page.click("main button:has-text('Sign in')")
 
 
-def sign_in_beside(page: Page, address: str) -> None:
+def sign_in_beside(page: Page, address: str, name: str = "ada") -> None:
     """In another tab of the same browser."""
     tab = page.context.new_page()
-    sign_in(tab, address, "ada", PASSWORD)
+    sign_in(tab, address, name, PASSWORD)
     tab.close()
 
 
@@ -315,6 +315,28 @@ def test_a_form_that_was_open_before_somebody_signed_in_elsewhere_still_counts(
     sign_in_beside(page, live_server.url)
     page.click("button:has-text('Save')")
     expect(page.get_by_text("Saved.")).to_be_visible()
+
+
+def test_a_form_that_was_open_before_somebody_else_signed_in_counts_for_neither(
+    page: Page, live_server: Any, ada: User
+):
+    eve = make_user("eve", password=PASSWORD)
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    page.goto(f"{live_server.url}/settings")
+    page.fill("[name=full_name]", "Ada")
+    sign_out_behind(page)
+    sign_in_beside(page, live_server.url, "eve")
+    page.click("button:has-text('Save')")
+    expect(page.locator("h1")).to_have_text(re.compile("^You are signed in as eve now"))
+    page.click("a:has-text('Back to the page')")
+    expect(page.locator("[name=full_name]")).to_have_value("")
+    sign_out_behind(page)
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    page.goto(f"{live_server.url}/settings")
+    page.fill("[name=full_name]", "Ada")
+    page.click("button:has-text('Save')")
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    assert [namespace_of(one).full_name for one in (ada, eve)] == ["Ada", ""]
 
 
 def test_an_upload_whose_person_was_signed_out_is_sent_again(

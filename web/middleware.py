@@ -15,7 +15,7 @@ from django.middleware.gzip import GZipMiddleware
 from django.shortcuts import resolve_url
 from django.utils.http import parse_etags
 
-from web import api_errors, logs, views, way_back
+from web import api_errors, logs, typed_by, views, way_back
 from web.errors import NOTHING_HERE, DomainError, LengthNeeded, NotFound, SignedOut, WrongMethod
 
 COMPRESSED = frozenset({"text/html", "application/atom+xml", "image/svg+xml", "text/csv"})
@@ -159,6 +159,15 @@ class BodyLengthMiddleware(_BeforeTheView):
     def check(self, request: HttpRequest) -> None:
         if "HTTP_TRANSFER_ENCODING" in request.META and not request.META.get("CONTENT_LENGTH"):
             raise LengthNeeded
+
+
+class OwnFormMiddleware(_BeforeTheView):
+    """Refuses what one person opened and another sends, signed in to the same browser meanwhile: it would count for them."""
+
+    def check(self, request: HttpRequest) -> None:
+        # Only what Django took for a form: else the body is the view's to read, which may be long.
+        if request.method == "POST" and getattr(request, "csrf_processing_done", False):
+            typed_by.require_own(request)
 
 
 class NulMiddleware(_BeforeTheView):

@@ -26,6 +26,7 @@ from registry.views.offered import names_offered
 from registry.views.people import signed_in
 from web.errors import DomainError
 from web.refusals import show_refusal
+from web.typed_by import require_own
 
 
 @csrf_exempt  # checked in _upload: the check reads the form, and the handler must be there before
@@ -46,6 +47,7 @@ def _upload(request: HttpRequest) -> HttpResponse:
     if request.method != "POST":
         form = UploadForm(user=signed_in(request), initial=_asked_for(request))
         return render(request, "registry/upload.html", _context(request, form))
+    require_own(request)
     form = UploadForm(request.POST, user=signed_in(request))
     problems: list[Problem] = []
     if form.is_valid():

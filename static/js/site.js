@@ -128,14 +128,14 @@
     }
   });
 
-  // Whoever signed in meanwhile, in another tab, has another token for forms: what goes out carries that of now.
+  // Whoever signed in meanwhile, in another tab, has another token for forms: what goes out carries that of now, and whose
+  // page it is on, which counts for nobody else.
   const token = () => (document.cookie.match(/(?:^|; )csrftoken=(\w+)/) || [])[1];
-  document.addEventListener("submit", (event) => {
-    const field = event.target.querySelector("[name=csrfmiddlewaretoken]");
-    if (field && token()) field.value = token();
-  }, true);
-  document.addEventListener("htmx:configRequest", ({ detail: { parameters } }) => {
-    if (parameters.csrfmiddlewaretoken && token()) parameters.csrfmiddlewaretoken = token();
+  const reader = document.body.dataset.reader;
+  document.addEventListener("formdata", ({ formData }) => {
+    if (!formData.has("csrfmiddlewaretoken")) return;
+    if (token()) formData.set("csrfmiddlewaretoken", token());
+    formData.set("typed_by", reader || "");
   });
 
   // A form that asks first; without scripts it goes through a page of its own. The second of a double click sends nothing:
@@ -159,7 +159,6 @@
   // compose form has its draft.
   const KEPT = "typed";
   const isOnTheWay = location.pathname.startsWith("/accounts/") || document.querySelector("[data-refused]") !== null;
-  const reader = document.body.dataset.reader;
   const inputsOf = (form) => [...form.elements].filter((at) => at.name && !["hidden", "password", "file", "submit", "button", "fieldset"].includes(at.type));
   function keep(form) {
     if (isOnTheWay || !form.closest("main") || form.id === "compose-form") return;
