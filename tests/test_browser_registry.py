@@ -39,9 +39,9 @@ def alice(transactional_db: None) -> User:
     return make_user("alice", password=PASSWORD)
 
 
-def sign_in(page: Page, site: Any) -> None:
+def sign_in(page: Page, site: Any, name: str = "alice") -> None:
     page.goto(f"{site.url}/accounts/login/")
-    page.fill("input[name=login]", "alice")
+    page.fill("input[name=login]", name)
     page.fill("input[name=password]", PASSWORD)
     page.click("button:has-text('Sign in')")
     page.wait_for_url(f"{site.url}/")
@@ -181,6 +181,22 @@ def test_no_page_is_wider_than_the_screen(
         page.goto(live_server.url + address)
         over = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert over <= 0, f"{address} is {over} px wider than {width}"
+
+
+def test_the_search_says_whole_what_it_finds(page: Page, live_server: Any, alice: User):
+    User.objects.filter(pk=alice.pk).update(username="a-name-that-is-long")
+    room = """() => {
+      const field = document.getElementById("site-search");
+      const style = getComputedStyle(field);
+      const pen = document.createElement("canvas").getContext("2d");
+      pen.font = `${style.fontSize} ${style.fontFamily}`;
+      const cross = 18;  // keeps its place where nothing can be taken away yet
+      return field.clientWidth - cross - pen.measureText(field.placeholder).width;
+    }"""
+    sign_in(page, live_server, "a-name-that-is-long")
+    for width in (1441, 1440, 1280, 1279, 1024, 1001, 1000, 901, 900, 768, 761, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate(room) >= 0, f"cut at {width}"
 
 
 def test_the_menu_and_the_filters_are_reached_on_a_phone(
