@@ -31,6 +31,7 @@ TEXTS = (
     "description", "license", "language", "dataset", "dataset_revision", "training", "leakage", "prompt_template",
 )  # fmt: skip
 MAX_FULL_NAME = 200  # of a person or an organisation
+_EMPTY_LETTERS = "\u115f\u1160\u2800\u3164\uffa0"  # fillers of Hangul, and Braille without a dot
 INPUT = "{input}"  # where the text goes in a prompt template
 
 
@@ -52,6 +53,8 @@ def check_text(field: str, value: str, *, limit: int | None = None) -> str:
         raise BadDetail(
             field, f"The {_said(field)} holds the character U+{ord(odd):04X}, which no text here may."
         )
+    if value and not any(_is_seen(letter) for letter in value):
+        raise BadDetail(field, f"The {_said(field)} has no character that can be seen.")
     if field == "prompt_template" and value and INPUT not in value:
         raise BadDetail(field, "The prompt template has to hold {input}, where the text goes.")
     return value
@@ -110,6 +113,7 @@ def _said(field: str) -> str:
         "training": "note on training",
         "leakage": "note on leakage",
         "prompt_template": "prompt template",
+        "full_name": "name to show",
     }.get(field, field)
 
 
@@ -119,3 +123,8 @@ def _is_odd(letter: str) -> bool:
     if category == "Cc":
         return letter not in "\n\r\t"
     return category == "Cs" or letter in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def _is_seen(letter: str) -> bool:
+    """Letters, numbers, punctuation and symbols; neither spaces, joiners nor accents by themselves."""
+    return unicodedata.category(letter)[0] in "LNPS" and letter not in _EMPTY_LETTERS

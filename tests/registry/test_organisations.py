@@ -53,6 +53,20 @@ def test_a_founder_is_its_admin_and_its_names_are_checked(ada, lab):
             organisations.create_organisation(founder=ada, name=name)
 
 
+@pytest.mark.parametrize(
+    ("shown", "said"),
+    [
+        ("\u202eevil", "The name to show holds the character U+202E, which no text here may."),
+        ("\u200b \u3164\u0301", "The name to show has no character that can be seen."),
+    ],
+)
+def test_a_name_to_show_can_be_seen(ada, lab, shown, said):
+    for address in ("/settings", "/story-lab/settings"):
+        answer = client_of(ada).post(address, {"full_name": shown})
+        assert (answer.status_code, said in answer.content.decode()) == (400, True)
+    assert Namespace.objects.get(pk=lab.pk).full_name == "Story Lab"
+
+
 def test_who_is_asked_belongs_only_once_they_accept(ada, bob, lab):
     organisations.invite(lab, actor=ada, username="BOB", role="write")
     assert not rights.is_member(bob, lab)
