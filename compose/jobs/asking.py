@@ -25,6 +25,7 @@ from compose.jobs import log, queue, telling
 from compose.models import Candidate, Composition
 from compose.token_counts import count_tokens
 from registry import task_sets
+from registry.details import BadDetail, check_text
 from registry.models import Adapter, BaseModel, Revision, Task, TaskRevision, User
 from registry.rights import composable_for, require_whole_account, require_writing_token
 from registry.search import sees_task
@@ -41,6 +42,7 @@ USUAL_BUDGETS: dict[str, int] = {
 }
 DEFAULT_SEED = 1
 MAX_SEED = 2**31 - 1
+MOST_OF_A_TITLE = 200
 SHORTEST_TIME_LIMIT_S, LONGEST_TIME_LIMIT_S = 5, 24 * 3600
 Status = Composition.Status
 
@@ -253,10 +255,10 @@ def check_settings(*, method: str, budget: int, seed: int, title: str = "") -> N
         raise BadSetting("budget", f"The budget is the number of trials, from 1 to {settings.MAX_BUDGET:,}.")
     if not 0 <= seed <= MAX_SEED:
         raise BadSetting("seed", f"The seed is a whole number from 0 to {MAX_SEED:,}.")
-    if len(title) > 200:
-        raise BadSetting("title", f"The title has {len(title)} characters; at most 200 are kept.")
-    if "\x00" in title:
-        raise BadSetting("title", "The title holds a NUL character; take it out.")
+    try:
+        check_text("title", title, limit=MOST_OF_A_TITLE)
+    except BadDetail as error:
+        raise BadSetting("title", error.message) from error
 
 
 def metric_for(task: Task | None) -> str:

@@ -102,6 +102,8 @@ def test_the_same_request_has_the_same_spec_and_another_seed_another():
         ({"seed": 2**70}, BadSetting, "The seed is a whole number from 0"),
         ({"method": "magic"}, BadSetting, "There is no method 'magic' here; choose one of: lorahub, auto"),
         ({"title": "x" * 201}, BadSetting, "The title has 201 characters"),
+        ({"title": "\u200b"}, BadSetting, "The title has no character that can be seen."),
+        ({"title": "a\u202eb"}, BadSetting, "The title holds the character U+202E"),
         ({"examples": []}, FewShotProblem, "There are no examples."),
         ({"examples": make_examples(1)}, FewShotProblem, "needs at least 2 examples; you gave 1"),
         ({"examples": make_examples(101)}, FewShotProblem, "You gave 101 rows; at most 100 are used"),
