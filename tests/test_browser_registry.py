@@ -199,6 +199,20 @@ def test_the_search_says_whole_what_it_finds(page: Page, live_server: Any, alice
         assert page.evaluate(room) >= 0, f"cut at {width}"
 
 
+def test_why_the_last_admin_does_not_leave_is_read_whole(page: Page, live_server: Any, alice: User):
+    make_organisation("a-laboratory-with-a-long-name", members={alice: "admin"})
+    sign_in(page, live_server)
+    page.on("dialog", lambda question: question.accept())
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.goto(f"{live_server.url}/settings/organizations")
+        page.click("button:has-text('Leave')")
+        said = page.locator("main [role=alert]")
+        assert "would be left without an admin" in said.inner_text()
+        edge = "(at) => at.closest('.card').getBoundingClientRect().right - at.getBoundingClientRect().right"
+        assert said.evaluate(edge) >= 0, f"cut at {width}"
+
+
 def test_the_menu_and_the_filters_are_reached_on_a_phone(
     page: Page, live_server: Any, alice: User, tmp_path: Path
 ):

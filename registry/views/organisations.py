@@ -63,7 +63,7 @@ def organisation_leave(request: HttpRequest, name: str) -> HttpResponse:
     try:
         organisations.remove(organisation, actor=user, username=user.username)
     except organisations.LastAdmin as error:
-        return _my_organisations(request, refused=error, leaving=organisation)
+        return _my_organisations(request, refused=error)
     messages.success(request, f"You have left {organisation.name}.")
     return redirect("my_organisations")
 
@@ -158,17 +158,13 @@ def organisation_delete(request: HttpRequest, namespace: str) -> HttpResponse:
 
 
 def _my_organisations(
-    request: HttpRequest,
-    *,
-    refused: organisations.LastAdmin | None = None,
-    leaving: Namespace | None = None,
+    request: HttpRequest, *, refused: organisations.LastAdmin | None = None
 ) -> HttpResponse:
     user = signed_in(request)
     context = {
         "memberships": organisations.organisations_of(user),
         "invitations": organisations.invitations_for(user),
         "refused": refused,
-        "leaving": leaving,
     }
     return render(
         request, "registry/my_organisations.html", context, status=refused.status if refused else 200
