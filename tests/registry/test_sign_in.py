@@ -205,6 +205,9 @@ def test_who_asks_for_the_link_again_too_soon_is_told_so(client, mailoutbox, set
     client.post("/accounts/signup/", fields, follow=True)
     answer = client.post("/accounts/email/", {"action_send": "", "email": "ada@example.org"}, follow=True)
     assert "A link went to this address a moment ago." in answer.content.decode()
+    settings.EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+    answer = client.post("/accounts/email/", {"action_send": "", "email": "ada@example.org"}, follow=True)
+    assert "the link of a moment ago stands in its log." in answer.content.decode()
     assert len(mailoutbox) == 1
 
 
