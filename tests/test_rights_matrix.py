@@ -253,7 +253,7 @@ ROUTES: dict[str, Route] = {
     "settings/tokens/<int:token_id>/revoke": page("/settings/tokens/0/revoke", POST=ACCOUNT_NOTHING),
     "settings/organizations": page("/settings/organizations", GET=ACCOUNT),
     "settings/organizations/<str:name>/answer": page(
-        "/settings/organizations/other/answer", POST=ACCOUNT_NOTHING
+        "/settings/organizations/other/answer", {"answer": "decline"}, POST=ACCOUNT_NOTHING
     ),
     "settings/organizations/<str:name>/leave": page("/settings/organizations/lab/leave", POST=MEMBER),
     # Organisations

@@ -46,7 +46,10 @@ def my_organisations(request: HttpRequest) -> HttpResponse:
 @require_POST
 def invitation_answer(request: HttpRequest, name: str) -> HttpResponse:
     """Accept or decline an invitation."""
-    if request.POST.get("answer") == "accept":
+    answer = request.POST.get("answer")
+    if answer not in {"accept", "decline"}:
+        raise DomainError("Nothing was answered: join, or decline.")
+    if answer == "accept":
         membership = organisations.accept(name, person=signed_in(request))
         messages.success(request, f"You belong to {membership.namespace.name} now.")
         return redirect(membership.namespace)

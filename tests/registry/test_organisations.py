@@ -286,6 +286,7 @@ def test_the_whole_life_of_an_organisation_by_pages(ada, bob):
     assert founder.post("/lab/settings/invite", {"username": "bob", "role": "read"}).status_code == 302
     assert "bob" in founder.get("/lab/settings").content.decode()
     assert "lab" in other.get("/settings/organizations").content.decode()
+    assert other.post("/settings/organizations/lab/answer", {"answer": "perhaps"}).status_code == 400
     other.post("/settings/organizations/lab/answer", {"answer": "accept"})
     assert other.get("/lab/settings").status_code == 200
     assert other.post("/lab/settings/invite", {"username": "ada", "role": "read"}).status_code == 403
