@@ -198,3 +198,9 @@ def test_a_site_that_makes_no_accounts_may_still_let_those_in(
     else:
         page.wait_for_selector("text=Sign-up is closed")
     assert User.objects.exists() == may_they
+
+
+def test_from_a_link_that_was_used_before_one_sees_where_to_go_on(page: Page, live_server: Any):
+    page.goto(f"{live_server.url}/accounts/confirm-email/used-before/")
+    link = page.get_by_role("link", name="Send a new one")
+    assert link.evaluate("(at) => getComputedStyle(at).textDecorationLine") == "underline"
