@@ -56,3 +56,11 @@ def test_a_token_counts_there_and_pages_stay_closed(settings: Any):
     for page in ("/", "/ada/m", "/settings", "/accounts/login/", "/ada/m/settings"):
         assert ALLOWED not in Client().get(page).headers
         assert ALLOWED not in Client().options(page, headers=ASKED).headers
+
+
+@pytest.mark.parametrize(
+    ("is_open", "said"), [(True, "on pages of any site"), (False, "on pages of this site alone")]
+)
+def test_the_documentation_says_which_of_both_it_is(settings: Any, is_open: bool, said: str):
+    settings.OPEN_TO_OTHER_SITES = is_open
+    assert said in Client().get("/docs/api").content.decode()
