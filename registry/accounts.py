@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from allauth.account.adapter import DefaultAccountAdapter
@@ -158,6 +159,8 @@ class AccountAdapter(DefaultAccountAdapter):
         return client_address(request)
 
     def post_login(self, request: HttpRequest, user: Any, **details: Any) -> HttpResponse:
+        with suppress(NameTaken):  # told where the namespace is needed
+            own_namespace(user)
         response = super().post_login(request, user, **details)
         response.set_signed_cookie(
             KNOWN_BROWSER,

@@ -148,9 +148,9 @@ def test_who_has_no_password_types_the_name_alone():
 def test_an_account_that_was_made_in_a_shell_has_its_pages_and_is_deleted_as_any():
     ada = User.objects.create_user("ada", password=PASSWORD)
     client = browser_of(ada)
+    assert client.get("/ada").status_code == 200
     assert client.post("/settings", {"full_name": "Ada L."})["Location"] == "/settings"
     assert 'value="Ada L."' in client.get("/settings").content.decode()
-    assert client.get("/ada").status_code == 200
     assert delete_by_page(client, "ada")["Location"] == "/"
     assert not User.objects.exists()
 
