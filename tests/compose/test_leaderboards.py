@@ -21,7 +21,7 @@ from compose import daily_limit, jobs, leaderboards
 from compose.engine import types
 from compose.models import Composition
 from registry import moderation, publishing, reported_scores, storage, task_sets
-from registry.models import Adapter, AdapterScore, Membership, Task, TaskRevision
+from registry.models import Adapter, AdapterScore, Membership, Task, TaskRevision, User
 from registry.search import AdapterQuery, find
 from tests.compose.factories import finish, make_composition, make_modules, make_result, owner_of
 from tests.factories import (
@@ -70,6 +70,29 @@ def test_other_rows_make_another_revision_whose_board_begins_empty():
     assert before.entries[0].value == 0.6
     with pytest.raises(NotFound):
         leaderboards.board(task, owner, revision="7")
+
+
+def test_of_a_long_board_the_first_and_ones_own_are_shown_and_all_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(leaderboards, "SHOWN", 2)
+    task, ann, bob = make_board_task(), make_user("ann"), make_user("bob")
+    for place, (value, owner) in enumerate(
+        [(0.9, ann), (0.7, ann), (0.7, ann), (0.5, ann), (0.4, bob), (0.3, ann)]
+    ):
+        finished = scored(task, value, owner=owner)
+        finished.adapter = make_adapter(f"mix-{place}", owner=owner, kind="composed")
+        finished.save(update_fields=["adapter"])
+
+    def told(person: User | None, **options: Any) -> tuple[list[tuple[int | None, float]], int, int]:
+        board = leaderboards.board(task, person, **options)
+        return [(entry.rank, entry.value) for entry in board.entries], board.total, board.verified
+
+    assert told(None) == ([(1, 0.9), (2, 0.7)], 7, 6)
+    assert told(bob) == ([(1, 0.9), (2, 0.7), (5, 0.4)], 7, 6)
+    every = [(1, 0.9), (2, 0.7), (2, 0.7), (4, 0.5), (5, 0.4), (6, 0.3), (None, 0.2)]
+    assert told(None, whole=True) == (every, 7, 6)
+    assert told(None, source="reported") == ([], 0, 6)
 
 
 def test_what_was_published_and_is_deleted_is_its_owners_unpublished_score_again():
