@@ -79,7 +79,7 @@ WORDS = [
     "caption",
     "speech",
 ]
-BASES, TASKS, PEOPLE = 300, 5_000, 20_000
+BASES, TASKS, PEOPLE, BOARDS = 300, 5_000, 20_000, 60
 TARGETS = ["q,v", "k,q,v", "k,o,q,v", "q_proj,v_proj", "k_proj,o_proj,q_proj,v_proj", "c_attn"]
 LICENCES = ["apache-2.0", "mit", "", "cc-by-4.0", "llama3.2", "openrail", "gpl-3.0", "cc-by-nc-4.0"]
 LANGUAGES = ["en", "", "de", "fr", "zh", "es", "ja", "hi", "ar", "pt", "ru", "ko"]
@@ -128,6 +128,7 @@ def fill(rows: int) -> None:
                 [made[0].pk, made[-1].pk],
             )
         print(f"{numbers[-1] + 1:,} adapters", file=sys.stderr)
+    fill_boards(generator)
     _triggers(connection, on=True)
     backends.of(connection).resync(connection)
     upkeep.write_postings()
@@ -194,6 +195,51 @@ def _revision(generator: random.Random, adapter: Any) -> Any:
     )
 
 
+def fill_boards(generator: random.Random) -> None:
+    """A composition with two scores for each composed adapter, on the leaderboards of BOARDS tasks."""
+    from compose.models import Composition, Score
+    from registry.models import Adapter, User
+    from registry.task_sets import save_task
+
+    owner = User.objects.create(username="somebody")
+    rows = [{"input": f"question {number}", "output": str(number)} for number in range(20)]
+    tasks = [
+        save_task(
+            slug=f"board-{n}",
+            title=f"Board {n}",
+            description="",
+            base_model=None,
+            few_shot=rows[:5],
+            test=rows,
+        )
+        for n in range(BOARDS)
+    ]
+    newest = {task.pk: task.revisions.get() for task in tasks}
+    composed = Adapter.objects.filter(kind="composed", base_model__isnull=False).values_list(
+        "pk", "base_model"
+    )
+    for start in range(0, len(composed), BATCH):
+        asked = []
+        for adapter, base_model in composed.order_by("pk")[start : start + BATCH]:
+            task = pick(generator, tasks)
+            asked.append(
+                Composition(
+                    owner=owner, title=task.title, task=task, task_revision=newest[task.pk], base_model_id=base_model,
+                    adapter_id=adapter, status="succeeded", method="auto", budget=300, seed=1, has_hidden_test=True,
+                    metric="exact_match", spec_sha256=f"{adapter:064x}", examples=rows[:5],
+                )
+            )  # fmt: skip
+        made = Composition.objects.bulk_create(asked)
+        Score.objects.bulk_create(
+            Score(
+                composition=composition, position=place, method=method, metric="exact_match", split="held_out",
+                value=round(generator.random() / (2 - place), 2), low=0, high=1, n=len(rows),
+            )
+            for composition in made
+            for place, method in enumerate(["zero_shot", "auto"])
+        )  # fmt: skip
+
+
 def questions(count: int) -> Iterator[dict[str, str]]:
     """What people ask: half browse, half search; every filter, order and combination comes up, rare values too."""
     generator = random.Random(11)
@@ -241,7 +287,7 @@ def other_pages() -> list[str]:
     base = BaseModel.objects.earliest("pk").name
     task = Task.objects.earliest("pk").slug
     return [
-        "/", "/tasks", "/tasks?kind=trained", f"/tasks/{task}", "/base-models", f"/base-models/{base}",
+        "/", "/tasks", "/tasks?kind=trained", f"/tasks/{task}", "/tasks/board-0", "/base-models", f"/base-models/{base}",
         f"/{some.namespace.name}", some.get_absolute_url(), "/compose", f"/compose?base_model={base}", "/modules/fit",
         "/status", "/api/v1/tasks/", "/api/v1/base-models/", "/api/models?sort=downloads",
     ]  # fmt: skip
