@@ -563,7 +563,11 @@ def test(arguments: list[str]) -> int:
     )
     hub, jobs, engine = "tests/registry/hub", "tests/compose", "tests/compose/engine"
     rights = "tests/test_rights_matrix.py"
-    alone = [engine, "tests/demo", rights]
+    # What imports torch goes together: the other passes start in a third of the time without it.
+    with_torch = [
+        engine, "tests/demo", "tests/test_benchmarks.py", "tests/test_benchmarks_quality.py",
+        *(f"tests/registry/test_{name}.py" for name in ("conversion", "inspection_of_peft_files")),
+    ]  # fmt: skip
     in_processes = ["-m", "not browser and not site"]
     # On both is what asks the database in ways of its own. The rest is decided in Python: SQLite is quicker to
     # start, and Postgres the stricter about what it is given by pages, forms and scripts; on SQLite those run in the
@@ -590,17 +594,19 @@ def test(arguments: list[str]) -> int:
         # More lanes than most machines have cores: each waits for programs it started a good part of the time.
         lanes = {
             "of the engine, and of the whole site in a browser": [
-                [*pytest, "-q", engine, "tests/demo", *in_processes],
+                [*pytest, "-q", *with_torch, *in_processes],
                 [*pytest, "-q", "-m", "browser or site", *_marked("browser", "site")],
             ],
             "of the Hub and of jobs": [
-                [*pytest, "-q", hub, jobs, *in_processes, *_without(engine, *on_postgres)]
+                [*pytest, "-q", hub, jobs, *in_processes, *_without(*with_torch, *on_postgres)]
             ],
             "on Postgres, and of rights": [
-                [*on_server, *_without(hub, jobs, *on_sqlite)],
+                [*on_server, *_without(hub, jobs, *with_torch, *on_sqlite)],
                 [*pytest, "-q", rights],
             ],
-            "of the Hub and of jobs on Postgres": [[*on_server, hub, jobs, *_without(engine, *on_sqlite)]],
+            "of the Hub and of jobs on Postgres": [
+                [*on_server, hub, jobs, *_without(*with_torch, *on_sqlite)]
+            ],
         }
         beside = [
             # Two fill the cores of most machines, and leave what they compiled and migrated to those that come later.
@@ -611,7 +617,7 @@ def test(arguments: list[str]) -> int:
             lane.start()
         try:
             # It waits for the others' outcome at its end and prints it, so that its own summary comes last.
-            ours = [*pytest, *in_processes, *_without(hub, jobs, *alone, *on_postgres)]
+            ours = [*pytest, *in_processes, *_without(hub, jobs, rights, *with_torch, *on_postgres)]
             code = subprocess.run(
                 [*ours, *(f"--passes-beside={lane.folder}" for lane in beside)], cwd=ROOT
             ).returncode
