@@ -16,7 +16,7 @@ from compose.engine.scoring import pad, tokenise
 from compose.engine.types import Example, ExportForm
 from tests.compose.engine import tiny
 from tests.compose.engine.conftest import Collection
-from tests.compose.engine.test_run import TEST_ROWS, request_for
+from tests.compose.engine.test_run import TEST_ROWS, request_for, undisturbed
 from tests.compose.engine.test_scoring import load
 
 
@@ -43,8 +43,7 @@ def answers_in_peft(collection: Collection, folder: Path) -> list[str]:
 def test_the_scores_are_of_the_adapter_that_is_written(
     collection: Collection, tmp_path: Path, method: str, form: ExportForm
 ):
-    asked = request_for(collection, method=method, budget=30, seed=3)
-    as_mixed = run.compose(asked)
+    as_mixed = undisturbed(request_for(collection, method=method, budget=30, seed=3))
     cut = run.compose(request_for(collection, method=method, budget=30, seed=3, out=tmp_path, export=form))
     assert cut.mixing_weights == as_mixed.mixing_weights
     assert cut.exported is not None
@@ -67,7 +66,7 @@ def test_the_scores_are_of_the_adapter_that_is_written(
 def test_a_cut_that_is_felt_is_in_the_answers(t5: Collection, tmp_path: Path):
     request = {"method": "lorahub", "budget": 30, "seed": 3}
     cut = run.compose(request_for(t5, **request, out=tmp_path, export=ExportForm(rank=1)))
-    whole = run.compose(request_for(t5, **request))
+    whole = undisturbed(request_for(t5, **request))
     assert [p.outputs["lorahub"] for p in cut.predictions] != [
         p.outputs["lorahub"] for p in whole.predictions
     ]
@@ -99,7 +98,7 @@ def test_score_and_file_are_of_one_cut_and_the_file_is_as_if_it_were_cut_alone(
 
 
 def test_a_rank_that_cuts_nothing_changes_nothing(t5: Collection):
-    whole = run.compose(request_for(t5))
+    whole = undisturbed(request_for(t5))
     same = run.compose(request_for(t5, export=ExportForm(rank=1024)))
     assert (same.scores, same.predictions, same.notes) == (whole.scores, whole.predictions, whole.notes)
 

@@ -18,7 +18,7 @@ from compose.engine.scoring import tokenise
 from compose.engine.types import Trial
 from tests.compose.engine import tiny
 from tests.compose.engine.conftest import Collection
-from tests.compose.engine.test_run import Recorder, request_for
+from tests.compose.engine.test_run import Recorder, request_for, undisturbed
 from tests.compose.engine.test_scoring import load, mixed_modules, peft_loss
 
 
@@ -216,13 +216,13 @@ def test_unlike_modules_compose_export_and_load_in_peft(collection: Collection, 
 @pytest.mark.parametrize("recorded", [1, 2, 5, 17, 40])
 def test_a_search_resumed_within_a_batch_gives_the_undisturbed_result(t5: Collection, recorded: int):
     request = request_for(t5, method="auto", budget=40)
-    undisturbed = run.compose(request)
+    whole = undisturbed(request)
     observer = Recorder()
-    resumed = run.compose(request, observer=observer, recorded=undisturbed.trials[:recorded])
-    assert resumed.trials == undisturbed.trials
-    assert resumed.mixing_weights == undisturbed.mixing_weights
-    assert resumed.scores == undisturbed.scores
-    assert observer.trials == undisturbed.trials[recorded:]
+    resumed = run.compose(request, observer=observer, recorded=whole.trials[:recorded])
+    assert resumed.trials == whole.trials
+    assert resumed.mixing_weights == whole.mixing_weights
+    assert resumed.scores == whole.scores
+    assert observer.trials == whole.trials[recorded:]
 
 
 def test_nothing_is_random_so_the_seed_changes_nothing(t5: Collection):

@@ -14,7 +14,7 @@ from compose.engine.scoring import Scorer, tokenise
 from compose.engine.types import Trial
 from tests.compose.engine import tiny
 from tests.compose.engine.conftest import Collection
-from tests.compose.engine.test_run import Recorder, request_for
+from tests.compose.engine.test_run import Recorder, request_for, undisturbed
 
 
 @pytest.fixture
@@ -120,12 +120,12 @@ def test_it_descends_to_the_lowest_point_of_a_bowl_and_stops_by_itself():
 @pytest.mark.parametrize("recorded", [1, 9])
 def test_a_resumed_search_gives_the_undisturbed_result(t5: Collection, recorded: int):
     request = request_for(t5, method="gradient", budget=12)
-    undisturbed = run.compose(request)
+    whole = undisturbed(request)
     observer = Recorder()
-    resumed = run.compose(request, observer=observer, recorded=undisturbed.trials[:recorded])
-    assert resumed.trials == undisturbed.trials
-    assert resumed.mixing_weights == undisturbed.mixing_weights
-    assert observer.trials == undisturbed.trials[recorded:]
+    resumed = run.compose(request, observer=observer, recorded=whole.trials[:recorded])
+    assert resumed.trials == whole.trials
+    assert resumed.mixing_weights == whole.mixing_weights
+    assert observer.trials == whole.trials[recorded:]
     assert resumed.loss <= min(resumed.base_loss, *resumed.audition) * (1 + 2e-5)
     assert {"zero_shot", "best_single", "uniform", "lorahub", "gradient"} <= {
         s.method for s in resumed.scores

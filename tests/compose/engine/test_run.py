@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from compose.engine.loading import load_module
 from compose.engine.methods import METHODS
 from compose.engine.mixing import EXACT, Mix, Mixer
 from compose.engine.searching import _Fold
-from compose.engine.types import Example, ExportForm, Observer, Request, Trial
+from compose.engine.types import Example, ExportForm, Observer, Request, Result, Trial
 from compose.engine.warm import WarmCache
 from tests.compose.engine import tiny
 from tests.compose.engine.conftest import Collection
@@ -47,6 +48,12 @@ def request_for(collection: Collection, **options: Any) -> Request:
         "budget": 12,
     }
     return Request(base=collection.base, **(settings | options))
+
+
+@cache
+def undisturbed(request: Request) -> Result:
+    """What comes of it, composed once for all tests that compare with it: leave it as it is."""
+    return run.compose(request)
 
 
 class Recorder(Observer):
@@ -107,7 +114,7 @@ def test_a_composition_reports_trials_scores_and_predictions(collection: Collect
 def test_every_method_is_scored_by_the_metric_that_was_asked_for_and_by_exact_match(
     t5: Collection, metric: str
 ):
-    by_exact_match = run.compose(request_for(t5))
+    by_exact_match = undisturbed(request_for(t5))
     result = run.compose(request_for(t5, metric=metric))
     assert result.mixing_weights == by_exact_match.mixing_weights, "the search does not know it"
     assert result.predictions == by_exact_match.predictions
@@ -225,12 +232,12 @@ def test_the_same_request_gives_the_same_result_and_the_same_bytes(t5: Collectio
 
 @pytest.mark.parametrize("recorded", [1, 7, 12])
 def test_a_resumed_search_gives_the_result_of_an_undisturbed_one(t5: Collection, recorded: int):
-    undisturbed = run.compose(request_for(t5))
+    whole = undisturbed(request_for(t5))
     observer = Recorder()
-    resumed = run.compose(request_for(t5), observer=observer, recorded=undisturbed.trials[:recorded])
-    assert resumed.trials == undisturbed.trials
-    assert resumed.mixing_weights == undisturbed.mixing_weights
-    assert resumed.scores == undisturbed.scores
+    resumed = run.compose(request_for(t5), observer=observer, recorded=whole.trials[:recorded])
+    assert resumed.trials == whole.trials
+    assert resumed.mixing_weights == whole.mixing_weights
+    assert resumed.scores == whole.scores
     assert [trial.number for trial in observer.trials] == list(range(recorded + 1, 13))
 
 
@@ -240,11 +247,11 @@ def test_every_method_goes_on_from_its_record_to_the_undisturbed_result(
     t5: Collection, name: str, recorded: int
 ):
     request = request_for(t5, method=name, budget=14, test=())
-    undisturbed = run.compose(request)
-    resumed = run.compose(request, recorded=undisturbed.trials[:recorded])
-    assert resumed.trials == undisturbed.trials
-    assert resumed.mixing_weights == undisturbed.mixing_weights
-    assert resumed.scores == undisturbed.scores
+    whole = undisturbed(request)
+    resumed = run.compose(request, recorded=whole.trials[:recorded])
+    assert resumed.trials == whole.trials
+    assert resumed.mixing_weights == whole.mixing_weights
+    assert resumed.scores == whole.scores
 
 
 def test_a_cancel_is_heard_while_a_record_is_measured_again(t5: Collection, monkeypatch: pytest.MonkeyPatch):
@@ -296,7 +303,7 @@ def test_every_method_names_a_module_whose_loss_is_not_a_number(t5: Collection, 
 
 def test_a_replayed_trial_is_not_scored_again(t5: Collection, monkeypatch: pytest.MonkeyPatch):
     request = request_for(t5)
-    trials = run.compose(request).trials
+    trials = undisturbed(request).trials
     scored: list[int] = []
     losses = scoring.Scorer.losses
 
@@ -312,11 +319,11 @@ def test_a_replayed_trial_is_not_scored_again(t5: Collection, monkeypatch: pytes
 
 def test_records_of_another_search_are_given_up(t5: Collection):
     strange = [Trial(1, (9.0,) * 6, 0.0, 0.0)]
-    assert run.compose(request_for(t5), recorded=strange).trials == run.compose(request_for(t5)).trials
+    assert run.compose(request_for(t5), recorded=strange).trials == undisturbed(request_for(t5)).trials
 
 
 def test_stopping_keeps_the_best_trial_so_far_and_finishes(t5: Collection, tmp_path: Path):
-    whole = run.compose(request_for(t5))
+    whole = undisturbed(request_for(t5))
     stopped = run.compose(request_for(t5, out=tmp_path), observer=Recorder("stop", after_trials=5))
     assert stopped.stopped_early
     assert not whole.stopped_early
@@ -332,9 +339,8 @@ def test_a_wish_to_stop_after_the_search_cuts_nothing_that_is_compared(
     t5: Collection, test: tuple[Example, ...]
 ):
     request = request_for(t5, method="auto", budget=20, test=test)
-    whole, observer = run.compose(request), Recorder("stop", after_trials=1)
-    in_search = Recorder()
-    run.compose(request, observer=in_search)
+    observer, in_search = Recorder("stop", after_trials=1), Recorder()
+    whole = run.compose(request, observer=in_search)
     observer.after_trials = len(in_search.trials)  # so many are there when the search has ended by itself
     late = run.compose(request, observer=observer)
     assert not late.stopped_early
@@ -371,7 +377,7 @@ def test_cancelling_takes_effect_between_batches_of_answers(t5: Collection, monk
 def test_answers_do_not_depend_on_how_rows_are_batched(
     collection: Collection, monkeypatch: pytest.MonkeyPatch
 ):
-    together = run.compose(request_for(collection)).predictions
+    together = undisturbed(request_for(collection)).predictions
     monkeypatch.setitem(evaluation._ROWS_AT_ONCE, "cpu", 1)
     assert run.compose(request_for(collection)).predictions == together
 
@@ -383,7 +389,7 @@ def test_an_answer_holds_no_nul_which_no_database_takes(t5: Collection, monkeypa
 
 
 def test_without_test_rows_every_example_is_predicted_by_a_mix_found_without_it(collection: Collection):
-    result = run.compose(request_for(collection, test=(), budget=8))
+    result = undisturbed(request_for(collection, test=(), budget=8))
     assert {(score.split, score.n) for score in result.scores} == {("leave_one_out", 4)}
     assert result.verdict.startswith("Not scored on held-out rows")
     assert [p.expected for p in result.predictions] == [example.output for example in tiny.EXAMPLES]
@@ -428,7 +434,7 @@ def test_an_estimate_names_no_single_module_since_each_fold_has_its_own(
 
 
 def test_the_leave_one_out_mix_is_the_one_a_search_without_that_example_finds(t5: Collection):
-    left_out = run.compose(request_for(t5, test=(), budget=8))
+    left_out = undisturbed(request_for(t5, test=(), budget=8))
     rest = run.compose(request_for(t5, examples=tiny.EXAMPLES[1:], test=tiny.EXAMPLES[:1], budget=8))
     ours, theirs = left_out.predictions[0].outputs, rest.predictions[0].outputs
     # The longest expected answer limits how far either writes on.
@@ -499,7 +505,7 @@ def test_a_single_example_without_test_rows_is_not_scored(t5: Collection):
 
 
 def test_attribution_is_the_rise_of_the_loss_without_a_module(t5: Collection):
-    result = run.compose(request_for(t5))
+    result = undisturbed(request_for(t5))
     index = max(range(6), key=lambda i: abs(result.mixing_weights[i]))
     without = [0.0 if i == index else weight for i, weight in enumerate(result.mixing_weights)]
     loss = run.score(t5.base, t5.modules, tiny.EXAMPLES, [without], "paper")[0]
