@@ -123,13 +123,6 @@ def test_each_method_gets_its_usual_budget():
     assert [make_composition(method=method).budget for method in methods] == [40, 600, 200]
 
 
-def test_methods_and_their_budgets_are_the_engines():
-    from compose.engine.methods import METHODS
-
-    assert {name: method.usual_budget for name, method in METHODS.items()} == jobs.USUAL_BUDGETS
-    assert set(Composition.Method.values) == set(METHODS)
-
-
 def test_a_task_lends_its_few_shot_rows_and_scores_on_its_hidden_ones():
     task = make_task("who-quoted", rows=5, test_rows=30)
     composition = make_composition(task=task, examples=[])

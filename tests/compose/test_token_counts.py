@@ -31,20 +31,6 @@ def hosted(name: str = "story-t5", *, tokenizer: bytes | None = None, **fields) 
     return model
 
 
-def test_the_counts_are_those_of_the_engine():
-    from transformers import AutoTokenizer
-
-    from compose.engine.loading import LONGEST_SEQ2SEQ_INPUT
-
-    engine = AutoTokenizer.from_pretrained(ROOT / "demo/story-t5")
-    counts = count_tokens(hosted(), [STORY, Example("one", "two three")])
-    assert counts is not None
-    assert counts.longest_input == len(engine(STORY.input)["input_ids"])
-    assert counts.longest_output == len(engine("two three")["input_ids"])
-    assert (counts.limit, counts.too_long) == (SEQ2SEQ_LIMIT, [])
-    assert SEQ2SEQ_LIMIT == LONGEST_SEQ2SEQ_INPUT
-
-
 def test_rows_that_the_base_model_cannot_take_are_named():
     model = hosted("story-llama", task_type="CAUSAL_LM", config={"max_position_embeddings": 12})
     counts = count_tokens(model, [Example("one two", "three"), Example("one " * 12, "two")])
