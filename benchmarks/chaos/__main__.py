@@ -77,7 +77,6 @@ def main() -> int:
         django.setup()
         logging.disable(logging.CRITICAL)  # of this process, where the clients are
         call_command("migrate", verbosity=0)
-        call_command("collectstatic", verbosity=0, interactive=False)
         print("| id | trial | how often, when | result |\n| --- | --- | --- | --- |")
         with stage.servers:
             return 0 if run(given.trials, stage) else 1

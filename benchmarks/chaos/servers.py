@@ -53,6 +53,8 @@ def wait_until_it_answers(port: int, *, seconds: float = 240) -> None:
 @contextmanager
 def web(stage: Stage, **more: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """gunicorn as config/gunicorn.py has it: its port, and its first process."""
+    if not (stage.folder / "static").exists():  # compressing them takes longer than many a trial
+        manage_or_raise(stage, *STATIC_FILES)
     port = free_port()
     command = ["-m", "gunicorn", "config.wsgi", "-c", "config/gunicorn.py"]
     command += ["--bind", f"{HOST}:{port}", "--access-logfile", os.devnull]
@@ -332,6 +334,7 @@ def site_on_postgres(stage: Stage, name: str, folder: Path) -> Iterator[tuple[St
         server.stop(signal.SIGQUIT)
 
 
+STATIC_FILES = ("collectstatic", "--noinput", "-v", "0")
 NO_POSTGRES = "there is no Postgres on this machine that could be started"
 
 
@@ -344,6 +347,14 @@ def manage(stage: Stage, *command: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
     )
+
+
+def manage_or_raise(stage: Stage, *command: str) -> subprocess.CompletedProcess[str]:
+    """The same where nothing may go wrong. Raises RuntimeError."""
+    done = manage(stage, *command)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+    return done
 
 
 def what_fsck_finds(stage: Stage) -> list[str]:
@@ -359,11 +370,9 @@ def what_fsck_finds(stage: Stage) -> list[str]:
 
 def people_of(stage: Stage) -> dict[str, Any]:
     """Make the world of another site than this process's: {"base_model", "tokens": [secret, ...]}."""
-    for needed in (("migrate", "-v", "0"), ("collectstatic", "--noinput", "-v", "0")):
-        done = manage(stage, *needed)
-        if done.returncode:
-            raise RuntimeError(done.stderr[-2000:])
-    made = manage(
+    for needed in (("migrate", "-v", "0"), STATIC_FILES):
+        manage_or_raise(stage, *needed)
+    made = manage_or_raise(
         stage,
         "shell",
         "-v0",
@@ -371,7 +380,5 @@ def people_of(stage: Stage) -> dict[str, Any]:
         "import json; from benchmarks.chaos.stage import token_of, world; base, people = world();"
         "print(json.dumps({'base_model': base.name, 'tokens': [token_of(one) for one in people]}))",
     )
-    if made.returncode:
-        raise RuntimeError(made.stderr[-2000:])
     told: dict[str, Any] = json.loads(made.stdout.strip().splitlines()[-1])
     return told
