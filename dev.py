@@ -562,11 +562,11 @@ def test(arguments: list[str]) -> int:
         "Passes in five lanes beside each other, on SQLite and on Postgres; what they say is printed at the end."
     )
     hub, jobs, engine = "tests/registry/hub", "tests/compose", "tests/compose/engine"
-    recipes = "tests/compose/test_recipes.py"
     rights = "tests/test_rights_matrix.py"
     # What imports torch goes together: the other passes start in a third of the time without it.
     with_torch = [
-        engine, recipes, "tests/demo", "tests/test_benchmarks.py", "tests/test_benchmarks_quality.py",
+        engine, f"{jobs}/test_rebuilding.py", "tests/demo", "tests/test_benchmarks.py",
+        "tests/test_benchmarks_quality.py",
         *(f"tests/registry/test_{name}.py" for name in ("conversion", "inspection_of_peft_files")),
     ]  # fmt: skip
     in_processes = ["-m", "not browser and not site"]
@@ -605,7 +605,9 @@ def test(arguments: list[str]) -> int:
                 [*on_server, *_without(hub, jobs, *with_torch, *on_sqlite)],
                 [*pytest, "-q", rights],
             ],
-            "of the Hub and of jobs on Postgres": [[*on_server, hub, jobs, *_without(engine, *on_sqlite)]],
+            "of the Hub and of jobs on Postgres": [
+                [*on_server, hub, jobs, *_without(*with_torch, *on_sqlite)]
+            ],
         }
         beside = [
             # Two fill the cores of most machines, and leave what they compiled and migrated to those that come later.
