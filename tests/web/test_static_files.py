@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import brotli
 import pytest
 from django.conf import settings
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.core.management import call_command
 from django.test import Client, override_settings
+from whitenoise import compress
 
 from tests.conftest import ROOT
 
@@ -37,8 +37,8 @@ def uncollected(request, tmp_path) -> Iterator[None]:
 def collected_once(request, tmp_path_factory) -> dict[str, Any]:
     """All files, once. As small as brotli can make them would take ten seconds; how small it tries to is not ours."""
     kept = kept_in(tmp_path_factory.mktemp("static"), request.param)
-    quickly = partial(brotli.compress, quality=1)
-    with mock.patch.object(brotli, "compress", quickly), override_settings(**kept):
+    quickly = partial(compress.brotli.compress, quality=1)
+    with mock.patch.object(compress.brotli, "compress", quickly), override_settings(**kept):
         call_command("collectstatic", verbosity=0, interactive=False)
     return kept
 
