@@ -359,7 +359,7 @@ def test_what_has_a_parent_in_quarantine_is_not_published(tmp_path):
     assert publish(composition).kind == "composed"
 
 
-def test_what_came_into_quarantine_while_a_composition_waited_is_not_composed():
+def test_what_came_into_quarantine_while_a_composition_waited_is_not_composed(fake_engine):
     composition = make_composition()
     module = composition.candidates.get(position=1).revision.adapter
     moderation.quarantine(module, moderator=None, reason="x")

@@ -15,14 +15,13 @@ from django.test import Client
 from huggingface_hub import ModelCard
 from rest_framework.test import APIClient
 
-from compose import engine, jobs, leaderboards, making_tasks, own_data, publishing, recipes, worker
+from compose import jobs, leaderboards, making_tasks, own_data, publishing, recipes, worker
 from compose.engine import types
 from compose.engine.types import Example, Prediction
 from compose.models import Composition
 from registry import storage, task_sets
 from registry.models import AdapterScore, BaseModelFile, Task, User
 from registry.search import AdapterQuery, find
-from tests import fakes
 from tests.compose.factories import finish, make_composition, make_examples, owner_of
 from tests.compose.test_api import ROWS, URL, client_of, post
 from tests.compose.test_pages import filled, says, text_of
@@ -149,11 +148,7 @@ def test_a_metric_that_the_leaderboard_does_not_take_is_warned_of(base_model, an
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_worker_asks_the_engine_for_it(monkeypatch, rung):
-    monkeypatch.setattr(engine, "run", fakes, raising=False)
-    monkeypatch.setattr(engine, "warm", fakes, raising=False)
-    monkeypatch.setattr(worker, "_warm_cache", fakes.WarmCache())
-    worker._draining.clear()
+def test_the_worker_asks_the_engine_for_it(fake_engine):
     base = make_base_model("demo/tiny-t5", kind="hosted", commit="a" * 40)
     blob = storage.store_stream([b'{"model_type": "t5"}'])
     BaseModelFile.objects.create(base_model=base, path="config.json", blob=blob)

@@ -14,7 +14,7 @@ from django.db import DataError
 from django.test import Client
 from django.utils import timezone
 
-from compose import blocking, engine, in_touch, jobs, worker
+from compose import blocking, in_touch, jobs, worker
 from compose import candidates as choosing
 from compose.engine.errors import DoesNotFit
 from compose.engine.types import Example
@@ -26,15 +26,7 @@ from tests import fakes
 from tests.compose.factories import make_composition, make_examples, make_modules, make_trials, owner_of
 from tests.factories import make_base_model, make_task, make_user
 
-pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture(autouse=True)
-def fake_engine(monkeypatch, rung):
-    monkeypatch.setattr(engine, "run", fakes, raising=False)
-    monkeypatch.setattr(engine, "warm", fakes, raising=False)
-    monkeypatch.setattr(worker, "_warm_cache", fakes.WarmCache())
-    worker._draining.clear()
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("fake_engine")]
 
 
 def hosted_base(name: str = "demo/tiny-t5"):
