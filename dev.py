@@ -565,8 +565,8 @@ def test(arguments: list[str]) -> int:
     rights = "tests/test_rights_matrix.py"
     # What imports torch goes together: the other passes start in a third of the time without it.
     with_torch = [
-        engine, f"{jobs}/test_rebuilding.py", "tests/demo", "tests/test_benchmarks.py",
-        "tests/test_benchmarks_quality.py",
+        engine, f"{jobs}/test_auditioning.py", f"{jobs}/test_rebuilding.py", "tests/demo",
+        "tests/test_benchmarks.py", "tests/test_benchmarks_quality.py",
         *(f"tests/registry/test_{name}.py" for name in ("conversion", "inspection_of_peft_files")),
     ]  # fmt: skip
     in_processes = ["-m", "not browser and not site"]
