@@ -96,8 +96,9 @@ class SignedIn(ReadOrSignedIn):
 def find_token(secret: str) -> Token | None:
     """The usable token with this secret, its person acting by it; remembers its use, to the minute. None if there is none."""
     rows = Token.objects.usable().select_related("user", "namespace", "adapter__namespace")
-    token = rows.filter(secret_sha256=Token.digest(secret.removeprefix(HUB_PREFIX))).first()
-    if token is None:
+    try:
+        token = rows.get(secret_sha256=Token.digest(secret.removeprefix(HUB_PREFIX)))
+    except Token.DoesNotExist:
         return None
     token.user.acting_token = token
     now = timezone.now()
