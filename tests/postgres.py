@@ -80,7 +80,7 @@ def _start(binaries: Path, folder: Path) -> Server | None:
         "trust",
         "-E",
         "UTF8",
-        "--no-locale",
+        "--locale=C.UTF-8",  # which knows small letters from large ones, as any site's does
     ]
     if subprocess.run(make, user=user, cwd=folder, capture_output=True).returncode:
         return None
