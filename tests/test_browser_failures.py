@@ -143,6 +143,21 @@ def test_back_from_a_composition_leads_to_the_form_as_it_was_sent(
     assert not page.is_visible("#draft-offer"), "it was sent"
 
 
+def test_back_to_a_compose_form_that_was_not_sent_keeps_every_row(
+    page: Page, live_server: Any, done: Composition
+):
+    page.goto(f"{live_server.url}/compose")
+    for number in range(1, 8):
+        page.get_by_label(f"Input of row {number}").fill(f"question {number}")
+        page.get_by_label(f"Output of row {number}").fill("yes")
+    page.wait_for_timeout(600)
+    page.goto(f"{live_server.url}/tasks")
+    page.go_back()
+    expect(page.get_by_label("Input of row 7")).to_have_value("question 7")
+    expect(page.locator("#draft-offer")).to_be_hidden()
+    expect(page.locator("#examples-check b")).to_have_text("7 examples")
+
+
 def test_back_to_another_compose_form_leaves_what_it_had(page: Page, live_server: Any, done: Composition):
     sign_in(page, live_server.url, "ada", PASSWORD)
     page.goto(f"{live_server.url}/compose?again={done.pk}")

@@ -139,14 +139,27 @@
   };
   const draft = read();
   const isBack = performance.getEntriesByType("navigation").some(({ type }) => type === "back_forward");
+  const isOfHere = draft && draft.page === location.href;
   // A form that is refused on a page of its own (too old, too large) leads back here from the address it was sent to.
   const isRefused = document.referrer !== "" && new URL(document.referrer).pathname === location.pathname;
-  if (draft && draft.isSent && isBack && draft.page === location.href) {
-    // The browser brings back what was typed, but for the rows that this script had added.
+  // The browser brings back what was typed, but for the rows that this script had added: on the way back, and Firefox at a
+  // reload as well. It has done so by the time that the page shows.
+  const isBegun = () => {
+    const shown = rowsNow();
+    return !isEmpty() && draft.rows.every((cells, index) => !shown[index] || String(cells) === String(shown[index]));
+  };
+  if (isOfHere && draft.isSent && isBack) {
     window.addEventListener("load", () => restore(draft));
   } else if (draft && isEmpty() && (!draft.isSent || isRefused)) {
     offer.hidden = false;
   } else if (draft && draft.isSent) forget();
+  if (isOfHere && !draft.isSent) {
+    window.addEventListener("pageshow", () => {
+      if (!isBegun()) return;
+      offer.hidden = true;
+      restore(draft);
+    }, { once: true });
+  }
   offer.addEventListener("click", (event) => {
     const wish = event.target.dataset.draft;
     if (!wish) return;
