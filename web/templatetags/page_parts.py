@@ -151,7 +151,7 @@ def code(text: str, label: str = "Copy", wrap: bool = False) -> dict[str, Any]:
 
 @register.inclusion_tag("web/_copy.html")
 def copy_button(text: str, label: str = "Copy", face: str = "") -> dict[str, Any]:
-    """A button that copies `text`; `label` is its accessible name, `face` the visible word, if any."""
+    """A button that copies `text`; `label` says so where there is no visible word, `face`, to be its name."""
     return {"text": text, "label": label, "face": face}
 
 
