@@ -281,6 +281,30 @@ INK = """(selector) => {
 }"""
 
 
+# What runs out of its column when letters grow: words beside it, and a number in two lines.
+RUN_OUT = """() => {
+  document.documentElement.style.fontSize = "200%";
+  const end = (at) => { const range = document.createRange(); range.selectNodeContents(at); return range.getBoundingClientRect(); };
+  const named = (at) => `${at.className}: ${at.textContent.trim().slice(0, 40)}`;
+  const cells = [...document.querySelectorAll("main :is(dd, .stat, .weights td, .log time)")];
+  const out = cells.filter((at) => at.checkVisibility() && end(at).width > at.getBoundingClientRect().width + 2);
+  const numbers = [...document.querySelectorAll(".dots-value")];
+  const torn = numbers.filter((at) => at.getBoundingClientRect().height > 2 * parseFloat(getComputedStyle(at).fontSize));
+  return [...out, ...torn].map(named);
+}"""
+
+
+def test_letters_twice_as_large_stay_in_their_columns(page: Page, live_server: Any, filled: Filled):
+    sign_in(page, live_server.url, "ada", PASSWORD)
+    wrong = []
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 900})
+        for path in ("/status", "/compositions", *filled.more[:2]):
+            page.goto(f"{live_server.url}{path}")
+            wrong.extend(f"{path} at {width}: {found}" for found in page.evaluate(RUN_OUT))
+    assert wrong == []
+
+
 def test_what_is_written_from_right_to_left_stands_where_the_others_do(
     page: Page, live_server: Any, filled: Filled
 ):
