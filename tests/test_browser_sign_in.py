@@ -153,6 +153,8 @@ def test_a_second_factor_is_asked_for_all_the_same(page: Page, start: str):
     totp.TOTP.activate(ada, secret)
     come_from_there(page, start, "7")
     assert not is_in(page, "ada")
+    page.goto(f"{start}/accounts/2fa/authenticate/")
+    assert not page.is_visible("#mfa_webauthn_authenticate"), "there is no passkey"
     page.fill("[name=code]", code_of(secret))
     page.click("main button[type=submit]")
     page.wait_for_url(f"{start}/modules")

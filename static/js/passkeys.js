@@ -10,9 +10,13 @@
     if (button.nextElementSibling?.matches("p.hint[role=status]")) button.nextElementSibling.remove();
     button.after(words);
   };
+  // Beside the code of an app: only whoever has a passkey is asked for one.
+  const second = document.getElementById("mfa_webauthn_authenticate");
+  const wanted = second && JSON.parse(document.getElementById("js_data").textContent).request_options.publicKey;
+  if (wanted && !wanted.allowCredentials?.length) second.hidden = true;
   const isNumber = /^[\d.]+$|^\[/.test(location.hostname);
   for (const button of buttons) {
-    if (!isNumber && window.PublicKeyCredential) continue;
+    if (button.hidden || (!isNumber && window.PublicKeyCredential)) continue;
     button.hidden = true;
     if (/^127\.|^\[::1\]$/.test(location.hostname)) {
       const link = document.createElement("a");
