@@ -51,7 +51,7 @@ class LicenceFields(forms.Form):
         label="Which licence",
         required=False,
         max_length=LIMITS["license"],
-        widget=forms.TextInput(attrs={"placeholder": "SPDX id or name", "autocomplete": "off"}),
+        widget=forms.TextInput(attrs={"placeholder": "SPDX id or name"}),
     )
 
     def clean(self) -> dict[str, Any]:
@@ -78,15 +78,16 @@ VISIBILITIES = [
 
 
 class UploadForm(LicenceFields):
-    """What is said about the files; the files themselves come beside it, as many as there are."""
+    """What is said about the files; the files themselves come beside it, as many as there are.
+
+    No input says autocomplete="off": browsers would not bring back what was typed on the way back here.
+    """
 
     namespace = forms.ChoiceField(label="Publish as")
     name = forms.CharField(
         label="Name",
         max_length=200,
-        widget=forms.TextInput(
-            attrs={"autocomplete": "off", "spellcheck": "false", "placeholder": "colour-in-a-sentence"}
-        ),
+        widget=forms.TextInput(attrs={"spellcheck": "false", "placeholder": "colour-in-a-sentence"}),
     )
     base_model = forms.CharField(
         label="Base model",
@@ -95,7 +96,6 @@ class UploadForm(LicenceFields):
         widget=forms.TextInput(
             attrs={
                 "list": "base-models",
-                "autocomplete": "off",
                 "spellcheck": "false",
                 "placeholder": "google/flan-t5-large",
             }
@@ -108,7 +108,6 @@ class UploadForm(LicenceFields):
         widget=forms.TextInput(
             attrs={
                 "list": "tasks",
-                "autocomplete": "off",
                 "placeholder": "An existing task, or a few words for a new one",
             }
         ),
@@ -117,12 +116,7 @@ class UploadForm(LicenceFields):
         label="In one sentence",
         required=False,
         max_length=LIMITS["description"],
-        widget=forms.TextInput(
-            attrs={
-                "placeholder": "Names the colour of the thing, in a full sentence",
-                "autocomplete": "off",
-            }
-        ),
+        widget=forms.TextInput(attrs={"placeholder": "Names the colour of the thing, in a full sentence"}),
     )
     visibility = forms.ChoiceField(
         choices=VISIBILITIES,
@@ -157,13 +151,13 @@ class AdapterForm(LicenceFields):
         label="Trained on",
         required=False,
         max_length=LIMITS["task"],
-        widget=forms.TextInput(attrs={"list": "tasks", "autocomplete": "off"}),
+        widget=forms.TextInput(attrs={"list": "tasks"}),
     )
     base_model = forms.CharField(
         label="Base model",
         required=False,
         max_length=LIMITS["base_model"],
-        widget=forms.TextInput(attrs={"list": "base-models", "autocomplete": "off", "spellcheck": "false"}),
+        widget=forms.TextInput(attrs={"list": "base-models", "spellcheck": "false"}),
     )
     dataset = forms.CharField(label="Data set", required=False, max_length=LIMITS["dataset"])
     dataset_revision = forms.CharField(

@@ -310,6 +310,21 @@ def test_modules_are_picked_and_filtered(page: Page, live_server: Any, base_mode
 
 
 @pytest.mark.django_db(transaction=True)
+def test_back_to_the_form_shows_the_modules_of_the_base_model_that_was_chosen(
+    page: Page, live_server: Any, base_model: BaseModel
+):
+    make_modules(make_base_model("demo/other-t5", kind="hosted"), 2)
+    page.goto(f"{live_server.url}/compose")
+    page.select_option("#id_base_model", "demo/other-t5")
+    count = page.locator("#pickable-count")
+    expect(count).to_have_text("2 modules fit demo/other-t5")
+    page.goto(f"{live_server.url}/tasks")
+    page.go_back()
+    expect(page.locator("#id_base_model")).to_have_value("demo/other-t5")
+    expect(count).to_have_text("2 modules fit demo/other-t5")
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_version_is_pinned_and_let_go_of_beside_the_newest(
     page: Page, live_server: Any, base_model: BaseModel
 ):

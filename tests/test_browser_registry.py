@@ -129,6 +129,25 @@ def test_a_chosen_folder_is_searched_for_the_adapter_and_names_it(
     assert "outside the adapter’s folder" in page.inner_text("#chosen-files tr.out")
 
 
+def test_back_to_the_upload_brings_the_chosen_files_and_what_was_typed(
+    page: Page, live_server: Any, alice: User, tmp_path: Path
+):
+    make_adapter_folder(tmp_path / "run-7")
+    (tmp_path / "run-7" / "README.md").write_text("---\nlicense: mit\n---\n# Colours\n\nNames the colour.\n")
+    sign_in(page, live_server)
+    page.goto(f"{live_server.url}/upload")
+    page.set_input_files("#pick-files", sorted((tmp_path / "run-7").iterdir()))
+    page.wait_for_selector("#verdict .notice")
+    page.fill("#id_description", "In my words")
+    page.select_option("#id_license", "apache-2.0")
+    page.goto(f"{live_server.url}/docs/uploading")
+    page.go_back()
+    page.wait_for_selector("#verdict .notice")
+    assert page.locator("#chosen-files tr").count() == 3
+    assert page.input_value("#id_description") == "In my words"
+    assert page.input_value("#id_license") == "apache-2.0"
+
+
 def test_a_folder_renames_no_module_that_is_to_have_a_new_version(
     page: Page, live_server: Any, alice: User, tmp_path: Path
 ):

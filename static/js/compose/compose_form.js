@@ -160,6 +160,11 @@
       restore(draft);
     }, { once: true });
   }
+  // It brings back the base model as well, but not what was fetched for it.
+  const base = form.elements.base_model;
+  window.addEventListener("pageshow", () => {
+    if (base && !base.selectedOptions[0].defaultSelected) base.dispatchEvent(new Event("change", { bubbles: true }));
+  }, { once: true });
   offer.addEventListener("click", (event) => {
     const wish = event.target.dataset.draft;
     if (!wish) return;

@@ -32,7 +32,10 @@
   const field = (name) => form.elements[name];
   const typed = new Set();  // fields that a person touched are never filled in for them
   // Nor those that the page came with, such as the name of the module that is to have a new version.
-  for (const input of form.querySelectorAll("input[type=text], textarea")) if (input.value) typed.add(input.name);
+  const takeForTyped = () => {
+    for (const input of form.querySelectorAll("input[type=text], select, textarea")) if (input.value) typed.add(input.name);
+  };
+  takeForTyped();
   form.addEventListener("input", (event) => typed.add(event.target.name));
   const prefill = (name, value) => {
     const input = field(name);
@@ -141,18 +144,24 @@
     document.getElementById("card-field").hidden = !!get(CARD);
   };
 
+  const pickers = [document.getElementById("pick-files"), document.getElementById("pick-folder")];
   document.getElementById("forget").addEventListener("click", () => {
     files = [];
     checkNumber += 1;
-    document.getElementById("pick-files").value = "";
-    document.getElementById("pick-folder").value = "";
+    for (const picker of pickers) picker.value = "";
     showFiles();
     showProblems([]);
     showFacts(null);
-    document.getElementById("pick-files").focus();
+    pickers[0].focus();
   });
-  document.getElementById("pick-files").addEventListener("change", (event) => choose([...event.target.files].map((file) => ({ path: file.name, file }))));
-  document.getElementById("pick-folder").addEventListener("change", (event) => choose([...event.target.files].map((file) => ({ path: file.webkitRelativePath || file.name, file }))));
+  const chooseFrom = ({ files: picked }) => choose([...picked].map((file) => ({ path: file.webkitRelativePath || file.name, file })));
+  for (const picker of pickers) picker.addEventListener("change", () => chooseFrom(picker));
+  // What had been picked, browsers bring back on the way here again, and Firefox at a reload as well.
+  window.addEventListener("pageshow", () => {
+    if (files.length) return;
+    takeForTyped();
+    pickers.forEach(chooseFrom);
+  });
   for (const kind of ["dragenter", "dragover"]) {
     form.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.add("over"); });
   }
