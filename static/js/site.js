@@ -44,6 +44,13 @@
     for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(target)) menu.open = false;
   });
 
+  // What is drawn is not scrolled to by Firefox when it gets the focus.
+  document.addEventListener("focusin", ({ target }) => {
+    if (!(target instanceof SVGElement)) return;
+    const { top, bottom } = target.getBoundingClientRect();
+    if (top < 0 || bottom > innerHeight) window.scrollBy(0, (top + bottom - innerHeight) / 2);
+  });
+
   // Tabs that are wider than a phone begin at the one that is open.
   for (const open of document.querySelectorAll(".tabs [aria-current], .side-nav [aria-current]")) {
     const bar = open.parentElement;
