@@ -296,7 +296,7 @@ RUN_OUT = """() => {
 
 def test_letters_twice_as_large_stay_in_their_columns(page: Page, live_server: Any, filled: Filled):
     sign_in(page, live_server.url, "ada", PASSWORD)
-    wrong = []
+    wrong: list[str] = []
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 900})
         for path in ("/status", "/compositions", *filled.more[:2]):

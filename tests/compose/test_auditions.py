@@ -21,7 +21,7 @@ from compose.engine.types import Example
 from compose.errors import CandidateProblem, FewShotProblem, NoSuchAudition, TooManyAuditions
 from compose.jobs import workers
 from compose.models import Audition, Auditioned
-from registry import moderation
+from registry import moderation, storage
 from registry.models import Adapter, BaseModel, User
 from tests.compose.factories import make_composition, make_modules
 from tests.factories import make_adapter, make_base_model, make_token, make_user, namespace_of
