@@ -825,7 +825,9 @@ def test_of_very_many_names_those_with_the_most_modules_are_completed(
     assert len([name for name in offered if name.startswith("Task")]) <= 2
 
 
-@pytest.mark.parametrize("cursor", ["x", cursor_of([1, 2]), cursor_of([{}, 1, "a"]), cursor_of(["a", 1, "b"])])
+@pytest.mark.parametrize(
+    "cursor", ["x", cursor_of([1, 2]), cursor_of([{}, 1, "a"]), cursor_of(["a", 1, "b"])]
+)
 def test_a_foreign_cursor_of_base_models_is_refused(client: Client, cursor: str):
     answer = client.get("/base-models", {"cursor": cursor})
     assert answer.status_code == 400
