@@ -25,7 +25,7 @@ def new_composition_id() -> str:
 class CompositionQuerySet(models.QuerySet["Composition"]):
     def visible_to(self, user: User | AnonymousUser | None) -> CompositionQuerySet:
         """A person's own, and those whose composed adapter they may see."""
-        published = models.Q(adapter__in=Adapter.objects.visible_to(user))
+        published = rights.sees_adapter(user, "adapter")
         if not rights.acts_as_themselves(user):
             return self.filter(published)
         return self.filter(published | models.Q(owner_id=user.pk if user else None))

@@ -10,7 +10,7 @@ from django.db.models import Prefetch, Q
 
 from compose.models import Candidate, Composition
 from registry.models import Adapter, FormerName, Task
-from registry.rights import Person, owns
+from registry.rights import Person, owns, sees_adapter
 from registry.search import sees_task, tasks_shown_to
 
 HIDDEN = "a module that is not public"
@@ -24,7 +24,7 @@ def may_be_named(ids: Collection[int], person: Person, *, is_owner: bool = False
     """
     if not ids:
         return set()
-    seen = Q(pk__in=Adapter.objects.visible_to(person).values("pk"))
+    seen = sees_adapter(person, "pk")
     gone = Q(deleted_at__isnull=False)
     if not is_owner:
         gone &= Q(visibility=Adapter.Visibility.PUBLIC)
@@ -41,7 +41,7 @@ def published(person: Person, at: str = "adapter") -> Prefetch[str]:
     """Of compositions that this person may see, the adapters they became: None for one that is hidden from them, as an
     organisation's that they left. `adapter_id` still says that there is one.
     """
-    told = Q(pk__in=Adapter.objects.visible_to(person).values("pk")) | Q(deleted_at__isnull=False)
+    told = sees_adapter(person, "pk") | Q(deleted_at__isnull=False)
     return Prefetch(at, queryset=Adapter.objects.filter(told).select_related("namespace"))
 
 

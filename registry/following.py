@@ -7,7 +7,7 @@ from django.db.models.functions import Coalesce, Greatest
 
 from registry.models import Adapter, Follow, Like, Namespace, Revision, User
 from registry.models.adapters import AdapterQuerySet
-from registry.rights import Person
+from registry.rights import Person, sees_adapter
 
 
 def follow(*, user: User, adapter: Adapter | None = None, namespace: Namespace | None = None) -> None:
@@ -39,9 +39,7 @@ def marks(person: Person, adapter: Adapter) -> dict[str, bool]:
 
 def followed_by(user: User) -> QuerySet[Follow]:
     """What `user` follows and what is still there for them to see."""
-    is_there = Q(adapter__in=Adapter.objects.visible_to(user)) | Q(
-        namespace__isnull=False, namespace__deleted_at=None
-    )
+    is_there = sees_adapter(user, "adapter") | Q(namespace__isnull=False, namespace__deleted_at=None)
     return Follow.objects.filter(is_there, user=user).select_related("adapter__namespace", "namespace")
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django import template
-from django.db.models import Exists, OuterRef
 
 from compose import charts, jobs, lineage, naming
 from compose.candidates import MIXES_EQUAL_ONLY
 from compose.models import Composition
 from registry.models import Adapter
+from registry.rights import sees_adapter
 
 register = template.Library()
 
@@ -76,9 +76,7 @@ def used_in(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
         latest = list(
             lineage.uses(adapter, person)
             .select_related("composition__adapter__namespace")
-            .annotate(
-                is_told=Exists(Adapter.objects.visible_to(person).filter(pk=OuterRef("composition__adapter")))
-            )
+            .annotate(is_told=sees_adapter(person, "composition__adapter"))
             .defer("composition__examples", "composition__test_examples", "composition__predictions")
             .order_by("-composition__finished_at", "-pk")[:MOST_SHOWN]
         )

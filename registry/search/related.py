@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from django.db.models import Exists, OuterRef, QuerySet, Subquery
+from django.db.models import OuterRef, QuerySet, Subquery
 
 from registry.models import Adapter, Revision, RevisionFile
-from registry.rights import Person
+from registry.rights import Person, sees_adapter
 from registry.search.query import BadParameter
 
 
@@ -32,7 +32,7 @@ def revisions_with(sha256: str, *, person: Person) -> QuerySet[Revision]:
     same_weights = Revision.objects.filter(tensor_sha256=sha256).order_by()
     own = files.filter(revision=OuterRef("pk")).order_by("path")
     return (
-        Revision.objects.filter(Exists(Adapter.objects.visible_to(person).filter(pk=OuterRef("adapter"))))
+        Revision.objects.filter(sees_adapter(person, "adapter"))
         # Two lists of ids, each by its index; with "or" every revision there is would be looked at.
         .filter(pk__in=files.values("revision").union(same_weights.values("pk")))
         .annotate(path=Subquery(own.values("path")[:1]))
