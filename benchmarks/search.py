@@ -227,6 +227,7 @@ def fill_boards(generator: random.Random) -> None:
                     owner=owner, title=task.title, task=task, task_revision=newest[task.pk], base_model_id=base_model,
                     adapter_id=adapter, status="succeeded", method="auto", budget=300, seed=1, has_hidden_test=True,
                     metric="exact_match", spec_sha256=f"{adapter:064x}", examples=rows[:5],
+                    gain=generator.random(),
                 )
             )  # fmt: skip
         made = Composition.objects.bulk_create(asked)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from django.conf import settings
 from django.db.models import Count, F, Max, Q, QuerySet
 
 from compose import naming
@@ -344,26 +343,12 @@ class Gain:
 def best_gains(compositions: QuerySet[Composition], limit: int) -> list[Gain]:
     """Succeeded compositions by what they gained over their best baseline on held-out rows, one for each task that is not
     in quarantine.
-
-    On as many rows as a task has to hide: of those with fewer, one that chance favoured would always be the first.
     """
-    of_its_own = Q(method=F("composition__method"))
-    ranked = (
-        Score.objects.filter(
-            composition__in=compositions.filter(
-                status=Composition.Status.SUCCEEDED, task__quarantined_at=None
-            ),
-            metric=F("composition__metric"),
-            split=HELD_OUT,
-            n__gte=settings.MIN_TASK_HIDDEN_ROWS,
-        )
-        .values("composition", "composition__task", "composition__created_at")
-        .annotate(gain=Max("value", filter=of_its_own) - Max("value", filter=~of_its_own))
-        .filter(gain__isnull=False)
-        .order_by("-gain", "composition__created_at")
-    )
+    ranked = compositions.filter(
+        status=Composition.Status.SUCCEEDED, task__quarantined_at=None, gain__isnull=False
+    ).order_by("-gain", "created_at")
     best: dict[Any, str] = {}  # by task, or by itself where there is none
-    for pk, task in ranked.values_list("composition", "composition__task").iterator():
+    for pk, task in ranked.values_list("pk", "task_id").iterator():
         # One task may have hundreds before the next task's first.
         best.setdefault(task or pk, pk)
         if len(best) == limit:

@@ -120,6 +120,11 @@ class Composition(models.Model):
     has_hidden_test = models.BooleanField(
         default=False, help_text="The test rows are a task's hidden ones: never shown as a whole."
     )
+    gain = models.FloatField(
+        null=True,
+        blank=True,
+        help_text="Its own score less its best baseline's, on as many held-out rows as a task has to hide.",
+    )
     has_begun_scoring = models.BooleanField(
         default=False,
         db_default=False,
@@ -198,6 +203,11 @@ class Composition(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["status", "created_at"], name="composition_queue"),
             models.Index(fields=["owner", "-created_at"], name="composition_of_owner"),
+            models.Index(
+                fields=["-gain", "created_at"],
+                condition=models.Q(gain__isnull=False),
+                name="composition_gained",
+            ),
             # Nearly always empty, so that asking for it every few seconds costs nothing.
             models.Index(
                 fields=["finished_at"],

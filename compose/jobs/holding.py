@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
@@ -187,6 +188,7 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
         result=_result_block(result),
         split_note=split_note,
         base_loss=result.base_loss,
+        gain=_gain(composition, result.scores),
         predictions=[asdict(prediction) for prediction in predictions],
         weights_blob=weights,
         config_blob=config,
@@ -253,6 +255,18 @@ def _shown_hidden_rows(revision: TaskRevision | None) -> set[str]:
     if revision is None or not revision.task.shows_first_hidden_rows:
         return set()
     return {row["input"] for row in revision.test[:SHOWN_HIDDEN_ROWS]}
+
+
+def _gain(composition: Composition, scores: Iterable[types.Score]) -> float | None:
+    """Of fewer rows than a task has to hide none: one that chance favoured would always be the best."""
+    values = {
+        score.method: score.value
+        for score in scores
+        if (score.split, score.metric) == ("held_out", composition.metric)
+        and score.n >= settings.MIN_TASK_HIDDEN_ROWS
+    }
+    own = values.pop(composition.method, None)
+    return None if own is None or not values else own - max(values.values())
 
 
 def _result_block(result: types.Result) -> dict[str, Any]:
