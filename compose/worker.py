@@ -170,6 +170,8 @@ def _give_back(worker: str) -> None:
 
 def _work(composition: Composition, heart: Heart, folder: Path) -> None:
     jobs.set_stage(composition, "load", "fetching the base model and the modules")
+    named = naming.named_in(composition, composition.owner)
+    choosing.require_no_quarantine(_revisions(composition), named)  # before anything is fetched
     reporter = Reporter(composition, heart, recorded=jobs.recorded_trials(composition))
     with bases.of_composition(composition, pause=reporter.pause, look=heart.check) as base:
         try:
@@ -191,10 +193,7 @@ def _compose(composition: Composition, base: Path, folder: Path, reporter: Repor
     # Here and not at the top, so that drain() and the tests' doors come without torch.
     from compose.engine import run as engine
 
-    revisions = [
-        row.revision for row in composition.candidates.select_related("revision__adapter__namespace")
-    ]
-    choosing.require_no_quarantine(revisions, naming.named_in(composition, composition.owner))
+    revisions = _revisions(composition)
     modules = lay_out_modules(revisions, folder / "modules")
     request = _request(composition, base, modules, folder / "out")
     try:
@@ -205,6 +204,10 @@ def _compose(composition: Composition, base: Path, folder: Path, reporter: Repor
             raise
         # Not by its number: which one it is among those that are no example would tell which guesses are hidden rows.
         raise HiddenRowsDoNotFit(composition.base_model.name) from error
+
+
+def _revisions(composition: Composition) -> list[Revision]:
+    return [row.revision for row in composition.candidates.select_related("revision__adapter__namespace")]
 
 
 def _leave_out(composition: Composition, error: DoesNotFit) -> None:
