@@ -9,8 +9,8 @@ from django.conf import settings
 from django.core.exceptions import MiddlewareNotUsed
 from django.http import HttpRequest, HttpResponse
 
-# The API, and what of the Hub protocol is not below it: files, Git LFS, Xet.
-_OPEN = re.compile(r"/(?:api|xet)/|/[^/]+(?:/[^/]+)?/(?:resolve|raw)/|/[^/]+/[^/]+\.git/info/lfs/")
+# The API but for its page, and what of the Hub protocol is not below it: files, Git LFS, Xet.
+_OPEN = re.compile(r"/(?:api(?!/docs)|xet)/|/[^/]+(?:/[^/]+)?/(?:resolve|raw)/|/[^/]+/[^/]+\.git/info/lfs/")
 _ALWAYS = {"Access-Control-Allow-Origin": "*", "Access-Control-Expose-Headers": "*"}
 _BEFOREHAND = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from tests.conftest import ROOT
 from tests.factories import make_adapter, make_token, make_user
 
 pytestmark = pytest.mark.django_db
@@ -53,9 +54,18 @@ def test_a_token_counts_there_and_pages_stay_closed(settings: Any):
     token = make_token(make_user("eve"))
     answer = Client().get("/api/v1/whoami/", headers={"Authorization": f"Bearer {token}"})
     assert (answer.json()["username"], answer[ALLOWED]) == ("eve", "*")
-    for page in ("/", "/ada/m", "/settings", "/accounts/login/", "/ada/m/settings"):
+    for page in ("/", "/ada/m", "/settings", "/accounts/login/", "/ada/m/settings", "/api/docs/"):
         assert ALLOWED not in Client().get(page).headers
         assert ALLOWED not in Client().options(page, headers=ASKED).headers
+
+
+def test_nginx_is_told_to_hand_on_what_opens_a_file(settings: Any):
+    settings.OPEN_TO_OTHER_SITES, settings.X_ACCEL_REDIRECT_PREFIX = True, "/blobs/"
+    answer = Client().get("/ada/m/resolve/main/README.md")
+    assert "X-Accel-Redirect" in answer.headers
+    told = (ROOT / "docs" / "operations.md").read_text()
+    for name in (name for name in answer.headers if name.startswith("Access-Control-")):
+        assert f"add_header {name} $upstream_http_{name.lower().replace('-', '_')};" in told
 
 
 @pytest.mark.parametrize(
