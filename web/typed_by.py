@@ -1,7 +1,8 @@
-"""Who typed what waits for an answer: a page names its reader by a mark, which is kept with the text and compared later."""
+"""Who typed what waits for an answer: a page names its reader by a mark, which goes with the text and is compared later."""
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
 from django.http import HttpRequest
 from django.utils.crypto import constant_time_compare, salted_hmac
@@ -21,16 +22,18 @@ class OfSomebodyElse(Conflict):
         )
 
 
-def mark_of(person: AbstractBaseUser | AnonymousUser) -> str:
-    """The same for a person on every page, and nobody else's; empty for a guest."""
+def mark_of(person: AbstractBaseUser | AnonymousUser, key: str | None = None) -> str:
+    """The same for a person on every page, and nobody else's; empty for a guest. By SECRET_KEY unless by another one."""
     if not person.is_authenticated:
         return ""
-    return salted_hmac("web.typed_by", str(person.pk)).hexdigest()[:MARK_LENGTH]
+    return salted_hmac("web.typed_by", str(person.pk), secret=key).hexdigest()[:MARK_LENGTH]
 
 
 def may_have(person: AbstractBaseUser | AnonymousUser, mark: str) -> bool:
     """Whether this person may have a text with this mark. A guest's is for whoever signs in: they typed it before."""
-    return not mark or constant_time_compare(mark, mark_of(person))
+    # Who is signed in stays so while the key changes, and so do the pages that are open.
+    keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
+    return not mark or any(constant_time_compare(mark, mark_of(person, key)) for key in keys)
 
 
 def require_own(request: HttpRequest) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.test import Client
 
@@ -53,6 +55,13 @@ def test_a_script_of_a_page_is_told_in_its_own_shape(as_eve: Client, ada: User):
     upload = as_eve.post("/upload", {"typed_by": mark_of(ada)}, headers={"Accept": "application/json"})
     assert (upload.status_code, upload.json()["problems"][0]["message"]) == (409, SAID)
     assert not Adapter.objects.exists()
+
+
+def test_a_page_that_was_open_before_the_key_changed_is_still_ones_own(as_eve: Client, settings: Any):
+    eve = User.objects.get(username="eve")
+    mark = mark_of(eve)
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = "k" * 60, [settings.SECRET_KEY]
+    assert as_eve.post("/settings", {"typed_by": mark, "full_name": "Eve"})["Location"] == "/settings"
 
 
 def test_ones_own_page_and_a_guests_count(as_eve: Client):
