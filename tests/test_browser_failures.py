@@ -368,6 +368,9 @@ def test_an_upload_whose_person_was_signed_out_is_sent_again(
     expect(page.locator("#problems")).to_contain_text("Sign in in another tab")
     assert page.title().startswith("Error: ")
     sign_in_beside(page, live_server.url)
+    page.click("#forget")
+    drop(page, make_adapter_folder(tmp_path / "colour"))
+    page.wait_for_selector("#verdict .notice.good")
     page.click("#publish")
     page.wait_for_url("**/ada/colour")
     assert Adapter.objects.count() == 1

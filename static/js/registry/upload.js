@@ -239,7 +239,8 @@
     verdict.replaceChildren(node("p", { class: "fine" }, "Checking …"));
 
     const body = new FormData();
-    body.set("csrfmiddlewaretoken", field("csrfmiddlewaretoken").value);
+    // As it would go out with the form now; the field keeps the one that the page came with.
+    body.set("csrfmiddlewaretoken", new FormData(form).get("csrfmiddlewaretoken"));
     body.set("base_model", field("base_model").value);
     if (get(CONFIG) && get(CONFIG).size < 1e6) body.set("config", get(CONFIG), CONFIG);
     if (get(CARD) && get(CARD).size < 1e6) body.set("card", get(CARD), CARD);
