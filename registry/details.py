@@ -43,7 +43,7 @@ class BadDetail(DomainError):
 
 
 def check_text(field: str, value: str, *, limit: int | None = None) -> str:
-    """`value` without space around it. Raises BadDetail if it is too long or holds what no text here may."""
+    """`value` without space around it. Raises BadDetail if it is too long, holds what no text here may, or nothing that is seen."""
     value = value.strip()
     limit = limit or LIMITS[field]
     if len(value) > limit:
