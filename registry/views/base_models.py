@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,6 +20,7 @@ from registry import downloads, search, snippets
 from registry.base_models import add_base_model, base_model_called
 from registry.forms import BaseModelForm
 from registry.models import Adapter, BaseModel, BaseModelFile, Revision
+from registry.rights import Person
 from registry.shapes import MAX_CONFIG_BYTES
 from web.errors import DomainError, NotFound
 from web.pagination import BadCursor, cursor_of, values_in
@@ -32,13 +34,9 @@ MODULES_SHOWN = 6
 def base_models(request: HttpRequest) -> HttpResponse:
     """The base models that are known here, those with modules first, a page at a time."""
     words = " ".join(request.GET.get("q", "").split())[:200]
-    counts = search.modules_by_base(person=request.user)
-    rows = BaseModel.objects.values_list("pk", "name", "kind")
-    if words:
-        rows = rows.filter(Q(name__icontains=words) | Q(architecture__icontains=words))
-    # One order for all: unused, how many modules, name. A site has more of them than a page can show.
-    found = sorted((*_place(pk, kind, counts), name, pk) for pk, name, kind in rows)
     cursor = request.GET.get("cursor", "")
+    counts = search.modules_by_base(person=request.user)
+    found = _in_order(words, counts)
     begin = bisect_right(found, (*_behind(cursor), math.inf)) if cursor else 0
     shown = found[begin : begin + PAGE]
     models = BaseModel.objects.defer("matrices", "config").in_bulk([pk for *_, pk in shown])
@@ -46,15 +44,6 @@ def base_models(request: HttpRequest) -> HttpResponse:
         (is_unused, (models[pk], *counts.get(pk, (0, 0)))) for is_unused, *_, pk in shown if pk in models
     ]
     has_more = begin + PAGE < len(found)
-    next_cursor = cursor_of(list(shown[-1][:-1])) if has_more else ""
-    unknown = (
-        Adapter.objects.visible_to(request.user)
-        .filter(base_model=None)
-        .exclude(base_model_label="")
-        .values("base_model_label")
-        .annotate(module_count=Count("pk"))
-        .order_by("-module_count", "base_model_label")[:10]
-    )
     kept = {"q": words} if words else {}
     return render(
         request,
@@ -65,16 +54,33 @@ def base_models(request: HttpRequest) -> HttpResponse:
             "unused": [row for is_unused, row in listed if is_unused],
             "unused_count": sum(is_unused for is_unused, *_ in found),
             "words": words,
-            "next_url": urlencode(kept | {"cursor": next_cursor}) if next_cursor else "",
+            "next_url": urlencode(kept | {"cursor": cursor_of(list(shown[-1][:-1]))}) if has_more else "",
             "first_url": urlencode(kept) if cursor else None,
-            "unknown": unknown if not cursor else (),
+            "unknown": () if cursor else _unknown(request.user),
         },
     )
 
 
-def _place(pk: int, kind: str, counts: dict[int, tuple[int, int]]) -> tuple[bool, int]:
-    modules, _ = counts.get(pk, (0, 0))
-    return not modules and kind != BaseModel.Kind.HOSTED, -modules
+def _in_order(words: str, counts: dict[int, tuple[int, int]]) -> list[tuple[bool, int, str, int]]:
+    """All that have these words, as (unused, minus how many modules, name, key), in this order.
+
+    No more is read of them: a site may have many more than a page shows.
+    """
+    rows = BaseModel.objects.values_list("pk", "name", "kind")
+    if words:
+        rows = rows.filter(Q(name__icontains=words) | Q(architecture__icontains=words))
+    found = []
+    for pk, name, kind in rows:
+        modules, _ = counts.get(pk, (0, 0))
+        found.append((not modules and kind != BaseModel.Kind.HOSTED, -modules, name, pk))
+    return sorted(found)
+
+
+def _unknown(person: Person) -> Iterable[Mapping[str, object]]:
+    """The names that modules give for base models which are not known here, those of the most modules."""
+    unknown = Adapter.objects.visible_to(person).filter(base_model=None).exclude(base_model_label="")
+    counted = unknown.values("base_model_label").annotate(module_count=Count("pk"))
+    return counted.order_by("-module_count", "base_model_label")[:10]
 
 
 def _behind(cursor: str) -> tuple[bool, int, str]:
