@@ -61,10 +61,11 @@ def open_namespace(user: User) -> Namespace:
 def own_namespace(person: User) -> Namespace:
     """The namespace of a person's own name; opened now for an account that was made past us, as in a shell.
 
-    Raises NameTaken where an organisation has that name.
+    Raises NameTaken where that name is an organisation's or another person's, or was once.
     """
-    own = Namespace.objects.filter(name__iexact=person.username).first()
-    if own is not None and own.is_organisation:
+    named = Namespace.objects.filter(name__iexact=person.username)
+    own = named.filter(kind=Namespace.Kind.USER, memberships__user=person).first()
+    if own is None and named.exists():
         raise NameTaken(person.username)
     return own or _open_namespace(person)
 

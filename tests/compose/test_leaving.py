@@ -155,11 +155,22 @@ def test_an_account_that_was_made_in_a_shell_has_its_pages_and_is_deleted_as_any
     assert not User.objects.exists()
 
 
-def test_an_account_that_was_made_beside_an_organisation_of_its_name_is_told_so():
-    make_organisation("ada")
-    client = browser_of(User.objects.create_user("ada", password=PASSWORD))
-    page = client.get("/settings/delete")
-    assert (page.status_code, "is taken" in page.content.decode()) == (409, True)
+@pytest.mark.parametrize("whose", ["an organisation's", "another person's", "nobody's any more"])
+def test_an_account_that_was_made_under_a_name_that_is_taken_is_told_so(whose: str):
+    if whose == "an organisation's":
+        make_organisation("ada")
+    else:
+        make_adapter("m", owner=make_user("ada"))
+    if whose == "nobody's any more":
+        leaving.delete_account(User.objects.get(), actor=None)
+    other = User.objects.create_user("ADA", password=PASSWORD)
+    client = browser_of(other)
+    for page in (client.get("/settings/delete"), client.post("/settings", {"full_name": "Eve"})):
+        assert (page.status_code, "is taken" in page.content.decode()) == (409, True)
+    with pytest.raises(NameTaken):
+        leaving.delete_account(other, actor=None)
+    assert not Namespace.objects.filter(full_name="Eve").exists()
+    assert Adapter.objects.alive().exists() == (whose == "another person's")
 
 
 def test_the_page_says_in_true_numbers_what_will_happen(ada: User):
