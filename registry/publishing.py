@@ -470,10 +470,9 @@ def write_revision(
         tensor_sha256=found.facts.get("tensor_hash", ""),
         size_bytes=size_bytes,
     )
-    if parent is not None and parent.tensor_sha256 == revision.tensor_sha256:
-        misfit = parent.facts.get("misfit", {})
-        if misfit.get("base") == _state_of(prepared.base_model):
-            _keep_misfit(revision, misfit)
+    before = parent.facts if parent and parent.tensor_sha256 == revision.tensor_sha256 else {}
+    if misfit := _misfit_with(prepared.base_model, before):
+        _keep_misfit(revision, misfit)
     RevisionFile.objects.bulk_create(
         RevisionFile(revision=revision, path=path, blob=blob, is_lfs=path.endswith(".safetensors"))
         for path, blob in sorted(blobs.items())
@@ -566,9 +565,15 @@ def _conclude(revision: Revision, fit: str, reason: str) -> None:
     revision.save(update_fields=["base_fit", "composable_reason", "is_composable"])
 
 
-def _state_of(base: BaseModel | None) -> str:
+def _state_of(base: BaseModel) -> str:
     """The base model by its name and, if it is hosted here, its files: with others it is compared anew."""
-    return f"{base.name}@{base.commit}" if base else ""
+    return f"{base.name}@{base.commit}"
+
+
+def _misfit_with(base: BaseModel | None, facts: Mapping[str, Any]) -> Mapping[str, str] | None:
+    """What a worker found that does not fit this very base model, if anything."""
+    misfit: Mapping[str, str] | None = facts.get("misfit")
+    return misfit if base and misfit and misfit["base"] == _state_of(base) else None
 
 
 def _keep_misfit(revision: Revision, misfit: Mapping[str, str]) -> None:
@@ -587,8 +592,7 @@ def _compare_facts(
         return Revision.BaseFit.UNCHECKED, not_plain or preparing.why_unchecked(
             base, Revision.BaseFit.UNCHECKED
         )
-    misfit = facts.get("misfit", {})
-    if misfit.get("base") == _state_of(base):
+    if misfit := _misfit_with(base, facts):
         return Revision.BaseFit.DIFFERS, misfit["reason"]
     tensors = [
         safetensors_header.TensorInfo(tensor["name"], tensor["dtype"], tuple(tensor["shape"]), 0, 0)
