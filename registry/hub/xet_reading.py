@@ -99,7 +99,7 @@ def chunks(request: HttpRequest, caller: Caller, ticket: str) -> HttpResponseBas
     response = StreamingHttpResponse(_packed(blob, start, length), content_type="application/octet-stream")
     response["Content-Length"] = str(length)
     response["Accept-Ranges"] = "bytes"
-    response["Cache-Control"] = "private, no-cache"
+    response["Cache-Control"] = downloads.ASK_AGAIN
     if part:
         response.status_code = 206
         response["Content-Range"] = f"bytes {start}-{start + length - 1}/{size}"
