@@ -59,6 +59,15 @@ def test_a_token_counts_there_and_pages_stay_closed(settings: Any):
         assert ALLOWED not in Client().options(page, headers=ASKED).headers
 
 
+def test_what_was_answered_to_a_cookie_is_kept_for_nobody_without_it(settings: Any):
+    settings.OPEN_TO_OTHER_SITES = True
+    client = Client()
+    client.force_login(make_user("eve"), backend="django.contrib.auth.backends.ModelBackend")
+    answer = client.get("/api/v1/whoami/")
+    assert (answer.json()["username"], answer["Cache-Control"]) == ("eve", "private, no-cache")
+    assert "Cookie" in answer["Vary"]
+
+
 def test_nginx_is_told_to_hand_on_what_opens_a_file(settings: Any):
     settings.OPEN_TO_OTHER_SITES, settings.X_ACCEL_REDIRECT_PREFIX = True, "/blobs/"
     answer = Client().get("/ada/m/resolve/main/README.md")
