@@ -98,8 +98,9 @@ def _fetch(name: str, commit: str, look: Look) -> Path:
         tqdm_class=_bars(look),
     )
     with _failures_in_words(name):
-        if not worker_cache.folder_of(name, commit).exists():
-            coming = sum(file.file_size or 0 for file in download(dry_run=True) if file.will_download)
+        # Asks its hub nothing where all of them are there. Some may be: of a fetch that broke off.
+        coming = sum(file.file_size or 0 for file in download(dry_run=True) if file.will_download)
+        if coming:
             worker_cache.make_room(coming)
         return Path(download())
 

@@ -42,11 +42,6 @@ def links_of(name: str) -> Path:
     return _root() / "bases" / _slug(name)
 
 
-def folder_of(name: str, commit: str) -> Path:
-    """Where a commit of a base model lies that was fetched from a hub, or will."""
-    return _root() / "hub" / f"models--{_slug(name)}" / "snapshots" / commit
-
-
 def note_use(folder: Path) -> None:
     """This state of a base model is used now."""
     os.utime(folder)

@@ -267,6 +267,25 @@ def test_room_is_made_for_what_a_fetch_brings_and_only_the_first_time(hub, monke
     assert asked == [sum(len(FILES[name]) for name in ("config.json", "model.safetensors", "tokenizer.json"))]
 
 
+def test_room_is_made_for_what_a_fetch_that_broke_off_left_to_bring(hub, monkeypatch):
+    folder = fetching.fetch("good/model", COMMIT)
+    weights = folder / "model.safetensors"
+    weights.resolve().unlink()
+    weights.unlink()
+    asked: list[int] = []
+    monkeypatch.setattr(worker_cache, "make_room", asked.append)
+    fetching.fetch("good/model", COMMIT)
+    assert asked == [len(FILES["model.safetensors"])]
+
+
+def test_a_base_that_is_there_needs_no_hub(hub):
+    first = fetching.fetch("good/model", COMMIT)
+    hub.asked.clear()
+    hub.fails = 100
+    assert fetching.fetch("good/model", COMMIT) == first
+    assert hub.asked == []
+
+
 @pytest.mark.django_db
 def test_what_the_limit_of_the_cache_leaves_no_room_for_is_there_for_its_job_and_fetched_again(hub, settings):
     settings.WORKER_CACHE_BYTES = 1
