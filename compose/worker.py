@@ -213,7 +213,8 @@ def _revisions(composition: Composition) -> list[Revision]:
 def _leave_out(composition: Composition, error: DoesNotFit) -> None:
     """Take away what does not fit, if nobody asked for it by name and something is left; else raise the error."""
     candidates = list(composition.candidates.select_related("revision__adapter__namespace"))
-    misfits = [row for row in candidates if row.revision.adapter.full_name in error.reasons]
+    names = _names([row.revision for row in candidates])
+    misfits = [row for row, name in zip(candidates, names, strict=True) if name in error.reasons]
     if len(misfits) == len(candidates) or any(row.reason in {PICKED, PINNED} for row in misfits):
         raise error
     jobs.leave_out(composition, misfits)
@@ -265,19 +266,23 @@ def warm_cache() -> WarmCache:
 def lay_out_modules(revisions: Sequence[Revision], folder: Path) -> tuple[types.Module, ...]:
     """Each revision's config and weights in a folder of its own, for the engine."""
     modules = []
-    names: set[str] = set()
-    for number, revision in enumerate(revisions):
+    for number, (revision, name) in enumerate(zip(revisions, _names(revisions), strict=True)):
         blobs = dict(
             (file.path, file.blob)
             for file in revision.files.filter(path__in=MODULE_FILES).select_related("blob")
         )
         place = storage.lay_out(blobs.items(), folder / f"{number:03}")
-        name = revision.adapter.full_name
-        if name in names:  # two revisions of one adapter
-            name = f"{name}@{revision.short_commit}"
-        names.add(name)
         modules.append(types.Module(name=name, path=place))
     return tuple(modules)
+
+
+def _names(revisions: Sequence[Revision]) -> list[str]:
+    """What the engine calls each of these: as its adapter, and a further revision of one by its commit too."""
+    names: list[str] = []
+    for revision in revisions:
+        name = revision.adapter.full_name
+        names.append(f"{name}@{revision.short_commit}" if name in names else name)
+    return names
 
 
 def jobs_folder() -> Path:

@@ -24,7 +24,7 @@ from registry import accounts, moderation, publishing, storage, task_sets
 from registry.models import Adapter, BaseModel, BaseModelFile, Task
 from tests import fakes
 from tests.compose.factories import make_composition, make_examples, make_modules, make_trials, owner_of
-from tests.factories import make_base_model, make_task, make_user
+from tests.factories import make_base_model, make_revision, make_task, make_user
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("fake_engine")]
 
@@ -191,6 +191,24 @@ def test_a_module_that_does_not_fit_after_all_is_named_and_offered_no_more(monke
     assert Adapter.objects.filter(is_composable=True).count() == composition.candidates.count() - 1
     with pytest.raises(CandidateProblem, match="cannot be composed: It adapts x"):
         choosing.pick([misfit.adapter.full_name], composition.base_model, None)
+
+
+def test_of_two_versions_of_a_module_the_one_that_does_not_fit_is_named_and_nothing_is_left_out(monkeypatch):
+    base_model = hosted_base()
+    [adapter] = make_modules(base_model, 1)
+    older = adapter.head
+    newer = make_revision(adapter)
+    composition = queue(base_model=base_model, candidates=[older, newer])
+
+    def refused(request, **_options):
+        raise DoesNotFit({request.modules[1].name: "it adapts x"})
+
+    monkeypatch.setattr(fakes, "compose", refused)
+    done = work(composition)
+    name = f"{adapter.full_name}@{newer.short_commit}"
+    assert done.error == f"The module {name} does not fit the base model: it adapts x. Leave it out."
+    assert "left out" not in done.candidates_note
+    assert not any("Goes on" in line.text for line in done.log.all())
 
 
 def test_what_was_chosen_by_itself_and_does_not_fit_is_left_out_and_the_rest_composed(monkeypatch):
