@@ -21,6 +21,7 @@ from compose.models import Composition
 logger = logging.getLogger(__name__)
 TRIALS_KEPT_EVERY_S = 0.25
 PROGRESS_EVERY_S = 0.5
+FETCHING = "fetching the base model and the modules"
 
 
 class Heart:
@@ -129,6 +130,7 @@ class Reporter(types.Observer):
         while (left := until - time.monotonic()) > 0:
             self.checked()
             time.sleep(min(left, 1.0))
+        jobs.set_stage(self.composition, "load", FETCHING)
 
     def flush(self) -> None:
         """Keep the trials that wait. In groups, or a fast search would do nothing but write."""

@@ -25,7 +25,7 @@ from compose.candidates import PICKED, PINNED
 from compose.engine import importing, types
 from compose.engine.errors import Cancelled, DoesNotFit, EngineError, UnusableTestRow
 from compose.errors import HiddenRowsDoNotFit, LeaseLost
-from compose.in_touch import Heart, Reporter
+from compose.in_touch import FETCHING, Heart, Reporter
 from compose.jobs import workers
 from compose.models import Composition
 from registry import publishing, storage
@@ -169,7 +169,7 @@ def _give_back(worker: str) -> None:
 
 
 def _work(composition: Composition, heart: Heart, folder: Path) -> None:
-    jobs.set_stage(composition, "load", "fetching the base model and the modules")
+    jobs.set_stage(composition, "load", FETCHING)
     named = naming.named_in(composition, composition.owner)
     choosing.require_no_quarantine(_revisions(composition), named)  # before anything is fetched
     reporter = Reporter(composition, heart, recorded=jobs.recorded_trials(composition))

@@ -247,7 +247,10 @@ def test_a_composition_whose_hub_stays_away_fails_with_the_reason(hub, monkeypat
         "The files of good/model could not be fetched from its hub: it answered with the status 503. Try again in some "
         "minutes.",
     )
-    assert sum("asking again" in line.text for line in composition.log.all()) == 2
+    asked = [line.text for line in composition.log.order_by("pk") if line.text.startswith("Loading")]
+    waits = "Loading: the base model's hub did not give its files; asking again in 0 seconds."
+    fetches = "Loading: fetching the base model and the modules."
+    assert asked == [fetches, waits, fetches, waits, fetches]
 
 
 def test_a_fetch_ends_when_whoever_looks_at_it_says_so(hub):
