@@ -81,7 +81,7 @@ class Reporter(types.Observer):
         self.composition = composition
         self.heart = heart
         self.recorded = recorded  # by earlier attempts
-        self._recorded = len(recorded)
+        self._begins_at = len(recorded)
         self._waiting: list[types.Trial] = []
         self._kept_at = self._told_at = 0.0
         self._searched_before_s = composition.searched_s
@@ -95,12 +95,12 @@ class Reporter(types.Observer):
             self.composition,
             stage,
             message,
-            step=min(self._recorded, trials),
+            step=min(self._begins_at, trials),
             steps=trials,
             counted="trials" if trials else "",
         )
         if trials:
-            self._recorded = 0  # they are of the first search; one beside it begins at its beginning
+            self._begins_at = 0  # they are of the first search; one beside it begins at its beginning
 
     def on_audition(self, base_loss: float, losses: Sequence[float]) -> None:
         jobs.record_audition(self.composition, base_loss, losses)
