@@ -34,8 +34,8 @@ from web.errors import DomainError
 FEWEST_ROWS_SHOWN = 5
 AUTO, PICKED = "auto", "picked"
 FILE = "The file: "  # begins what is said of one
-# A draft waits in the session while its author signs in; the session is read on each of their requests.
 BASES_SHOWN = 200
+# A draft waits in the session while its author signs in; the session is read on each of their requests.
 MAX_DRAFT_BYTES = 512 * 1024
 _DRAFT_FIELDS = (
     "task",
@@ -514,9 +514,10 @@ def composable_bases(person: Person) -> QuerySet[BaseModel]:
 
 
 def base_models(person: Person, chosen: str) -> tuple[list[BaseModel], bool]:
-    """Those with how many `modules` they have to do it with: hosted ones first, then by that.
+    """Base models that this person can compose for, each with how many `modules` there are for it: hosted ones first, then
+    by that.
 
-    At most BASES_SHOWN, and the chosen one; the second says whether there are more.
+    At most BASES_SHOWN, and the chosen one beside them; the second says whether there are more.
     """
     counts = search.families(person=person)
     known = BaseModel.objects.filter(pk__in=counts).defer("config", "matrices")
