@@ -141,8 +141,7 @@ def _listed_by(column: str, person: Person) -> dict[int, int]:
     table = columns.current()
     with table.lock:
         search = _Search(AdapterQuery(), person, table)
-        sums = np.bincount(table[column][search._fitting_all()])
-    return {int(value): int(sums[value]) for value in np.flatnonzero(sums)}
+        return _how_often(table[column][search._fitting_all()])
 
 
 def modules_by_base(*, person: Person) -> dict[int, tuple[int, int]]:
@@ -392,8 +391,7 @@ class _Search:
     def _families(self) -> dict[int, int]:
         places = self.visible & self.table["is_composable"] & (self.table["base_model_id"] > 0)
         places[self.held] = False
-        sizes = np.bincount(self.table["base_model_id"][places])
-        return {int(base): int(sizes[base]) for base in np.flatnonzero(sizes)}
+        return _how_often(self.table["base_model_id"][places])
 
     def facet_counts(self) -> dict[str, list[tuple[Any, int]]]:
         """Parameter -> (value, how many fit it and all other parameters), for every value that somebody has."""
@@ -556,6 +554,12 @@ def _rows(ids: list[int], families: dict[int, int], person: Person) -> list[Adap
         adapter.composes_with = max(families.get(adapter.base_model_id or 0, 0) - 1, 0) if is_one else 0
     show_tasks(found, person=person)
     return found
+
+
+def _how_often(values: NDArray[Any]) -> dict[int, int]:
+    """Each of these numbers -> how often it is there."""
+    sums = np.bincount(values)
+    return {int(value): int(sums[value]) for value in np.flatnonzero(sums)}
 
 
 def _first(keys: NDArray[Any], ties: Positions, places: Positions, wanted: int) -> NDArray[np.int64]:
