@@ -127,12 +127,13 @@ def rebuild(recipe: dict[str, Any], out: Path) -> None:
 
     base_model = _base_model(recipe)
     commit = recipe["base_model"]["commit"]
+    revisions = _revisions(recipe)  # before the base model comes, perhaps from far away
     with (
         TemporaryDirectory(prefix="recipe-") as name,
         bases.at_hand(base_model, commit) as (base, _),
     ):
         folder = Path(name)
-        modules = worker.lay_out_modules(_revisions(recipe), folder / "modules")
+        modules = worker.lay_out_modules(revisions, folder / "modules")
         try:
             engine.export_weights(
                 base,

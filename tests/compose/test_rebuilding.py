@@ -164,7 +164,7 @@ def loads_in_peft(base_model: BaseModel, folder: Path) -> None:
     assert model.peft_config["default"].to_dict()["r"] == 4
 
 
-def test_a_recipe_whose_parts_are_gone_or_changed_is_not_followed(tiny, tmp_path):
+def test_a_recipe_whose_parts_are_gone_or_changed_is_not_followed(tiny, tmp_path, monkeypatch):
     base_model, _ = tiny
     recipe = recipes.recipe(compose(base_model, make_user("ann")))
 
@@ -180,6 +180,7 @@ def test_a_recipe_whose_parts_are_gone_or_changed_is_not_followed(tiny, tmp_path
     assert "The base model no/such is not known here." in refusal(
         recipe | {"base_model": {"name": "no/such", "commit": ""}}
     )
+    monkeypatch.setattr(bases, "at_hand", lambda *_: pytest.fail("the base model was fetched"))
     Revision.objects.filter(commit=recipe["modules"][1]["revision"]).update(tensor_sha256="0" * 64)
     assert "has other weights here" in refusal(recipe)
     missing = json.loads(json.dumps(recipe))
