@@ -174,11 +174,7 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
     choosing.require_no_quarantine(_revisions(composition), named)  # before anything is fetched
     reporter = Reporter(composition, heart, recorded=jobs.recorded_trials(composition))
     with bases.of_composition(composition, pause=reporter.pause, look=heart.check) as base:
-        try:
-            result = _compose(composition, base, folder, reporter)
-        except DoesNotFit as misfits:  # all of them at once, before anything was searched
-            _leave_out(composition, misfits)
-            result = _compose(composition, base, folder, reporter)
+        result = _compose_what_fits(composition, base, folder, reporter)
     reporter.flush()
     jobs.finish(
         composition,
@@ -187,6 +183,18 @@ def _work(composition: Composition, heart: Heart, folder: Path) -> None:
         config=storage.store_file(folder / "out" / CONFIG),
     )
     logger.info("Composition %s is done: %s", composition.pk, result.seconds)
+
+
+def _compose_what_fits(
+    composition: Composition, base: Path, folder: Path, reporter: Reporter
+) -> types.Result:
+    try:
+        return _compose(composition, base, folder, reporter)
+    except DoesNotFit as misfits:  # all of them at once, before anything was searched
+        _leave_out(composition, misfits)
+    # Not where it was raised: there the base model is held, and a second one beside it may be too much.
+    gc.collect()
+    return _compose(composition, base, folder, reporter)
 
 
 def _compose(composition: Composition, base: Path, folder: Path, reporter: Reporter) -> types.Result:

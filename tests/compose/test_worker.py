@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from datetime import timedelta
 from functools import partial
 from html import unescape
@@ -232,6 +233,26 @@ def test_what_was_chosen_by_itself_and_does_not_fit_is_left_out_and_the_rest_com
     assert name not in done.candidates_note
     misfit.revision.refresh_from_db()
     assert not misfit.revision.is_composable
+
+
+def test_what_was_loaded_before_something_was_left_out_is_let_go_first(monkeypatch):
+    class Loaded:
+        def __init__(self) -> None:
+            self.itself = self  # as models do
+
+    kept: list[weakref.ref[Loaded]] = []
+    compose = fakes.compose
+
+    def refused(request, **options):
+        if kept:
+            assert kept[0]() is None
+            return compose(request, **options)
+        base = Loaded()
+        kept.append(weakref.ref(base))
+        raise DoesNotFit({request.modules[0].name: "it adapts x"})
+
+    monkeypatch.setattr(fakes, "compose", refused)
+    assert work(queue(budget=3)).status == "succeeded"
 
 
 def test_a_composition_of_nothing_that_fits_fails(monkeypatch):
