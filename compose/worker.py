@@ -193,7 +193,6 @@ def _compose_what_fits(
     except DoesNotFit as misfits:  # all of them at once, before anything was searched
         _leave_out(composition, misfits)
     # Not where it was raised: there the base model is held, and a second one beside it may be too much.
-    gc.collect()
     return _compose(composition, base, folder, reporter)
 
 

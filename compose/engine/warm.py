@@ -42,7 +42,12 @@ class WarmCache:
     def base(self, path: Path, *, device: torch.device, dtype: torch.dtype) -> LoadedBase:
         """The loaded base; raises what `loading.load_base` raises."""
         key = ("base", _base_files(path), str(device), dtype)
-        return self._get(key, lambda: loading.load_base(path, device=device, dtype=dtype))
+
+        def load() -> LoadedBase:
+            gc.collect()  # models hold cycles: one that was used and not kept would stand beside this one
+            return loading.load_base(path, device=device, dtype=dtype)
+
+        return self._get(key, load)
 
     def module(self, module: Module) -> LoadedModule:
         """The module in normal form under the name asked for; raises what `loading.load_module` raises."""

@@ -237,8 +237,7 @@ def test_what_was_chosen_by_itself_and_does_not_fit_is_left_out_and_the_rest_com
 
 def test_what_was_loaded_before_something_was_left_out_is_let_go_first(monkeypatch):
     class Loaded:
-        def __init__(self) -> None:
-            self.itself = self  # as models do
+        """A base model."""
 
     kept: list[weakref.ref[Loaded]] = []
     compose = fakes.compose

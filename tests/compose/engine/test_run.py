@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -14,6 +15,7 @@ import torch
 from compose.engine import (
     errors,
     evaluation,
+    loading,
     metrics,
     prepared,
     run,
@@ -573,6 +575,25 @@ def test_what_does_not_fit_into_the_cache_is_read_once_for_a_job_all_the_same(t5
     nothing = WarmCache(limit_bytes=0)
     run.compose(request_for(t5, budget=1), warm=nothing)
     assert nothing.loads == {"base": 1, "module": len(t5.modules), "bank": 1}
+
+
+def test_a_base_that_was_too_large_to_be_kept_is_gone_before_it_is_loaded_again(
+    t5: Collection, monkeypatch: pytest.MonkeyPatch
+):
+    load_base = loading.load_base
+    models: list[weakref.ref[Any]] = []
+
+    def seen(*given: Any, **named: Any) -> loading.LoadedBase:
+        assert not any(model() for model in models)
+        base = load_base(*given, **named)
+        models.append(weakref.ref(base.model))
+        return base
+
+    monkeypatch.setattr(loading, "load_base", seen)
+    cache = WarmCache(limit_bytes=0)
+    for _ in range(2):
+        run.score(t5.base, t5.modules, tiny.EXAMPLES, [[0.1] * 6], "exact", warm=cache)
+    assert len(models) == 2
 
 
 def test_what_is_kept_for_other_jobs_goes_where_it_leaves_no_room(
