@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from compose import bases, worker
+from compose import bases, worker, worker_cache
 from compose.engine import types
 from compose.in_touch import Heart
 from compose.models import Composition, Tryout
@@ -36,7 +36,7 @@ def _adapter_folder(composition: Composition) -> Iterator[Path]:
         (CONFIG, composition.config_blob),
         (WEIGHTS, composition.weights_blob),
     ]
-    with TemporaryDirectory(prefix="tryout-", dir=worker.jobs_folder()) as name:
+    with TemporaryDirectory(prefix="tryout-", dir=worker_cache.jobs_folder()) as name:
         yield storage.lay_out(
             [(path, blob) for path, blob in blobs if blob is not None], Path(name) / "adapter"
         )

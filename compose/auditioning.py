@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from compose import auditions, bases, worker
+from compose import auditions, bases, worker, worker_cache
 from compose import examples as reading
 from compose.engine.errors import DoesNotFit, IncompatibleModule, LossNotFinite
 from compose.engine.types import Example, Module
@@ -68,7 +68,7 @@ def _losses_of(
     audition: Audition, some: Sequence[Auditioned], base: Path, rows: Sequence[Example]
 ) -> tuple[float, list[float]]:
     revisions = [row.revision for row in some]
-    with TemporaryDirectory(prefix="audition-", dir=worker.jobs_folder()) as folder:
+    with TemporaryDirectory(prefix="audition-", dir=worker_cache.jobs_folder()) as folder:
         modules = worker.lay_out_modules(revisions, Path(folder))
         with worker.telling_misfits(audition.base_model, modules, revisions):
             return _losses(base, modules, rows)

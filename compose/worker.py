@@ -18,7 +18,7 @@ from django.db import DataError, connection
 from django.db import Error as DatabaseError
 from django.utils.text import capfirst
 
-from compose import bases, errands, jobs, naming
+from compose import bases, errands, jobs, naming, worker_cache
 from compose import candidates as choosing
 from compose import examples as reading
 from compose.candidates import PICKED, PINNED
@@ -292,17 +292,10 @@ def _names(revisions: Sequence[Revision]) -> list[str]:
     return names
 
 
-def jobs_folder() -> Path:
-    """Where attempts and errands have folders of their own for as long as they last."""
-    folder = Path(settings.WORKER_CACHE_DIR, "jobs")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 @contextmanager
 def _job_folder(composition: Composition) -> Iterator[Path]:
     """A folder for one attempt, gone afterwards; also gone are those that killed workers left."""
-    parent = jobs_folder()
+    parent = worker_cache.jobs_folder()
     for old in parent.iterdir():
         with suppress(FileNotFoundError):  # another worker of this machine is done with it
             if time.time() - old.stat().st_mtime > JOB_FOLDERS_KEPT_S:

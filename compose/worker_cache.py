@@ -4,7 +4,8 @@ unused goes first.
     hub/models--owner--name/   base models of a hub, as its own client keeps them: files by content, links by commit
     blobs/                     copies of what lies in an object store (`registry.storage`)
     bases/owner--name/         links to the files of base models that are hosted here; they take no space
-    jobs/                      folders of attempts
+    jobs/                      folders of attempts and errands, for as long as they last
+    held/                      locks: who works with which base model
 
 A base model is held while a job works with it. Other processes on the same folder respect that, and one that dies lets go.
 """
@@ -40,6 +41,11 @@ def holding(name: str) -> Iterator[None]:
 def links_of(name: str) -> Path:
     """Where the states of a base model that is hosted here are laid out, each in a folder."""
     return _root() / "bases" / _slug(name)
+
+
+def jobs_folder() -> Path:
+    """Where attempts and errands have folders of their own for as long as they last."""
+    return _made(_root() / "jobs")
 
 
 def note_use(folder: Path) -> None:
@@ -154,7 +160,10 @@ def _size(folder: Path) -> int:
 
 
 def _root() -> Path:
-    folder = Path(settings.WORKER_CACHE_DIR)
+    return _made(Path(settings.WORKER_CACHE_DIR))
+
+
+def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -164,6 +173,4 @@ def _slug(name: str) -> str:
 
 
 def _lock_of(slug: str) -> Path:
-    folder = _root() / "held"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{slug}.lock"
+    return _made(_root() / "held") / f"{slug}.lock"
