@@ -359,7 +359,8 @@ def best_gains(compositions: QuerySet[Composition], limit: int) -> list[Gain]:
         .defer("examples", "test_examples", "predictions")
         .in_bulk(best.values())
     )
-    return [gain for pk in best.values() if (gain := gain_of(found[pk])) is not None]
+    # One that is deleted in this moment is not found any more.
+    return [gain for pk in best.values() if pk in found and (gain := gain_of(found[pk])) is not None]
 
 
 def estimate_of(composition: Composition) -> Score | None:

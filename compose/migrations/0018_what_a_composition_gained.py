@@ -1,32 +1,4 @@
-"""The gain of a composition in its row, so that the best can be found by an index."""
-
-from typing import Any
-
-from django.conf import settings
 from django.db import migrations, models
-
-BATCH = 1000
-
-
-def write_gains(apps: Any, schema_editor: Any) -> None:
-    """Of the compositions that are there, from their scores."""
-    Composition, Score = apps.get_model("compose", "Composition"), apps.get_model("compose", "Score")
-    of_its_own = models.Q(method=models.F("composition__method"))
-    gained = (
-        Score.objects.filter(
-            composition__status="succeeded",
-            split="held_out",
-            metric=models.F("composition__metric"),
-            n__gte=settings.MIN_TASK_HIDDEN_ROWS,
-        )
-        .order_by()
-        .values("composition")
-        .annotate(gain=models.Max("value", filter=of_its_own) - models.Max("value", filter=~of_its_own))
-        .filter(gain__isnull=False)
-        .values_list("composition", "gain")
-    )
-    rows = [Composition(pk=pk, gain=gain) for pk, gain in gained]
-    Composition.objects.bulk_update(rows, ["gain"], batch_size=BATCH)
 
 
 class Migration(migrations.Migration):
@@ -42,7 +14,6 @@ class Migration(migrations.Migration):
                 null=True,
             ),
         ),
-        migrations.RunPython(write_gains, migrations.RunPython.noop, elidable=True),
         migrations.AddIndex(
             model_name="composition",
             index=models.Index(

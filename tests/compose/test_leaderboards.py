@@ -483,3 +483,19 @@ def test_the_best_gains_are_of_different_tasks_however_many_one_of_them_has():
     assert [(gain.ours.value, gain.composition.task) for gain in gains] == [
         (0.9, tasks[0]), (0.5, tasks[1]), (0.4, None),
     ]  # fmt: skip
+
+
+def test_gains_from_before_are_those_that_finishing_writes():
+    task = make_board_task()
+    scored(task, 0.6)
+    scored(task, 0.1)
+    few = [
+        types.Score(method, "exact_match", 0.5, 0.1, 0.9, 3, "held_out")
+        for method in ("zero_shot", "lorahub")
+    ]
+    finish(make_composition(task=task), scores=few)
+    written = dict(Composition.objects.values_list("pk", "gain"))
+    assert sorted(written.values(), key=str) == [pytest.approx(-0.1), pytest.approx(0.4), None]
+    Composition.objects.update(gain=None)
+    import_module("compose.migrations.0019_gains_of_what_is_there").write_gains(apps, None)
+    assert dict(Composition.objects.values_list("pk", "gain")) == written
