@@ -64,9 +64,8 @@ INVITATIONS_SHOWN = 3  # on the start page: anybody may ask anybody to join
 def home(request: HttpRequest) -> HttpResponse:
     visible = Adapter.objects.visible_to(request.user)
     newest = visible.select_related("namespace", "base_model", "task").newest_first()
-    public = Composition.objects.filter(adapter__in=Adapter.objects.visible_to(None))
     held_out = tasks_shown_to(request.user).held_out()
-    gains = leaderboards.best_gains(public, limit=4)
+    gains = leaderboards.best_gains(Composition.objects.visible_to(None), limit=4)
     to_try = list(held_out.select_related("base_model").order_by("slug")[: 4 if gains else 6])
     leaderboards.show_best(to_try, request.user)
     person = request.user

@@ -470,7 +470,11 @@ def test_a_gain_on_a_few_rows_is_none_of_the_best():
     assert [gain.ours.n for gain in leaderboards.best_gains(Composition.objects.all(), limit=3)] == [20]
 
 
-def test_the_best_gains_are_of_different_tasks_however_many_one_of_them_has():
+@pytest.mark.parametrize("first", [1, 21, 100])
+def test_the_best_gains_are_of_different_tasks_however_many_one_of_them_has(
+    monkeypatch: pytest.MonkeyPatch, first: int
+):
+    monkeypatch.setattr(leaderboards, "FIRST_GAINS", first)
     tasks = [make_board_task(slug=slug, title=slug) for slug in ("much", "less")]
     base_model = make_base_model()
     make_modules(base_model)
