@@ -520,15 +520,16 @@ def base_models(person: Person, chosen: str) -> tuple[list[BaseModel], bool]:
     At most BASES_SHOWN, and the chosen one beside them; the second says whether there are more.
     """
     counts = search.families(person=person)
+
+    def place(kind: str, pk: int, name: str) -> tuple[str, int, str]:
+        return kind, -counts[pk], name  # "hosted" sorts before "referenced"
+
     known = BaseModel.objects.filter(pk__in=counts).defer("config", "matrices")
     if has_more := len(counts) > BASES_SHOWN:
-        # "hosted" sorts before "referenced"
-        rows = sorted(
-            (kind, -counts[pk], name, pk) for kind, pk, name in known.values_list("kind", "pk", "name")
-        )
-        shown = [pk for place, (*_, name, pk) in enumerate(rows) if place < BASES_SHOWN or name == chosen]
+        rows = sorted(known.values_list("kind", "pk", "name"), key=lambda row: place(*row))
+        shown = [pk for number, (_, pk, name) in enumerate(rows) if number < BASES_SHOWN or name == chosen]
         known = known.filter(pk__in=shown)
-    models = sorted(known, key=lambda model: (model.kind, -counts[model.pk], model.name))
+    models = sorted(known, key=lambda model: place(model.kind, model.pk, model.name))
     for model in models:
         model.modules = counts[model.pk]  # type: ignore[attr-defined]
     return models, has_more

@@ -32,7 +32,8 @@ def pickable(
     examples: Sequence[Example] = (),
     audition: Audition | None = None,
 ) -> dict[str, object]:
-    """For the template, the modules to choose from, of `total` that fit: those marked already come first, then what has all the `words`.
+    """For the template, the modules to choose from, of `total` that fit: those marked already come first, then what has
+    all the `words`.
 
     Without words those come first that have the lowest loss in a finished audition, or that the examples most speak for;
     else they come by name, and the most downloaded ones where there are more than can be shown.
