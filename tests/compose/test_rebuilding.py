@@ -12,6 +12,7 @@ from django.core.management import CommandError, call_command
 from compose import bases, jobs, publishing, recipes, worker
 from compose.engine.types import Example, ExportForm
 from compose.errors import RecipeProblem
+from compose.models import Composition
 from registry import moving, storage
 from registry.filenames import MODULE_FILES
 from registry.models import Adapter, BaseModel, BaseModelFile, Revision, User
@@ -115,15 +116,22 @@ def test_the_whole_way_with_the_real_engine(tiny, tmp_path):
     loads_in_peft(base_model, tmp_path)
 
 
+def made_in(folder: Path) -> bytes:
+    return (folder / "out" / "adapter_model.safetensors").read_bytes()
+
+
+def weights_of(composition: Composition) -> bytes:
+    assert composition.weights_blob
+    return storage.open_blob(composition.weights_blob).read()
+
+
 def test_an_exact_mix_is_rebuilt_too(tiny, tmp_path):
     base_model, _ = tiny
     composition = compose(base_model, make_user("ann"), method="auto")
     recipe = recipes.recipe(composition)
     assert recipe["mix"] == "exact"
     recipes.rebuild(recipes.read(recipes.as_text(recipe)), tmp_path / "out")
-    assert composition.weights_blob
-    made = (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
-    assert made == storage.open_blob(composition.weights_blob).read()
+    assert made_in(tmp_path) == weights_of(composition)
 
 
 def test_a_recipe_finds_its_modules_whatever_they_are_called_since(tiny, tmp_path):
@@ -133,9 +141,7 @@ def test_a_recipe_finds_its_modules_whatever_they_are_called_since(tiny, tmp_pat
     for module in Adapter.objects.all():
         moving.move(module, actor=maker, namespace=module.namespace, name=f"{module.name}-renamed")
     recipes.rebuild(recipes.read(recipes.as_text(recipe)), tmp_path / "out")
-    assert composition.weights_blob
-    made = (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
-    assert made == storage.open_blob(composition.weights_blob).read()
+    assert made_in(tmp_path) == weights_of(composition)
 
 
 def test_a_cut_and_rounded_adapter_is_rebuilt_too_and_says_how_far_it_is(tiny, tmp_path):
@@ -149,9 +155,7 @@ def test_a_cut_and_rounded_adapter_is_rebuilt_too_and_says_how_far_it_is(tiny, t
     recipe = recipes.read(recipes.as_text(recipes.recipe(composition)))
     assert recipe["export"] == {"rank": 2, "dtype": "bfloat16"}
     recipes.rebuild(recipe, tmp_path / "out")
-    assert composition.weights_blob
-    made = (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
-    assert made == storage.open_blob(composition.weights_blob).read()
+    assert made_in(tmp_path) == weights_of(composition)
 
 
 def loads_in_peft(base_model: BaseModel, folder: Path) -> None:

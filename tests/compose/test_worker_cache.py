@@ -39,6 +39,14 @@ def keep_commit(cache: Path, name: str, commit: str, *, used_days_ago: float, fi
     return folder
 
 
+def keep_two(cache: Path) -> list[Path]:
+    """Two commits of 1,000 bytes each, the one that was used longer ago first."""
+    return [
+        keep_commit(cache, f"a/{name}", name, used_days_ago=days_ago, files={"model.safetensors": name})
+        for name, days_ago in (("x", 2), ("y", 1))
+    ]
+
+
 def set_used(path: Path, days_ago: float) -> None:
     when = time.time() - days_ago * DAY_S
     os.utime(path, (when, when))
@@ -111,8 +119,7 @@ def test_copies_from_an_object_store_count_and_those_just_used_stay(cache: Path)
 
 
 def test_what_is_about_to_come_has_its_room_before(cache: Path):
-    oldest = keep_commit(cache, "a/x", "1", used_days_ago=2, files={"model.safetensors": "one"})
-    newest = keep_commit(cache, "a/y", "2", used_days_ago=1, files={"model.safetensors": "two"})
+    oldest, newest = keep_two(cache)
     worker_cache.make_room(coming=300)
     assert oldest.exists()
     worker_cache.make_room(coming=1400)
@@ -125,8 +132,7 @@ def test_a_disk_that_is_nearly_full_is_a_limit_too(
     settings.WORKER_CACHE_BYTES = 0
     settings.MIN_FREE_DISK_BYTES = 5000
     monkeypatch.setattr(worker_cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=5100))
-    oldest = keep_commit(cache, "a/x", "1", used_days_ago=2, files={"model.safetensors": "one"})
-    newest = keep_commit(cache, "a/y", "2", used_days_ago=1, files={"model.safetensors": "two"})
+    oldest, newest = keep_two(cache)
     worker_cache.make_room(coming=100)
     assert oldest.exists()
     worker_cache.make_room(coming=200)
