@@ -12,14 +12,13 @@ from django.db.models import Count, F, Max, Q, QuerySet
 from compose import naming
 from compose.charts import METHOD_MEANINGS, method_label
 from compose.engine.metrics import best_of
-from compose.models import Candidate, Composition, Score
+from compose.models import HELD_OUT, Candidate, Composition, Score
 from registry.models import Adapter, AdapterScore, Task, TaskRevision, TaskRow
 from registry.models.tasks import is_higher_better
 from registry.rights import Person, owns
 from web.errors import NotFound
 from web.templatetags.formatting import plural
 
-HELD_OUT = "held_out"
 LEAVE_ONE_OUT = "leave_one_out"
 BEST_SINGLE = "best_single"
 SHOWN = 100
@@ -161,24 +160,10 @@ def _verified(
         metric=revision.metric,
         n=hidden,
     )
-    # There may be thousands of which a page shows a hundred: only those are read whole.
-    rows = scores.order_by(
-        "-value" if is_higher_better(revision.metric) else "value", "composition__created_at"
+    by_value = "-value" if is_higher_better(revision.metric) else "value"
+    ranks, baselines, total = _order(
+        scores.order_by(by_value, "composition__created_at"), person, whole=whole
     )
-    named = rows.values_list(
-        "pk", "value", "method", "composition__method", "composition__base_model", "composition__owner"
-    )
-    ranks: dict[int, int] = {}
-    baselines: dict[tuple[str, int], int] = {}
-    before, rank, total = None, 0, 0
-    for pk, value, method, own_method, base_model, owner in named:
-        if method != own_method:
-            baselines.setdefault((method, base_model), pk)
-            continue
-        total += 1
-        before, rank = value, rank if value == before else total
-        if whole or total <= SHOWN or owns(person, owner):
-            ranks[pk] = rank
     found = (
         scores.select_related("composition", "composition__owner", "composition__base_model")
         .prefetch_related(naming.published(person, "composition__adapter"))
@@ -186,12 +171,35 @@ def _verified(
             "composition__examples", "composition__test_examples", "composition__predictions", "composition__result",
             "composition__base_model__config", "composition__base_model__matrices",
         )
-        .in_bulk([*ranks, *baselines.values()])
+        .in_bulk([*ranks, *baselines])
     )  # fmt: skip
-    best = [found[pk] for pk in baselines.values() if pk in found]
+    best = [found[pk] for pk in baselines if pk in found]
     modules = _best_modules([score.composition for score in best if score.method == BEST_SINGLE], person)
     entries = [_ranked(found[pk], rank, task, person) for pk, rank in ranks.items() if pk in found]
     return entries + [_baseline(score, modules) for score in best], total
+
+
+def _order(scores: QuerySet[Score], person: Person, *, whole: bool) -> tuple[dict[int, int], list[int], int]:
+    """Of scores that come best first: those to be shown with their ranks, the best of each baseline, and how many
+    compositions there are.
+
+    By a few columns: there may be thousands, of which a page shows a hundred, and only those are read whole.
+    """
+    rows = scores.values_list(
+        "pk", "value", "method", "composition__method", "composition__base_model", "composition__owner"
+    )
+    ranks: dict[int, int] = {}
+    baselines: dict[tuple[str, int], int] = {}
+    before, rank, total = None, 0, 0
+    for pk, value, method, own_method, base_model, owner in rows:
+        if method != own_method:
+            baselines.setdefault((method, base_model), pk)
+            continue
+        total += 1
+        before, rank = value, rank if value == before else total
+        if whole or total <= SHOWN or owns(person, owner):
+            ranks[pk] = rank
+    return ranks, list(baselines.values()), total
 
 
 def _ranked(score: Score, rank: int, task: Task, person: Person) -> Entry:
@@ -382,11 +390,7 @@ def estimate_of(composition: Composition) -> Score | None:
 
 def gain_of(composition: Composition) -> Gain | None:
     """What a composition gained over its best baseline, None where it has no held-out scores."""
-    scores = [
-        score
-        for score in composition.scores.all()
-        if score.split == HELD_OUT and score.metric == composition.metric
-    ]
+    scores = composition.on_held_out(composition.scores.all())
     ours = next((score for score in scores if score.method == composition.method), None)
     baselines = {score.method: score for score in scores if score.method != composition.method}
     if ours is None or not baselines:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from django.db import models
 from django.urls import reverse
@@ -15,6 +16,21 @@ from registry.models import Adapter, BaseModel, Blob, Revision, Task, TaskRevisi
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser
+
+
+HELD_OUT = "held_out"
+
+
+class Measured(Protocol):
+    """What the rows of the table and the engine's own scores have alike."""
+
+    @property
+    def metric(self) -> str: ...
+    @property
+    def split(self) -> str: ...
+
+
+S = TypeVar("S", bound=Measured)
 
 
 def new_composition_id() -> str:
@@ -227,6 +243,10 @@ class Composition(models.Model):
 
     def get_absolute_url(self) -> str:
         return reverse("composition", args=[self.id])
+
+    def on_held_out(self, scores: Iterable[S]) -> list[S]:
+        """Those of its scores that are on held-out rows, by its metric."""
+        return [score for score in scores if (score.split, score.metric) == (HELD_OUT, self.metric)]
 
     @property
     def is_finished(self) -> bool:

@@ -261,9 +261,8 @@ def _gain(composition: Composition, scores: Iterable[types.Score]) -> float | No
     """Of fewer rows than a task has to hide none: one that chance favoured would always be the best."""
     values = {
         score.method: score.value
-        for score in scores
-        if (score.split, score.metric) == ("held_out", composition.metric)
-        and score.n >= settings.MIN_TASK_HIDDEN_ROWS
+        for score in composition.on_held_out(scores)
+        if score.n >= settings.MIN_TASK_HIDDEN_ROWS
     }
     own = values.pop(composition.method, None)
     return None if own is None or not values else own - max(values.values())

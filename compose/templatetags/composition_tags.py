@@ -42,11 +42,7 @@ def adapter_lineage(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]
         for candidate in candidates
     ]
     chart = charts.weight_chart(modules, is_paper=composition.method in MIXES_EQUAL_ONLY)
-    scores = [
-        score
-        for score in composition.scores.all()
-        if score.split == "held_out" and score.metric == composition.metric
-    ]
+    scores = composition.on_held_out(composition.scores.all())
     verdict = str((composition.result or {}).get("verdict", "")) if scores else ""
     return {
         "composition": composition,
