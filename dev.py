@@ -12,6 +12,7 @@ Standard library only: it runs before anything is installed.
 from __future__ import annotations
 
 import argparse
+import collections
 import ctypes
 import errno
 import fcntl
@@ -559,7 +560,7 @@ def test(arguments: list[str]) -> int:
     if arguments or os.environ.get("DATABASE_URL"):
         return subprocess.run([*pytest, *arguments], cwd=ROOT).returncode
     say(
-        "Passes in five lanes beside each other, on SQLite and on Postgres; what they say is printed at the end."
+        "Five passes beside each other, nine in all, on SQLite and on Postgres; what they say is printed at the end."
     )
     hub, jobs, engine = "tests/registry/hub", "tests/compose", "tests/compose/engine"
     rights = "tests/test_rights_matrix.py"
@@ -592,42 +593,29 @@ def test(arguments: list[str]) -> int:
         folder = Path(name)
         pytest = [str(PYTHON), "-m", "pytest", f"--migrated-in={folder}"]
         on_server = [*pytest, "-q", "--postgres", *(f"--all-of={path}" for path in on_postgres)]
-        # More lanes than most machines have cores: each waits for programs it started a good part of the time.
-        lanes = {
-            "of the engine, and of the whole site in a browser": [
-                [*pytest, "-q", *with_torch, *in_processes],
-                [*pytest, "-q", "-m", "browser or site", *_marked("browser", "site")],
+        passes = {
+            "of the engine": [*pytest, "-q", *with_torch, *in_processes],
+            "of jobs on Postgres": [*on_server, jobs, *_without(*with_torch, *on_sqlite)],
+            "of the Hub on Postgres": [*on_server, hub, *_without(*on_sqlite)],
+            "on Postgres": [*on_server, *_without(hub, jobs, *with_torch, *on_sqlite)],
+            "of the whole site, in a browser": [
+                *pytest, "-q", "-m", "browser or site", *_marked("browser", "site")
             ],
-            "of the Hub and of jobs": [
-                [*pytest, "-q", hub, jobs, *in_processes, *_without(*with_torch, *on_postgres)]
-            ],
-            "on Postgres, and of rights": [
-                [*on_server, *_without(hub, jobs, *with_torch, *on_sqlite)],
-                [*pytest, "-q", rights],
-            ],
-            "of the Hub and of jobs on Postgres": [
-                [*on_server, hub, jobs, *_without(*with_torch, *on_sqlite)]
-            ],
-        }
-        beside = [
-            # Two fill the cores of most machines, and leave what they compiled and migrated to those that come later.
-            PassesBeside(commands, folder / lane, after_s=COMPILED_AFTER_S if place else 0)
-            for place, (lane, commands) in enumerate(lanes.items())
-        ]
-        for lane in beside:
-            lane.start()
+            "of jobs": [*pytest, "-q", jobs, *in_processes, *_without(*with_torch, *on_postgres)],
+            "of the Hub": [*pytest, "-q", hub, *in_processes],
+            "of rights": [*pytest, "-q", rights],
+        }  # fmt: skip
+        beside = PassesBeside(passes, folder)
+        beside.start()
         try:
             # It waits for the others' outcome at its end and prints it, so that its own summary comes last.
             ours = [*pytest, *in_processes, *_without(hub, jobs, rights, *with_torch, *on_postgres)]
             code = subprocess.run(
-                [*ours, *(f"--passes-beside={lane.folder}" for lane in beside)], cwd=ROOT
+                [*ours, *(f"--passes-beside={folder / name}" for name in passes)], cwd=ROOT
             ).returncode
-            for lane in beside:
-                lane.join()
-            return next((lane.code for lane in beside if lane.code), code)
+            return beside.join() or code
         finally:
-            for lane in beside:
-                lane.stop()
+            beside.stop()
 
 
 def _marked(*markers: str) -> list[str]:
@@ -640,35 +628,62 @@ def _without(*paths: str) -> list[str]:
     return [f"--ignore={path}" for path in paths]
 
 
-class PassesBeside(threading.Thread):
-    """Passes of the suite one after the other, their output in `folder`/output, at the end their code in `folder`/code."""
+class PassesBeside:
+    """Passes of the suite, some at a time and the others as one ends: the longest first, so that all end together.
 
-    def __init__(self, commands: list[list[str]], folder: Path, *, after_s: float) -> None:
-        super().__init__(daemon=True)
-        self.folder = folder
-        self.code = 0
-        self._commands = commands
-        self._after_s = after_s
-        self._process: subprocess.Popen[bytes] | None = None
+    The output of each stands in `folder`/its name/output, and at its end its code in `folder`/its name/code.
+    """
+
+    # With the pass in front more than most machines have cores: each waits for programs it started a good part of the time.
+    AT_A_TIME = 4
+
+    def __init__(self, passes: dict[str, list[str]], folder: Path) -> None:
+        self._folder = folder
+        self._waiting = collections.deque(passes.items())
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._codes: list[int] = []
         self._stopped = threading.Event()
+        # The first fills the cores with the pass in front, and leaves what they compiled and migrated to those that come later.
+        self._lanes = [
+            threading.Thread(target=self._run, args=[COMPILED_AFTER_S if place else 0], daemon=True)
+            for place in range(self.AT_A_TIME)
+        ]
 
-    def run(self) -> None:
-        self.folder.mkdir()
-        self._stopped.wait(self._after_s)
-        with (self.folder / "output").open("wb") as output:
-            for command in self._commands:
-                if self._stopped.is_set():
-                    return
-                self._process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-                self.code = self._process.wait() or self.code
-        part = self.folder / "code.part"
-        part.write_text(str(self.code))
-        part.rename(self.folder / "code")  # whole or not at all
+    def start(self) -> None:
+        for lane in self._lanes:
+            lane.start()
+
+    def join(self) -> int:
+        """Wait for all. Returns the code of one that failed, else 0."""
+        for lane in self._lanes:
+            lane.join()
+        return next(filter(None, self._codes), 0)
 
     def stop(self) -> None:
         self._stopped.set()
-        if self._process is not None:
-            self._process.kill()
+        for process in self._running.copy():
+            process.kill()
+
+    def _run(self, after_s: float) -> None:
+        self._stopped.wait(after_s)
+        while not self._stopped.is_set():
+            try:
+                name, command = self._waiting.popleft()
+            except IndexError:
+                return
+            self._pass(self._folder / name, command)
+
+    def _pass(self, folder: Path, command: list[str]) -> None:
+        folder.mkdir()
+        with (folder / "output").open("wb") as output:
+            process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+            self._running.add(process)
+            code = process.wait()
+            self._running.discard(process)
+        self._codes.append(code)
+        part = folder / "code.part"
+        part.write_text(str(code))
+        part.rename(folder / "code")  # whole or not at all
 
 
 def check() -> int:
