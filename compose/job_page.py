@@ -208,13 +208,15 @@ class JobPage:
 
     @property
     def spoken_state(self) -> str:
-        """For screen readers, told only when it changes: the stage, without the counting."""
+        """For screen readers, told only when it changes: the stage, without the counting, and what came of it."""
         composition = self.composition
         if composition.status == Composition.Status.QUEUED:
             return "Queued"
         if composition.status == Composition.Status.RUNNING:
             return f"{STAGES.get(composition.stage, 'Starting')}: {self.stage_meaning}"
-        return f"The composition {'has ' if composition.status == 'succeeded' else 'was ' if composition.status == 'cancelled' else ''}{composition.status}"
+        if composition.status == Composition.Status.SUCCEEDED:
+            return f"The composition has succeeded. {self.headline}"
+        return f"The composition {'was ' if composition.status == Composition.Status.CANCELLED else ''}{composition.status}"
 
     @property
     def heartbeat_age_s(self) -> float | None:

@@ -360,7 +360,8 @@ def test_the_page_follows_a_composition_to_its_end_by_itself(
     page.wait_for_selector("h2:has-text('the best so far is kept')")
     Composition.objects.filter(pk=composition.pk).update(status="queued", lease_until=None, wish="")
     finish(composition)
-    page.wait_for_selector("#finding")
+    finding = page.locator("#finding").inner_text()
+    expect(page.locator("#said")).to_have_text(f"The composition has succeeded. {finding}")
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     page.wait_for_timeout(2500)

@@ -506,6 +506,16 @@ def test_single_keys_can_be_switched_off(page: Page, live_server: Any, filled: F
     page.wait_for_url("**/compose")
 
 
+def test_an_input_is_wrong_once_it_was_refused_and_no_longer_when_it_is_filled(page: Page, live_server: Any):
+    page.goto(f"{live_server.url}/accounts/login/")
+    name = page.get_by_label("User name or e-mail")
+    expect(name).to_have_attribute("aria-invalid", "false")
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    expect(name).to_have_attribute("aria-invalid", "true")
+    name.fill("ada")
+    expect(name).to_have_attribute("aria-invalid", "false")
+
+
 def test_results_are_reached_by_keys_past_the_filters(page: Page, live_server: Any, filled: Filled):
     page.goto(f"{live_server.url}/modules")
     page.get_by_role("link", name="Skip to the results").press("Enter")

@@ -145,6 +145,15 @@
     formData.set("typed_by", reader || "");
   });
 
+  // What has to be filled in is wrong for Firefox while it is empty, and screen readers said so of forms that nobody had
+  // touched. It is wrong once the browser has refused to send it.
+  const tellWhetherWrong = ({ target }) => target.setAttribute("aria-invalid", String(!target.validity.valid));
+  for (const input of document.querySelectorAll("[required]:not([aria-invalid=true])")) {
+    input.setAttribute("aria-invalid", "false");
+    input.addEventListener("invalid", tellWhetherWrong);
+    input.addEventListener("input", tellWhetherWrong);
+  }
+
   // A form that asks first; without scripts it goes through a page of its own. The second of a double click sends nothing:
   // its answer, that there is nothing left to do, would be the one that is shown.
   const DOUBLE_CLICK_MS = 1000;

@@ -303,8 +303,8 @@
     problemsBox.replaceChildren();
     document.title = title;
     for (const old of form.querySelectorAll(".errorlist")) old.remove();
-    for (const old of form.querySelectorAll("[aria-invalid]")) {
-      old.removeAttribute("aria-invalid");
+    for (const old of form.querySelectorAll("[aria-invalid=true]")) {
+      old.setAttribute("aria-invalid", "false");
       old.setAttribute("aria-describedby", (old.getAttribute("aria-describedby") || "").replace(/ ?\S+_error/, ""));
     }
     const lines = [...sentences];
