@@ -263,8 +263,8 @@ def _deliver_round() -> int:
 
 
 def forget_old() -> int:
-    """Remove deliveries that are over and older than KEPT."""
-    old = Delivery.objects.filter(created_at__lt=timezone.now() - KEPT)
+    """Remove deliveries that are over and older than KEPT, and stay while one that repeats them does."""
+    old = Delivery.objects.filter(created_at__lt=timezone.now() - KEPT, replays=None)
     is_due = Q(status=Delivery.Status.WAITING, webhook__is_active=True, webhook__user__is_active=True)
     return old.exclude(is_due).delete()[0]
 

@@ -86,7 +86,8 @@ class Delivery(models.Model):
     next_try_at = models.DateTimeField(default=timezone.now)
     answered = models.PositiveSmallIntegerField(null=True, help_text="HTTP status of the last answer.")
     problem = models.CharField(max_length=300, blank=True)
-    replay_of = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="replays")
+    # Without what it repeats it would be the same event a second time, which there is not: it goes with that.
+    replay_of = models.ForeignKey("self", null=True, on_delete=models.CASCADE, related_name="replays")
     created_at = models.DateTimeField(default=timezone.now)
     delivered_at = models.DateTimeField(null=True)
 

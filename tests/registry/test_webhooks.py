@@ -347,3 +347,35 @@ def test_old_deliveries_are_forgotten():
         webhooks.enqueue(hook, event="module.used", key=key, data={})
         Delivery.objects.filter(key=key).update(status=status, created_at=timezone.now() - timedelta(days=31))
     assert webhooks.forget_old() == 1
+
+
+def test_what_was_sent_again_goes_with_its_webhook_and_its_owners_account(client: Client):
+    ada = make_user("ada")
+    client.force_login(ada)
+    for _ in range(2):
+        hook, _ = webhooks.create(user=ada, url="https://example.org/", events=EVERYTHING)
+        send_again(hook, times=2)
+    client.post(f"/settings/webhooks/{hook.pk}/remove")
+    assert not Delivery.objects.filter(webhook=hook.pk).exists()
+    assert Webhook.objects.count() == 1
+    ada.delete()
+    assert Delivery.objects.count() == 0
+
+
+def test_an_old_delivery_stays_while_one_that_repeats_it_does():
+    hook, _ = webhooks.create(user=make_user(), url="https://example.org/", events=EVERYTHING)
+    first, second, third = send_again(hook, times=2)
+    old = timezone.now() - timedelta(days=31)
+    Delivery.objects.filter(pk__in=[first.pk, second.pk]).update(created_at=old, status="delivered")
+    assert webhooks.forget_old() == 0
+    Delivery.objects.filter(pk=third.pk).update(created_at=old, status="delivered")
+    assert [webhooks.forget_old() for _ in range(4)] == [1, 1, 1, 0]
+
+
+def send_again(hook: Webhook, *, times: int) -> list[Delivery]:
+    """A delivery, one that repeats it, one that repeats that one, and so on."""
+    webhooks.enqueue(hook, event="module.used", key="one", data={})
+    sent = [hook.deliveries.get()]
+    for _ in range(times):
+        sent.append(webhooks.replay(user=hook.user, pk=sent[-1].pk))
+    return sent
