@@ -45,8 +45,10 @@ from peft import PeftModel
 from transformers import {kind}
 
 base = {kind}.from_pretrained("{base}")
-model = PeftModel.from_pretrained(base, "{path}")
+model = PeftModel.from_pretrained(base, "{full_name}")
 ```
+
+With `HF_ENDPOINT` set to the address of the site that you read this on, or with folders in place of both names.
 
 Limits: it knows only the words of the demo's stories. Made by `python -m demo.build`.
 """
@@ -82,7 +84,7 @@ def module_card(base: Base, pair: Pair, score: float, checked: int, schedule: Sc
         checked=checked,
         score=score,
         kind="AutoModelForSeq2SeqLM" if base.architecture == "t5" else "AutoModelForCausalLM",
-        path=f"demo/{module_path(base, pair)}",
+        full_name=f"{base.namespace(pair)}/{pair.key}",
     )
 
 
