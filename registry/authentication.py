@@ -13,31 +13,29 @@ from rest_framework.request import Request
 from registry import rights
 from registry.models import Token, User
 from registry.models.accounts import TOKEN_PREFIX
+from web.errors import DomainError
 
 HUB_PREFIX = (
     "hf_"  # may stand before a token: the Hub's client for JavaScript sends none that begins otherwise
 )
 
 
+class BadAuthorization(DomainError):
+    code = "authentication_failed"
+    status = 401
+
+
 class BearerAuthentication(BaseAuthentication):
     """`Authorization: Bearer lr_…`. A token that is unknown, expired, revoked or sent otherwise is a 401, never a silent guest."""
 
     def authenticate(self, request: Request) -> tuple[User, Token] | None:
-        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer":
-            # Whatever else stands there may be for a proxy before us.
-            if any(
-                part.removeprefix(HUB_PREFIX).startswith(TOKEN_PREFIX) for part in (scheme, secret.strip())
-            ):
-                raise exceptions.AuthenticationFailed(
-                    "Send the token as `Authorization: Bearer lr_...`, with the word Bearer before it."
-                )
+        try:
+            secret = sent_secret(request.headers.get("Authorization", ""))
+        except BadAuthorization as refusal:
+            raise exceptions.AuthenticationFailed(refusal.message) from refusal
+        if not secret:
             return None
-        if not secret.strip():
-            raise exceptions.AuthenticationFailed(
-                "There is no token behind the word Bearer. Is the variable set?"
-            )
-        token = find_token(secret.strip())
+        token = find_token(secret)
         if token is None:
             raise exceptions.AuthenticationFailed(
                 "This token is unknown, expired or revoked. Make a new one under Settings, Tokens."
@@ -91,6 +89,24 @@ class SignedIn(ReadOrSignedIn):
             )
             return False
         return super().has_permission(request, view)
+
+
+def sent_secret(authorization: str) -> str:
+    """What stands behind the word Bearer in this header; "" for a guest.
+
+    Raises BadAuthorization for a token that is sent otherwise, or is none: whoever sends one is no guest.
+    """
+    scheme, _, secret = (part.strip() for part in authorization.partition(" "))
+    if scheme.lower() == "bearer":
+        if not secret:
+            raise BadAuthorization("There is no token behind the word Bearer. Is the variable set?")
+        return secret
+    # Whatever else stands there may be for a proxy before us.
+    if any(part.removeprefix(HUB_PREFIX).startswith(TOKEN_PREFIX) for part in (scheme, secret)):
+        raise BadAuthorization(
+            "Send the token as `Authorization: Bearer lr_...`, with the word Bearer before it."
+        )
+    return ""
 
 
 def find_token(secret: str) -> Token | None:

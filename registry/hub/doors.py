@@ -18,7 +18,7 @@ from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
 from registry import rights
-from registry.authentication import find_token
+from registry.authentication import find_token, sent_secret
 from registry.hub import errors
 from registry.models import Token, User
 from web.api_errors import refusal_of
@@ -154,8 +154,11 @@ def by_method(**views: View) -> View:
 
 
 def find_caller(request: HttpRequest) -> Caller:
-    """Raises BadToken for a token that is unknown, expired or revoked; a request without one is a guest's."""
-    secret = _bearer(request)
+    """Raises BadToken for a token that is unknown, expired or revoked, BadAuthorization for one that is not sent as such.
+
+    A request without one is a guest's.
+    """
+    secret = sent_secret(request.headers.get("Authorization", ""))
     if not secret:
         return Caller(AnonymousUser(), None)
     token = find_token(secret)

@@ -284,6 +284,20 @@ def test_an_unknown_token_is_a_401_on_public_reads_too(adapter: Adapter):
     assert "X-Error-Code" not in answer
 
 
+@pytest.mark.parametrize(
+    ("header", "said"), [("{}", "the word Bearer before it"), ("Bearer ", "variable set?")]
+)
+def test_a_token_that_is_sent_otherwise_makes_no_silent_guest(adapter: Adapter, header: str, said: str):
+    sent = {"Authorization": header.format(make_token(owner_of(adapter)))}
+    for path in ("/api/models/ada/m", "/ada/m/resolve/main/README.md"):
+        answer = Client().get(path, headers=sent)
+        assert answer.status_code == 401
+        assert said in answer["X-Error-Message"]
+    assert (
+        Client().get("/api/models/ada/m", headers={"Authorization": "Basic b2Y6YXByb3h5"}).status_code == 200
+    )
+
+
 def test_cookies_do_not_count(adapter: Adapter):
     client = Client(enforce_csrf_checks=True)
     client.force_login(owner_of(adapter))
