@@ -211,7 +211,10 @@ class AdapterFacets(APIView):
         responses={200: FacetsSerializer, **refusals(400, 401)},
     )
     def get(self, request: Request) -> Response:
-        """Ways to narrow the same list, with exact counts: each value under all other parameters that are given."""
+        """Ways to narrow the same list, with exact counts: each value under all other parameters that are given.
+
+        A list's whole query may be sent: `sort`, `limit` and `cursor` change nothing here.
+        """
         query = AdapterQuery.parse(request.query_params)
         found = search.find(query, person=request.user, with_facets=True)
         return Response(FacetsSerializer({"count": found.count, "facets": found.facets}).data)

@@ -161,6 +161,16 @@ class BodyLengthMiddleware(_BeforeTheView):
             raise LengthNeeded
 
 
+class ConditionalWritesMiddleware(_BeforeTheView):
+    """Refuses changes over REST on a condition that nobody here looks at: whoever sends one trusts it with others' changes."""
+
+    def check(self, request: HttpRequest) -> None:
+        is_change = request.method not in {"GET", "HEAD", "OPTIONS"} and request.path.startswith("/api/v1/")
+        for name in ("If-Match", "If-Unmodified-Since"):
+            if is_change and name in request.headers:
+                raise NoCondition(name)
+
+
 class OwnFormMiddleware(_BeforeTheView):
     """Refuses what one person opened and another sends, signed in to the same browser meanwhile: it would count for them."""
 
@@ -181,6 +191,16 @@ class NulMiddleware(_BeforeTheView):
                 shown = name.replace("\x00", "")[:100]
                 message = f"{shown!r} holds a NUL character, which no text here may."
                 raise BadAddress(message, fields={shown: [message]})
+
+
+class NoCondition(DomainError):
+    code = "no_conditional_change"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"Nothing is changed here on a condition. Send this without {name}: fields that you leave out stay as they are.",
+            fields={name: ["No condition of a change."]},
+        )
 
 
 class BadAddress(DomainError):

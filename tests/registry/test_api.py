@@ -532,6 +532,21 @@ def test_a_token_that_is_sent_otherwise_makes_no_silent_guest(header: str, said:
     assert Script().get("adapters/", Authorization="Basic b2Y6YXByb3h5").status_code == 200
 
 
+@pytest.mark.parametrize("condition", ["If-Match", "If-Unmodified-Since"])
+def test_a_change_on_a_condition_is_refused_instead_of_made_without_it(condition: str):
+    ada = make_user("ada")
+    adapter = make_adapter("m", owner=ada, description="before")
+    script = Script(make_token(ada))
+    for method in ("PATCH", "DELETE"):
+        body = {"description": "after"} if method == "PATCH" else None
+        refused = script.send(method, "adapters/ada/m/", body, **{condition: '"of-yesterday"'})
+        assert_refused(refused, 400)
+        assert f"without {condition}" in refused.json()["message"]
+    adapter.refresh_from_db()
+    assert (adapter.description, adapter.deleted_at) == ("before", None)
+    assert script.get("adapters/ada/m/", **{condition: '"of-yesterday"'}).status_code == 200
+
+
 def test_what_accepts_no_json_is_told_that_there_is_nothing_else():
     refused = Script().get("adapters/", Accept="text/csv")
     assert_refused(refused, 406)
