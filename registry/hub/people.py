@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from allauth.account.models import EmailAddress
-from django.db.models import Sum
+from django.db.models import QuerySet, Sum
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from registry import likes
@@ -12,10 +12,11 @@ from registry.hub.doors import Caller, by_method, door, empty, freely
 from registry.hub.errors import HubError
 from registry.models import Adapter, Like, Membership, Namespace, User
 from registry.rights import require_change, require_whole_account
-from web.pagination import paginate
+from web.pagination import Page, paginate
 
 REPOSITORIES_PAGE = 1000
 MEMBERS_PAGE = 100
+LIKES_PAGE = 1000
 
 
 class NobodyOfThisName(HubError):
@@ -155,28 +156,35 @@ def liked_by(request: HttpRequest, caller: Caller, name: str) -> JsonResponse:
     """What a person likes, as far as the caller may see it."""
     _called(name)
     visible = Adapter.objects.visible_to(caller.person).values("pk")
-    rows = Like.objects.filter(user__username__iexact=name, adapter__in=visible).order_by(
-        "-created_at", "-id"
-    )
-    found = [
+    rows = Like.objects.filter(user__username__iexact=name, adapter__in=visible)
+    page = _page_of_likes(request, rows.select_related("adapter__namespace"))
+    found: list[object] = [
         {
             "createdAt": answers.date(row.created_at),
             "repo": {"name": row.adapter.full_name, "type": "model"},
         }
-        for row in rows.select_related("adapter__namespace")[:1000]
+        for row in page.items
     ]
-    return JsonResponse(found, safe=False)
+    return pages.json_page(request, found, next_cursor=page.next_cursor)
 
 
 @door("GET")
 def likers(request: HttpRequest, caller: Caller, repo: str) -> JsonResponse:
     """Who likes a repository."""
     repository = repositories.find(caller.person, repo)
-    rows = (
-        Like.objects.filter(adapter=repository.adapter).select_related("user").order_by("-created_at", "-id")
-    )
-    names = [row.user.username for row in rows[:1000]] if repository.adapter else []
-    return JsonResponse([{"user": name, "fullname": name, "avatarUrl": ""} for name in names], safe=False)
+    if repository.adapter is None:
+        return JsonResponse([], safe=False)
+    rows = Like.objects.filter(adapter=repository.adapter).select_related("user")
+    page = _page_of_likes(request, rows)
+    names = [row.user.username for row in page.items]
+    found: list[object] = [{"user": name, "fullname": name, "avatarUrl": ""} for name in names]
+    return pages.json_page(request, found, next_cursor=page.next_cursor)
+
+
+def _page_of_likes(request: HttpRequest, rows: QuerySet[Like]) -> Page[Like]:
+    """The newest first."""
+    order = ("-created_at", "-id")
+    return paginate(rows, order=order, cursor=request.GET.get("cursor"), size=LIKES_PAGE)
 
 
 @door("POST")

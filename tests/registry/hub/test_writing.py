@@ -11,7 +11,7 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from registry import refs
+from registry import likes, refs
 from registry.hub import ndjson
 from registry.hub.repositories import git_sha1
 from registry.models import Adapter, Blob, Revision, SentBlob
@@ -502,6 +502,27 @@ def test_likes_count_each_person_once(adapter: Adapter, token: str):
     assert Client().get(API).json()["likes"] == 0
     assert Client().get("/api/users/ada/likes").json() == []
     assert Client().get("/api/users/nobody/likes").status_code == 404
+
+
+def test_likes_come_in_pages(adapter: Adapter, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("registry.hub.people.LIKES_PAGE", 2)
+    fans = [make_user(f"fan{number}") for number in range(5)]
+    for fan in fans:
+        likes.like(adapter, actor=fan)
+    for number in range(4):
+        likes.like(make_adapter(f"more{number}", namespace=adapter.namespace), actor=fans[0])
+    assert [row["user"] for row in all_pages(f"{API}/likers")] == ["fan4", "fan3", "fan2", "fan1", "fan0"]
+    liked = [row["repo"]["name"] for row in all_pages("/api/users/fan0/likes")]
+    assert liked == ["ada/more3", "ada/more2", "ada/more1", "ada/more0", "ada/m"]
+
+
+def all_pages(path: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    while path:
+        answer = Client().get(path)
+        rows += answer.json()
+        path = answer.headers.get("Link", "").partition(">")[0].removeprefix("<http://testserver")
+    return rows
 
 
 @pytest.mark.parametrize("field", ["description", "summary"])
