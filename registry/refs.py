@@ -12,7 +12,7 @@ from web.errors import Conflict, DomainError, NotFound
 
 MAX_NAME_LENGTH = 100
 MAX_REFS = 1000  # of one adapter: every list of them has all
-_ALLOWED = re.compile(r"[A-Za-z0-9_+=@-][A-Za-z0-9._+=@-]*(?:/[A-Za-z0-9_+=@-][A-Za-z0-9._+=@-]*)*\Z")
+_ALLOWED = re.compile(r"[A-Za-z0-9._+=@-]+(?:/[A-Za-z0-9._+=@-]+)*\Z")
 _LIKE_A_COMMIT = re.compile(r"[0-9a-f]{7,40}\Z")
 
 
@@ -101,9 +101,14 @@ def delete(adapter: Adapter, *, actor: User, kind: str, name: str) -> None:
 def _check_name(name: str) -> None:
     if len(name) > MAX_NAME_LENGTH:
         raise BadRefName(name, f"it has {len(name)} characters; {MAX_NAME_LENGTH} are allowed.")
-    if not _ALLOWED.match(name) or ".." in name or name.endswith((".", ".lock")) or "./" in name:
+    if not _ALLOWED.match(name):
         raise BadRefName(
             name, "letters, digits, '-', '_', '.', '+', '=', '@' and single slashes are allowed."
+        )
+    parts = name.split("/")
+    if ".." in name or any(part.startswith(".") or part.endswith((".", ".lock")) for part in parts):
+        raise BadRefName(
+            name, "as in git no part of it may begin or end with '.', have '..' in it, or end with '.lock'."
         )
     if _LIKE_A_COMMIT.match(name):
         raise BadRefName(name, "it looks like a commit.")

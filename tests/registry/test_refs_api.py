@@ -63,6 +63,24 @@ def test_a_tag_stays_where_it_is_and_a_name_that_is_none_is_refused(script: Scri
     assert Ref.objects.filter(kind="tag").count() == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("a b", "single slashes are allowed"),
+        ("a//b", "single slashes are allowed"),
+        (".a", "as in git"),
+        ("a/.b", "as in git"),
+        ("a./b", "as in git"),
+        ("a..b", "as in git"),
+        ("a.lock", "as in git"),
+        ("a.lock/b", "as in git"),
+        ("refs/a", "begins with 'refs/'"),
+    ],
+)
+def test_a_name_that_is_none_is_refused_by_what_is_wrong_with_it(script: Script, name: str, why: str):
+    assert why in tag(script, name).json()["message"]
+
+
 def test_only_who_may_write_there_tags(script: Script, module: Adapter):
     eve = Script(make_token(make_user("eve")))
     assert_refused(tag(Script()), 401)
