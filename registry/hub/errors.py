@@ -11,7 +11,18 @@ from web.errors import DomainError
 from web.templatetags.formatting import THIN_SPACE
 
 _PLAIN = str.maketrans(
-    {"“": '"', "”": '"', "‘": "'", "’": "'", "…": "...", "×": "x", "−": "-", "–": "-", THIN_SPACE: " "}
+    {
+        "“": '"',
+        "”": '"',
+        "‘": "'",
+        "’": "'",
+        "…": "...",
+        "×": "x",
+        "³": "3",
+        "−": "-",
+        "–": "-",
+        THIN_SPACE: " ",
+    }
 )
 _PROBLEMS_SHOWN = 10
 

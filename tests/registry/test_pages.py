@@ -308,6 +308,9 @@ def test_the_snippets_of_a_private_adapter_fetch_it_with_a_token(
         assert client.get(address).status_code == 404
     ways = snippets.snippets_for(module, module.head, site="http://here")
     assert all("LORA_COMMONS_TOKEN" in way.text for way in ways)
+    client.force_login(alice)
+    said = client.get(module.get_absolute_url()).content.decode()
+    assert "into the environment as <code>LORA_COMMONS_TOKEN</code>" in said
 
 
 def test_a_card_is_shown_without_its_scripts(client: Client, tmp_path: Path, alice: User):

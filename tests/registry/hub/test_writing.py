@@ -504,6 +504,14 @@ def test_likes_count_each_person_once(adapter: Adapter, token: str):
     assert Client().get("/api/users/nobody/likes").status_code == 404
 
 
+def test_a_refusal_is_written_in_letters_that_a_header_takes(adapter: Adapter, token: str):
+    content = b'{"peft_type": "IA3"}'
+    body = [line("header", summary="Push"), file_line("adapter_config.json", content)]
+    answer = send("post", f"{API}/commit/main", "\n".join(body).encode(), token=token)
+    assert answer.status_code == 400
+    assert "IA3 scales activations" in answer["X-Error-Message"]
+
+
 def test_likes_come_in_pages(adapter: Adapter, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("registry.hub.people.LIKES_PAGE", 2)
     fans = [make_user(f"fan{number}") for number in range(5)]
