@@ -74,6 +74,9 @@ def _of_drf(exception: exceptions.APIException, context: dict[str, Any]) -> Erro
         )
     if isinstance(exception, exceptions.NotAcceptable):
         return body("not_acceptable", "The API answers in JSON: let the request accept application/json.")
+    if isinstance(exception, exceptions.MethodNotAllowed):
+        taken = ", ".join(method for method in context["view"].allowed_methods if method != "OPTIONS")
+        return body("method_not_allowed", f"This address takes {taken}, not {context['request'].method[:20]}.")
     if isinstance(exception, exceptions.UnsupportedMediaType):
         expected = " or ".join(parser.media_type for parser in context["view"].get_parsers())
         given = context["request"].content_type[:100]

@@ -556,7 +556,11 @@ def test_what_accepts_no_json_is_told_that_there_is_nothing_else():
 def test_every_wrong_method_is_405_in_the_one_shape():
     script = Script(make_token(make_user()))
     for path in ("adapters/", "tasks/", "base-models/", "whoami/"):
-        assert_refused(script.send("PUT", path, {}), 405)
+        refused = script.send("PUT", path, {})
+        assert_refused(refused, 405)
+        assert refused.json()["message"].startswith("This address takes GET")
+        assert refused["Allow"].startswith("GET")
+    assert script.get("adapters/validate/").json()["message"] == "This address takes POST, not GET."
 
 
 # --- Another name, and what is expected instead ------------------------------------------------------------------
