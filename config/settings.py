@@ -439,8 +439,8 @@ REST_FRAMEWORK = {
     "PAGE_SIZE": 20,
     "TEST_REQUEST_DEFAULT_FORMAT": "json",
 }
-# Fixed windows, of REST and of the Hub protocol each by itself, which tells them in its RateLimit headers. Files have a budget
-# of their own, since one snapshot asks for many.
+# Fixed windows, of REST and of the Hub protocol each by itself, told in RateLimit headers. Files have a budget of their own,
+# since one snapshot asks for many.
 _FILES = env.str("THROTTLE_FILES", "5000/5m")
 REQUEST_RATES = {
     "api": {

@@ -62,10 +62,6 @@ def _of_drf(exception: exceptions.APIException, context: dict[str, Any]) -> Erro
         return body("invalid", message, fields)
     if isinstance(exception, exceptions.NotFound):
         return body("not_found", NOTHING_HERE)
-    if isinstance(exception, exceptions.Throttled):
-        seconds = getattr(exception, "wait", None)
-        wait = f" Try again in {seconds:.0f} seconds." if seconds else ""
-        return body("too_many_requests", f"Too many requests.{wait}")
     if isinstance(exception, exceptions.NotAuthenticated):
         return body(
             "not_authenticated",
@@ -76,7 +72,9 @@ def _of_drf(exception: exceptions.APIException, context: dict[str, Any]) -> Erro
         return body("not_acceptable", "The API answers in JSON: let the request accept application/json.")
     if isinstance(exception, exceptions.MethodNotAllowed):
         taken = ", ".join(method for method in context["view"].allowed_methods if method != "OPTIONS")
-        return body("method_not_allowed", f"This address takes {taken}, not {context['request'].method[:20]}.")
+        return body(
+            "method_not_allowed", f"This address takes {taken}, not {context['request'].method[:20]}."
+        )
     if isinstance(exception, exceptions.UnsupportedMediaType):
         expected = " or ".join(parser.media_type for parser in context["view"].get_parsers())
         given = context["request"].content_type[:100]
@@ -86,12 +84,8 @@ def _of_drf(exception: exceptions.APIException, context: dict[str, Any]) -> Erro
 
 
 def _headers(exception: exceptions.APIException) -> dict[str, str]:
-    headers = {}
-    if getattr(exception, "auth_header", None):
-        headers["WWW-Authenticate"] = exception.auth_header  # type: ignore[attr-defined]
-    if getattr(exception, "wait", None):
-        headers["Retry-After"] = str(int(exception.wait) + 1)  # type: ignore[attr-defined]
-    return headers
+    auth_header = getattr(exception, "auth_header", None)
+    return {"WWW-Authenticate": auth_header} if auth_header else {}
 
 
 def _flatten(detail: Any, prefix: str = "") -> dict[str, list[str]]:

@@ -58,7 +58,7 @@ class ConditionalApiMiddleware:
         known = parse_etags(request.headers.get("If-None-Match", ""))
         if not {"*", response["ETag"], f"W/{response['ETag']}"}.intersection(known):
             return response
-        kept = ("ETag", "Cache-Control", "Vary", *SAID_BESIDE)
+        kept = ("ETag", "Cache-Control", "Vary", "RateLimit", "RateLimit-Policy", *SAID_BESIDE)
         return HttpResponseNotModified(headers={name: response[name] for name in kept if name in response})
 
 

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from django.conf import settings
 from django.http import HttpRequest
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
 
 from web.addresses import client_address
+from web.errors import DomainError
 from web.rate_limits import Budget, Rate, spend
+
+if TYPE_CHECKING:  # it reads which throttles there are when it is imported
+    from rest_framework.views import APIView
+
+
+class TooManyRequests(DomainError):
+    code = "too_many_requests"
+    status = 429
+
+    def __init__(self, budget: Budget) -> None:
+        super().__init__(f"You have made more than {budget.rate}. Go on in {budget.reset_s} seconds.")
+        self.retry_after_s = budget.reset_s
 
 
 class ClientThrottle(BaseThrottle):
-    """For DRF's views: a person by whatever token or session, everybody else by their address."""
+    """For DRF's views: a person by whatever token or session, everybody else by their address. Answers say what is left."""
 
-    budget: Budget
-
-    def allow_request(self, request: Request, view: object) -> bool:
-        self.budget = spend_of(request._request, request.user, "rest", settings.REQUEST_RATES["api"])
-        return not self.budget.is_over
-
-    def wait(self) -> float:
-        return self.budget.reset_s
+    def allow_request(self, request: Request, view: APIView) -> bool:
+        budget = spend_of(request._request, request.user, "rest", settings.REQUEST_RATES["api"])
+        view.headers |= budget.headers()
+        if budget.is_over:
+            raise TooManyRequests(budget)
+        return True
 
 
 def spend_of(request: HttpRequest, person: object, name: str, rates: dict[str, str]) -> Budget:

@@ -24,8 +24,7 @@ from registry.models import Token, User
 from web.api_errors import refusal_of
 from web.errors import DomainError
 from web.middleware import refusing_by
-from web.rate_limits import Budget
-from web.throttles import spend_of
+from web.throttles import TooManyRequests, spend_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,14 +54,6 @@ class Caller:
 class TooMuchText(DomainError):
     code = "too_large"
     status = 413
-
-
-class TooManyRequests(DomainError):
-    code = "too_many_requests"
-    status = 429
-
-    def __init__(self, budget: Budget) -> None:
-        super().__init__(f"You have made more than {budget.rate}. Go on in {budget.reset_s} seconds.")
 
 
 def door(*methods: str, bucket: str = "api") -> Callable[[View], View]:
@@ -135,7 +126,6 @@ def _count(request: HttpRequest, caller: object, bucket: str, headers: dict[str,
     budget = spend_of(request, caller.person, bucket, settings.REQUEST_RATES[bucket])
     headers |= budget.headers()
     if budget.is_over:
-        headers["Retry-After"] = str(budget.reset_s)
         raise TooManyRequests(budget)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from huggingface_hub.utils import parse_ratelimit_headers
 
 from tests.factories import make_token, make_user
 from web.rate_limits import Rate
@@ -33,6 +34,23 @@ def test_too_many_are_told_when_to_go_on_and_no_header_makes_another_client_of_o
     assert (answer.status_code, answer.json()["code"]) == (429, "too_many_requests")
     assert 0 < int(answer["Retry-After"]) <= 301
     assert ask(REMOTE_ADDR="10.0.0.1").status_code == 200
+
+
+def test_every_answer_says_what_is_left():
+    answers = [ask() for _ in range(4)]
+    left = [parse_ratelimit_headers(answer.headers) for answer in answers]
+    assert [info.remaining for info in left if info] == [2, 1, 0, 0]
+    assert {(info.resource_type, info.limit, info.window_seconds) for info in left if info} == {
+        ("rest", 3, 300)
+    }
+    assert "more than 3 requests in 5 minutes" in answers[-1].json()["message"]
+    assert answers[-1]["Retry-After"] in answers[-1].json()["message"]
+    ada = make_token(make_user("ada"))
+    known = ask(ada)["ETag"]
+    again = Client().get(
+        "/api/v1/adapters/", headers={"Authorization": f"Bearer {ada}", "If-None-Match": known}
+    )
+    assert (again.status_code, again["RateLimit"].split(";")[1]) == (304, "r=2")
 
 
 def test_behind_our_own_proxy_the_address_that_it_saw_counts(settings: Any):
