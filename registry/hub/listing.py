@@ -19,6 +19,7 @@ from django.http import HttpRequest, JsonResponse
 from registry.hub import answers, pages, repositories
 from registry.hub.doors import Caller, door
 from registry.models import Adapter, BaseModel
+from registry.search.query import MAX_WORDS
 from web.pagination import BadCursor, Page, begins_behind, paginate
 
 DEFAULT_LIMIT = 100
@@ -63,6 +64,11 @@ class TooManyTags(pages.BadNumber):
         super().__init__(
             f"You ask for {count} tags at once; {MAX_TAGS} is the most. Ask for the rarest of them."
         )
+
+
+class TooManyWords(pages.BadNumber):
+    def __init__(self, count: int) -> None:
+        super().__init__(f"'search' has {count} words; {MAX_WORDS} are allowed.")
 
 
 class BadRange(pages.BadNumber):
@@ -138,10 +144,9 @@ def _matching(request: HttpRequest, rows: QuerySet[Adapter]) -> QuerySet[Adapter
     for name in _NO_FILTERS:
         if request.GET.get(name):
             raise NoSuchFilter(name)
-    search = request.GET.get("search", "").strip()
-    if search:
+    if words := _words_wanted(request):
         rows = rows.annotate(repository=Concat(F("namespace__name"), Value("/"), F("name")))
-        rows = rows.filter(repository__icontains=search)
+        rows = rows.filter(*(Q(repository__icontains=word) for word in words))
     if author := request.GET.get("author", "").strip():
         rows = rows.filter(namespace__name__iexact=author)
     for tag in _tags_wanted(request):
@@ -149,6 +154,14 @@ def _matching(request: HttpRequest, rows: QuerySet[Adapter]) -> QuerySet[Adapter
     if bounds := _parameter_bounds(request):
         rows = rows.filter(parameters__range=bounds)
     return rows.none() if request.GET.get("gated", "").lower() == "true" else rows
+
+
+def _words_wanted(request: HttpRequest) -> list[str]:
+    """Parts of names, all of which are wanted. Raises TooManyWords."""
+    words = request.GET.get("search", "").lower().split()
+    if len(words) > MAX_WORDS:
+        raise TooManyWords(len(words))
+    return words
 
 
 def _tags_wanted(request: HttpRequest) -> list[str]:
@@ -205,9 +218,11 @@ def _value(item: Adapter | BaseModel, order: tuple[str, ...]) -> Any:
 def _is_wanted(request: HttpRequest, base: BaseModel) -> bool:
     """Whether a hosted base model is what `_matching` would let through."""
     row = answers.base_model_row(base)
-    search = request.GET.get("search", "").strip().lower()
     author = request.GET.get("author", "").strip().lower()
-    if search not in row["id"].lower() or author not in ("", row["author"].lower()):
+    if not all(word in row["id"].lower() for word in _words_wanted(request)) or author not in (
+        "",
+        row["author"].lower(),
+    ):
         return False
     bounds = _parameter_bounds(request)
     if bounds and not (base.parameters is not None and bounds[0] <= base.parameters <= bounds[1]):

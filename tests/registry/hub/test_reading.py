@@ -480,6 +480,8 @@ def test_who_changed_what_last_is_found_however_long_the_history_is(
     [
         ("", ["b", "a"]),
         ("search=ADA/", ["a"]),
+        ("search=a+DA", ["a"]),
+        ("search=a+bob", []),
         ("author=bob", ["b"]),
         ("filter=green", ["b"]),
         ("filter=green&filter=none", []),
@@ -510,6 +512,11 @@ def test_models_are_found_by_name_author_and_tags(query: str, names: list[str]):
         dataset="Notes of my own, not published",
     )  # fmt: skip
     assert [row["id"].partition("/")[2] for row in get(f"/api/models?{query}").json()] == names
+
+
+def test_a_search_of_many_words_is_refused():
+    answer = get("/api/models?search=" + "+".join("abcdefghijk"))
+    assert (answer.status_code, answer["X-Error-Message"]) == (400, "'search' has 11 words; 10 are allowed.")
 
 
 def test_a_data_set_with_a_name_is_a_tag():
@@ -766,6 +773,7 @@ def test_hosted_base_models_stand_in_the_list_in_order_and_once(adapter: Adapter
             assert sorted(listed(f"limit={limit}&sort={sort}")) == sorted(by_date)
     assert (
         listed("search=DEMO/b")
+        == listed("search=base+demo")
         == listed("author=demo")
         == listed("filter=license:mit,transformers")
         == ["demo/base"]
