@@ -82,10 +82,10 @@ def file_response(
 def archive_response(request: HttpRequest, revision: Revision) -> HttpResponseBase:
     """All files of a revision as a zip without compression, made while it is sent; equal for every request. Or 304."""
     adapter = revision.adapter
-    quoted_etag = f'"{revision.commit}"'
+    folder = adapter.name
+    quoted_etag = f'"{revision.commit}-{folder}"'  # another name makes other bytes
     if knows(request, quoted_etag):
         return HttpResponse(status=304, headers={"ETag": quoted_etag})
-    folder = adapter.name
     files = list(revision.files.select_related("blob").order_by("path"))
     body = iter(()) if request.method == "HEAD" else _zip(files, folder)
     response = StreamingHttpResponse(body, content_type="application/zip")

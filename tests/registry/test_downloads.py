@@ -10,7 +10,7 @@ from django.http import FileResponse
 from django.test import Client
 
 from registry import downloads, storage
-from registry.models import Download
+from registry.models import Adapter, Download
 from tests.factories import make_adapter, make_revision, make_token, make_user
 
 pytestmark = pytest.mark.django_db
@@ -155,6 +155,8 @@ def test_an_archive_that_is_known_is_not_sent_again(adapter, path):
     answer = Client().get(path, headers={"If-None-Match": etag})
     assert (answer.status_code, answer.content, answer["ETag"]) == (304, b"", etag)
     assert not Download.objects.exists()
+    Adapter.objects.update(name="n")
+    assert Client().get(path.replace("/m/", "/n/"), headers={"If-None-Match": etag}).status_code == 200
 
 
 @pytest.mark.parametrize(
