@@ -10,6 +10,7 @@ import contextlib
 import json
 import math
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,9 @@ from compose.engine.unseen import NONE_UNSEEN, said_of_seen, unseen
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options = _parser().parse_args(arguments)
+    # What scipy tells its callers of bounds that are LoraHub's own. Silencing it for a while only (`LoraHubSearch`) counts for
+    # all threads, and of two searches at once one ends the other's.
+    warnings.filterwarnings("ignore", message="COBYLA: Invalid")
     try:
         # Libraries print where they like; stdout is for the one JSON object.
         with contextlib.redirect_stdout(sys.stderr):
