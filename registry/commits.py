@@ -167,6 +167,22 @@ def commit(
     raise BranchBusy(branch)
 
 
+def write_card(adapter: Adapter, *, actor: User, text: str, parent: str) -> Outcome:
+    """The newest revision with this card, or with none where nothing but blanks is left of it. Raises what `commit` does."""
+    if not text.strip():
+        has_one = branch_head(adapter, MAIN).files.filter(path=CARD).exists()
+        operations: list[Operation] = [Delete(CARD)] if has_one else []
+        return commit(adapter, actor=actor, operations=operations, message="Remove the card", parent=parent)
+    raw = text.encode()
+    blob = storage.store_stream([raw], size_bytes=len(raw))
+    try:
+        return commit(
+            adapter, actor=actor, operations=[Put(CARD, blob)], message="Edit the card", parent=parent
+        )
+    finally:
+        storage.discard([blob])  # which keeps what a revision has
+
+
 def branch_head(adapter: Adapter, branch: str) -> Revision:
     """The newest revision of a branch. Raises NotFound."""
     head = Revision.objects.filter(

@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 
+from registry.cards import MAX_CARD_BYTES
 from registry.details import LIMITS, MAX_FULL_NAME
 from registry.models import Adapter, Membership, Report, Token, User
 from registry.rights import may_take_away, writable_namespaces
@@ -180,6 +181,19 @@ class AdapterForm(LicenceFields):
 
     def clean_tags(self) -> list[str]:
         return [tag.strip() for tag in self.cleaned_data["tags"].split(",") if tag.strip()]
+
+
+class CardForm(forms.Form):
+    """A card as it stands in its file, and the commit it was written on."""
+
+    card = LinesField(
+        label="README.md",
+        required=False,
+        strip=False,
+        max_length=MAX_CARD_BYTES,
+        widget=forms.Textarea(attrs={"rows": 24, "class": "mono"}),
+    )
+    parent = forms.CharField(required=False, max_length=40, widget=forms.HiddenInput)
 
 
 class MoveForm(forms.Form):

@@ -7,6 +7,7 @@ from registry.views import (
     adapters,
     base_models,
     browsing,
+    cards,
     feeds,
     following,
     moderation,
@@ -80,6 +81,7 @@ urlpatterns = [
     path(f"{_ADAPTER}/moderate", moderation.adapter_moderate, name="adapter_moderate"),
     # Last: these take whatever is left.
     path(f"{_ADAPTER}/settings", adapters.adapter_settings, name="adapter_settings"),
+    path(f"{_ADAPTER}/card", cards.adapter_card, name="adapter_card"),
     path(f"{_ADAPTER}/move", adapters.adapter_move, name="adapter_move"),
     path(f"{_ADAPTER}/delete", adapters.adapter_delete, name="adapter_delete"),
     path(f"{_ADAPTER}/versions", versions.versions, name="adapter_versions"),

@@ -227,6 +227,7 @@ ROUTES: dict[str, Route] = {
         f"/{A}/download/COMMIT/adapter_config.json", GET=SEE, HEAD=SEE
     ),
     f"{_ADAPTER}/settings": page(f"/{A}/settings", GET=CHANGE, POST=CHANGE),
+    f"{_ADAPTER}/card": page(f"/{A}/card", GET=CHANGE, POST=CHANGE),
     f"{_ADAPTER}/move": page(
         f"/{A}/move", {"move-namespace": "lab", "move-name": "moved"}, GET=CHANGE, POST=CHANGE
     ),

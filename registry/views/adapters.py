@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from django.contrib import messages
@@ -36,6 +35,7 @@ from registry.rights import (
     writable_adapter,
     writable_namespace,
 )
+from registry.views.cards import as_html
 from registry.views.offered import names_offered
 from registry.views.old_names import leads_on
 from registry.views.people import signed_in
@@ -45,7 +45,6 @@ from web.refusals import show_refusal
 VERSIONS_SHOWN = 10
 TENSORS_SHOWN = 400
 CARD_KEPT_S = 3600
-_HEADING = re.compile(r"(</?h)([1-5])>")
 
 
 @leads_on
@@ -217,18 +216,9 @@ def _card_html(adapter: Adapter, revision: Revision, files: list[RevisionFile]) 
                 text = stream.read(cards.MAX_CARD_BYTES + 1).decode("utf-8-sig", "replace")
         except storage.BytesMissing as missing:
             return f"<p>{missing.message}</p>"  # our own words; the page is more than its card
-        html = cards.render_card(text, file_address=_folder_address(adapter, revision)).html
-        # The page has its own first heading; a card's is one of its parts, and what is below that one below it.
-        if "<h1>" in html:
-            html = _HEADING.sub(lambda found: f"{found[1]}{int(found[2]) + 1}>", html)
+        html = as_html(text, adapter, revision)
         cache.set(key, html, CARD_KEPT_S)
     return html
-
-
-def _folder_address(adapter: Adapter, revision: Revision) -> str:
-    """What stands before every file's path; for the relative links and pictures of a card."""
-    card = reverse("adapter_file", args=[adapter.namespace.name, adapter.name, revision.commit, CARD])
-    return card.removesuffix(CARD)
 
 
 def _said(adapter: Adapter, person: Person) -> dict[str, Any]:

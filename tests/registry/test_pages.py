@@ -18,7 +18,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from registry import publishing, snippets
+from registry import publishing, snippets, storage
 from registry.models import (
     Adapter,
     BaseModel,
@@ -86,7 +86,7 @@ def text(response: Any) -> str:
     "address",
     [
         "/modules", "/modules?q=colour&composable=yes&sort=downloads&rank=1-8", "/alice", "/alice/colour",
-        "/alice/colour?use=curl", "/alice/colour/versions", "/alice/colour/settings", "/upload", "/base-models",
+        "/alice/colour?use=curl", "/alice/colour/versions", "/alice/colour/settings", "/alice/colour/card", "/upload", "/base-models",
         "/base-models?q=tiny", "/base-models/demo/tiny-t5", "/base-models/new", "/settings", "/settings/tokens",
         "/docs", "/docs/composing", "/docs/uploading", "/docs/api", "/docs/limits", "/api/docs/",
     ],
@@ -112,7 +112,14 @@ def test_an_account_page_has_our_look(client: Client, address: str):
 
 @pytest.mark.parametrize(
     "address",
-    ["/upload", "/settings", "/settings/tokens", "/base-models/new", "/alice/colour/settings"],
+    [
+        "/upload",
+        "/settings",
+        "/settings/tokens",
+        "/base-models/new",
+        "/alice/colour/settings",
+        "/alice/colour/card",
+    ],
 )
 def test_a_page_for_members_sends_a_stranger_to_sign_in(client: Client, module: Adapter, address: str):
     response = client.get(address)
@@ -444,6 +451,94 @@ def test_a_member_who_may_only_read_changes_nothing(module: Adapter, alice: User
     client.force_login(reader, backend="django.contrib.auth.backends.ModelBackend")
     assert client.post("/alice/colour/settings", _details()).status_code == 403
     assert client.post("/alice/colour/delete", {"confirm": "colour"}).status_code == 403
+
+
+# --- The card, written on its page -----------------------------------------------------------------------
+
+
+CARD_TEXT = "---\nlicense: apache-2.0\n---\n# Colours\n\nNames *the* colour.\n"
+
+
+def _write_card(client: Client, module: Adapter, card: str, **more: str) -> Any:
+    module.refresh_from_db()
+    assert module.head is not None
+    # Browsers end lines by two characters.
+    sent = {"card": card.replace("\n", "\r\n"), "parent": module.head.commit, **more}
+    return client.post("/alice/colour/card", sent)
+
+
+def _card_of(module: Adapter) -> str | None:
+    module.refresh_from_db()
+    assert module.head is not None
+    file = module.head.files.filter(path="README.md").select_related("blob").first()
+    return storage.open_blob(file.blob).read().decode() if file else None
+
+
+def test_a_card_written_on_its_page_is_a_version_with_the_same_weights(signed_in: Client, module: Adapter):
+    before = module.head
+    assert before is not None
+    assert 'href="/alice/colour/card"' in text(signed_in.get("/alice/colour"))
+    assert _write_card(signed_in, module, CARD_TEXT)["Location"] == "/alice/colour"
+    assert _card_of(module) == CARD_TEXT
+    assert module.head is not None
+    assert module.head.parent == before
+    assert module.head.message == "Edit the card"
+    assert module.head.tensor_sha256 == before.tensor_sha256
+    assert module.license == "apache-2.0", "what its first lines say is taken over"
+    page = text(signed_in.get("/alice/colour"))
+    assert "Names <em>the</em> colour." in page
+    assert "The card is saved, as a new version." in page
+    assert "# Colours" in text(signed_in.get("/alice/colour/card"))
+
+
+def test_the_same_card_again_makes_no_version_and_an_empty_one_removes_it(signed_in: Client, module: Adapter):
+    _write_card(signed_in, module, CARD_TEXT)
+    versions = module.revisions.count()
+    _write_card(signed_in, module, CARD_TEXT)
+    assert module.revisions.count() == versions
+    _write_card(signed_in, module, "  \n")
+    assert _card_of(module) is None
+    assert module.revisions.count() == versions + 1
+    _write_card(signed_in, module, "")
+    assert module.revisions.count() == versions + 1
+
+
+def test_a_preview_shows_the_card_and_saves_nothing(signed_in: Client, module: Adapter):
+    answer = _write_card(signed_in, module, CARD_TEXT + "<script>alert(1)</script>", action="preview")
+    assert answer.status_code == 200
+    assert "<h2>Colours</h2>" in text(answer), "the page has its own first heading"
+    assert "<script>alert" not in text(answer)
+    assert _card_of(module) is None
+
+
+@pytest.mark.parametrize("action", ["", "preview"])
+def test_a_card_that_breaks_the_rules_is_refused_and_kept(signed_in: Client, module: Adapter, action: str):
+    answer = _write_card(signed_in, module, "---\nlicense: [\n---\nWords of mine.", action=action)
+    assert answer.status_code == 400
+    assert "is not valid YAML" in text(answer)
+    assert "Words of mine." in text(answer)
+    assert _card_of(module) is None
+
+
+def test_a_card_written_while_another_version_came_is_told_first(
+    signed_in: Client, module: Adapter, tmp_path: Path, alice: User
+):
+    old = module.head
+    assert old is not None
+    publish_fake(tmp_path, "colour", owner=alice, config={"rank": 4})
+    module.refresh_from_db()
+    answer = _write_card(signed_in, module, CARD_TEXT, parent=old.commit)
+    assert answer.status_code == 400
+    assert "has moved on" in text(answer)
+    assert "Names *the* colour." in text(answer)
+    assert _card_of(module) is None
+    [parent] = re.findall(r'name="parent" value="(\w+)"', text(answer))
+    assert _write_card(signed_in, module, CARD_TEXT, parent=parent).status_code == 302
+    assert _card_of(module) == CARD_TEXT
+
+
+def test_only_who_may_change_a_module_is_led_to_its_card(client: Client, module: Adapter):
+    assert "/alice/colour/card" not in text(client.get("/alice/colour"))
 
 
 def test_deleting_needs_the_name_typed(signed_in: Client, module: Adapter):

@@ -126,6 +126,7 @@ def ada() -> User:
 
 
 REFUSED: list[tuple[str, dict[str, Any]]] = [
+    ("/ada/colour/card", {"card": "x" * 262_145}),
     ("/ada/colour/delete", {"confirm": "something else"}),
     ("/ada/colour/move", {"move-namespace": "ada", "move-name": "a b"}),
     ("/ada/colour/move", {"move-namespace": "ada", "move-name": "colour"}),
@@ -279,7 +280,14 @@ def test_a_page_that_is_not_there_has_its_own_title(client: Client):
 
 def test_hints_belong_to_their_inputs(client: Client, ada: User):
     client.force_login(ada)
-    for address in ("/upload", "/settings/tokens", "/ada/colour/settings", "/tasks/new", "/import"):
+    for address in (
+        "/upload",
+        "/settings/tokens",
+        "/ada/colour/settings",
+        "/ada/colour/card",
+        "/tasks/new",
+        "/import",
+    ):
         page = page_of(client.get(address))
         tied = {name for one in page.elements for name in one.described_by}
         hints = [one for one in page.elements if one.attributes.get("id", "").endswith("_helptext")]
