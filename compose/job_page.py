@@ -14,10 +14,12 @@ from compose import charts, jobs, naming
 from compose.candidates import MIXES_EQUAL_ONLY
 from compose.changed_since import changed_since, with_modules
 from compose.engine.metrics import EXACT_MATCH
-from compose.engine.wording import first_of
+from compose.engine.wording import first_of, without_advice
+from compose.examples import from_json
 from compose.licences import DerivedLicence, licence_of
 from compose.models import Candidate, Composition, LogLine, Score, Trial
 from compose.predictions import PredictionRow, compare, in_order
+from compose.token_counts import count_tokens
 from registry.models import Adapter, Task
 from registry.rights import Person, owns
 
@@ -99,7 +101,17 @@ class JobPage:
     @property
     def headline(self) -> str:
         result = self.composition.result or {}
-        return self._told(str(result.get("verdict") or "The result has no verdict."))
+        verdict = str(result.get("verdict") or "The result has no verdict.")
+        return self._told(verdict if self.is_owner else without_advice(verdict))
+
+    @cached_property
+    def unknown_words(self) -> list[str]:
+        """Why some rows cannot be right, told to the owner alone: words of the examples that the base model does not have."""
+        ours = next((score.value for score in self.shown_scores if score.method == self.ours), 1.0)
+        if not self.composition.examples or ours >= 1:
+            return []
+        counts = count_tokens(self.composition.base_model, from_json(self.composition.examples))
+        return counts.warnings if counts else []
 
     @property
     def notes(self) -> list[str]:

@@ -14,6 +14,7 @@ from compose.engine.mixing import EXACT, Mix, Mixer
 from compose.engine.scoring import Row
 from compose.engine.searching import Found, Searches
 from compose.engine.types import Example, OptionScores, Prediction, Request, Score
+from compose.engine.wording import GIVE_TEST_ROWS
 
 # Leave-one-out runs a search for every example; beyond this many the examples are left out in fifths.
 _MOST_SINGLE_FOLDS = 10
@@ -76,9 +77,9 @@ class Comparison:
             return (
                 [],
                 [],
-                "Not scored: examples of one input cannot be both shown and held out. Give test rows to know more."
+                f"Not scored: examples of one input cannot be both shown and held out. {GIVE_TEST_ROWS}"
                 if len(request.examples) > 1
-                else "Not scored: one example cannot be both shown and held out. Give test rows to know more.",
+                else f"Not scored: one example cannot be both shown and held out. {GIVE_TEST_ROWS}",
             )
         outputs: list[dict[str, str]] = [{} for _ in examples]
         for question, text in self._answers(asked, rows):

@@ -10,6 +10,7 @@ import numpy as np
 
 from compose.engine.metrics import EXACT_MATCH, best_of, label_of, mean
 from compose.engine.types import Score
+from compose.engine.wording import GIVE_TEST_ROWS
 
 # Fewer rows than this cannot separate two methods at the 5 % level unless they differ nearly everywhere.
 ENOUGH_ROWS = 30
@@ -156,10 +157,7 @@ def verdict(
     theirs = short(metric, values[strongest[0]])
     counts = f"{in_words(metric, ours)}, against {theirs} for {_label(strongest, of=len(baselines), single=single)}"
     if split != "held_out":
-        return (
-            f"Not scored on held-out rows: with each example left out in turn, {counts}. "
-            "Give test rows to know more."
-        )
+        return f"Not scored on held-out rows: with each example left out in turn, {counts}. {GIVE_TEST_ROWS}"
     is_more = mean(ours) > baselines[strongest[0]]
     if max(p_value(metric, ours, values[name]) for name in strongest) < 0.05:
         how = "Better" if is_more else "Worse"

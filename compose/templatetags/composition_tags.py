@@ -8,6 +8,7 @@ from django import template
 
 from compose import charts, jobs, lineage, naming
 from compose.candidates import MIXES_EQUAL_ONLY
+from compose.engine.wording import without_advice
 from compose.models import Composition
 from registry.models import Adapter
 from registry.rights import sees_adapter
@@ -43,7 +44,7 @@ def adapter_lineage(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]
     ]
     chart = charts.weight_chart(modules, is_paper=composition.method in MIXES_EQUAL_ONLY)
     scores = composition.on_held_out(composition.scores.all())
-    verdict = str((composition.result or {}).get("verdict", "")) if scores else ""
+    verdict = without_advice(str((composition.result or {}).get("verdict", "")))
     return {
         "composition": composition,
         "chart": chart,

@@ -19,7 +19,8 @@ from compose import candidates as choosing
 from compose import charts, job_page, jobs, predictions
 from compose.engine import types
 from compose.models import Composition, Score
-from registry.models import Adapter, BaseModel, IdempotentAnswer, TaskRow, User
+from registry import storage
+from registry.models import Adapter, BaseModel, BaseModelFile, IdempotentAnswer, TaskRow, User
 from registry.search import modules_by_base
 from tests.compose.factories import (
     finish,
@@ -30,6 +31,7 @@ from tests.compose.factories import (
     make_trials,
     owner_of,
 )
+from tests.conftest import ROOT
 from tests.factories import make_adapter, make_base_model, make_revision, make_task, make_user, namespace_of
 from web.typed_by import MARK_LENGTH
 
@@ -912,6 +914,36 @@ def test_an_estimate_is_called_one_and_why_there_is_no_score_is_said_beside_it(
     page = text_of(as_owner.get(queued.get_absolute_url()))
     assert page.count("Not scored") == page.count("leave-one-out estimate") == 1
     assert "not a score" not in page
+
+
+def test_what_can_be_done_about_a_missing_score_is_said_to_who_asked_alone(
+    as_owner: Client, as_stranger: Client, succeeded: Composition
+):
+    succeeded.scores.update(split="leave_one_out")
+    verdict = "Not scored on held-out rows: 2 of 5 rows right. Give test rows to know more."
+    succeeded.result = {**(succeeded.result or {}), "verdict": verdict}
+    succeeded.save(update_fields=["result"])
+    adapter = publish_row(succeeded)
+    assert says(as_owner.get(succeeded.get_absolute_url()), "Give test rows to know more.")
+    for address in (succeeded.get_absolute_url(), adapter.get_absolute_url()):
+        page = as_stranger.get(address)
+        assert says(page, "Not scored on held-out rows: 2 of 5 rows right."), address
+        assert not says(page, "Give test rows"), address
+
+
+def test_words_that_the_base_model_does_not_have_are_named_to_the_owner_where_rows_are_wrong(
+    as_owner: Client, as_stranger: Client, succeeded: Composition
+):
+    blob = storage.store_stream([(ROOT / "demo/story-t5/tokenizer.json").read_bytes()])
+    BaseModelFile.objects.create(base_model=succeeded.base_model, path="tokenizer.json", blob=blob)
+    succeeded.examples = [{"input": "Anna saw a dog .", "output": "positive"}] * 5
+    succeeded.save(update_fields=["examples"])
+    publish_row(succeeded)
+    named = "has no word for “positive” in the outputs"
+    assert says(as_owner.get(succeeded.get_absolute_url()), named)
+    assert not says(as_stranger.get(succeeded.get_absolute_url()), "positive")
+    succeeded.scores.filter(method=succeeded.method).update(value=1)
+    assert not says(as_owner.get(succeeded.get_absolute_url()), named)
 
 
 def test_of_a_composition_that_was_taken_up_again_the_seconds_are_called_the_last_attempts(
