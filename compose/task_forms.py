@@ -106,7 +106,7 @@ class RowFields(forms.Form):
                 "class": "mono",
                 "spellcheck": "false",
                 "wrap": "off",
-                "placeholder": '{"input": "the red book", "output": "[red]"}',
+                "placeholder": '{"input": "They saw red hats.", "output": "[red]"}',
             }
         ),
     )

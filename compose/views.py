@@ -45,9 +45,10 @@ from compose.models import Audition, Composition
 from compose.predictions import predictions_csv
 from compose.result_views import key_query
 from compose.token_counts import count_tokens
-from registry import organisations, search
+from registry import moderation, organisations, search
 from registry.idempotency import once
 from registry.models import Adapter, BaseModel, User
+from registry.rights import may_moderate
 from registry.search import tasks_shown_to
 from registry.snippets import snippets_for
 from registry.views.people import signed_in
@@ -81,7 +82,8 @@ def home(request: HttpRequest) -> HttpResponse:
             "invitations": organisations.invitations_for(person)[:INVITATIONS_SHOWN]
             if isinstance(person, User)
             else (),
-            "placeholder": "the red book on the table\t[red]\ntwo blue keys\t[blue]",
+            "waiting_reports": moderation.waiting_count() if may_moderate(person) else 0,
+            "placeholder": "They saw red hats.\t[red]\nThey carried two blue pens.\t[blue]",
         },
     )
 

@@ -86,6 +86,11 @@ def task_queue() -> QuerySet[Task]:
     return _reported(Task.objects.all()).select_related("owner")
 
 
+def waiting_count() -> int:
+    """How many reports nobody has looked at."""
+    return Report.objects.filter(outcome=Report.Outcome.NONE, adapter__deleted_at=None).count()
+
+
 def _reported(subjects: QuerySet[Any]) -> QuerySet[Any]:
     return (
         subjects.annotate(

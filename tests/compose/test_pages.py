@@ -1172,6 +1172,19 @@ def test_examples_pasted_at_home_stand_on_the_form_for_a_stranger_and_nothing_ru
     assert not Composition.objects.exists()
 
 
+def test_the_base_models_of_the_demo_can_read_the_example_that_the_start_page_gives(client: Client):
+    demo = make_base_model("demo/story-t5", kind="hosted")
+    blob = storage.store_stream([(ROOT / "demo/story-t5/tokenizer.json").read_bytes()])
+    BaseModelFile.objects.create(base_model=demo, path="tokenizer.json", blob=blob)
+    [given] = re.findall(r'placeholder="([^"]*\t[^"]*)"', text_of(client.get("/")))
+    page = text_of(
+        client.post("/compose", {"action": "refresh", "base_model": demo.name, "examples_text": given})
+    )
+    assert "2 examples" in page
+    assert "does not know" not in page
+    assert "has no word" not in page
+
+
 def test_the_counts_at_home_are_those_of_the_lists_they_lead_to(
     client: Client, succeeded: Composition, base_model: BaseModel
 ):

@@ -57,6 +57,18 @@ def test_anybody_reports_and_the_moderator_sees_it(module, sam):
     assert "ada/m" in page
 
 
+def test_the_start_page_tells_moderators_alone_that_reports_wait(module, ada, sam, tmp_path):
+    gone = publish_fake(tmp_path, "gone", owner=ada)
+    report(gone)
+    publishing.withdraw(gone, actor=ada)
+    assert "to look at" not in client_of(sam).get("/").content.decode()
+    report(module)
+    assert "1 report waits for somebody to look at." in client_of(sam).get("/").content.decode()
+    assert "to look at" not in client_of(ada).get("/").content.decode()
+    moderation.dismiss(module, moderator=sam)
+    assert "to look at" not in client_of(sam).get("/").content.decode()
+
+
 def test_a_report_says_what_is_wrong(module):
     for said in ({"reason": "king"}, {"reason": ""}, {"reason": "other", "text": " "}, {"text": "x" * 2001}):
         with pytest.raises(DomainError):
