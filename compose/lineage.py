@@ -21,7 +21,7 @@ MOST_NEAR = 8  # parents or children drawn
 MOST_FAR = 3  # of each parent's parents, and of each child's children
 WIDTH, HEIGHT = 176, 44  # of a box, px
 ACROSS, DOWN = 84, 12  # between columns and between boxes
-LETTERS = 19  # of a name that a box holds
+LETTERS = 18  # of a name that a box holds
 
 
 @dataclass

@@ -785,6 +785,7 @@ def test_a_new_token_is_shown_once(signed_in: Client, alice: User):
     found = re.search(r"lr_[0-9a-f]{40}", made)
     assert found
     assert Token.digest(found[0]) == token.secret_sha256
+    assert f"export LORA_COMMONS_TOKEN={found[0]}" in made, "as the code of private modules reads it"
     assert found[0] not in text(signed_in.get("/settings/tokens"))
 
 
