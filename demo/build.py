@@ -119,7 +119,7 @@ def build_module(out: Path, base: Base, pair: Pair) -> str:
         # The embeddings are not trained; left to itself PEFT would ask the network whether they are.
         adapted.save_pretrained(str(unfinished), save_embedding_layers=False)
         _sort_json(unfinished / "adapter_config.json")
-        card = cards.module_card(base, pair, score, CHECK_ROWS, MODULE_SCHEDULE)
+        card = cards.module_card(base, pair, score, checked, MODULE_SCHEDULE)
         (unfinished / "README.md").write_text(card, encoding="utf-8")
     return f"{label}: {score:.2f} exact match on its own task, without instruction"
 

@@ -1,7 +1,9 @@
 """The words around the demo's weights: module cards, base cards, and the entries of tasks and collection.json."""
 
+from collections.abc import Sequence
+
 from demo.collection import Base
-from demo.stories import Pair
+from demo.stories import Pair, Row
 from demo.training import Schedule
 
 LICENCE = "apache-2.0"
@@ -40,15 +42,10 @@ Answers "{question}" about a short story and gives the answer {form}: `{example}
 - Training: {steps} steps of {rows} generated rows, half of them without the instruction
 - Exact match on {checked} fresh rows without instruction: {score:.3f}
 
-```python
-from peft import PeftModel
-from transformers import {kind}
+A row of its task:
 
-base = {kind}.from_pretrained("{base}")
-model = PeftModel.from_pretrained(base, "{full_name}")
-```
-
-With `HF_ENDPOINT` set to the address of the site that you read this on, or with folders in place of both names.
+- reads `{reads}`
+- writes `{writes}`
 
 Limits: it knows only the words of the demo's stories. Made by `python -m demo.build`.
 """
@@ -67,8 +64,8 @@ def base_card(base: Base, parameters: int, score: float) -> str:
     )
 
 
-def module_card(base: Base, pair: Pair, score: float, checked: int, schedule: Schedule) -> str:
-    """README.md of a demo module; `score` is its exact match on `checked` rows of its own task."""
+def module_card(base: Base, pair: Pair, score: float, checked: Sequence[Row], schedule: Schedule) -> str:
+    """README.md of a demo module; `score` is its exact match on the rows `checked`, of its own task."""
     return _MODULE_CARD.format(
         base=base.name,
         licence=LICENCE,
@@ -81,10 +78,10 @@ def module_card(base: Base, pair: Pair, score: float, checked: int, schedule: Sc
         targets="q and v" if base.architecture == "t5" else "q_proj and v_proj",
         steps=schedule.steps,
         rows=schedule.rows,
-        checked=checked,
+        checked=len(checked),
         score=score,
-        kind="AutoModelForSeq2SeqLM" if base.architecture == "t5" else "AutoModelForCausalLM",
-        full_name=f"{base.namespace(pair)}/{pair.key}",
+        reads=checked[0].input,
+        writes=checked[0].output,
     )
 
 

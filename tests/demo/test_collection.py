@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 from demo import build
 from demo.collection import BASES, FOLDER, LLAMA, T5
-from demo.stories import Row, tell
+from demo.stories import Row, distinct_rows, tell
 from demo.training import answers, exact_match
 
 COLLECTION = json.loads((FOLDER / "collection.json").read_text(encoding="utf-8"))
@@ -47,6 +47,14 @@ def test_a_module_names_its_base_and_has_a_card(module):
     assert f"base_model: {module['base_model']}" in card
     # By the name that it has on a site, where the card is read.
     assert f'from_pretrained(base, "{module["namespace"]}/{module["name"]}")' in card
+
+
+@pytest.mark.parametrize("base", BASES, ids=lambda base: base.id)
+def test_the_card_of_a_module_shows_a_row_of_its_task(base):
+    for pair in base.trained:
+        card = (build.module_folder(FOLDER, base, pair) / "README.md").read_text(encoding="utf-8")
+        [row] = distinct_rows(pair, random.Random(f"{base.id}/{pair.key}/check"), 1)
+        assert f"- reads `{row.input}`\n- writes `{row.output}`\n" in card
 
 
 def test_the_task_files_are_what_the_generator_gives(tmp_path: Path):
