@@ -271,6 +271,19 @@ def test_the_adapter_page_says_what_it_is_and_how_to_use_it(client: Client, modu
     assert "Edit</a>" not in html
 
 
+def test_every_tag_and_the_address_of_the_data_lead_on(client: Client, module: Adapter):
+    Adapter.objects.update(
+        tags=[f"tag-{number}" for number in range(11)],
+        dataset="https://data.example/<b>",
+        training="3 epochs",
+    )
+    page = text(client.get("/alice/colour"))
+    for number in range(11):
+        assert f'href="/modules?tag=tag-{number}"' in page
+    assert ">3 more</summary>" in page
+    assert '<a href="https://data.example/" rel="nofollow">https://data.example/</a>&lt;b&gt;' in page
+
+
 def test_the_owner_finds_the_way_to_edit(signed_in: Client, module: Adapter):
     assert "/alice/colour/settings" in text(signed_in.get("/alice/colour"))
 
