@@ -8,7 +8,8 @@ from typing import Any
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, Q, QuerySet, Sum, Value
+from django.db.models.functions import Length
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -16,7 +17,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST
 
 from registry import following, quotas, saved_searches, search, sent
-from registry.models import Adapter, Namespace, SavedSearch, User
+from registry.models import Adapter, BaseModel, Namespace, SavedSearch, User
 from registry.rights import Person, is_member, may_write
 from registry.search import AdapterQuery, Facet
 from registry.views.hashes import is_hash
@@ -34,7 +35,7 @@ SORT_WORDS = {
     "useful": "usefulness",
 }
 FACET_ROWS = 8  # before "more"
-OTHERS_FOUND = 4  # people and tasks that a search finds beside modules
+OTHERS_FOUND = 4  # people, base models and tasks that a search finds beside modules
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ def _modules(
     )
     context["section"] = "modules"
     if query.q:
-        people = Namespace.objects.filter(deleted_at=None, name__icontains=query.q)
-        context["people"] = people[:OTHERS_FOUND]
+        context["people"], bases = _names_with(query.q)
+        context["base_models"], context["has_more_bases"] = bases[:OTHERS_FOUND], len(bases) > OTHERS_FOUND
         shown = search.tasks_shown_to(request.user)
         context["tasks"] = search.tasks_matching(shown, query.q)[:OTHERS_FOUND]
     if request.user.is_authenticated:
@@ -93,6 +94,22 @@ def _modules(
         context["is_saved"] = any(item.parameters == query.url_with() for item in saved)
     problem = refused or not_saved
     return render(request, "registry/modules.html", context, status=problem.status if problem else 200)
+
+
+def _names_with(words: str) -> tuple[list[str], list[str]]:
+    """Names of people, and of base models one more than are shown, the nearest to what was asked for first."""
+    people = _nearest(Namespace.objects.filter(deleted_at=None), words, most=OTHERS_FOUND, is_base=False)
+    bases = _nearest(BaseModel.objects.all(), words, most=OTHERS_FOUND + 1, is_base=True)
+    # The shortest of those that have the words is the nearest.
+    names = sorted(people.union(bases, all=True), key=lambda row: (len(row[0]), row[0]))
+    return [name for name, is_base in names if not is_base], [name for name, is_base in names if is_base]
+
+
+def _nearest(named: QuerySet[Any], words: str, *, most: int, is_base: bool) -> QuerySet[Any]:
+    """(name, is_base) of the `most` shortest names that have these words, in no order: a part of a union can have none."""
+    found = named.filter(name__icontains=words).order_by(Length("name"), "name")[:most]
+    rows = named.filter(pk__in=found.values("pk")).annotate(is_base=Value(is_base))
+    return rows.order_by().values_list("name", "is_base")
 
 
 @login_required

@@ -229,6 +229,17 @@ def test_a_search_also_finds_people_and_tasks(client: Client, module: Adapter):
     assert re.search(r'class="chip" href="/alice"', text(client.get("/modules?q=ali")))
 
 
+def test_a_search_also_finds_base_models_the_nearest_first(client: Client):
+    for name in ("google/flan-t5-xl", "google/flan-t5", *(f"org/flan-t5-large-{n}" for n in range(4))):
+        make_base_model(name)
+    page = text(client.get("/modules?q=Flan-T5"))
+    found = re.findall(r'<a class="chip" href="(/base-models[^"]*)">', page)
+    assert found[:2] == ["/base-models/google/flan-t5", "/base-models/google/flan-t5-xl"]
+    assert len(found) == 5
+    assert found[-1] == "/base-models?q=Flan-T5"
+    assert "more base models" not in text(client.get("/modules?q=flan-t5-xl"))
+
+
 def test_an_empty_registry_says_what_to_do(client: Client):
     assert "No modules yet" in text(client.get("/modules"))
 
