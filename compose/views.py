@@ -12,7 +12,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.db.models import Case, Value, When
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, QueryDict
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -144,7 +144,14 @@ def _fresh_form(request: HttpRequest) -> ComposeForm:
 def _unchecked(form: ComposeForm) -> ComposeForm:
     """The same inputs without what is wrong with them: the person is not done yet."""
     draft = form.as_draft()
-    return ComposeForm.from_draft(draft, person=form.person) if draft else form
+    if not draft:
+        return form
+    unchecked = ComposeForm.from_draft(draft, person=form.person)
+    if unchecked.given.text:  # it could not be read, so that no row is there to say what is missing
+        text_alone = QueryDict(mutable=True)
+        text_alone["examples_text"] = unchecked.given.text
+        unchecked.given.problems = read_examples(text_alone, {}).problems
+    return unchecked
 
 
 def _sign_in_first(request: HttpRequest, form: ComposeForm) -> HttpResponse:

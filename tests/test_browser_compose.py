@@ -292,6 +292,22 @@ def test_what_was_typed_can_be_brought_back_after_a_reload(
 
 
 @pytest.mark.django_db(transaction=True)
+def test_what_comes_from_the_start_page_is_not_replaced_by_an_earlier_draft(
+    page: Page, live_server: Any, base_model: BaseModel
+):
+    page.goto(f"{live_server.url}/compose")
+    page.click("summary:has-text('Paste or give a file')")
+    page.fill("[name=examples_text]", "an earlier text")
+    page.wait_for_timeout(600)
+    page.goto(live_server.url)
+    page.fill("#home-examples", "three\tcells\tof a row")
+    page.click("text=Compose from these")
+    page.wait_for_selector("#examples-check")
+    page.wait_for_timeout(300)
+    assert page.input_value("[name=examples_text]") == "three\tcells\tof a row"
+
+
+@pytest.mark.django_db(transaction=True)
 def test_modules_are_picked_and_filtered(page: Page, live_server: Any, base_model: BaseModel):
     page.goto(f"{live_server.url}/compose")
     assert not page.is_visible("[name=pick] >> nth=0")

@@ -1172,6 +1172,15 @@ def test_examples_pasted_at_home_stand_on_the_form_for_a_stranger_and_nothing_ru
     assert not Composition.objects.exists()
 
 
+def test_a_text_from_home_that_cannot_be_read_is_kept_with_the_reason(client: Client, base_model: BaseModel):
+    given = "1\tThey saw red hats.\t[red]\n2\tThey saw blue pens.\t[blue]"
+    page = text_of(client.post("/compose", {"action": "refresh", "examples_text": given}))
+    assert given in page
+    assert "Row 1 has 3 tab-separated cells" in page
+    unfinished = {"action": "refresh", "example_input": ["What is it?"], "example_output": [""]}
+    assert "has no output" not in text_of(client.post("/compose", unfinished)), "the person is not done yet"
+
+
 def test_the_base_models_of_the_demo_can_read_the_example_that_the_start_page_gives(client: Client):
     demo = make_base_model("demo/story-t5", kind="hosted")
     blob = storage.store_stream([(ROOT / "demo/story-t5/tokenizer.json").read_bytes()])

@@ -146,7 +146,9 @@
   // reload as well. It has done so by the time that the page shows.
   const isBegun = () => {
     const shown = rowsNow();
-    return !isEmpty() && draft.rows.every((cells, index) => !shown[index] || String(cells) === String(shown[index]));
+    const isOfDraft = draft.rows.every((cells, index) => !shown[index] || String(cells) === String(shown[index]))
+      && texts.every((name, index) => form.elements[name].value === draft.texts[index]);
+    return !isEmpty() && isOfDraft;
   };
   if (isOfHere && draft.isSent && isBack) {
     window.addEventListener("load", () => restore(draft));
