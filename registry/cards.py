@@ -130,7 +130,9 @@ def _read_front_matter(text: str) -> dict[str, Any]:
         value = yaml.load(text, Loader=yaml.CSafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         reason = show(str(error).splitlines()[0] if str(error) else type(error).__name__)[:120]
-        raise refused(f"is not valid YAML: {reason}", reason, "YAML between two lines of ---") from None
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 2})" if mark else ""  # counted from 0, behind the line of ---
+        raise refused(f"is not valid YAML: {reason}{line}", reason, "YAML between two lines of ---") from None
     if value is None:
         return {}
     if not isinstance(value, dict):

@@ -13,6 +13,7 @@ from django.urls import reverse
 
 from registry import cards, commits, storage
 from registry.cards import CardRefused
+from registry.errors import InspectionRefused
 from registry.filenames import CARD
 from registry.forms import CardForm
 from registry.models import Adapter, Revision
@@ -54,6 +55,8 @@ def adapter_card(request: HttpRequest, namespace: str, name: str) -> HttpRespons
             show_refusal(form, error)
             # Whoever has read that, and saves again, knows what they replace.
             form.data = {**form.cleaned_data, "parent": head.commit}
+        except InspectionRefused as error:
+            form.add_error("card", error.message)
         except DomainError as error:
             show_refusal(form, error)
     context: dict[str, Any] = {"section": "modules", "adapter": adapter, "form": form, "preview": preview}
@@ -73,7 +76,7 @@ def _preview(adapter: Adapter, head: Revision, text: str) -> str:
     try:
         return as_html(text, adapter, head)
     except CardRefused as refused:
-        raise DomainError(refused.problem.message) from refused
+        raise InspectionRefused([refused.problem]) from refused
 
 
 def _text_of(revision: Revision) -> str:

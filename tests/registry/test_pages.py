@@ -539,8 +539,8 @@ def test_a_preview_shows_the_card_and_saves_nothing(signed_in: Client, module: A
 def test_a_card_that_breaks_the_rules_is_refused_and_kept(signed_in: Client, module: Adapter, action: str):
     answer = _write_card(signed_in, module, "---\nlicense: [\n---\nWords of mine.", action=action)
     assert answer.status_code == 400
-    assert "is not valid YAML" in text(answer)
-    assert "Words of mine." in text(answer)
+    assert "is not valid YAML: while parsing a flow node (line 3)" in text(answer)
+    assert re.search(r"<textarea[^>]*aria-invalid=.true.[^>]*>[^<]*Words of mine.", text(answer))
     assert _card_of(module) is None
 
 
