@@ -43,10 +43,7 @@ def test_a_module_names_its_base_and_has_a_card(module):
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == module["base_model"]
     assert (config["r"], config["target_modules"]) in [(8, ["q", "v"]), (8, ["q_proj", "v_proj"])]
-    card = (folder / "README.md").read_text(encoding="utf-8")
-    assert f"base_model: {module['base_model']}" in card
-    # By the name that it has on a site, where the card is read.
-    assert f'from_pretrained(base, "{module["namespace"]}/{module["name"]}")' in card
+    assert f"base_model: {module['base_model']}" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("base", BASES, ids=lambda base: base.id)
