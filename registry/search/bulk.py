@@ -7,8 +7,9 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from django.db import DatabaseError, transaction
+from django.db import transaction
 from numpy.typing import NDArray
+from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 
 from registry.search.backends import COLUMNS, FETCHED_AT_ONCE, TEXTS, Batch, Coded, as_batch
@@ -63,7 +64,7 @@ def _copied(connection: Any) -> Iterator[NDArray[Any]]:
         f"hashtextextended({name}, 0)" if name in TEXTS else f"{name}::{_KINDS[name][0]}" for name in COLUMNS
     )
     statement = f"COPY (SELECT {wanted} FROM registry_searchrow) TO STDOUT (FORMAT binary)"  # noqa: S608
-    pieces = _pieces(connection.connection.pgconn, statement.encode())
+    pieces = _pieces(connection, statement.encode())
     left = next(pieces)[_HEADER_BYTES:]  # the header comes with the first row
     while some := b"".join(islice(pieces, FETCHED_AT_ONCE)):
         data = left + some
@@ -75,19 +76,21 @@ def _copied(connection: Any) -> Iterator[NDArray[Any]]:
         raise ValueError("Postgres handed over rows that are not of the expected length.")
 
 
-def _pieces(pgconn: Any, statement: bytes) -> Iterator[bytes]:
+def _pieces(connection: Any, statement: bytes) -> Iterator[bytes]:
     """What COPY sends, a row at a time; psycopg's own loop around this takes longer than everything else together."""
-    result = pgconn.exec_(statement)
-    if result.status != ExecStatus.COPY_OUT:
-        raise DatabaseError(result.error_message.decode(errors="replace"))
-    while True:
-        size, piece = pgconn.get_copy_data(0)
-        if size <= 0:
-            break
-        yield bytes(piece)
-    while (result := pgconn.get_result()) is not None:
-        if result.status == ExecStatus.FATAL_ERROR:
-            raise DatabaseError(result.error_message.decode(errors="replace"))
+    pgconn = connection.connection.pgconn
+    with connection.wrap_database_errors:
+        result = pgconn.exec_(statement)
+        if result.status != ExecStatus.COPY_OUT:
+            raise error_from_result(result)
+        while True:
+            size, piece = pgconn.get_copy_data(0)
+            if size <= 0:
+                break
+            yield bytes(piece)
+        while (result := pgconn.get_result()) is not None:
+            if result.status == ExecStatus.FATAL_ERROR:
+                raise error_from_result(result)
 
 
 def _row_by_row(connection: Any) -> Iterator[Batch]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
-from django.db import IntegrityError, InterfaceError, OperationalError, transaction
+from django.db import IntegrityError, InterfaceError, OperationalError, connection, transaction
 from django.db.backends.utils import CursorWrapper
 from django.test import Client
 from psycopg.errors import DeadlockDetected, DiskFull, ForeignKeyViolation
 
 from registry import following
 from registry.models import User
+from registry.search import bulk, columns
 from tests.factories import make_token, make_user
 from web.database import after_commit
 
@@ -60,6 +61,29 @@ def test_the_apis_refusal_has_its_one_shape(monkeypatch):
     answer = client.get("/api/v1/adapters/")
     assert set(json.loads(answer.content)) == {"code", "message", "fields"}
     assert json.loads(answer.content)["code"] == "database_away"
+
+
+@pytest.mark.postgres_only
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "halfway",
+    [
+        "SELECT pg_cancel_backend(pg_backend_pid()), pg_sleep(5)",  # as a timeout does
+        "SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(5)",
+    ],
+)
+def test_a_database_that_stops_while_all_search_rows_are_read_is_503_in_words(halfway, monkeypatch):
+    client = Client(raise_request_exception=False)
+    columns.forget()
+    with monkeypatch.context() as patched:
+        pieces = bulk._pieces
+        copied = f"COPY ({halfway}) TO STDOUT (FORMAT binary)".encode()
+        patched.setattr(bulk, "_pieces", lambda connection, _: pieces(connection, copied))
+        answer = client.get("/modules")
+    assert (answer.status_code, answer["Retry-After"]) == (503, "5")
+    assert AWAY in answer.content.decode()
+    connection.close_if_unusable_or_obsolete()  # as between two requests, which a test's client leaves out
+    assert client.get("/modules").status_code == 200
 
 
 @pytest.mark.parametrize(
