@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db.models import Model, Q, QuerySet
+from django.db.models import F, Model, Q, QuerySet
+from django.db.models.fields.tuple_lookups import Tuple, TupleGreaterThan, TupleLessThan
 from rest_framework.pagination import BasePagination
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -113,7 +114,17 @@ def _behind(order: tuple[str, ...], values: list[Any]) -> Q:
         step = "lt" if field.startswith("-") else "gt"
         condition |= equal & Q(**{f"{name}__{step}": value})
         equal &= Q(**{name: value})
-    return condition
+    return condition & _enters_at(order, values)
+
+
+def _enters_at(order: tuple[str, ...], values: list[Any]) -> Q:
+    """The same once more without an "or": a database then enters an index at this row, and does not read all before it."""
+    is_down = order[0].startswith("-")
+    names = [field.lstrip("-") for field in order]
+    if any(field.startswith("-") != is_down for field in order):
+        return Q(**{f"{names[0]}__{'lte' if is_down else 'gte'}": values[0]})
+    row = Tuple(*map(F, names))
+    return Q(TupleLessThan(row, values) if is_down else TupleGreaterThan(row, values))
 
 
 def _encode(row: Model, order: tuple[str, ...]) -> str:

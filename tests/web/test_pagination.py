@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.test import Client
 
-from web.pagination import cursor_of
+from registry.models import Adapter
+from tests.factories import make_adapter, make_user
+from web.pagination import cursor_of, paginate
 
 pytestmark = pytest.mark.django_db
 
@@ -57,3 +60,39 @@ def test_text_that_a_database_does_not_take_is_refused(text: str):
 @pytest.mark.parametrize("cursor", ["x", "é", "e30", cursor_of([]), cursor_of([[], []]), cursor_of([5, [5]])])
 def test_what_is_no_cursor_of_this_list_is_refused(cursor: str):
     assert Client().get("/tasks", {"cursor": cursor}).status_code == 400
+
+
+ORDERS = [("-downloads", "-id"), ("downloads", "id"), ("-downloads", "id"), ("id",)]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_pages_hold_every_row_once_and_in_order_also_where_many_are_level(order: tuple[str, ...]):
+    owner = make_user("ada")
+    for number in range(7):
+        make_adapter(f"m{number}", owner=owner, downloads=number % 2)
+    found: list[Adapter] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        page = paginate(Adapter.objects.all(), order=order, cursor=cursor, size=2)
+        found, cursor = found + page.items, page.next_cursor
+    assert found == list(Adapter.objects.order_by(*order))
+
+
+@pytest.mark.postgres_only
+def test_a_page_far_down_is_not_reached_by_way_of_all_before_it():
+    order = ("-downloads", "-id")
+    adapters = [make_adapter(f"m{number}", owner=make_user(f"ada{number}")) for number in range(2)]
+    cursor = cursor_of([list(order), [0, adapters[1].pk]])
+    rows = Adapter.objects.alive()
+    asked: list[str] = []
+
+    def explained(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        with connection.connection.cursor() as other:
+            asked.extend(line for (line,) in other.execute(f"EXPLAIN {sql}", params).fetchall())
+        return execute(sql, params, many, context)
+
+    with connection.cursor() as settings:
+        settings.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
+    with connection.execute_wrapper(explained):
+        assert paginate(rows, order=order, cursor=cursor, size=5).items == adapters[:1]
+    assert any("Index Cond: (ROW(" in line for line in asked), asked
