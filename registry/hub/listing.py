@@ -13,12 +13,13 @@ from typing import Any
 
 from django.db.models import F, Q, QuerySet, TextField, Value
 from django.db.models.fields.json import KeyTransform
-from django.db.models.functions import Cast, Coalesce, Concat
+from django.db.models.functions import Cast, Concat
 from django.http import HttpRequest, JsonResponse
 
 from registry.hub import answers, pages, repositories
 from registry.hub.doors import Caller, door
 from registry.models import Adapter, BaseModel
+from registry.search import Tagged, few_named, few_tagged
 from registry.search.query import MAX_WORDS
 from web.pagination import BadCursor, Page, begins_behind, paginate
 
@@ -112,7 +113,8 @@ def _listed(rows: QuerySet[Adapter]) -> QuerySet[Adapter]:
     return (
         rows.select_related("namespace", "base_model", "head__author")
         .defer("head__facts", "head__warnings", "base_model__matrices", "base_model__config")
-        .annotate(trending=Coalesce(F("search_row__trending"), 0.0))
+        .filter(search_row__isnull=False)  # each has one; where one may be missing, no index would be used
+        .annotate(trending=F("search_row__trending"))
         .annotate(**{f"fact_{name}": KeyTransform(name, "head__facts") for name in answers.FACTS})
     )
 
@@ -146,10 +148,14 @@ def _matching(request: HttpRequest, rows: QuerySet[Adapter]) -> QuerySet[Adapter
             raise NoSuchFilter(name)
     if words := _words_wanted(request):
         rows = rows.annotate(repository=Concat(F("namespace__name"), Value("/"), F("name")))
-        rows = rows.filter(*(Q(repository__icontains=word) for word in words))
+    for word in words:
+        rows = _among(rows, few_named(word)).filter(repository__icontains=word)
     if author := request.GET.get("author", "").strip():
         rows = rows.filter(namespace__name__iexact=author)
-    for tag in _tags_wanted(request):
+    tags = _tags_wanted(request)
+    if narrowing := [known for tag in tags if (known := _tagged(tag)) is not None]:
+        rows = _among(rows, few_tagged(narrowing))
+    for tag in tags:
         rows = with_tag(rows, tag)
     if bounds := _parameter_bounds(request):
         rows = rows.filter(parameters__range=bounds)
@@ -162,6 +168,11 @@ def _words_wanted(request: HttpRequest) -> list[str]:
     if len(words) > MAX_WORDS:
         raise TooManyWords(len(words))
     return words
+
+
+def _among(rows: QuerySet[Adapter], few: list[int] | None) -> QuerySet[Adapter]:
+    """What else is asked for is then asked of these alone."""
+    return rows if few is None else rows.filter(pk__in=few)
 
 
 def _tags_wanted(request: HttpRequest) -> list[str]:
@@ -251,6 +262,16 @@ def with_tag(rows: QuerySet[Adapter], tag: str) -> QuerySet[Adapter]:
     else:
         found |= _has_part("language", tag)
     return rows.filter(found)
+
+
+def _tagged(tag: str) -> Tagged | None:
+    """Who may have it, as `with_tag` goes on to say exactly; None where it is of something that the search does not know."""
+    kind, _, value = tag.partition(":")
+    if tag in _ALWAYS or kind == "dataset" or answers.task_types(tag):
+        return None
+    if kind == "base_model":
+        return Tagged(tag, base=value.removeprefix("adapter:"))
+    return Tagged(tag, license=value) if kind == "license" else Tagged(tag, language=tag)
 
 
 def _has_part(field: str, part: str) -> Q:

@@ -13,6 +13,7 @@ from registry.search.finding import (
     modules_by_task,
     rows_of,
 )
+from registry.search.narrowing import Tagged, few_named, few_tagged
 from registry.search.query import SORTS, AdapterQuery, BadParameter, each_once, one_of, yes_or_no
 from registry.search.related import composes_with, first_with_weights_of, revisions_with
 from registry.search.tasks import (
@@ -36,11 +37,14 @@ __all__ = [
     "Facet",
     "FacetValue",
     "Found",
+    "Tagged",
     "composes_with",
     "count",
     "each_once",
     "families",
     "family_size",
+    "few_named",
+    "few_tagged",
     "find",
     "first_with_weights_of",
     "kinds",

@@ -160,6 +160,16 @@ class Columns:
             self._once[what] = (newest, found)
         return cast(T, found)
 
+    def says(self, name: str, text: str) -> Mask:
+        """Whose text in column `name` is this one; of lists, such as "de, en", one of several is enough."""
+        words = self.words[name]
+        mask: Mask
+        if isinstance(words, Lists):
+            mask = words.are_about(text)[self[name]]
+        else:
+            mask = self[name] == words.numbers.get(text, -1)
+        return mask
+
     def mask_of(self, ids: Positions) -> Mask:
         mask = np.zeros(self.size, np.bool_)
         mask[self.at(ids)] = True

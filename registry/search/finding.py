@@ -228,23 +228,13 @@ class _Search:
         for name in columns.TEXTS:
             if value := getattr(query, name):
                 text = value if name == "targets" else value.lower()
-                masks[name] = self._says(name, text)
+                masks[name] = table.says(name, text)
         if query.kind:
             masks["kind"] = table["is_composed"] == (query.kind == Adapter.Kind.COMPOSED)
         masks["namespace"] = self.listed
         if query.scored_on:
             masks["scored_on"] = self._scored_on(query.scored_on)
         return masks
-
-    def _says(self, name: str, text: str) -> Mask:
-        """Whose text in column `name` is this one; of lists, such as "de, en", one of several is enough."""
-        words = self.table.words[name]
-        mask: Mask
-        if isinstance(words, columns.Lists):
-            mask = words.are_about(text)[self.table[name]]
-        else:
-            mask = self.table[name] == words.numbers.get(text, -1)
-        return mask
 
     def _listed(self) -> Mask:
         """Whom a list shows at all: those of the namespace that is asked for, else those that have weights."""

@@ -20,6 +20,7 @@ from registry import moderation, moving, publishing
 from registry.hub import people, reading
 from registry.hub.repositories import git_sha1
 from registry.models import Adapter, BaseModel, BaseModelFile, Download, Namespace, Ref, Revision, SearchRow
+from registry.search import narrowing
 from registry.storage import store_stream
 from tests.factories import (
     make_adapter,
@@ -475,6 +476,7 @@ def test_who_changed_what_last_is_found_however_long_the_history_is(
     assert found == {"a.txt": made[0].commit, "b.txt": made[1].commit}
 
 
+@pytest.mark.parametrize("few", [-1, narrowing.FEW])
 @pytest.mark.parametrize(
     ("query", "names"),
     [
@@ -482,10 +484,16 @@ def test_who_changed_what_last_is_found_however_long_the_history_is(
         ("search=ADA/", ["a"]),
         ("search=a+DA", ["a"]),
         ("search=a+bob", []),
+        ("search=da%2FA", ["a"]),
+        ("search=ada//a", []),
+        ("search=_da", []),
+        ("search=ada&filter=green", []),
         ("author=bob", ["b"]),
         ("filter=green", ["b"]),
+        ("filter=Green&filter=base_model:Other/One", ["b"]),
         ("filter=green&filter=none", []),
         ("filter=lora&filter=license:mit", ["b", "a"]),
+        ("filter=license:MIT,de", ["a"]),
         ("filter=base_model:adapter:demo/tiny-t5", ["a"]),
         ("filter=base_model:other/one", ["b"]),
         ("filter=en", ["a"]),
@@ -501,7 +509,8 @@ def test_who_changed_what_last_is_found_however_long_the_history_is(
         ("something=unknown", ["b", "a"]),
     ],
 )
-def test_models_are_found_by_name_author_and_tags(query: str, names: list[str]):
+def test_models_are_found_by_name_author_and_tags(query: str, names: list[str], few: int, monkeypatch):
+    monkeypatch.setattr(narrowing, "FEW", few)  # -1: as where very many fit
     base = make_base_model()
     make_adapter(
         "a", owner=make_user("ada"), base_model=base, downloads=9, language="de, en", parameters=1500,
@@ -517,6 +526,32 @@ def test_models_are_found_by_name_author_and_tags(query: str, names: list[str]):
 def test_a_search_of_many_words_is_refused():
     answer = get("/api/models?search=" + "+".join("abcdefghijk"))
     assert (answer.status_code, answer["X-Error-Message"]) == (400, "'search' has 11 words; 10 are allowed.")
+
+
+@pytest.mark.postgres_only
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ("search=nobody", "adapter_text_name_parts"),
+        ("sort=lastModified", "adapter_updated"),
+        ("sort=likes", "adapter_liked"),
+        ("sort=trendingScore", "search_row_trending"),
+    ],
+)
+def test_no_list_is_made_from_every_module_there_is(query: str, index: str):
+    make_adapter("a", owner=make_user("ada"))
+    with CaptureQueriesContext(connection) as asked:
+        assert get(f"/api/models?{query}").status_code == 200
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
+        )  # as where there are very many
+        plans = []
+        for question in asked.captured_queries:
+            if question["sql"].startswith("SELECT"):
+                cursor.execute(f"EXPLAIN {question['sql']}")
+                plans += [line for (line,) in cursor.fetchall()]
+    assert any(index in line for line in plans)
 
 
 def test_a_data_set_with_a_name_is_a_tag():
