@@ -57,6 +57,12 @@ class AdapterQuerySet(models.QuerySet["Adapter"]):
             own &= models.Q(pk=token.adapter_id)
         return self.alive().filter(public | own)
 
+    def not_for_everybody(self) -> AdapterQuerySet:
+        """What is private or in quarantine: of a namespace's hundred thousand mostly few, which have an index of their own."""
+        return self.filter(
+            models.Q(visibility=Adapter.Visibility.PRIVATE) | models.Q(quarantined_at__isnull=False)
+        )
+
     def listed(self) -> AdapterQuerySet:
         """Those in lists that are not of one namespace: they have weights (`registry.search.find`)."""
         return self.filter(rank__isnull=False)

@@ -194,7 +194,7 @@ class _Search:
             # Beyond what is public, a person sees only what lies in namespaces of theirs; which of it is theirs to say
             # is for `visible_to`.
             mine = Membership.objects.filter(user_id=person.pk).values("namespace_id")
-            own = Adapter.objects.visible_to(person).filter(namespace_id__in=mine)
+            own = Adapter.objects.visible_to(person).filter(namespace_id__in=mine).not_for_everybody()
             rows = list(own.values_list("pk", "quarantined_at"))
             places = self.table.at(np.fromiter((pk for pk, _ in rows), np.int64))
             self.held = self.table.at(np.fromiter((pk for pk, held_at in rows if held_at), np.int64))

@@ -28,6 +28,7 @@ from tests.factories import (
     namespace_of,
     publish_fake,
 )
+from tests.plans import plans
 from web.errors import DomainError
 from web.pagination import BadCursor
 
@@ -167,6 +168,14 @@ def test_composes_with_counts_the_others_of_the_family_that_one_may_see(shelf):
     assert counts(None) == {"who-plain": 1, "who-twice": 1, "where": 0, "odd": 0, "dora": 0}
     assert counts(owner)["who-plain"] == 2
     assert set(search.composes_with(shelf["a"], person=None)) == {shelf["b"]}
+
+
+@pytest.mark.postgres_only
+def test_what_a_member_sees_beyond_everybody_is_not_looked_for_among_all_of_their_organisation(shelf):
+    owner = shelf["f"].namespace.memberships.get().user
+    with plans() as lines:
+        assert "hidden" in names("", owner)
+    assert any("adapter_not_for_everybody" in line for line in lines), lines
 
 
 def test_with_what_is_in_quarantine_nothing_composes_in_lists_either(shelf):

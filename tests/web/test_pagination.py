@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.test import Client
 
 from registry.models import Adapter
 from tests.factories import make_adapter, make_user
+from tests.plans import plans
 from web.pagination import cursor_of, paginate
 
 pytestmark = pytest.mark.django_db
@@ -84,15 +84,6 @@ def test_a_page_far_down_is_not_reached_by_way_of_all_before_it():
     adapters = [make_adapter(f"m{number}", owner=make_user(f"ada{number}")) for number in range(2)]
     cursor = cursor_of([list(order), [0, adapters[1].pk]])
     rows = Adapter.objects.alive()
-    asked: list[str] = []
-
-    def explained(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        with connection.connection.cursor() as other:
-            asked.extend(line for (line,) in other.execute(f"EXPLAIN {sql}", params).fetchall())
-        return execute(sql, params, many, context)
-
-    with connection.cursor() as settings:
-        settings.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off")
-    with connection.execute_wrapper(explained):
+    with plans() as lines:
         assert paginate(rows, order=order, cursor=cursor, size=5).items == adapters[:1]
-    assert any("Index Cond: (ROW(" in line for line in asked), asked
+    assert any("Index Cond: (ROW(" in line for line in lines), lines
