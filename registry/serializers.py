@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Count
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from registry.models import Adapter, AdapterScore, BaseModel, Namespace, Revision, RevisionFile, Task, Token
 from registry.preparing import Report
-from registry.search import task_scores
+from registry.search import fits_of, task_scores
 
 
 class StrictSerializer(serializers.Serializer):
@@ -409,9 +408,8 @@ class BaseModelDetailSerializer(BaseModelSerializer):
         ]  # fmt: skip
 
     def get_adapters_by_fit(self, base_model: BaseModel) -> dict[str, int]:
-        rows = Adapter.objects.visible_to(self.context["request"].user).listed().filter(base_model=base_model)
-        counted = rows.exclude(head=None).order_by().values_list("head__base_fit").annotate(Count("pk"))
-        return dict.fromkeys(Revision.BaseFit.values, 0) | dict(counted)
+        listed = self.get_adapters(base_model)
+        return fits_of(base_model, listed=listed, person=self.context["request"].user)
 
 
 class NewBaseModelSerializer(StrictSerializer):

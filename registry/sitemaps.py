@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from django.contrib.sitemaps import Sitemap
@@ -24,12 +25,28 @@ class Pages(Sitemap):
         return reverse(item)
 
 
+class PublicModules:
+    """All of them, for a paginator: counted and cut into pages in memory, where the database would walk through all before one."""
+
+    def __init__(self) -> None:
+        self.ids = search.ids_everybody_sees()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[Adapter]:
+        return iter(self[:])
+
+    def __getitem__(self, part: slice) -> QuerySet[Adapter]:
+        shown = Adapter.objects.visible_to(None).filter(pk__in=self.ids[part].tolist())
+        return shown.select_related("namespace").only("name", "updated_at", "namespace__name").order_by("pk")
+
+
 class Modules(Sitemap):
     limit = EACH
 
-    def items(self) -> QuerySet[Adapter]:
-        shown = Adapter.objects.visible_to(None).select_related("namespace").order_by("pk")
-        return shown.only("name", "updated_at", "namespace__name")
+    def items(self) -> PublicModules:
+        return PublicModules()
 
     def lastmod(self, item: Adapter) -> datetime:
         return item.updated_at

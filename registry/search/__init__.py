@@ -8,6 +8,7 @@ from registry.search.finding import (
     families,
     family_size,
     find,
+    ids_everybody_sees,
     kinds,
     modules_by_base,
     modules_by_task,
@@ -15,7 +16,7 @@ from registry.search.finding import (
 )
 from registry.search.narrowing import Tagged, few_named, few_tagged
 from registry.search.query import SORTS, AdapterQuery, BadParameter, each_once, one_of, yes_or_no
-from registry.search.related import composes_with, first_with_weights_of, revisions_with
+from registry.search.related import composes_with, first_with_weights_of, fits_of, revisions_with
 from registry.search.tasks import (
     TASK_SORTS,
     sees_task,
@@ -47,6 +48,8 @@ __all__ = [
     "few_tagged",
     "find",
     "first_with_weights_of",
+    "fits_of",
+    "ids_everybody_sees",
     "kinds",
     "modules_by_base",
     "modules_by_task",

@@ -157,6 +157,14 @@ def modules_by_base(*, person: Person) -> dict[int, tuple[int, int]]:
     return {int(base): (int(seen[base]), int(mixable[base])) for base in np.flatnonzero(seen) if base}
 
 
+def ids_everybody_sees() -> Positions:
+    """Of all adapters that everybody sees, with weights or without, in rising order."""
+    table = columns.current()
+    with table.lock:
+        table.refresh()
+        return table.once("public ids", ["is_public"], lambda: np.sort(table.all_ids[table["is_public"]]))
+
+
 def rows_of(ids: list[int], *, person: Person) -> list[Adapter]:
     """These adapters in this order, each with `composes_with` and without its head's `facts`, as `find` has them."""
     table = columns.current()

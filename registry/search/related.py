@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import Count, OuterRef, QuerySet, Subquery
 
-from registry.models import Adapter, Revision, RevisionFile
+from registry.models import Adapter, BaseModel, Revision, RevisionFile
 from registry.rights import Person, sees_adapter
 from registry.search.query import BadParameter
 
@@ -17,6 +17,18 @@ def composes_with(adapter: Adapter, *, person: Person) -> QuerySet[Adapter]:
         return Adapter.objects.none()
     family = Adapter.objects.visible_to(person).composable_with(adapter.base_model)
     return family.exclude(pk=adapter.pk).select_related("namespace", "task")
+
+
+def fits_of(base_model: BaseModel, *, listed: int, person: Person) -> dict[str, int]:
+    """Of the `listed` adapters for it that this person sees, how many came to which `Revision.BaseFit`.
+
+    What can be composed fits, and is most of them: only the others are looked at.
+    """
+    others = Adapter.objects.visible_to(person).listed().filter(base_model=base_model, is_composable=False)
+    unlike = others.exclude(head=None).exclude(head__base_fit=Revision.BaseFit.FITS).order_by()
+    counts = dict.fromkeys(Revision.BaseFit.values, 0)
+    counts |= dict(unlike.values_list("head__base_fit").annotate(Count("pk")))
+    return counts | {Revision.BaseFit.FITS.value: max(listed - sum(counts.values()), 0)}
 
 
 def revisions_with(sha256: str, *, person: Person) -> QuerySet[Revision]:

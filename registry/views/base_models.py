@@ -19,7 +19,7 @@ from django.views.decorators.http import require_safe
 from registry import downloads, search, snippets
 from registry.base_models import add_base_model, base_model_called
 from registry.forms import BaseModelForm
-from registry.models import Adapter, BaseModel, BaseModelFile, Revision
+from registry.models import Adapter, BaseModel, BaseModelFile
 from registry.rights import Person
 from registry.shapes import MAX_CONFIG_BYTES
 from web.errors import DomainError, NotFound
@@ -100,10 +100,7 @@ def base_model(request: HttpRequest, name: str) -> HttpResponse:
     listed, composable = search.modules_by_base(person=request.user).get(shown.pk, (0, 0))
     counts = {"all": listed, "composable": composable}
     if shown.rechecked_at:
-        family = Adapter.objects.visible_to(request.user).listed().filter(base_model=shown)
-        counts |= family.aggregate(
-            **{fit: Count("pk", filter=Q(head__base_fit=fit)) for fit in Revision.BaseFit.values}
-        )
+        counts |= search.fits_of(shown, listed=listed, person=request.user)
     query = search.AdapterQuery(base=shown.name, sort="downloads", limit=MODULES_SHOWN)
     context = {
         "section": "base_models",
