@@ -7,7 +7,7 @@ from typing import Any
 from django import forms
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.http import QueryDict
 from django.utils.datastructures import MultiValueDict
 
@@ -16,7 +16,7 @@ from compose import jobs, making_tasks
 from compose.engine.metrics import EXACT_MATCH, METRICS
 from compose.engine.types import Example
 from compose.errors import FewShotProblem
-from compose.forms import as_lines, composable_bases
+from compose.forms import as_lines, base_models, composable_bases
 from compose.making_tasks import LIMITS, Division
 from registry.forms import LicenceFields, LinesField, writable_names
 from registry.models import BaseModel, Task, User
@@ -55,7 +55,9 @@ class SaidFields(LicenceFields):
         label="Base model",
         required=False,
         empty_label="Any",
-        error_messages={"invalid_choice": "We do not know this base model. Choose one of the list."},
+        error_messages={
+            "invalid_choice": "There is no base model of this name here that can be composed for. Choose one of the list."
+        },
     )
     source = forms.CharField(
         label="Where the rows are from",
@@ -80,6 +82,25 @@ class SaidFields(LicenceFields):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["license"].label = "Licence of the rows"
+        self.bases_offered: list[str] = []
+
+    def _take_bases(self, known: QuerySet[BaseModel], user: User) -> None:
+        """Let the base model be one of `known`: all in a list to choose from, of very many those with the most modules as
+        offers while the name of any is typed.
+        """
+        field: Any = self.fields["base_model"]
+        field.queryset = known
+        offered, has_more = base_models(user, "")
+        if has_more:
+            self.bases_offered = [base_model.name for base_model in offered]
+            field.widget = forms.TextInput(
+                attrs={
+                    "list": "base-models",
+                    "spellcheck": "false",
+                    "autocomplete": "off",
+                    "placeholder": "Any",
+                }
+            )
 
     def said(self) -> dict[str, Any]:
         """For `create_task` and `change_task`."""
@@ -198,7 +219,7 @@ class NewTaskForm(SaidFields, RowFields):
     ) -> None:
         super().__init__(data, files, **kwargs)
         self.fields["namespace"].choices = [(name, name) for name in writable_names(user)]  # type: ignore[attr-defined]
-        self.fields["base_model"].queryset = composable_bases(user)  # type: ignore[attr-defined]
+        self._take_bases(composable_bases(user), user)
 
 
 class TaskForm(SaidFields):
@@ -212,9 +233,8 @@ class TaskForm(SaidFields):
         super().__init__(*args, **kwargs)
         # Its own too, whether or not anything is there to compose for it now: saving another field must not drop it.
         offered = Q(pk__in=composable_bases(user).values("pk")) | Q(pk=task.base_model_id)
-        self.fields["base_model"].queryset = (  # type: ignore[attr-defined]
-            BaseModel.objects.filter(offered).order_by("kind", "name").defer("config", "matrices")
-        )
+        known = BaseModel.objects.filter(offered).order_by("kind", "name").defer("config", "matrices")
+        self._take_bases(known, user)
         if task.metric not in METRICS:  # one that others report by stays as it is
             field: Any = self.fields["metric"]
             field.choices = [*field.choices, (task.metric, task.metric)]

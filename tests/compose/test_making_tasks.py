@@ -11,6 +11,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from compose import examples as reading
+from compose import forms as compose_forms
 from compose import leaderboards, leaving, making_tasks, publishing
 from compose.engine import types
 from compose.engine.types import Example
@@ -559,6 +560,29 @@ def test_rows_that_a_base_model_cannot_read_are_refused_by_number(monkeypatch):
     with pytest.raises(FewShotProblem) as refused:
         making_tasks.divide(rows_of(20), base_model=make_base_model())
     assert "Row 3 is longer than the 8 tokens" in refused.value.message
+
+
+def test_of_very_many_base_models_those_with_the_most_modules_are_offered_and_any_is_taken(
+    ada: User, monkeypatch
+):
+    for name, modules in (("demo/a-rare", 1), ("demo/common", 2), ("demo/bare", 0)):
+        make_modules(make_base_model(name), modules)
+    browser = client_of(ada)
+    assert '<option value="demo/a-rare">' in text_of(browser.get("/tasks/new"))
+    monkeypatch.setattr(compose_forms, "BASES_SHOWN", 1)
+    page = text_of(browser.get("/tasks/new"))
+    assert re.findall(r'<option value="(demo/[^"]*)">', page) == ["demo/common"]
+    assert 'list="base-models"' in page
+    preview = previewed(browser.post("/tasks/new", filled(base_model="demo/a-rare")))
+    sent = filled(base_model="demo/a-rare", action="store", previewed=preview)
+    assert browser.post("/tasks/new", sent).status_code == 302
+    task = Task.objects.latest("pk")
+    assert task.base_model is not None
+    assert task.base_model.name == "demo/a-rare"
+    assert 'value="demo/a-rare"' in text_of(browser.get(f"/tasks/{task.slug}/edit"))
+    refused = browser.post("/tasks/new", filled(base_model="demo/bare"))
+    assert refused.status_code == 400
+    assert "no base model of this name here that can be composed for" in text_of(refused)
 
 
 def test_saving_a_task_keeps_the_base_model_that_nothing_composes_on_any_more(ada: User):
