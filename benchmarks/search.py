@@ -79,7 +79,7 @@ WORDS = [
     "caption",
     "speech",
 ]
-BASES, TASKS, PEOPLE, BOARDS = 300, 5_000, 20_000, 60
+BASES, TASKS, PEOPLE, BOARDS, CANDIDATES = 300, 5_000, 20_000, 60, 5
 TARGETS = ["q,v", "k,q,v", "k,o,q,v", "q_proj,v_proj", "k_proj,o_proj,q_proj,v_proj", "c_attn"]
 LICENCES = ["apache-2.0", "mit", "", "cc-by-4.0", "llama3.2", "openrail", "gpl-3.0", "cc-by-nc-4.0"]
 LANGUAGES = ["en", "", "de", "fr", "zh", "es", "ja", "hi", "ar", "pt", "ru", "ko"]
@@ -196,9 +196,13 @@ def _revision(generator: random.Random, adapter: Any) -> Any:
 
 
 def fill_boards(generator: random.Random) -> None:
-    """A composition with two scores for each composed adapter, on the leaderboards of BOARDS tasks."""
-    from compose.models import Composition, Score
-    from registry.models import Adapter, User
+    """A composition with two scores and some candidates for each composed adapter, on the leaderboards of BOARDS tasks."""
+    from datetime import timedelta
+
+    from django.utils import timezone
+
+    from compose.models import Candidate, Composition, Score
+    from registry.models import Adapter, Revision, User
     from registry.task_sets import save_task
 
     owner = User.objects.create(username="somebody")
@@ -215,29 +219,43 @@ def fill_boards(generator: random.Random) -> None:
         for n in range(BOARDS)
     ]
     newest = {task.pk: task.revisions.get() for task in tasks}
+    revisions = list(Revision.objects.order_by("pk").values_list("pk", flat=True))
     composed = Adapter.objects.filter(kind="composed", base_model__isnull=False).values_list(
         "pk", "base_model"
     )
+    now = timezone.now()
     for start in range(0, len(composed), BATCH):
         asked = []
         for adapter, base_model in composed.order_by("pk")[start : start + BATCH]:
             task = pick(generator, tasks)
+            ended = now - timedelta(minutes=10 + generator.randrange(700 * 24 * 60))
             asked.append(
                 Composition(
                     owner=owner, title=task.title, task=task, task_revision=newest[task.pk], base_model_id=base_model,
                     adapter_id=adapter, status="succeeded", method="auto", budget=300, seed=1, has_hidden_test=True,
                     metric="exact_match", spec_sha256=f"{adapter:064x}", examples=rows[:5],
-                    gain=generator.random(),
+                    created_at=ended - timedelta(minutes=5), started_at=ended - timedelta(minutes=4), finished_at=ended,
+                    gain=generator.random(), board_score=round(generator.random(), 2),
                 )
             )  # fmt: skip
         made = Composition.objects.bulk_create(asked)
         Score.objects.bulk_create(
             Score(
                 composition=composition, position=place, method=method, metric="exact_match", split="held_out",
-                value=round(generator.random() / (2 - place), 2), low=0, high=1, n=len(rows),
+                value=value, low=0, high=1, n=len(rows),
             )
             for composition in made
-            for place, method in enumerate(["zero_shot", "auto"])
+            for place, (method, value) in enumerate(
+                [("zero_shot", round(generator.random() / 2, 2)), ("auto", composition.board_score or 0.0)]
+            )
+        )  # fmt: skip
+        Candidate.objects.bulk_create(
+            Candidate(
+                composition=composition, position=place, revision_id=revision, mixing_weight=generator.random(),
+                audition_loss=generator.random(), attribution=generator.random() - 0.3,
+            )
+            for composition in made
+            for place, revision in enumerate({revisions[zipf(generator, len(revisions))] for _ in range(CANDIDATES)})
         )  # fmt: skip
 
 
@@ -290,7 +308,9 @@ def other_pages() -> list[str]:
     return [
         "/", "/tasks", "/tasks?kind=trained", f"/tasks/{task}", "/tasks/board-0", "/base-models", f"/base-models/{base}",
         f"/{some.namespace.name}", some.get_absolute_url(), "/compose", f"/compose?base_model={base}", "/modules/fit",
-        "/status", "/api/v1/tasks/", "/api/v1/base-models/", "/api/models?sort=downloads",
+        "/status", "/sitemap.xml", "/sitemap-modules.xml", "/api/v1/tasks/", "/api/v1/base-models/",
+        f"/api/v1/base-models/{base}/", "/api/models?sort=downloads", "/api/models?sort=trendingScore",
+        "/api/models?search=no-such-name", "/api/models?filter=no-such-tag", f"/api/models?filter=base_model:{base}",
     ]  # fmt: skip
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
-from django.db.models import Count, F, Max, Q, QuerySet
+from django.db.models import OuterRef, QuerySet, Subquery
 
 from compose import naming
 from compose.charts import METHOD_MEANINGS, method_label
 from compose.engine.metrics import best_of
 from compose.models import HELD_OUT, Candidate, Composition, Score
-from registry.models import Adapter, AdapterScore, Task, TaskRevision, TaskRow
+from registry.models import Adapter, AdapterScore, Task, TaskRevision
 from registry.models.tasks import is_higher_better
 from registry.rights import Person, owns
 from web.errors import NotFound
@@ -301,35 +301,33 @@ def _reported(task: Task, person: Person, metric: str) -> list[Entry]:
 
 
 def show_best(tasks: Sequence[Task], person: Person) -> None:
-    """Give each of these tasks `best_value` and `zero_shot_value`: the best on all hidden rows of the newest revision, or
-    None.
-
-    By its metric, of compositions that this person may see.
+    """Give each of these tasks `best_value` and `zero_shot_value`: the best on all hidden rows of the newest revision by its
+    metric, of compositions that this person may see, and what that one's base model reaches alone; or None.
     """
-    revisions = TaskRevision.objects.filter(task__in=tasks).order_by("number")
-    newest = dict(revisions.values_list("task_id", "pk"))
-    test_rows = TaskRow.objects.filter(task__in=tasks, split=TaskRow.Split.TEST).order_by()
-    hidden = dict(test_rows.values("task").annotate(rows=Count("pk")).values_list("task", "rows"))
-    scores = Score.objects.filter(
-        composition__in=Composition.objects.visible_to(person).filter(status=Composition.Status.SUCCEEDED),
-        composition__has_hidden_test=True,
-        composition__task_revision__in=newest.values(),
-        split=HELD_OUT,
-        metric=F("composition__task_revision__metric"),
+    newest = dict(TaskRevision.objects.filter(task__in=tasks).order_by("number").values_list("task_id", "pk"))
+    ranked = Composition.objects.visible_to(person).filter(
+        task_revision=OuterRef("pk"), status=Composition.Status.SUCCEEDED, board_score__isnull=False
     )
-    best = {
-        (task, n): values
-        for task, n, *values in scores.order_by()
-        .values("composition__task", "n")
-        .annotate(
-            own=Max("value", filter=Q(method=F("composition__method"))),
-            zero_shot=Max("value", filter=Q(method="zero_shot")),
+    first = Subquery(ranked.order_by("-board_score").values("pk")[:1])
+    best = (
+        TaskRevision.objects.filter(pk__in=newest.values())
+        .annotate(best=first)
+        .values_list("best", flat=True)
+    )
+    alone = Score.objects.filter(
+        composition=OuterRef("pk"),
+        method="zero_shot",
+        split=HELD_OUT,
+        metric=OuterRef("task_revision__metric"),
+    )
+    found = {
+        task: values
+        for task, *values in Composition.objects.filter(pk__in=list(best)).values_list(
+            "task_revision__task", "board_score", Subquery(alone.values("value")[:1])
         )
-        .values_list("composition__task", "n", "own", "zero_shot")
     }
     for task in tasks:
-        found = best.get((task.pk, hidden.get(task.pk, 0)), (None, None))
-        task.best_value, task.zero_shot_value = found  # type: ignore[attr-defined]
+        task.best_value, task.zero_shot_value = found.get(task.pk, (None, None))  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)

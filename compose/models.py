@@ -141,6 +141,11 @@ class Composition(models.Model):
         blank=True,
         help_text="Its own score less its best baseline's, on as many held-out rows as a task has to hide.",
     )
+    board_score = models.FloatField(
+        null=True,
+        blank=True,
+        help_text="What its task's leaderboard ranks it by: its own score on all hidden rows, by the revision's metric.",
+    )
     has_begun_scoring = models.BooleanField(
         default=False,
         db_default=False,
@@ -223,6 +228,11 @@ class Composition(models.Model):
                 fields=["-gain", "created_at"],
                 condition=models.Q(gain__isnull=False),
                 name="composition_gained",
+            ),
+            models.Index(
+                fields=["task_revision", "-board_score"],
+                condition=models.Q(board_score__isnull=False),
+                name="composition_best_on_task",
             ),
             # Nearly always empty, so that asking for it every few seconds costs nothing.
             models.Index(

@@ -17,7 +17,7 @@ from compose.engine.wording import first_of
 from compose.errors import LeaseLost
 from compose.jobs import lease, log, queue
 from compose.jobs.asking import hidden_note
-from compose.models import Candidate, Composition, Score, Trial
+from compose.models import HELD_OUT, Candidate, Composition, Score, Trial
 from registry.models import Blob, TaskRevision
 from web.database import after_commit
 from web.templatetags.formatting import plural
@@ -165,7 +165,7 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
 
     Raises LeaseLost, and Cancelled where its owner wants nothing kept any more.
     """
-    predictions, split_note = result.predictions, composition.split_note
+    predictions, split_note, board_score = result.predictions, composition.split_note, None
     if composition.has_hidden_test:
         # As it is now: a private task goes with its organisation while somebody's composition for it runs.
         revision = TaskRevision.objects.select_related("task").filter(compositions=composition.pk).first()
@@ -173,6 +173,7 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
         predictions = [prediction for prediction in predictions if prediction.input in shown]
         if revision is not None:
             split_note = hidden_note(len(revision.test), scored=len(composition.test_examples))
+            board_score = _board_score(composition, result.scores, revision)
     record_trials(composition, result.trials)
     wanted = lease.held(composition).exclude(wish=Wish.CANCEL)
     won = wanted.update(
@@ -189,6 +190,7 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
         split_note=split_note,
         base_loss=result.base_loss,
         gain=_gain(composition, result.scores),
+        board_score=board_score,
         predictions=[asdict(prediction) for prediction in predictions],
         weights_blob=weights,
         config_blob=config,
@@ -266,6 +268,15 @@ def _gain(composition: Composition, scores: Iterable[types.Score]) -> float | No
     }
     own = values.pop(composition.method, None)
     return None if own is None or not values else own - max(values.values())
+
+
+def _board_score(
+    composition: Composition, scores: Iterable[types.Score], revision: TaskRevision
+) -> float | None:
+    """As `compose.leaderboards` reads it from the scores."""
+    wanted = (composition.method, HELD_OUT, revision.metric, len(revision.test))
+    own = (score.value for score in scores if (score.method, score.split, score.metric, score.n) == wanted)
+    return next(own, None)
 
 
 def _result_block(result: types.Result) -> dict[str, Any]:

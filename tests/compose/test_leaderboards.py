@@ -32,6 +32,7 @@ from tests.factories import (
     make_user,
     namespace_of,
 )
+from tests.plans import plans
 from tests.visitors import client_of
 from web.errors import NotFound
 
@@ -503,3 +504,45 @@ def test_gains_from_before_are_those_that_finishing_writes():
     Composition.objects.update(gain=None)
     import_module("compose.migrations.0019_gains_of_what_is_there").write_gains(apps, None)
     assert dict(Composition.objects.values_list("pk", "gain")) == written
+
+
+def test_scores_of_boards_from_before_are_those_that_finishing_writes():
+    task = make_board_task()
+    scored(task, 0.6)
+    scored(task, 0.1)
+    few = [types.Score("lorahub", "exact_match", 0.9, 0.1, 1.0, 3, "held_out")]
+    finish(make_composition(task=task), scores=few)  # on some of the hidden rows, and so on no board
+    finish(make_composition())
+    written = dict(Composition.objects.values_list("pk", "board_score"))
+    assert sorted(written.values(), key=str) == [0.1, 0.6, None, None]
+    Composition.objects.update(board_score=None)
+    import_module("compose.migrations.0021_board_scores_of_what_is_there").write_board_scores(apps, None)
+    assert dict(Composition.objects.values_list("pk", "board_score")) == written
+
+
+def test_the_best_on_a_task_is_the_best_that_one_may_see_with_its_own_base_model_alone():
+    task, ann = make_board_task(), make_user()
+    for owner, own, alone in ((ann, 0.6, 0.2), (ann, 0.5, 0.4), (make_user(), 0.9, 0.8)):
+        values = {"lorahub": own, "zero_shot": alone}
+        scores = [
+            types.Score(name, "exact_match", value, 0.0, 1.0, 20, "held_out")
+            for name, value in values.items()
+        ]
+        finish(make_composition(task=task, owner=owner), scores=scores)
+    other = make_task("other", rows=2, is_held_out=True)
+    for person, seen in ((ann, (0.6, 0.2)), (None, (None, None))):
+        listed = [Task.objects.get(pk=each.pk) for each in (task, other)]
+        leaderboards.show_best(listed, person)
+        told = [(vars(each)["best_value"], vars(each)["zero_shot_value"]) for each in listed]
+        assert told == [seen, (None, None)]
+        best = [entry.value for entry in leaderboards.board(task, person).entries if entry.rank == 1]
+        assert best == [value for value in seen[:1] if value is not None]
+
+
+@pytest.mark.postgres_only
+def test_the_best_on_a_task_is_not_looked_for_among_all_that_was_composed_for_it():
+    task = make_board_task()
+    scored(task, 0.6)
+    with plans() as lines:
+        leaderboards.show_best([Task.objects.get(pk=task.pk)], make_user())
+    assert any("composition_best_on_task" in line for line in lines), lines
