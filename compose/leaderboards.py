@@ -165,7 +165,7 @@ def _verified(
         scores.order_by(by_value, "composition__created_at"), person, whole=whole
     )
     found = (
-        scores.select_related("composition", "composition__owner", "composition__base_model")
+        scores.select_related("composition", "composition__base_model")
         .prefetch_related(naming.published(person, "composition__adapter"))
         .defer(
             "composition__examples", "composition__test_examples", "composition__predictions", "composition__result",

@@ -6,12 +6,13 @@ from allauth.account.models import EmailAddress
 from django.db.models import QuerySet, Sum
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from registry import likes
+from registry import likes, search
 from registry.hub import answers, pages, repositories
 from registry.hub.doors import Caller, by_method, door, empty, freely
 from registry.hub.errors import HubError
 from registry.models import Adapter, Like, Membership, Namespace, User
 from registry.rights import require_change, require_whole_account
+from registry.search import AdapterQuery
 from web.pagination import Page, paginate
 
 REPOSITORIES_PAGE = 1000
@@ -76,7 +77,7 @@ def overview(request: HttpRequest, caller: Caller, name: str) -> JsonResponse:
         "user" if is_person else "name": namespace.name,
         "fullname": namespace.full_name or namespace.name,
         "avatarUrl": "",
-        "numModels": Adapter.objects.visible_to(caller.person).filter(namespace=namespace).count(),
+        "numModels": search.count(AdapterQuery(namespace=namespace.name), person=caller.person),
     }
     return JsonResponse(found if is_person else {**found, "numUsers": namespace.memberships.count()})
 
