@@ -18,16 +18,21 @@ from web.errors import DomainError
 from web.pagination import paginate
 
 PAGE = 30
+FOLLOWS = 100
 LISTS = ("following", "liked")  # pages that have these buttons as well
 
 
 @login_required
 def followed(request: HttpRequest) -> HttpResponse:
-    """What is new of what somebody follows; beside it all that they follow and the searches they keep."""
+    """What is new of what somebody follows; beside it what they follow, a page at a time, and the searches they keep."""
     user = signed_in(request)
+    cursor = request.GET.get("cursor")
+    follows = paginate(following.followed_by(user), order=("-created_at", "-id"), cursor=cursor, size=FOLLOWS)
     context = {
         "news": following.news_for(user, count=PAGE),
-        "follows": following.followed_by(user),
+        "follows": follows.items,
+        "next_cursor": follows.next_cursor,
+        "has_cursor": bool(cursor),
         "saved_searches": SavedSearch.objects.filter(user=user),
         "is_mailed": news_mail.is_wanted(user),
         "sends_mail": mail.is_sent(),

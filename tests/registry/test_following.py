@@ -10,7 +10,9 @@ from django.test.utils import CaptureQueriesContext
 
 from registry import following, likes, saved_searches
 from registry.models import Adapter, AdapterScore, Follow, SavedSearch
+from registry.views import following as views
 from tests.factories import make_adapter, make_base_model, make_revision, make_task, make_user, namespace_of
+from tests.visitors import client_of, text_of
 
 pytestmark = pytest.mark.django_db
 
@@ -144,3 +146,18 @@ def test_the_list_of_what_one_likes_goes_on_behind_its_first_page(
     cursor = re.search(r'href="\?cursor=([^"]+)" rel="next"', page)
     assert cursor
     assert "first" in client.get("/settings/liked", {"cursor": cursor[1]}).content.decode()
+
+
+def test_whatever_somebody_follows_is_listed_a_page_at_a_time(monkeypatch):
+    monkeypatch.setattr(views, "FOLLOWS", 2)
+    ann, owner = make_user("ann"), make_user("ada")
+    for number in range(3):
+        following.follow(user=ann, adapter=make_adapter(f"m{number}", owner=owner))
+    browser = client_of(ann)
+    first = text_of(browser.get("/settings/following"))
+    older = re.search(r'href="(\?cursor=[^"]+)" rel="next"', first)
+    assert older is not None
+    last = text_of(browser.get(f"/settings/following{older[1]}"))
+    assert [re.findall(r"Unfollow ada/(m\d)", page) for page in (first, last)] == [["m2", "m1"], ["m0"]]
+    assert 'rel="next"' not in last
+    assert browser.get("/settings/following?cursor=x").status_code == 400
