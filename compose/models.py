@@ -234,6 +234,7 @@ class Composition(models.Model):
                 condition=models.Q(board_score__isnull=False),
                 name="composition_best_on_task",
             ),
+            models.Index(fields=["-finished_at"], name="composition_ended"),
             # Nearly always empty, so that asking for it every few seconds costs nothing.
             models.Index(
                 fields=["finished_at"],

@@ -28,6 +28,6 @@ def write_board_scores(apps: Any, schema_editor: Any) -> None:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("compose", "0020_best_on_a_task")]
+    dependencies = [("compose", "0020_best_on_a_task_and_ended_last")]
 
     operations = [migrations.RunPython(write_board_scores, migrations.RunPython.noop, elidable=True)]

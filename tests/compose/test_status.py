@@ -13,6 +13,7 @@ from compose.jobs import workers
 from compose.models import Audition, Composition, Worker
 from tests.compose.factories import finish, make_composition
 from tests.factories import make_base_model, make_user
+from tests.plans import plans
 
 pytestmark = pytest.mark.django_db
 
@@ -182,3 +183,10 @@ def test_what_free_workers_do_beside_compositions_is_counted_too(settings, monke
     settings.METRICS_TOKEN = "for-prometheus"
     text = Client(headers={"Authorization": "Bearer for-prometheus"}).get("/metrics").content.decode()
     assert 'lora_errands{kind="auditions",status="waiting"} 1.0' in text
+
+
+@pytest.mark.postgres_only
+def test_what_ended_lately_is_not_looked_for_among_all_that_ever_ended(client: Client):
+    with plans() as lines:
+        assert client.get("/status").status_code == 200
+    assert sum("composition_ended" in line for line in lines) >= 2, lines

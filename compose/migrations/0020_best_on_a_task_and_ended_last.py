@@ -22,4 +22,8 @@ class Migration(migrations.Migration):
                 name="composition_best_on_task",
             ),
         ),
+        migrations.AddIndex(
+            model_name="composition",
+            index=models.Index(fields=["-finished_at"], name="composition_ended"),
+        ),
     ]
