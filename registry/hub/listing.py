@@ -35,6 +35,11 @@ SORTS = {
     "likes": ("-likes", "-id"),
     "trendingScore": ("-trending", "-id"),
 }
+_NAMING = {
+    "base_model": "base",
+    "license": "license",
+    "dataset": "dataset",
+}  # what such tags name, for `Tagged`
 _ALWAYS = frozenset({"peft", "lora", "safetensors"})
 _NO_FILTERS = (
     "apps", "inference", "inference_provider", "library", "language", "license", "dataset", "trained_dataset",
@@ -250,11 +255,13 @@ def with_tag(rows: QuerySet[Adapter], tag: str) -> QuerySet[Adapter]:
     quoted = (json.dumps(tag), f'"{tag}"')  # the two databases write other letters than ASCII differently
     rows = rows.annotate(tag_text=Cast("tags", TextField()))
     found = Q(tag_text__icontains=quoted[0]) | Q(tag_text__icontains=quoted[1])
-    kind, _, value = tag.partition(":")
+    kind, _, value = tag.replace("base_model:adapter:", "base_model:", 1).partition(":")
     if tag in _ALWAYS:
         found |= Q(rank__isnull=False)
+    elif kind in _NAMING and not value:
+        pass  # nobody has a tag that names nothing
     elif kind == "base_model":
-        found |= _made_for(value.removeprefix("adapter:"))
+        found |= _made_for(value)
     elif kind == "license":
         found |= Q(license__iexact=value)
     elif task_types := answers.task_types(tag):
@@ -267,13 +274,14 @@ def with_tag(rows: QuerySet[Adapter], tag: str) -> QuerySet[Adapter]:
 
 
 def _tagged(tag: str) -> Tagged | None:
-    """Who may have it, as `with_tag` goes on to say exactly; None where it is of something that the search does not know."""
-    kind, _, value = tag.partition(":")
-    if tag in _ALWAYS or kind == "dataset" or answers.task_types(tag):
+    """Who may have it, as `with_tag` goes on to say exactly; None where that is nearly everybody."""
+    kind, _, value = tag.replace("base_model:adapter:", "base_model:", 1).partition(":")
+    if tag in _ALWAYS:
         return None
-    if kind == "base_model":
-        return Tagged(tag, base=value.removeprefix("adapter:"))
-    return Tagged(tag, license=value) if kind == "license" else Tagged(tag, language=tag)
+    if kind in _NAMING:
+        return Tagged(tag, **{_NAMING[kind]: value})
+    task_types = answers.task_types(tag)
+    return Tagged(tag, task_types=task_types) if task_types else Tagged(tag, language=tag)
 
 
 def _has_part(field: str, part: str) -> Q:

@@ -7,13 +7,14 @@ an index of parts of names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+from django.db.models import QuerySet
 
-from registry.models import Adapter, AdapterText, BaseModel
+from registry.models import Adapter, AdapterText, BaseModel, Revision
 from registry.search import columns
 from registry.search.columns import Columns, Mask
 
@@ -23,12 +24,16 @@ SHORTEST_PART = 3  # letters: the index is of three at a time
 
 @dataclass(frozen=True)
 class Tagged:
-    """Adapters that have this text among their tags, or are made for, licensed under or written in what it names."""
+    """Adapters that have this text among their tags, or are made for, licensed under, written in, trained on what it names, or
+    do one of these tasks, in peft's words, as their base model may.
+    """
 
     tag: str
     base: str = ""
     license: str = ""
     language: str = ""
+    dataset: str = ""
+    task_types: Sequence[str] = ()
 
 
 def few_named(part: str) -> list[int] | None:
@@ -58,7 +63,22 @@ def _is(wanted: Tagged, table: Columns) -> Mask:
         if text := getattr(wanted, name):
             # As it stands too: SQLite knows small letters of ASCII alone.
             mask |= table.says(name, text) | table.says(name, text.lower())
-    return mask | _made_for(wanted.base, table) if wanted.base else mask
+    if wanted.base:
+        mask |= _made_for(wanted.base, table)
+    if wanted.dataset:
+        mask |= _few_of(Adapter.objects.filter(dataset__icontains=wanted.dataset).values_list("pk"), table)
+    if wanted.task_types:
+        bases = BaseModel.objects.filter(task_type__in=wanted.task_types).values_list("pk", flat=True)
+        mask |= np.isin(table["base_model_id"], np.fromiter(bases, np.int64))
+        versions = Revision.objects.filter(facts__task_type__in=wanted.task_types).order_by()
+        mask |= _few_of(versions.values_list("adapter_id"), table)
+    return mask
+
+
+def _few_of(ids: QuerySet[Any, tuple[int]], table: Columns) -> Mask:
+    """Whom these ids mean; everybody where they are more than FEW, so that nothing is narrowed."""
+    found = [pk for (pk,) in ids[: FEW + 1]]
+    return table.mask_of(np.array(found, np.int64)) if len(found) <= FEW else np.ones(table.size, np.bool_)
 
 
 def _made_for(name: str, table: Columns) -> Mask:

@@ -29,6 +29,8 @@ CREATE INDEX IF NOT EXISTS task_title_parts ON registry_task USING gin (upper(ti
 CREATE INDEX IF NOT EXISTS adapter_text_name_parts ON registry_adaptertext USING gin (upper(names::text) gin_trgm_ops);
 CREATE INDEX IF NOT EXISTS adapter_not_for_everybody ON registry_adapter (namespace_id)
     WHERE visibility = 'private' OR quarantined_at IS NOT NULL;
+CREATE INDEX IF NOT EXISTS adapter_dataset_parts ON registry_adapter USING gin (upper(dataset::text) gin_trgm_ops);
+CREATE INDEX IF NOT EXISTS revision_task_type ON registry_revision ((facts -> 'task_type'));
 CREATE INDEX IF NOT EXISTS adapter_updated ON registry_adapter (updated_at DESC, id DESC);
 CREATE INDEX IF NOT EXISTS adapter_liked ON registry_adapter (likes DESC, id DESC);
 CREATE INDEX IF NOT EXISTS search_row_trending ON registry_searchrow (trending DESC, adapter_id DESC);

@@ -503,6 +503,9 @@ def test_who_changed_what_last_is_found_however_long_the_history_is(
         ("filter=dataset:squad", ["a"]),
         ("filter=dataset:GLUE/mnli", ["a"]),
         ("filter=dataset:mnli", []),
+        ("filter=dataset:", []),
+        ("pipeline_tag=token-classification", ["b"]),
+        ("pipeline_tag=token-classification&filter=en", []),
         ("num_parameters=min:1K,max:2K", ["a"]),
         ("num_parameters=max:999", []),
         ("num_parameters=min:1.2M", ["b"]),
@@ -519,7 +522,7 @@ def test_models_are_found_by_name_author_and_tags(query: str, names: list[str], 
     )  # fmt: skip
     make_adapter(
         "b", owner=make_user("bob"), tags=["green"], base_model_label="other/one", language="eng", parameters=2 * 10**6,
-        dataset="Notes of my own, not published",
+        dataset="Notes of my own, not published", facts={"task_type": "TOKEN_CLS"},
     )  # fmt: skip
     assert [row["id"].partition("/")[2] for row in get(f"/api/models?{query}").json()] == names
 
@@ -529,11 +532,21 @@ def test_a_search_of_many_words_is_refused():
     assert (answer.status_code, answer["X-Error-Message"]) == (400, "'search' has 11 words; 10 are allowed.")
 
 
+@pytest.mark.parametrize("few", [-1, narrowing.FEW])
+@pytest.mark.parametrize("tag", ["dataset:", "license:", "base_model:", "base_model:adapter:"])
+def test_a_tag_that_names_nothing_is_nobodys(tag: str, few: int, monkeypatch):
+    monkeypatch.setattr(narrowing, "FEW", few)
+    make_adapter("bare", owner=make_user("bob"), license="")
+    assert get(f"/api/models?filter={tag}").json() == []
+
+
 @pytest.mark.postgres_only
 @pytest.mark.parametrize(
     ("query", "index"),
     [
         ("search=nobody", "adapter_text_name_parts"),
+        ("filter=dataset:nobody", "adapter_dataset_parts"),
+        ("filter=token-classification", "revision_task_type"),
         ("sort=lastModified", "adapter_updated"),
         ("sort=likes", "adapter_liked"),
         ("sort=trendingScore", "search_row_trending"),
