@@ -33,7 +33,7 @@ SORTS = {
     "lastModified": ("-updated_at", "-id"),
     "downloads": ("-downloads", "-id"),
     "likes": ("-likes", "-id"),
-    "trendingScore": ("-trending", "-id"),
+    "trendingScore": ("-trending", "-row"),
 }
 _NAMING = {
     "base_model": "base",
@@ -119,7 +119,8 @@ def _listed(rows: QuerySet[Adapter]) -> QuerySet[Adapter]:
         rows.select_related("namespace", "base_model", "head__author")
         .defer("head__facts", "head__warnings", "base_model__matrices", "base_model__config")
         .filter(search_row__isnull=False)  # each has one; where one may be missing, no index would be used
-        .annotate(trending=F("search_row__trending"))
+        # The id once more, from the table that has the order: the two make one index.
+        .annotate(trending=F("search_row__trending"), row=F("search_row__adapter_id"))
         .annotate(**{f"fact_{name}": KeyTransform(name, "head__facts") for name in answers.FACTS})
     )
 

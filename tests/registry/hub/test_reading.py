@@ -559,6 +559,17 @@ def test_no_list_is_made_from_every_module_there_is(query: str, index: str):
     assert any(index in line for line in lines), lines
 
 
+@pytest.mark.postgres_only
+@pytest.mark.parametrize("sort", ["createdAt", "lastModified", "downloads", "likes", "trendingScore"])
+def test_the_last_page_of_a_list_is_not_reached_by_way_of_all_others(sort: str):
+    for name in ("a", "b"):
+        make_adapter(name, owner=make_user())
+    link = get(f"/api/models?sort={sort}&limit=1")["Link"].partition("<")[2].partition(">")[0]
+    with plans() as lines:
+        assert len(get(link.removeprefix("http://testserver")).json()) == 1
+    assert any(re.search(r"Index Cond: \(+ROW\(", line) for line in lines), lines
+
+
 def test_a_data_set_with_a_name_is_a_tag():
     make_adapter("a", owner=make_user("ada"), dataset="squad, notes of my own, glue/mnli")
     tags = get("/api/models/ada/a").json()["tags"]
