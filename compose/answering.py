@@ -16,21 +16,24 @@ from registry import storage
 from registry.filenames import CONFIG, WEIGHTS
 
 
-def answer(tryout: Tryout, _heart: Heart) -> dict[str, Any]:
-    """The fields of an answered try-out: what adapter and bare base model write. Raises EngineError, DomainError."""
+def answer(tryout: Tryout, heart: Heart) -> dict[str, Any]:
+    """The fields of an answered try-out: what adapter and bare base model write.
+
+    Raises EngineError, DomainError, LeaseLost.
+    """
     # Here and not at the top, so that this can be imported without torch.
     from compose.engine import tryout as engine
 
     with (
-        bases.of_composition(tryout.composition) as base,
-        _adapter_folder(tryout.composition) as folder,
+        bases.of_composition(tryout.composition, pause=heart.wait, look=heart.check) as base,
+        _adapter_folder(tryout.composition, heart) as folder,
     ):
         adapter = types.Module(name="composed", path=folder)
         return {"answers": engine.answer(base, adapter, tryout.text, warm=worker.warm_cache())}
 
 
 @contextmanager
-def _adapter_folder(composition: Composition) -> Iterator[Path]:
+def _adapter_folder(composition: Composition, heart: Heart) -> Iterator[Path]:
     """The composed adapter's two files, in a folder that goes afterwards."""
     blobs = [
         (CONFIG, composition.config_blob),
@@ -38,5 +41,7 @@ def _adapter_folder(composition: Composition) -> Iterator[Path]:
     ]
     with TemporaryDirectory(prefix="tryout-", dir=worker_cache.jobs_folder()) as name:
         yield storage.lay_out(
-            [(path, blob) for path, blob in blobs if blob is not None], Path(name) / "adapter"
+            [(path, blob) for path, blob in blobs if blob is not None],
+            Path(name) / "adapter",
+            look=heart.check,
         )

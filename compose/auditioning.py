@@ -25,7 +25,7 @@ def measure(audition: Audition, heart: Heart) -> dict[str, Any]:
 
     Losses are kept in groups as they come, so an attempt after a crash goes on where the last one was.
     """
-    with bases.at_hand(audition.base_model) as (base, _):
+    with bases.at_hand(audition.base_model, pause=heart.wait, look=heart.check) as (base, _):
         _measure_left(audition, heart, base)
     return {}
 
@@ -41,14 +41,14 @@ def _measure_left(audition: Audition, heart: Heart, base: Path) -> None:
         heart.check()
         if not auditions.KIND.held(audition).exists():  # forgotten by who asked, or taken back
             raise LeaseLost(audition.pk)
-        _measure_some(audition, left[start : start + auditions.AT_ONCE], base, rows)
+        _measure_some(audition, left[start : start + auditions.AT_ONCE], base, rows, heart)
 
 
 def _measure_some(
-    audition: Audition, some: Sequence[Auditioned], base: Path, rows: Sequence[Example]
+    audition: Audition, some: Sequence[Auditioned], base: Path, rows: Sequence[Example], heart: Heart
 ) -> None:
     try:
-        base_loss, losses = _losses_of(audition, some, base, rows)
+        base_loss, losses = _losses_of(audition, some, base, rows, heart)
     except (IncompatibleModule, storage.BytesMissing) as error:
         refused = _refused(error, some)
     else:
@@ -61,15 +61,15 @@ def _measure_some(
     # What cannot be loaded does not say which of them it is: each by itself, so that the others have their loss.
     for group in [left] if refused else [[row] for row in left]:
         if group:
-            _measure_some(audition, group, base, rows)
+            _measure_some(audition, group, base, rows, heart)
 
 
 def _losses_of(
-    audition: Audition, some: Sequence[Auditioned], base: Path, rows: Sequence[Example]
+    audition: Audition, some: Sequence[Auditioned], base: Path, rows: Sequence[Example], heart: Heart
 ) -> tuple[float, list[float]]:
     revisions = [row.revision for row in some]
     with TemporaryDirectory(prefix="audition-", dir=worker_cache.jobs_folder()) as folder:
-        modules = worker.lay_out_modules(revisions, Path(folder))
+        modules = worker.lay_out_modules(revisions, Path(folder), look=heart.check)
         with worker.telling_misfits(audition.base_model, modules, revisions):
             return _losses(base, modules, rows)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from compose import fetching, jobs, token_counts, worker_cache
 from compose.errors import BaseUnavailable
-from compose.fetching import Look, Pause
+from compose.fetching import Look, Pause, look_away
 from compose.models import Composition
 from registry import storage
 from registry.models import BaseModel
@@ -25,7 +25,7 @@ def folders() -> list[tuple[str, Path]]:
 
 @contextmanager
 def of_composition(
-    composition: Composition, *, pause: Pause = time.sleep, look: Look = lambda: None
+    composition: Composition, *, pause: Pause = time.sleep, look: Look = look_away
 ) -> Iterator[Path]:
     """The folder with the base model's files, in the state that every attempt of this composition uses.
 
@@ -44,7 +44,7 @@ def of_composition(
 
 @contextmanager
 def at_hand(
-    base_model: BaseModel, commit: str = "", *, pause: Pause = time.sleep, look: Look = lambda: None
+    base_model: BaseModel, commit: str = "", *, pause: Pause = time.sleep, look: Look = look_away
 ) -> Iterator[tuple[Path, str]]:
     """The folder with a base model's files and their commit; without one given the newest.
 
@@ -54,9 +54,9 @@ def at_hand(
     try:
         with worker_cache.holding(base_model.name):
             if base_model.is_hosted:
-                folder, commit = _lay_out(base_model), base_model.commit
+                folder, commit = _lay_out(base_model, look), base_model.commit
             else:
-                commit = fetching.resolve(base_model.name, commit, pause=pause)
+                commit = fetching.resolve(base_model.name, commit, pause=pause, look=look)
                 folder = fetching.fetch(base_model.name, commit, pause=pause, look=look)
                 token_counts.keep_tokenizer(base_model, commit, folder)
             worker_cache.note_use(folder)
@@ -66,7 +66,7 @@ def at_hand(
         worker_cache.make_room()
 
 
-def _lay_out(base_model: BaseModel) -> Path:
+def _lay_out(base_model: BaseModel, look: Look) -> Path:
     """The files of a base model that is hosted here, laid out once for all jobs of this machine."""
     files = [(file.path, file.blob) for file in base_model.files.select_related("blob")]
     if not files:
@@ -75,4 +75,4 @@ def _lay_out(base_model: BaseModel) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # while one process of this machine lays out, the others wait
-        return storage.lay_out(files, folder)
+        return storage.lay_out(files, folder, look=look)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,17 +50,29 @@ Look = Callable[[], None]
 T = TypeVar("T")
 
 
-def resolve(name: str, revision: str = "", *, pause: Pause = time.sleep) -> str:
-    """The commit that `revision` of the repository is now, main if empty. Raises BaseUnavailable."""
+def look_away() -> None:
+    """For whoever wants what comes, however long it takes."""
+
+
+# The hub's client is one for the whole process and fetches in threads of its own: so is who looks, one at a time.
+_asking = threading.Lock()
+_look: Look = look_away
+
+
+def resolve(name: str, revision: str = "", *, pause: Pause = time.sleep, look: Look = look_away) -> str:
+    """The commit that `revision` of the repository is now, main if empty. `pause` and `look`: see `fetch`.
+
+    Raises BaseUnavailable.
+    """
     if len(revision) == 40:
         return revision
-    return _in_three_attempts(lambda: _resolve(name, revision), pause)
+    return _in_three_attempts(lambda: _resolve(name, revision, look), pause)
 
 
-def _resolve(name: str, revision: str) -> str:
+def _resolve(name: str, revision: str, look: Look) -> str:
     from huggingface_hub import HfApi
 
-    with _failures_in_words(name):
+    with _asking_hub(name, look):
         info = HfApi(endpoint=settings.HUB_ENDPOINT or None, token=False).model_info(
             name, revision=revision or None
         )
@@ -68,11 +81,11 @@ def _resolve(name: str, revision: str) -> str:
     return str(info.sha)
 
 
-def fetch(name: str, commit: str, *, pause: Pause = time.sleep, look: Look = lambda: None) -> Path:
+def fetch(name: str, commit: str, *, pause: Pause = time.sleep, look: Look = look_away) -> Path:
     """The folder with the files of `name` at `commit`; from the worker's cache if it was fetched before.
 
-    `pause` waits between attempts; `look` is called in any thread as bytes come, and may raise to end it. Raises
-    BaseUnavailable, also for a model that has no safetensors.
+    `pause` waits between attempts; `look` is called in any thread before each question and as bytes come, and may raise to
+    end it: what came of a file by then goes. Raises BaseUnavailable, also for a model that has no safetensors.
     """
     folder = _in_three_attempts(lambda: _fetch(name, commit, look), pause)
     if not (folder / "config.json").exists() or not list(folder.glob("*.safetensors")):
@@ -97,7 +110,7 @@ def _fetch(name: str, commit: str, look: Look) -> Path:
         token=False,
         tqdm_class=_bars(look),
     )
-    with _failures_in_words(name):
+    with _asking_hub(name, look):
         # Asks its hub nothing where all of them are there. Some may be: of a fetch that broke off.
         coming = sum(file.file_size or 0 for file in download(dry_run=True) if file.will_download)
         if coming:
@@ -106,7 +119,10 @@ def _fetch(name: str, commit: str, look: Look) -> Path:
 
 
 def _bars(look: Look) -> type[Any]:
-    """The progress bars that the hub's client moves: nobody watches them, but something looks at each move."""
+    """The progress bars that the hub's client moves: nobody watches them, but something looks at each move.
+
+    They move every 10 MiB. What comes over Xet, though, is seen by them alone.
+    """
     from huggingface_hub.utils import tqdm
 
     class Bar(tqdm):
@@ -130,17 +146,23 @@ def _in_three_attempts(ask: Callable[[], T], pause: Pause) -> T:
 
 
 @contextmanager
-def _failures_in_words(name: str) -> Iterator[None]:
+def _asking_hub(name: str, look: Look) -> Iterator[None]:
+    """Where the hub is asked about `name`: `look` is called meanwhile, and failures are told in words."""
     from huggingface_hub import errors
 
-    _mind_the_client()
-    try:
-        yield
-    except (errors.LocalEntryNotFoundError, errors.DryRunError) as error:
-        # Not in the cache either: what happened on the way to the hub says why.
-        raise _told(name, error.__cause__ or error) from error
-    except (errors.HTTPError, errors.HFValidationError, OSError) as error:
-        raise _told(name, error) from error
+    global _look
+    with _asking:
+        _mind_the_client()
+        _look = look
+        try:
+            yield
+        except (errors.LocalEntryNotFoundError, errors.DryRunError) as error:
+            # Not in the cache either: what happened on the way to the hub says why.
+            raise _told(name, error.__cause__ or error) from error
+        except (errors.HTTPError, errors.HFValidationError, OSError) as error:
+            raise _told(name, error) from error
+        finally:
+            _look = look_away
 
 
 def _told(name: str, error: BaseException) -> BaseUnavailable:
@@ -183,13 +205,34 @@ def _mind_the_client() -> None:
     from huggingface_hub import get_session
 
     logging.getLogger("huggingface_hub").handlers.clear()  # the log has its lines from us as well
-    hooks = get_session().event_hooks["request"]
-    if _limit_waiting not in hooks:
-        hooks.append(_limit_waiting)
+    hooks = get_session().event_hooks
+    if _begin not in hooks["request"]:
+        hooks["request"].append(_begin)
+        hooks["response"].append(_watch)
 
 
-def _limit_waiting(request: Any) -> None:
+def _begin(request: Any) -> None:
+    _look()
     limits = request.extensions.get("timeout") or {}
     request.extensions["timeout"] = {
         kind: limits.get(kind) or SILENT_S for kind in ("connect", "read", "write", "pool")
     }
+
+
+def _watch(response: Any) -> None:
+    """Look as each piece comes from the wire: what the client makes of them, 10 MiB at a time, may be minutes apart."""
+    from httpx2 import SyncByteStream
+
+    class Watched(SyncByteStream):
+        def __init__(self, stream: SyncByteStream) -> None:
+            self.stream = stream
+
+        def __iter__(self) -> Iterator[bytes]:
+            for piece in self.stream:
+                _look()
+                yield piece
+
+        def close(self) -> None:
+            self.stream.close()
+
+    response.stream = Watched(response.stream)

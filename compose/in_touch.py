@@ -55,6 +55,13 @@ class Heart:
         if self._is_cancelled.is_set():
             raise Cancelled
 
+    def wait(self, seconds: float) -> None:
+        """Let so much time pass, and `check` meanwhile."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.check()
+            time.sleep(min(left, 1.0))
+
     def _beat(self) -> None:
         try:
             while not self._done.wait(settings.JOB_HEARTBEAT_S):
@@ -126,10 +133,7 @@ class Reporter(types.Observer):
         """Wait for a hub that did not give the base model. Raises Cancelled, LeaseLost."""
         note = f"the base model's hub did not give its files; asking again in {seconds:.0f} seconds"
         jobs.set_stage(self.composition, "load", note)
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            self.checked()
-            time.sleep(min(left, 1.0))
+        self.heart.wait(seconds)
         jobs.set_stage(self.composition, "load", FETCHING)
 
     def flush(self) -> None:

@@ -25,6 +25,7 @@ from compose.candidates import PICKED, PINNED
 from compose.engine import importing, types
 from compose.engine.errors import Cancelled, DoesNotFit, EngineError, UnusableTestRow
 from compose.errors import HiddenRowsDoNotFit, LeaseLost
+from compose.fetching import Look, look_away
 from compose.in_touch import FETCHING, Heart, Reporter
 from compose.jobs import workers
 from compose.models import Composition
@@ -201,7 +202,7 @@ def _compose(composition: Composition, base: Path, folder: Path, reporter: Repor
     from compose.engine import run as engine
 
     revisions = _revisions(composition)
-    modules = lay_out_modules(revisions, folder / "modules")
+    modules = lay_out_modules(revisions, folder / "modules", look=reporter.heart.check)
     request = _request(composition, base, modules, folder / "out")
     try:
         with telling_misfits(composition.base_model, modules, revisions):
@@ -270,15 +271,17 @@ def warm_cache() -> WarmCache:
         return _warm_cache
 
 
-def lay_out_modules(revisions: Sequence[Revision], folder: Path) -> tuple[types.Module, ...]:
-    """Each revision's config and weights in a folder of its own, for the engine."""
+def lay_out_modules(
+    revisions: Sequence[Revision], folder: Path, *, look: Look = look_away
+) -> tuple[types.Module, ...]:
+    """Each revision's config and weights in a folder of its own, for the engine. `look`: see `storage.local_path`."""
     modules = []
     for number, (revision, name) in enumerate(zip(revisions, _names(revisions), strict=True)):
         blobs = dict(
             (file.path, file.blob)
             for file in revision.files.filter(path__in=MODULE_FILES).select_related("blob")
         )
-        place = storage.lay_out(blobs.items(), folder / f"{number:03}")
+        place = storage.lay_out(blobs.items(), folder / f"{number:03}", look=look)
         modules.append(types.Module(name=name, path=place))
     return tuple(modules)
 

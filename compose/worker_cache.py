@@ -27,6 +27,7 @@ from django.conf import settings
 
 logger = logging.getLogger(__name__)
 LINKS_KEPT_S = 7 * 24 * 3600
+HALF_WRITTEN_KEPT_S = 3600  # whoever still writes one has written to it since
 BLOBS_IN_USE_S = 3600  # a job reads them soon after they came, or never again
 
 
@@ -66,6 +67,7 @@ def make_room(coming: int = 0) -> int:
     freed = 0
     try:
         _remove_old_links()
+        _remove_half_written()
         too_many = _too_many(coming)
         for kept in sorted([*_commits(), *_blobs()], key=lambda kept: kept.used_at):
             if freed >= too_many:
@@ -125,6 +127,16 @@ def _blobs() -> Iterator[_Kept]:
 def _remove_blob(path: Path, size_bytes: int) -> int:
     path.unlink(missing_ok=True)
     return size_bytes
+
+
+def _remove_half_written() -> None:
+    """What workers wrote to when they were killed. Nobody goes on with it: each fetch has files of its own."""
+    limit = time.time() - HALF_WRITTEN_KEPT_S
+    root = _root()
+    for file in [*root.glob("hub/models--*/blobs/*.incomplete"), *root.glob("blobs/*/*/*.part")]:
+        with suppress(FileNotFoundError):
+            if file.stat().st_mtime < limit:
+                file.unlink()
 
 
 def _remove_old_links() -> None:

@@ -16,7 +16,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -389,10 +389,10 @@ def signed_url(blob: Blob, *, filename: str) -> str:
     )
 
 
-def local_path(blob: Blob) -> Path:
+def local_path(blob: Blob, *, look: Callable[[], object] = bool) -> Path:
     """A file with the blob's bytes, for reading only. From S3 it is fetched into WORKER_CACHE_DIR, once.
 
-    Raises BytesMissing.
+    `look` is called as bytes come, and may raise to end it. Raises BytesMissing.
     """
     storage = backend()
     if isinstance(storage, FileSystemStorage):
@@ -408,6 +408,7 @@ def local_path(blob: Blob) -> Path:
     try:
         with beside.open("wb") as file:
             for chunk in read_range(blob, 0, blob.size_bytes):
+                look()
                 file.write(chunk)
         found = digest(beside).sha256
         if found != blob.sha256:
@@ -418,15 +419,18 @@ def local_path(blob: Blob) -> Path:
     return cast(Path, place)
 
 
-def lay_out(files: Iterable[tuple[str, Blob]], folder: Path) -> Path:
-    """Put blobs under their names into `folder`, as symbolic links to be read and never written. Returns `folder`."""
+def lay_out(files: Iterable[tuple[str, Blob]], folder: Path, *, look: Callable[[], object] = bool) -> Path:
+    """Put blobs under their names into `folder`, as symbolic links to be read and never written. Returns `folder`.
+
+    `look`: see `local_path`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for name, blob in files:
         if name.startswith("/") or ".." in name.split("/"):
             raise ValueError(f"{name!r} leads out of the folder")
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        source = local_path(blob).resolve()
+        source = local_path(blob, look=look).resolve()
         if target.is_symlink() and target.readlink() == source:
             continue
         target.unlink(missing_ok=True)

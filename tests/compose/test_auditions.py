@@ -140,7 +140,7 @@ def test_a_module_whose_bytes_are_lost_has_its_reason_and_the_others_have_their_
 
 
 def test_one_whose_object_store_is_away_goes_back_in_line_once(base_model, ada, losses, monkeypatch):
-    def away(*_: object) -> None:
+    def away(*_: object, **__: object) -> None:
         raise EndpointConnectionError(endpoint_url="http://s3")
 
     monkeypatch.setattr(worker, "lay_out_modules", away)

@@ -9,20 +9,25 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from compose import bases, fetching, jobs, worker, worker_cache
+from compose import auditions, bases, fetching, jobs, running_errands, tryouts, worker, worker_cache
 from compose.engine.errors import Cancelled
+from compose.engine.types import Example
 from compose.errors import BaseUnavailable
-from tests.compose.factories import make_composition
+from registry import storage
+from tests.compose.factories import make_composition, make_modules
 from tests.conftest import ROOT
 from tests.factories import make_base_model
 
 COMMIT = "c" * 40
+EXAMPLES = [Example("Anna saw a red hen.", "red"), Example("Two green pens.", "green")]
 FILES = {
     "config.json": b'{"model_type": "t5"}',
     "model.safetensors": b"weights",
@@ -36,12 +41,14 @@ FILES = {
 class Hub(BaseHTTPRequestHandler):
     """`good/model` at one commit, `pickled/model` without safetensors, `gated/model`; what it was asked is kept.
 
-    `fails` is how many questions are still answered with `status`, or, where that is 0, not at all.
+    `fails` is how many questions are still answered with `status`, or, where that is 0, not at all. With `byte_s` weights
+    come a byte at a time, each after so long.
     """
 
     asked: list[str]
     fails = 0
     status = 503
+    byte_s = 0.0
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:
@@ -82,8 +89,15 @@ class Hub(BaseHTTPRequestHandler):
         for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(key, value)
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "GET":
+            return
+        if not self.byte_s or "model.safetensors" not in self.path:
             self.wfile.write(body)
+            return
+        with suppress(OSError):  # whoever asked is gone
+            for byte in body:
+                time.sleep(self.byte_s)
+                self.wfile.write(bytes([byte]))
 
     def log_message(self, format: str, *args: object) -> None:
         """Quiet."""
@@ -260,6 +274,64 @@ def test_a_fetch_ends_when_whoever_looks_at_it_says_so(hub):
     with pytest.raises(Cancelled):
         fetching.fetch("good/model", COMMIT, look=not_wanted)
     assert (fetching.fetch("good/model", COMMIT) / "model.safetensors").read_bytes() == b"weights"
+
+
+def test_a_fetch_is_looked_at_as_bytes_come_and_leaves_nothing_half_written(hub, settings, monkeypatch):
+    """Far below the 10 MiB at a time in which the hub's client hands them on."""
+    monkeypatch.setattr(hub, "byte_s", 1.0)
+    started = time.monotonic()
+
+    def wanted_for_a_moment() -> None:
+        if time.monotonic() > started + 1.5:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        fetching.fetch("good/model", COMMIT, look=wanted_for_a_moment)
+    assert time.monotonic() < started + 5
+    assert not list(settings.WORKER_CACHE_DIR.rglob("*.incomplete"))
+    assert not list(settings.WORKER_CACHE_DIR.rglob("*.safetensors"))
+
+
+def test_what_is_not_wanted_any_more_is_not_asked_for(hub):
+    def not_wanted() -> None:
+        raise Cancelled
+
+    for ask in (partial(fetching.resolve, "good/model"), partial(fetching.fetch, "good/model", COMMIT)):
+        with pytest.raises(Cancelled):
+            ask(look=not_wanted)
+    assert hub.asked == []
+    assert fetching.resolve("good/model") == COMMIT
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_that_is_told_to_go_leaves_an_errand_in_the_midst_of_its_fetch(
+    hub, settings, ada, monkeypatch
+):
+    """Be it a measurement of modules or a try-out: both go back in line, and what came of the base model goes."""
+    monkeypatch.setattr(hub, "byte_s", 2.0)
+    settings.JOB_HEARTBEAT_S = 0.1
+    base_model = make_base_model("good/model")
+    make_modules(base_model, 1)
+    blobs = {name: storage.store_stream([b"{}"]) for name in ("weights_blob", "config_blob")}
+    composed = make_composition(owner=ada, base_model=base_model)
+    type(composed).objects.filter(pk=composed.pk).update(status="succeeded", base_commit=COMMIT, **blobs)
+    composed.refresh_from_db()
+    asked = [
+        auditions.ask(person=ada, base_model=base_model, examples=EXAMPLES),
+        tryouts.ask(composed, ada, "text"),
+    ]
+    for _ in asked:
+        worker._draining.clear()
+        gone = threading.Timer(2.5, worker.drain, ["worker"])
+        gone.start()
+        started = time.monotonic()
+        assert running_errands.run_waiting("worker") == 1
+        assert time.monotonic() < started + 8, "it waited for the end of its fetch"
+        gone.join()
+        assert not list(settings.WORKER_CACHE_DIR.rglob("*.incomplete"))
+    for errand in asked:
+        errand.refresh_from_db()
+        assert (errand.status, errand.losses, errand.error) == ("waiting", 0, "")
 
 
 def test_room_is_made_for_what_a_fetch_brings_and_only_the_first_time(hub, monkeypatch):

@@ -52,6 +52,20 @@ def set_used(path: Path, days_ago: float) -> None:
     os.utime(path, (when, when))
 
 
+def test_what_killed_workers_left_half_written_goes_and_what_is_being_written_stays(cache: Path):
+    kept = keep_commit(cache, "a/x", "1", used_days_ago=9, files={"model.safetensors": "one"})
+    blobs = kept.parent.parent / "blobs"
+    part = cache / "blobs" / "ab" / "cd" / "abcd.1234.part"
+    part.parent.mkdir(parents=True)
+    old, new = [[blobs / f"two.{n}.incomplete", part.with_stem(f"abcd.{n}")] for n in ("killed", "at-work")]
+    for path in [*old, *new]:
+        path.write_bytes(b"w")
+    for path in old:
+        set_used(path, days_ago=1 / 23)
+    worker_cache.make_room()
+    assert [path.exists() for path in [*old, *new, kept]] == [False, False, True, True, True]
+
+
 def test_the_commit_that_was_used_longest_ago_goes_first_and_no_more_than_needed(cache: Path):
     newest = keep_commit(cache, "a/x", "1", used_days_ago=1, files={"model.safetensors": "one"})
     oldest = keep_commit(cache, "a/y", "2", used_days_ago=9, files={"model.safetensors": "two"})
