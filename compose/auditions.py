@@ -38,6 +38,10 @@ KIND = errands.Kind(
         "The worker was lost twice while it measured, perhaps because the base model does not fit into its memory. "
         "Ask again later, or with fewer examples."
     ),
+    took_too_long=(
+        "The measurement took longer than fifteen minutes, twice. What was measured by then is below; ask again with fewer or "
+        "shorter examples."
+    ),
     our_error="The measurement stopped because of an error on our side. It has been logged; try again.",
 )
 

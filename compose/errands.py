@@ -54,6 +54,7 @@ class Kind(Generic[E]):
     runs_at_most: timedelta
     nobody_came: str
     worker_lost: str
+    took_too_long: str
     our_error: str
 
     # --- Asking ----------------------------------------------------------------------------------------------
@@ -143,6 +144,9 @@ class Kind(Generic[E]):
         lost.filter(losses__lt=MOST_LOSSES - 1).update(
             status=Status.WAITING, losses=F("losses") + 1, lease_until=None, worker=""
         )
+        # `beat` ends what runs too long, so its worker need not be lost.
+        overlong = lost.filter(taken_at__lt=now - self.runs_at_most)
+        overlong.update(status=Status.FAILED, error=self.took_too_long, lease_until=None)
         lost.update(status=Status.FAILED, error=self.worker_lost, lease_until=None)
         waiting = objects.filter(status=Status.WAITING)
         never_taken = Q(taken_at=None, created_at__lt=now - self.waits_at_most)

@@ -179,6 +179,11 @@ class Composition(models.Model):
     wish = models.CharField(max_length=8, choices=Wish.choices, default=Wish.NONE, blank=True)
     attempt = models.PositiveSmallIntegerField(default=0)
     losses = models.PositiveSmallIntegerField(default=0, help_text="How often its worker was lost.")
+    lost_at = models.JSONField(
+        null=True,
+        blank=True,
+        help_text="How far it was each time, and whether its worker was killed for memory.",
+    )
     worker = models.CharField(max_length=200, blank=True)
     lease_until = models.DateTimeField(null=True, blank=True)
     heartbeat_at = models.DateTimeField(null=True, blank=True)
@@ -460,6 +465,12 @@ class Worker(models.Model):
     started_at = models.DateTimeField(auto_now_add=True)
     heartbeat_at = models.DateTimeField()
     is_leaving = models.BooleanField(default=False, help_text="It was told to go and takes no more.")
+    oom_kills = models.BigIntegerField(
+        null=True, help_text="Processes that its machine's kernel killed for memory since it was started."
+    )
+    killed_for_memory_at = models.DateTimeField(
+        null=True, help_text="When one of its name began after another that was probably killed for memory."
+    )
 
     def __str__(self) -> str:
         return self.name

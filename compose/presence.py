@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from pathlib import Path
 
 from django.conf import settings
 from django.db import Error as DatabaseError
@@ -13,6 +14,7 @@ from compose import worker
 from compose.jobs import workers
 
 logger = logging.getLogger(__name__)
+COUNTS = Path("/proc/vmstat")  # of the kernel, also where a container hides the rest of the machine
 
 
 class Presence:
@@ -33,11 +35,17 @@ class Presence:
         self._thread.join(timeout=5)
 
     def _beat(self) -> None:
+        has_begun = False
         try:
             while True:
                 try:
+                    if not has_begun:
+                        workers.say_begun(self.name, oom_kills=oom_kills())
+                        has_begun = True
                     if not worker.is_draining():
-                        workers.report(self.name, bell=self.bell, warm=worker.warm_bases())
+                        warm = worker.warm_bases()
+                        workers.report(self.name, bell=self.bell, warm=warm, oom_kills=oom_kills())
+                    worker.say_given_up()
                 except DatabaseError as error:
                     logger.warning("Worker %s could not say that it is there: %s", self.name, error)
                     connection.close()
@@ -48,3 +56,12 @@ class Presence:
             logger.warning("Worker %s could not say that it is gone: %s", self.name, error)
         finally:
             connection.close()
+
+
+def oom_kills() -> int | None:
+    """How many processes the kernel has killed for memory since the machine was started; None where it does not tell."""
+    try:
+        counts = dict(line.split() for line in COUNTS.read_text().splitlines())
+        return int(counts["oom_kill"])
+    except (OSError, KeyError, ValueError):
+        return None

@@ -17,6 +17,9 @@ from registry import storage
 from web.errors import DomainError
 
 logger = logging.getLogger(__name__)
+STORE_AWAY = (
+    "This site's store of files did not answer, twice. Ask again later, or tell the people who run this site."
+)
 
 
 def run_waiting(worker_name: str = "worker") -> int:
@@ -50,7 +53,9 @@ def do(kind: Kind[E], errand: E, work: Callable[[Heart], dict[str, Any]]) -> Non
     except Exception as error:
         # The traceback goes to the log; whoever asked gets a sentence we can stand behind.
         logger.exception("%s %s stopped", kind.model.__name__, errand.pk)
-        if not storage.is_away(error):  # else its lease runs out, and it goes back in line once
+        if not storage.is_away(error):
             kind.fail(errand, kind.our_error)
+        elif errand.losses:  # else its lease runs out, and it goes back in line once
+            kind.fail(errand, STORE_AWAY)
     else:
         kind.finish(errand, seconds=time.perf_counter() - started, **found)

@@ -134,9 +134,9 @@ def all_workers() -> list[WorkerLine]:
     silent_since = workers.silent_since()
     busy = {
         name: (base, stage, heartbeat)
-        for name, base, stage, heartbeat in Composition.objects.filter(status=Status.RUNNING).values_list(
-            "worker", "base_model__name", "stage", "heartbeat_at"
-        )
+        for name, base, stage, heartbeat in Composition.objects.filter(status=Status.RUNNING)
+        .exclude(worker="")  # given up until its lease has run out
+        .values_list("worker", "base_model__name", "stage", "heartbeat_at")
     }
     done = dict(
         Composition.objects.filter(status=Status.SUCCEEDED, finished_at__gte=since)

@@ -22,9 +22,14 @@ KIND = errands.Kind(
     most_an_hour=MAX_AN_HOUR,
     # A free worker answers in seconds; one that is at a composition comes when that is done.
     waits_at_most=timedelta(minutes=3),
-    runs_at_most=timedelta(minutes=2),
+    # A base model that is not on the machine any more is fetched first.
+    runs_at_most=timedelta(minutes=15),
     nobody_came="No worker was free within three minutes. Ask again when the queue is short.",
     worker_lost="The worker was lost twice while it wrote the answer. Ask again later.",
+    took_too_long=(
+        "The answer took longer than fifteen minutes, twice, most likely since the base model had to be fetched first. Ask "
+        "again later, or tell the people who run this site."
+    ),
     our_error="The answer stopped because of an error on our side. It has been logged; try again.",
 )
 

@@ -7,6 +7,7 @@ import logging
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -14,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from django.conf import settings
-from django.db import DataError, connection
-from django.db import Error as DatabaseError
+from django.db import InterfaceError, OperationalError, connection
 from django.utils.text import capfirst
 
 from compose import bases, errands, jobs, naming, worker_cache
@@ -45,8 +45,11 @@ OUR_ERROR = (
     "The composition stopped because of an error on our side. It has been logged; try again, and if it stops again "
     "tell the people who run this site its address."
 )
+STORE_AWAY = "This site's store of files did not answer."
+DATABASE_AWAY = "This site's database did not answer."
 
 _busy = threading.Lock()
+_given_up: deque[Composition] = deque()  # what the database could not be told about
 _draining = threading.Event()
 _warm_lock = threading.Lock()
 _warm_cache: WarmCache | None = None
@@ -89,7 +92,13 @@ def hold_engine() -> Iterator[bool]:
 def run(composition: Composition) -> None:
     """Work on a claimed composition until it has a result, failed, was cancelled, or is no longer ours."""
     with logs.about(composition=composition.pk):
-        _run(composition)
+        try:
+            _run(composition)
+        except (OperationalError, InterfaceError):
+            # Nothing can be written now: it is said when the database is back, if nobody else has taken it by then.
+            logger.exception("Composition %s: the database did not answer", composition.pk)
+            connection.close()
+            _given_up.append(composition)
 
 
 def _run(composition: Composition) -> None:
@@ -107,21 +116,24 @@ def _run(composition: Composition) -> None:
     except (EngineError, DomainError) as error:
         logger.info("Composition %s failed: %s", composition.pk, error.message)
         jobs.fail(composition, error.message)
-    except DataError:
-        # It is there and takes nothing of the kind: another attempt would end in the same way.
-        logger.exception("Composition %s: the database refused what was found", composition.pk)
-        jobs.fail(composition, OUR_ERROR)
-    except DatabaseError:
-        # Nothing can be written now; the lease runs out and the sweep puts it back in line.
-        logger.exception("Composition %s: the database did not answer", composition.pk)
-        connection.close()
+    except (OperationalError, InterfaceError):
+        raise  # the database is away; with any other error it is there, and refuses what another attempt would find too
     except Exception as error:
         # The traceback goes to the log; the owner gets a sentence we can stand behind.
         logger.exception("Composition %s stopped", composition.pk)
-        if not storage.is_away(error):  # else as where the database does not answer
+        if storage.is_away(error):
+            jobs.give_up(composition, STORE_AWAY)
+        else:
             jobs.fail(composition, OUR_ERROR)
     finally:
         gc.collect()  # models hold cycles, and their gigabytes would wait for a collection that comes late
+
+
+def say_given_up() -> None:
+    """Tell the database which attempts ended because it was away, so that they do not count as lost with their worker."""
+    while _given_up:
+        jobs.give_up(_given_up[0], DATABASE_AWAY)
+        _given_up.popleft()
 
 
 def is_draining() -> bool:

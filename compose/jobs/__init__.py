@@ -8,7 +8,8 @@ doubled or late. A worker holds a composition by a lease that it renews; `sweep`
 up for dead and wakes again changes nothing.
 
 asking.py: what a request comes to. owning.py: what its owner may do with it. queue.py: who is next, and claiming.
-holding.py: what the worker that holds it writes. sweeping.py: taking back. lease.py: what these three share.
+holding.py: what the worker that holds it writes. sweeping.py: taking back. losses.py: what is known of workers that were
+lost. lease.py: what these share.
 workers.py: which workers there are. forgetting.py: what is not kept for ever.
 log.py: what happened, in words. telling.py: the mail to its owner when it has ended.
 """
@@ -37,6 +38,7 @@ from compose.jobs.holding import (
     confirm_cancelled,
     fail,
     finish,
+    give_up,
     leave_out,
     record_audition,
     record_trials,
@@ -87,6 +89,7 @@ __all__ = [
     "finish",
     "forget_texts",
     "forget_texts_of",
+    "give_up",
     "is_held_back",
     "leave_out",
     "metric_for",

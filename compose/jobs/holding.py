@@ -24,6 +24,7 @@ from web.templatetags.formatting import plural
 
 SCORING = "evaluate"  # the stage that begins with the test rows
 SHOWN_HIDDEN_ROWS = 20  # of the site's own tasks; always the first, so that the others stay hidden
+MOST_ATTEMPTS = 200  # of one that is given up each time: some hours of an outage
 Status = Composition.Status
 Wish = Composition.Wish
 
@@ -239,6 +240,24 @@ def release(composition: Composition) -> bool:
         log.write(composition, "The worker is going and gave it back; another goes on from its trials.")
         after_commit(queue.ring, composition.pk)
     return released
+
+
+@transaction.atomic
+def give_up(composition: Composition, why: str) -> bool:
+    """End this attempt, which met what may pass, so that another is made when the lease has run out; whether it was ours.
+
+    No worker is lost by that. What does not pass in MOST_ATTEMPTS ends the composition with `why`.
+    """
+    if lease.close(lease.held(composition).filter(wish=Wish.CANCEL), Status.CANCELLED):
+        log.write(composition, log.CANCELLED)
+        return True
+    if composition.attempt >= MOST_ATTEMPTS:
+        message = f"{why} That was so at {MOST_ATTEMPTS} attempts. Ask again later, or tell the people who run this site."
+        return fail(composition, message)
+    given_up = bool(lease.held(composition).update(worker="", lease_until=lease.end(), stage_note=why))
+    if given_up:
+        log.write(composition, f"{why} Tried again in {settings.JOB_LEASE_S} seconds, from its trials on.")
+    return given_up
 
 
 def release_all(worker: str) -> int:

@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from datetime import timedelta
 
 from django.conf import settings
+from django.db import Error as DatabaseError
 from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
-from compose.jobs import lease, log, queue, workers
+from compose.jobs import lease, log, losses, queue, workers
 from compose.models import Composition
 from web.database import after_commit
 
 logger = logging.getLogger(__name__)
 RING_AT_ONCE = 8
+BEATS_FIRST = 3
 Status = Composition.Status
 Wish = Composition.Wish
+_unanswered_at = -math.inf  # by the clock of `time.monotonic`: when a sweep last met a database that was away
 
 
 def sweep() -> dict[str, int]:
     """Take back what lost its worker and ring for what nobody came for: how many of each."""
+    global _unanswered_at
+    try:
+        return _sweep()
+    except DatabaseError:
+        _unanswered_at = time.monotonic()
+        raise
+
+
+def _sweep() -> dict[str, int]:
     now = timezone.now()
     counts = {"requeued": 0, "failed": 0, "cancelled": 0, "rung": 0}
-    for composition in Composition.objects.filter(status=Status.RUNNING, lease_until__lt=now):
-        outcome = _take_back(composition)
-        if outcome:
-            counts[outcome] += 1
+    # Where the database was away, nobody could renew a lease: workers that are there speak first.
+    if time.monotonic() - _unanswered_at > BEATS_FIRST * settings.JOB_HEARTBEAT_S:
+        for composition in Composition.objects.filter(status=Status.RUNNING, lease_until__lt=now):
+            outcome = _take_back(composition)
+            if outcome:
+                counts[outcome] += 1
     overdue = now - timedelta(seconds=settings.JOB_RING_AGAIN_S)
     for composition_id in queue.queue_order()[:RING_AT_ONCE]:
         unheard = Composition.objects.filter(pk=composition_id, status=Status.QUEUED).filter(
@@ -45,23 +61,28 @@ def sweep() -> dict[str, int]:
 def _take_back(composition: Composition) -> str:
     """One composition whose lease ran out: back in line, or ended. Empty if its worker was quicker."""
     # The lease again: the worker may have renewed it since we looked.
-    lost = lease.held(composition).filter(lease_until=composition.lease_until)
-    logger.warning("Composition %s lost its worker %s", composition.pk, composition.worker)
-    if lease.close(lost.filter(wish=Wish.CANCEL), Status.CANCELLED):
+    held = lease.held(composition).filter(lease_until=composition.lease_until)
+    if lease.close(held.filter(wish=Wish.CANCEL), Status.CANCELLED):
         log.write(composition, log.CANCELLED)
         return "cancelled"
-    if composition.losses + 1 >= settings.JOB_MAX_ATTEMPTS:
-        message = (
-            f"The worker was lost {settings.JOB_MAX_ATTEMPTS} times while it worked on this, perhaps because the base "
-            "model and the modules do not fit into its memory. Try fewer or shorter examples or fewer modules, or "
-            "tell the people who run this site."
-        )
-        if not lease.close(lost, Status.FAILED, error=message):
-            return ""
-        log.write(composition, message)
-        return "failed"
-    if not lost.update(losses=F("losses") + 1, **lease.back_in_line()):
+    if not composition.worker:  # given up by it, which has said why
+        return _back_in_line(composition, held.update(**lease.back_in_line()), "Back in line.")
+    logger.warning("Composition %s lost its worker %s", composition.pk, composition.worker)
+    lost = losses.now_lost(composition)
+    known = {"losses": F("losses") + 1, "lost_at": losses.as_json(lost)}
+    if composition.losses + 1 < settings.JOB_MAX_ATTEMPTS:
+        changed = held.update(**known, **lease.back_in_line())
+        return _back_in_line(composition, changed, losses.line(lost[-1]))
+    message = losses.why_it_ends(lost)
+    if not held.update(**known) or not lease.close(held, Status.FAILED, error=message):
         return ""
-    log.write(composition, "Its worker was lost; back in line, to go on from its trials.")
+    log.write(composition, message)
+    return "failed"
+
+
+def _back_in_line(composition: Composition, changed: int, said: str) -> str:
+    if not changed:
+        return ""
+    log.write(composition, said)
     after_commit(queue.ring, composition.pk)
     return "requeued"

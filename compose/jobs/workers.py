@@ -13,8 +13,8 @@ from compose.models import Composition, Worker
 KEPT = timedelta(days=1)
 
 
-def report(name: str, *, bell: str = "", warm: Iterable[str] = ()) -> None:
-    """This worker is there; `bell` names the queue of the broker that it alone hears."""
+def report(name: str, *, bell: str = "", warm: Iterable[str] = (), oom_kills: int | None = None) -> None:
+    """This worker is there; `bell` names the queue of the broker that it alone hears, `oom_kills`: see `say_begun`."""
     Worker.objects.update_or_create(
         name=name[:200],
         defaults={
@@ -22,8 +22,20 @@ def report(name: str, *, bell: str = "", warm: Iterable[str] = ()) -> None:
             "warm": sorted(warm),
             "heartbeat_at": timezone.now(),
             "is_leaving": False,
+            "oom_kills": oom_kills,
         },
     )
+
+
+def say_begun(name: str, *, oom_kills: int | None) -> None:
+    """A process of this name begins. One before it that did not say that it was going is gone; where its kernel has killed
+    something for memory since that one was last heard, that was probably it.
+
+    `oom_kills` is how many processes that were since the machine was started, None where its kernel does not tell.
+    """
+    if oom_kills is not None:
+        before = Worker.objects.filter(name=name[:200], oom_kills__lt=oom_kills)
+        before.update(oom_kills=oom_kills, killed_for_memory_at=timezone.now())
 
 
 def say_leaving(name: str) -> None:

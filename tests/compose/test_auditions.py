@@ -151,6 +151,7 @@ def test_one_whose_object_store_is_away_goes_back_in_line_once(base_model, ada, 
         errands.sweep()
         audition.refresh_from_db()
         assert audition.status == status
+    assert audition.error == running_errands.STORE_AWAY
 
 
 def test_an_attempt_after_a_lost_worker_goes_on_where_the_last_one_was(base_model, ada, losses, monkeypatch):

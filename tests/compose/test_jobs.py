@@ -3,9 +3,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -21,8 +22,8 @@ from compose.errors import (
     TooManyWaiting,
     WrongState,
 )
-from compose.jobs import sweeping
-from compose.models import Candidate, Composition, Score, Trial
+from compose.jobs import sweeping, workers
+from compose.models import Candidate, Composition, Score, Trial, Worker
 from registry import storage
 from tests.compose.factories import (
     finish,
@@ -485,16 +486,113 @@ def test_failing_keeps_the_sentence():
 # --- the sweep
 
 
-def test_the_third_lost_worker_is_the_last():
+def lose(composition: Composition, *, stage: str = "search", trials: int = 0, name: str = "worker") -> None:
+    """A worker takes it, comes to this stage and so many trials, and falls silent."""
+    claimed = claim(composition, name)
+    jobs.set_stage(claimed, stage)
+    jobs.record_trials(claimed, make_trials(trials))
+    let_the_lease_run_out(composition)
+
+
+def test_the_third_lost_worker_is_the_last_and_one_that_got_no_further_may_want_too_much():
     composition = make_composition()
     for expected in ("requeued", "requeued", "failed"):
-        claim(composition)
-        let_the_lease_run_out(composition)
+        lose(composition, stage="load")
         assert jobs.sweep()[expected] == 1
     composition.refresh_from_db()
-    assert composition.status == "failed"
-    assert composition.error.startswith("The worker was lost 3 times")
-    assert "Try fewer or shorter examples" in composition.error
+    assert (composition.status, composition.losses) == ("failed", 3)
+    assert composition.error == (
+        "The worker was lost 3 times, each time while it loaded the base model and the modules, and got no further, perhaps "
+        "because this takes more memory than it has. Try fewer or shorter examples, fewer modules or a smaller base model, "
+        "or tell the people who run this site."
+    )
+    lines = [line.text for line in composition.log.all()]
+    back = "Its worker was lost while it loaded the base model and the modules; back in line, to go on from its trials."
+    assert lines.count(back) == 2
+    assert lines[-1] == composition.error, "nothing is cut off"
+
+
+def test_of_workers_that_got_further_each_time_memory_is_not_guessed():
+    composition = make_composition()
+    for trials in (3, 7, 7):
+        lose(composition, trials=trials)
+        jobs.sweep()
+    composition.refresh_from_db()
+    assert composition.error == (
+        "The worker was lost 3 times, the last time in the search, and not each time at the same point: workers were "
+        "probably stopped, or cut off from the database. Ask for it again; if it ends so again, tell the people who run this "
+        "site."
+    )
+    assert composition.log.last().text == composition.error
+    assert "memory" not in composition.error
+
+
+def test_of_a_worker_that_the_kernel_probably_killed_memory_is_told():
+    composition = make_composition()
+    for trials, kills in ((3, 4), (5, 4), (9, 5)):
+        workers.report("worker", oom_kills=4)
+        lose(composition, trials=trials)
+        workers.say_begun("worker", oom_kills=kills)
+        jobs.sweep()
+    composition.refresh_from_db()
+    assert composition.error == (
+        "The worker was lost 3 times, in the search probably since its machine had no memory left. Try fewer or shorter "
+        "examples, fewer modules or a smaller base model, or tell the people who run this site."
+    )
+
+
+def test_the_log_tells_at_once_that_a_machine_had_no_memory_left():
+    composition = make_composition()
+    workers.report("worker", oom_kills=0)
+    lose(composition)
+    workers.say_begun("worker", oom_kills=1)
+    jobs.sweep()
+    said = "Its worker was lost in the search, probably since its machine had no memory left; back in line, to go on from its trials."
+    assert composition.log.last().text == said
+
+
+@pytest.mark.parametrize(("before", "kills"), [(4, 4), (4, 0), (4, None), (None, 4)])
+def test_a_kernel_that_killed_nothing_more_or_does_not_tell_says_nothing_of_memory(before, kills):
+    """Fewer: the machine was started anew."""
+    composition = make_composition()
+    workers.report("worker", oom_kills=before)
+    lose(composition)
+    workers.say_begun("worker", oom_kills=kills)
+    jobs.sweep()
+    assert "memory" not in composition.log.last().text
+
+
+def test_a_kill_of_long_ago_says_nothing_of_a_worker_that_is_lost_now():
+    composition = make_composition()
+    workers.report("worker", oom_kills=0)
+    workers.say_begun("worker", oom_kills=1)
+    Worker.objects.update(killed_for_memory_at=timezone.now() - timedelta(hours=1))
+    lose(composition)
+    jobs.sweep()
+    assert "memory" not in composition.log.last().text
+
+
+def test_after_the_database_was_away_workers_speak_before_anything_is_taken_from_them(monkeypatch, settings):
+    composition = make_composition()
+    claimed = claim(composition)
+    let_the_lease_run_out(composition)
+    clock = SimpleNamespace(monotonic=lambda: 1000.0)
+    monkeypatch.setattr(sweeping, "time", clock)
+    monkeypatch.setattr(sweeping, "_unanswered_at", -1000.0)
+
+    def away() -> None:
+        raise OperationalError("server closed the connection")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweeping, "_sweep", away)
+        with pytest.raises(OperationalError):
+            jobs.sweep()
+    clock.monotonic = lambda: 1001.0
+    assert jobs.sweep()["requeued"] == 0
+    clock.monotonic = lambda: 1001.0 + 3 * settings.JOB_HEARTBEAT_S
+    assert jobs.sweep()["requeued"] == 1
+    with pytest.raises(LeaseLost):
+        jobs.beat(claimed)
 
 
 def test_a_live_lease_is_left_alone(rung):

@@ -11,7 +11,7 @@ from django.test import Client
 from django.utils import timezone
 
 from compose import errands, jobs, running_errands, tryouts, worker
-from compose.errors import BadTryout, TooManyTryouts, WrongState
+from compose.errors import BadTryout, LeaseLost, TooManyTryouts, WrongState
 from compose.models import Composition, Tryout
 from registry import storage
 from registry.models import BaseModelFile, User
@@ -139,6 +139,23 @@ def test_the_sweep_tells_those_nobody_came_for_and_forgets_texts_after_a_day(
     Tryout.objects.all().update(created_at=timezone.now() - timedelta(days=2))
     errands.sweep()
     assert not Tryout.objects.exists()
+
+
+def test_of_one_that_ran_too_long_twice_its_worker_is_not_called_lost(composed: Composition, ada: User):
+    """As where its base model is fetched over a slow line first."""
+    slow = tryouts.ask(composed, ada, "slow")
+    for status in ("waiting", "failed"):
+        taken = tryouts.KIND.take_next()
+        assert taken is not None
+        Tryout.objects.filter(pk=slow.pk).update(
+            taken_at=timezone.now() - timedelta(minutes=16), lease_until=timezone.now() - timedelta(seconds=1)
+        )
+        with pytest.raises(LeaseLost):
+            tryouts.KIND.beat(taken)
+        errands.sweep()
+        slow.refresh_from_db()
+        assert slow.status == status
+    assert slow.error == tryouts.KIND.took_too_long
 
 
 def test_a_worker_at_a_composition_leaves_try_outs_to_others(composed: Composition, ada: User):

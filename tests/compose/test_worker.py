@@ -11,15 +11,16 @@ from types import SimpleNamespace
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
-from django.db import DataError
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError, ProgrammingError
 from django.test import Client
 from django.utils import timezone
 
-from compose import blocking, in_touch, jobs, worker
+from compose import blocking, in_touch, jobs, status_page, worker
 from compose import candidates as choosing
 from compose.engine.errors import DoesNotFit
 from compose.engine.types import Example
 from compose.errors import CandidateProblem, LeaseLost
+from compose.jobs import holding
 from compose.models import Composition
 from registry import accounts, moderation, publishing, storage, task_sets
 from registry.models import Adapter, BaseModel, BaseModelFile, Task
@@ -138,24 +139,84 @@ def test_a_mistake_of_ours_is_logged_and_told_without_its_details(caplog):
     assert "a secret of ours" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "away",
-    [
-        EndpointConnectionError(endpoint_url="http://s3"),
-        ReadTimeoutError(endpoint_url="http://s3"),
-        ClientError({"ResponseMetadata": {"HTTPStatusCode": 503}}, "PutObject"),
-    ],
-)
+STORE_ERRORS = [
+    EndpointConnectionError(endpoint_url="http://s3"),
+    ReadTimeoutError(endpoint_url="http://s3"),
+    ClientError({"ResponseMetadata": {"HTTPStatusCode": 503}}, "PutObject"),
+]
+
+
+@pytest.mark.parametrize("away", STORE_ERRORS)
 def test_a_composition_whose_object_store_is_away_goes_back_in_line_and_on_from_its_trials(monkeypatch, away):
+    """However often: that is no loss of a worker, and nothing is said of memory."""
+    composition = queue(budget=10)
+    for _ in range(4):
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "store_file", lambda _path: (_ for _ in ()).throw(away))
+            assert work(composition).status == "running"
+        assert composition.stage_note == worker.STORE_AWAY
+        assert jobs.sweep()["requeued"] == 0, "not before its lease has run out"
+        Composition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+        assert jobs.sweep()["requeued"] == 1
+    composition.refresh_from_db()
+    assert (composition.status, composition.losses, composition.trials.count()) == ("queued", 0, 10)
+    said = "This site's store of files did not answer. Tried again in 60 seconds, from its trials on."
+    assert composition.log.filter(text=said).count() == 4
+    assert work(composition).status == "succeeded"
+
+
+def test_a_composition_whose_object_store_stays_away_ends_and_says_so(monkeypatch):
+    away = STORE_ERRORS[0]
+    composition = queue(budget=2)
+    monkeypatch.setattr(holding, "MOST_ATTEMPTS", 2)
+    monkeypatch.setattr(storage, "store_file", lambda _path: (_ for _ in ()).throw(away))
+    work(composition)
+    Composition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    jobs.sweep()
+    assert (work(composition).status, composition.error) == (
+        "failed",
+        "This site's store of files did not answer. That was so at 2 attempts. Ask again later, or tell the people who run "
+        "this site.",
+    )
+
+
+@pytest.mark.parametrize(
+    "error", [OperationalError("server closed the connection"), InterfaceError("closed")]
+)
+def test_a_composition_whose_database_was_away_is_given_up_when_it_is_back_and_no_worker_counts_as_lost(
+    monkeypatch, error
+):
     composition = queue(budget=10)
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "store_file", lambda _path: (_ for _ in ()).throw(away))
-        assert work(composition).status == "running"
+        patch.setattr(jobs, "finish", lambda *_, **__: (_ for _ in ()).throw(error))
+        assert (work(composition).status, composition.worker) == ("running", "worker")
+    worker.say_given_up()
+    composition.refresh_from_db()
+    assert (composition.status, composition.worker) == ("running", "")
+    assert status_page.all_workers() == []
     Composition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
     assert jobs.sweep()["requeued"] == 1
-    composition.refresh_from_db()
-    assert (composition.status, composition.losses, composition.trials.count()) == ("queued", 1, 10)
-    assert work(composition).status == "succeeded"
+    assert (work(composition).status, composition.losses) == ("succeeded", 0)
+
+
+def test_what_was_given_up_is_said_again_until_the_database_hears_it_and_nothing_where_another_is_at_it(
+    monkeypatch,
+):
+    composition = queue(budget=10)
+    away = OperationalError("server closed the connection")
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "finish", lambda *_, **__: (_ for _ in ()).throw(away))
+        work(composition)
+        patch.setattr(jobs, "give_up", lambda *_, **__: (_ for _ in ()).throw(away))
+        with pytest.raises(OperationalError):
+            worker.say_given_up()
+    Composition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    jobs.sweep()
+    taken = jobs.claim(composition.pk, "another")
+    worker.say_given_up()
+    assert taken is not None
+    assert jobs.beat(taken) == ""
+    assert not worker._given_up
 
 
 def test_what_the_object_store_refuses_is_a_mistake_of_ours(monkeypatch):
@@ -280,9 +341,10 @@ def test_a_module_that_has_another_base_model_since_is_offered_on(monkeypatch):
     assert Adapter.objects.filter(is_composable=True).count() == composition.candidates.count() - 1
 
 
-def test_what_no_database_takes_fails_at_once_and_is_not_tried_again(monkeypatch):
+@pytest.mark.parametrize("error", [DataError, IntegrityError, ProgrammingError])
+def test_what_no_database_takes_fails_at_once_and_is_not_tried_again(monkeypatch, error):
     def refuse(*args, **kwargs):
-        raise DataError("unsupported Unicode escape sequence")
+        raise error("unsupported Unicode escape sequence")
 
     monkeypatch.setattr(jobs, "finish", refuse)
     done = work(queue())
