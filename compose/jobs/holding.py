@@ -254,9 +254,11 @@ def give_up(composition: Composition, why: str) -> bool:
     if composition.attempt >= MOST_ATTEMPTS:
         message = f"{why} That was so at {MOST_ATTEMPTS} attempts. Ask again later, or tell the people who run this site."
         return fail(composition, message)
-    given_up = bool(lease.held(composition).update(worker="", lease_until=lease.end(), stage_note=why))
+    given_up = bool(lease.held(composition).update(worker="", stage_note=why))
     if given_up:
-        log.write(composition, f"{why} Tried again in {settings.JOB_LEASE_S} seconds, from its trials on.")
+        log.write(
+            composition, f"{why} It is tried again within {settings.JOB_LEASE_S} seconds, from its trials on."
+        )
     return given_up
 
 

@@ -160,7 +160,9 @@ def test_a_composition_whose_object_store_is_away_goes_back_in_line_and_on_from_
         assert jobs.sweep()["requeued"] == 1
     composition.refresh_from_db()
     assert (composition.status, composition.losses, composition.trials.count()) == ("queued", 0, 10)
-    said = "This site's store of files did not answer. Tried again in 60 seconds, from its trials on."
+    said = (
+        "This site's store of files did not answer. It is tried again within 60 seconds, from its trials on."
+    )
     assert composition.log.filter(text=said).count() == 4
     assert work(composition).status == "succeeded"
 
