@@ -43,6 +43,27 @@ class NameTaken(Conflict):
         )
 
 
+class NameOfAnother(NameTaken):
+    """Of an account that was made past us; `give_name` is the way out."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.message = (
+            f"The name {name!r} is taken by somebody else, or was once, so this account has no pages of its own. Ask the people "
+            "who run this site for another name."
+        )
+
+
+class HasNamespace(Conflict):
+    code = "has_namespace"
+
+    def __init__(self, person: User) -> None:
+        super().__init__(
+            f"The name {person.username!r} is this account's own, and what is published under it keeps its addresses. Only an "
+            "account whose name is somebody else's gets another."
+        )
+
+
 def check_user_name(name: str) -> None:
     """Raises InvalidName or NameTaken if no account may have this name: it is its namespace's too."""
     check_namespace_name(name)
@@ -61,12 +82,12 @@ def open_namespace(user: User) -> Namespace:
 def own_namespace(person: User) -> Namespace:
     """The namespace of a person's own name; opened now for an account that was made past us, as in a shell.
 
-    Raises NameTaken where that name is an organisation's or another person's, or was once.
+    Raises NameOfAnother where that name is an organisation's or another person's, or was once.
     """
     named = Namespace.objects.filter(name__iexact=person.username)
     own = named.filter(kind=Namespace.Kind.USER, memberships__user=person).first()
     if own is None and named.exists():
-        raise NameTaken(person.username)
+        raise NameOfAnother(person.username)
     return own or _open_namespace(person)
 
 
@@ -74,6 +95,36 @@ def _open_namespace(user: User) -> Namespace:
     namespace = Namespace.objects.create(name=user.username, kind=Namespace.Kind.USER)
     Membership.objects.create(namespace=namespace, user=user, role=Membership.Role.ADMIN)
     return namespace
+
+
+def account_named(name: str) -> User | None:
+    """The account of this name, in whichever capitals; where one that was made in a shell has it in others, exactly this one."""
+    found = list(User.objects.filter(username__iexact=name).order_by("pk"))
+    exact = [person for person in found if person.username == name]
+    return next(iter(exact or found), None)
+
+
+@transaction.atomic
+def give_name(person: User, name: str) -> User:
+    """Another name, and the namespace of it, for an account that was made past us under one that is somebody else's.
+
+    Raises HasNamespace for any other account, NameTaken, InvalidName.
+    """
+    person = User.objects.select_for_update(no_key=True).get(pk=person.pk)
+    try:
+        own_namespace(person)
+    except NameOfAnother:
+        pass
+    else:
+        raise HasNamespace(person)
+    check_user_name(name)
+    if User.objects.filter(username__iexact=name).exists():
+        raise NameTaken(name)
+    audit.record(actor=None, action="rename", subject=person, detail=name)
+    person.username = name
+    person.save(update_fields=["username"])
+    _open_namespace(person)
+    return person
 
 
 @transaction.atomic

@@ -14,7 +14,7 @@ from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
 from registry import audit, task_sets, tombstones
-from registry.accounts import NameTaken
+from registry.accounts import NameTaken, account_named
 from registry.details import MAX_FULL_NAME, BadDetail, check_text
 from registry.models import Adapter, Invitation, Membership, Namespace, Task, Token, User
 from registry.names import check_namespace_name
@@ -194,7 +194,8 @@ def invite(organisation: Namespace, *, actor: User, username: str, role: str) ->
     _check_role(role)
     username = username.strip().removeprefix("@")
     with _held(organisation, by=actor):
-        found = User.objects.filter(username__iexact=username, is_active=True)
+        named = account_named(username)
+        found = User.objects.filter(pk__in=[named.pk] if named else [], is_active=True)
         keep_from_deletion(found)
         person = found.first()
         if person is None:

@@ -155,6 +155,56 @@ def test_an_account_that_was_made_in_a_shell_has_its_pages_and_is_deleted_as_any
     assert not User.objects.exists()
 
 
+def test_of_two_accounts_whose_names_differ_in_capitals_the_one_that_is_named_is_deleted():
+    """The second can only be made in a shell."""
+    make_user("ada")
+    User.objects.create_user("ADA", password=PASSWORD)
+    with pytest.raises(CommandError, match="Ask the people who run this site"):
+        call_command("delete_account", "ADA", "--yes")
+    call_command("rename_account", "ADA", "eve", stdout=StringIO())
+    call_command("delete_account", "eve", "--yes", stdout=StringIO())
+    assert [person.username for person in User.objects.all()] == ["ada"]
+
+
+def test_an_account_that_was_made_under_a_name_that_is_taken_gets_another_and_keeps_the_rest():
+    make_user("ada")
+    other = User.objects.create_user("ADA", password=PASSWORD)
+    client = browser_of(other)
+    said = StringIO()
+    call_command("rename_account", "ADA", "eve", stdout=said)
+    assert said.getvalue() == "ADA is eve now. Password, tokens and sessions stay.\n"
+    other.refresh_from_db()
+    assert (other.username, other.check_password(PASSWORD)) == ("eve", True)
+    assert client.get("/eve").status_code == 200
+    assert client.post("/settings", {"full_name": "Eve"})["Location"] == "/settings"
+    assert Namespace.objects.get(full_name="Eve").name == "eve"
+    entry = AuditEntry.objects.get(action="rename")
+    assert (entry.actor_name, entry.subject_name, entry.detail) == ("the machine", "ADA", "eve")
+
+
+@pytest.mark.parametrize(
+    ("name", "new", "why"),
+    [
+        ("ada", "eve", "this account's own"),
+        ("shell", "eve", "this account's own"),  # nobody else's: it gets its namespace when it is looked for
+        ("Ada", "eve", "nobody called exactly 'Ada'"),
+        ("ADA", "bob", "'bob' is taken"),
+        ("ADA", "BOB", "'BOB' is taken"),
+        ("ADA", "SHELL", "'SHELL' is taken"),
+        ("ADA", "a b", "a b"),
+    ],
+)
+def test_other_accounts_keep_their_names_and_no_name_is_handed_out_twice(name: str, new: str, why: str):
+    make_user("ada")
+    make_user("bob")
+    User.objects.create_user("shell")
+    User.objects.create_user("ADA")
+    with pytest.raises(CommandError, match=why):
+        call_command("rename_account", name, new)
+    assert {person.username for person in User.objects.all()} == {"ada", "bob", "shell", "ADA"}
+    assert not AuditEntry.objects.filter(action="rename").exists()
+
+
 @pytest.mark.parametrize("whose", ["an organisation's", "another person's", "nobody's any more"])
 def test_an_account_that_was_made_under_a_name_that_is_taken_is_told_so(whose: str):
     if whose == "an organisation's":
@@ -166,7 +216,13 @@ def test_an_account_that_was_made_under_a_name_that_is_taken_is_told_so(whose: s
     other = User.objects.create_user("ADA", password=PASSWORD)
     client = browser_of(other)
     for page in (client.get("/settings/delete"), client.post("/settings", {"full_name": "Eve"})):
-        assert (page.status_code, "is taken" in page.content.decode()) == (409, True)
+        assert (
+            page.status_code,
+            "Ask the people who run this site for another name" in page.content.decode(),
+        ) == (
+            409,
+            True,
+        )
     with pytest.raises(NameTaken):
         leaving.delete_account(other, actor=None)
     assert not Namespace.objects.filter(full_name="Eve").exists()

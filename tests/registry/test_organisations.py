@@ -137,6 +137,14 @@ def test_only_an_admin_changes_people(ada, bob, lab, role):
     assert Membership.objects.filter(namespace=lab).count() == 2
 
 
+def test_of_two_accounts_whose_names_differ_in_capitals_the_one_that_is_named_is_invited(ada, lab):
+    """Made in a shell, the other may be the older one."""
+    other = User.objects.create_user("EVE")
+    eve = make_user("eve")
+    assert organisations.invite(lab, actor=ada, username="eve", role="write").user == eve
+    assert organisations.invite(lab, actor=ada, username="EVE", role="write").user == other
+
+
 def test_an_invitation_that_is_taken_back_at_this_moment_lets_nobody_in(ada, bob, lab, monkeypatch):
     eve = make_user("eve")
     organisations.invite(lab, actor=ada, username="eve", role="admin")

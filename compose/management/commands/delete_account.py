@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from compose import leaving
-from registry.models import User
+from registry import accounts
 from web.errors import DomainError
 from web.templatetags.formatting import plural
 
@@ -20,7 +20,7 @@ class Command(BaseCommand):
         parser.add_argument("--yes", action="store_true", help="do it")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        person = User.objects.filter(username__iexact=options["username"]).first()
+        person = accounts.account_named(options["username"])
         if person is None:
             raise CommandError(f"There is nobody called {options['username']!r} here.")
         if not options["yes"]:
