@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
-from django.conf import settings
 from django.db.models import Count, F, Min, Q, QuerySet
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from compose.errors import LeaseLost
+from compose.jobs import lease
 from compose.models import Errand
 from registry.models import User
 from registry.rights import hold_account
@@ -93,13 +94,12 @@ class Kind(Generic[E]):
             first = waiting.values_list("pk", flat=True).first()
             if first is None:
                 return None
-            now = timezone.now()
             taken = objects.filter(pk=first, status=Status.WAITING).update(
                 status=Status.RUNNING,
-                taken_at=now,
+                taken_at=Now(),
                 attempt=F("attempt") + 1,
                 worker=worker[:200],
-                lease_until=now + timedelta(seconds=settings.JOB_LEASE_S),
+                lease_until=lease.end(),
             )
             found = objects.filter(pk=first).first() if taken else None
             if found is not None:  # else it went with the account of who asked, or somebody was quicker
@@ -110,9 +110,8 @@ class Kind(Generic[E]):
 
     def beat(self, errand: E) -> None:
         """Renew the lease, for as long as this kind may run. Raises LeaseLost."""
-        now = timezone.now()
-        still = self.held(errand).filter(taken_at__gte=now - self.runs_at_most)
-        if not still.update(lease_until=now + timedelta(seconds=settings.JOB_LEASE_S)):
+        still = self.held(errand).filter(taken_at__gte=Now() - self.runs_at_most)
+        if not still.update(lease_until=lease.end()):
             raise LeaseLost(errand.pk)
 
     def finish(self, errand: E, **fields: Any) -> bool:
@@ -125,7 +124,7 @@ class Kind(Generic[E]):
     def release_all(self, worker: str) -> int:
         """Give back what a worker that goes is at, without counting that as a loss."""
         mine = self.model._default_manager.filter(status=Status.RUNNING, worker=worker[:200])
-        return mine.update(status=Status.WAITING, lease_until=None, worker="")
+        return mine.update(**_waiting_from_now())
 
     def end_all_of(self, person: User, why: str) -> int:
         """End what waits or runs for one person, with a sentence for them."""
@@ -138,26 +137,28 @@ class Kind(Generic[E]):
 
     def sweep(self) -> None:
         """Ring for what waits, take back what lost its worker, tell those nobody came for, forget what is old."""
-        now = timezone.now()
+        now = Now()
         objects = self.model._default_manager
         lost = objects.filter(status=Status.RUNNING).filter(Q(lease_until__lt=now) | Q(lease_until=None))
-        lost.filter(losses__lt=MOST_LOSSES - 1).update(
-            status=Status.WAITING, losses=F("losses") + 1, lease_until=None, worker=""
-        )
+        lost.filter(losses__lt=MOST_LOSSES - 1).update(losses=F("losses") + 1, **_waiting_from_now())
         # `beat` ends what runs too long, so its worker need not be lost.
         overlong = lost.filter(taken_at__lt=now - self.runs_at_most)
         overlong.update(status=Status.FAILED, error=self.took_too_long, lease_until=None)
         lost.update(status=Status.FAILED, error=self.worker_lost, lease_until=None)
         waiting = objects.filter(status=Status.WAITING)
         never_taken = Q(taken_at=None, created_at__lt=now - self.waits_at_most)
-        # Of one that a worker gave back or was lost with: it has not waited while it ran.
-        given_back = Q(taken_at__lt=now - self.runs_at_most - self.waits_at_most)
+        given_back = Q(taken_at__lt=now - self.waits_at_most)
         waiting.filter(never_taken | given_back).update(status=Status.FAILED, error=self.nobody_came)
         unheard = waiting.filter(created_at__lt=now - timedelta(seconds=3)).order_by("created_at")
         oldest = unheard.values_list("pk", flat=True).first()
         if oldest is not None:
             ring(oldest)
         objects.filter(created_at__lt=now - KEPT).delete()
+
+
+def _waiting_from_now() -> dict[str, Any]:
+    """Of one that a worker gave back or was lost with: it has not waited while it ran, so from now on that counts."""
+    return {"status": Status.WAITING, "lease_until": None, "worker": "", "taken_at": Now()}
 
 
 def ring(errand_id: str) -> None:

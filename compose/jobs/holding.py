@@ -9,7 +9,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from compose.engine import types
 from compose.engine.errors import Cancelled
@@ -31,8 +31,7 @@ Wish = Composition.Wish
 
 def beat(composition: Composition) -> str:
     """Renew the lease; what the owner wishes, a value of Wish. Raises LeaseLost."""
-    now = timezone.now()
-    if not lease.held(composition).update(lease_until=lease.end(), heartbeat_at=now):
+    if not lease.held(composition).update(lease_until=lease.end(), heartbeat_at=Now()):
         raise LeaseLost(composition.pk)
     return wish(composition)
 
@@ -138,7 +137,7 @@ def record_trials(composition: Composition, trials: Iterable[types.Trial]) -> No
         return
     # First the row: it makes a sweep wait, so that no trial is written for an attempt that was given up.
     changed = lease.held(composition).update(
-        step=rows[-1].number, heartbeat_at=timezone.now(), searched_s=composition.searched_s
+        step=rows[-1].number, heartbeat_at=Now(), searched_s=composition.searched_s
     )
     if not changed:
         raise LeaseLost(composition.pk)
@@ -179,7 +178,7 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
     wanted = lease.held(composition).exclude(wish=Wish.CANCEL)
     won = wanted.update(
         status=Status.SUCCEEDED,
-        finished_at=timezone.now(),
+        finished_at=Now(),
         lease_until=None,
         stage="",
         stage_note="",

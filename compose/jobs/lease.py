@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db.models import QuerySet
-from django.utils import timezone
+from django.db.models.expressions import Combinable
+from django.db.models.functions import Now
 
 from compose.models import Composition
 
@@ -18,8 +19,9 @@ def held(composition: Composition) -> QuerySet[Composition]:
     return Composition.objects.filter(pk=composition.pk, status=Status.RUNNING, attempt=composition.attempt)
 
 
-def end() -> datetime:
-    return timezone.now() + timedelta(seconds=settings.JOB_LEASE_S)
+def end() -> Combinable:
+    """By the database's clock, as all that is written or asked of leases: those of workers and chores may differ."""
+    return Now() + timedelta(seconds=settings.JOB_LEASE_S)
 
 
 def back_in_line() -> dict[str, Any]:
@@ -32,7 +34,7 @@ def back_in_line() -> dict[str, Any]:
         "step": 0,
         "steps": 0,
         "counted": "",
-        "rung_at": timezone.now(),
+        "rung_at": Now(),
     }
 
 
@@ -40,7 +42,7 @@ def close(holding: QuerySet[Composition], status: str, error: str = "") -> bool:
     return bool(
         holding.update(
             status=status,
-            finished_at=timezone.now(),
+            finished_at=Now(),
             lease_until=None,
             error=error,
         )

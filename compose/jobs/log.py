@@ -6,6 +6,8 @@ never tells of one that did not happen, and no change is without its line.
 
 from __future__ import annotations
 
+from django.db.models.functions import Now
+
 from compose.models import Composition, LogLine
 
 STAGES = {
@@ -20,7 +22,9 @@ CANCELLED = "Cancelled."
 
 def write(composition: Composition, text: str) -> None:
     """One line, of the attempt at hand."""
-    LogLine.objects.create(composition_id=composition.pk, attempt=composition.attempt, text=text[:300])
+    LogLine.objects.create(
+        composition_id=composition.pk, at=Now(), attempt=composition.attempt, text=text[:300]
+    )
 
 
 def stage(composition: Composition, name: str, note: str) -> None:

@@ -17,8 +17,8 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Value
-from django.db.models.functions import Coalesce
+from django.db.models import F
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from compose.errors import TooManyWaiting
@@ -211,7 +211,6 @@ def order_for(worker: str, *, warm: frozenset[str]) -> list[str]:
 
 def claim(composition_id: str, worker: str) -> Composition | None:
     """Take one queued composition under a lease; None if it is not queued or its owner has enough running."""
-    now = timezone.now()
     with transaction.atomic():
         owner = User.objects.select_for_update(no_key=True).filter(compositions=composition_id).first()
         running = Composition.objects.filter(owner=owner, status=Status.RUNNING).count()
@@ -222,8 +221,8 @@ def claim(composition_id: str, worker: str) -> Composition | None:
             attempt=F("attempt") + 1,
             worker=worker[:200],
             lease_until=lease.end(),
-            heartbeat_at=now,
-            started_at=Coalesce("started_at", Value(now)),
+            heartbeat_at=Now(),
+            started_at=Coalesce("started_at", Now()),
             stage="",
             stage_note="",
         )

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import transaction
 from django.db.models import F, Q
-from django.utils import timezone
+from django.db.models.functions import Now
 
 from compose.jobs import lease, log, losses, queue, workers
 from compose.models import Composition
@@ -36,20 +36,19 @@ def sweep() -> dict[str, int]:
 
 
 def _sweep() -> dict[str, int]:
-    now = timezone.now()
     counts = {"requeued": 0, "failed": 0, "cancelled": 0, "rung": 0}
     # Where the database was away, nobody could renew a lease: workers that are there speak first.
     if time.monotonic() - _unanswered_at > BEATS_FIRST * settings.JOB_HEARTBEAT_S:
-        for composition in Composition.objects.filter(status=Status.RUNNING, lease_until__lt=now):
+        for composition in Composition.objects.filter(status=Status.RUNNING, lease_until__lt=Now()):
             outcome = _take_back(composition)
             if outcome:
                 counts[outcome] += 1
-    overdue = now - timedelta(seconds=settings.JOB_RING_AGAIN_S)
+    overdue = Now() - timedelta(seconds=settings.JOB_RING_AGAIN_S)
     for composition_id in queue.queue_order()[:RING_AT_ONCE]:
         unheard = Composition.objects.filter(pk=composition_id, status=Status.QUEUED).filter(
             Q(rung_at__lt=overdue) | Q(rung_at=None)
         )
-        if unheard.update(rung_at=now):
+        if unheard.update(rung_at=Now()):
             # It was rung for and nobody came: now for everybody, since one worker's own bell may have no worker.
             queue.ring(composition_id, to_all=True)
             counts["rung"] += 1

@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.db.models import QuerySet
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from compose.models import Composition, Worker
 
 KEPT = timedelta(days=1)
+SILENT_AFTER_BEATS = 3
 
 
 def report(name: str, *, bell: str = "", warm: Iterable[str] = (), oom_kills: int | None = None) -> None:
@@ -20,7 +23,7 @@ def report(name: str, *, bell: str = "", warm: Iterable[str] = (), oom_kills: in
         defaults={
             "bell": bell[:200],
             "warm": sorted(warm),
-            "heartbeat_at": timezone.now(),
+            "heartbeat_at": Now(),
             "is_leaving": False,
             "oom_kills": oom_kills,
         },
@@ -35,12 +38,12 @@ def say_begun(name: str, *, oom_kills: int | None) -> None:
     """
     if oom_kills is not None:
         before = Worker.objects.filter(name=name[:200], oom_kills__lt=oom_kills)
-        before.update(oom_kills=oom_kills, killed_for_memory_at=timezone.now())
+        before.update(oom_kills=oom_kills, killed_for_memory_at=Now())
 
 
 def say_leaving(name: str) -> None:
     """It takes no more; what it held is given back by `release_all`."""
-    Worker.objects.filter(name=name[:200]).update(is_leaving=True, heartbeat_at=timezone.now())
+    Worker.objects.filter(name=name[:200]).update(is_leaving=True, heartbeat_at=Now())
 
 
 def say_gone(name: str) -> None:
@@ -49,21 +52,25 @@ def say_gone(name: str) -> None:
 
 def silent_since() -> datetime:
     """A worker that was last heard before this has missed three heartbeats."""
-    return timezone.now() - timedelta(seconds=3 * settings.JOB_HEARTBEAT_S)
+    return timezone.now() - timedelta(seconds=SILENT_AFTER_BEATS * settings.JOB_HEARTBEAT_S)
+
+
+def _here() -> QuerySet[Worker]:
+    since = Now() - timedelta(seconds=SILENT_AFTER_BEATS * settings.JOB_HEARTBEAT_S)
+    return Worker.objects.filter(heartbeat_at__gte=since, is_leaving=False)
 
 
 def idle() -> list[Worker]:
     """Workers that are there, are not going, and hold nothing, in the order of their names."""
     busy = Composition.objects.filter(status=Composition.Status.RUNNING).values("worker")
-    here = Worker.objects.filter(heartbeat_at__gte=silent_since(), is_leaving=False)
-    return list(here.exclude(name__in=busy).order_by("name"))
+    return list(_here().exclude(name__in=busy).order_by("name"))
 
 
 def present() -> bool:
     """Whether any worker is there and not going."""
-    return Worker.objects.filter(heartbeat_at__gte=silent_since(), is_leaving=False).exists()
+    return _here().exists()
 
 
 def forget_the_gone() -> None:
     """What nothing was heard of for a day."""
-    Worker.objects.filter(heartbeat_at__lt=timezone.now() - KEPT).delete()
+    Worker.objects.filter(heartbeat_at__lt=Now() - KEPT).delete()
