@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import shutil
@@ -46,6 +47,8 @@ OUR_ERROR = (
     "tell the people who run this site its address."
 )
 STORE_AWAY = "This site's store of files did not answer."
+STORE_FULL = "This site's store of files is full or broken."
+DISK_FULL = "The worker's disk is full."
 DATABASE_AWAY = "This site's database did not answer."
 
 _busy = threading.Lock()
@@ -115,7 +118,13 @@ def _run(composition: Composition) -> None:
         jobs.confirm_cancelled(composition)
     except (EngineError, DomainError) as error:
         logger.info("Composition %s failed: %s", composition.pk, error.message)
-        jobs.fail(composition, error.message)
+        # Not of a base model that is too large for the disk: another attempt would fetch it again for nothing.
+        if isinstance(error, EngineError) and _is_of_a_full_disk(error.__cause__):
+            jobs.give_up(composition, DISK_FULL)
+        elif isinstance(error, storage.StorageFull | storage.StorageBroken):
+            jobs.give_up(composition, STORE_FULL)
+        else:
+            jobs.fail(composition, error.message)
     except (OperationalError, InterfaceError):
         raise  # the database is away; with any other error it is there, and refuses what another attempt would find too
     except Exception as error:
@@ -123,10 +132,20 @@ def _run(composition: Composition) -> None:
         logger.exception("Composition %s stopped", composition.pk)
         if storage.is_away(error):
             jobs.give_up(composition, STORE_AWAY)
+        elif _is_of_a_full_disk(error):
+            jobs.give_up(composition, DISK_FULL)
         else:
             jobs.fail(composition, OUR_ERROR)
     finally:
         gc.collect()  # models hold cycles, and their gigabytes would wait for a collection that comes late
+
+
+def _is_of_a_full_disk(error: BaseException | None) -> bool:
+    """Whether it was the disk of this machine; then it is logged here."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        logger.error("The disk is full: %s", error)
+        return True
+    return False
 
 
 def say_given_up() -> None:

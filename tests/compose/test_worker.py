@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 import weakref
 from datetime import timedelta
@@ -17,9 +18,9 @@ from django.utils import timezone
 
 from compose import blocking, in_touch, jobs, status_page, worker
 from compose import candidates as choosing
-from compose.engine.errors import DoesNotFit
+from compose.engine.errors import BadInput, DoesNotFit
 from compose.engine.types import Example
-from compose.errors import CandidateProblem, LeaseLost
+from compose.errors import BaseUnavailable, CandidateProblem, LeaseLost
 from compose.jobs import holding
 from compose.models import Composition
 from registry import accounts, moderation, publishing, storage, task_sets
@@ -219,6 +220,49 @@ def test_what_was_given_up_is_said_again_until_the_database_hears_it_and_nothing
     assert taken is not None
     assert jobs.beat(taken) == ""
     assert not worker._given_up
+
+
+def written_on_a_full_disk() -> None:
+    try:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    except OSError as error:
+        raise BadInput("The composed adapter cannot be written.") from error
+
+
+@pytest.mark.parametrize("where", ["in the engine", "in the job's folder"])
+def test_a_worker_whose_disk_is_full_leaves_its_composition_to_others(monkeypatch, where):
+    """Else it would take one after the other out of the line, and each would fail."""
+    composition = queue(budget=2)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    with monkeypatch.context() as patch:
+        if where == "in the engine":
+            patch.setattr(fakes, "compose", lambda *_, **__: written_on_a_full_disk())
+        else:
+            patch.setattr(worker.worker_cache, "jobs_folder", lambda: (_ for _ in ()).throw(full))
+        assert (work(composition).status, composition.stage_note) == ("running", worker.DISK_FULL)
+    Composition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    jobs.sweep()
+    assert (work(composition).status, composition.losses) == ("succeeded", 0)
+
+
+def test_a_base_model_that_is_too_large_for_the_disk_is_not_fetched_again_and_again(monkeypatch):
+    def too_large(*_: object, **__: object) -> None:
+        raise BaseUnavailable("The worker's disk has no space left.") from OSError(errno.ENOSPC, "No space")
+
+    monkeypatch.setattr(worker.bases, "of_composition", too_large)
+    done = work(queue())
+    assert (done.status, done.error) == ("failed", "The worker's disk has no space left.")
+
+
+@pytest.mark.parametrize("full", [storage.StorageFull, storage.StorageBroken])
+def test_a_composition_whose_result_the_sites_disk_does_not_take_is_tried_again(monkeypatch, full):
+    composition = queue(budget=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "store_file", lambda _path: (_ for _ in ()).throw(full()))
+        assert (work(composition).status, composition.stage_note) == ("running", worker.STORE_FULL)
+    Composition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    jobs.sweep()
+    assert (work(composition).status, composition.losses) == ("succeeded", 0)
 
 
 def test_what_the_object_store_refuses_is_a_mistake_of_ours(monkeypatch):
