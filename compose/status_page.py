@@ -6,7 +6,9 @@ import statistics
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from django.conf import settings
 from django.db.models import Count, Min, Q
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from compose import errands
@@ -17,6 +19,7 @@ from compose.models import Composition, Worker
 RECENT = timedelta(hours=24)
 LAST_WAITS = 50
 LAST_FAILURES = 5
+STILL_AFTER_RINGS = 4
 Status = Composition.Status
 
 
@@ -56,6 +59,7 @@ class SiteStatus:
     failed: int
     cancelled: int
     failures: list[tuple[datetime, str, str]]  # when, base model, stage
+    is_clock_still: bool  # nobody sweeps
 
     @property
     def waiting(self) -> int:
@@ -68,6 +72,11 @@ class SiteStatus:
     @property
     def headline(self) -> str:
         """The state in one sentence."""
+        if self.is_clock_still:
+            return (
+                "The clock of this site or its chores worker stands still: what waits may not begin, and what lost its worker does "
+                "not go back in line, until the people who run it start them again."
+            )
         states = {worker.state for worker in self.workers}
         is_anybody_there = not states.isdisjoint({"busy", "idle"})
         if self.waiting and not is_anybody_there:
@@ -124,8 +133,19 @@ def site_status() -> SiteStatus:
         median_run_s=statistics.median(runs) if runs else None,
         waits_counted=len(waits),
         failures=[(when, base, stage) for when, base, stage in failures if when],
+        is_clock_still=_is_clock_still(),
         **counts,
     )
+
+
+def _is_clock_still() -> bool:
+    """Whether a sweep would long have rung for what waits, or have taken back what lost its worker."""
+    since = Now() - timedelta(seconds=STILL_AFTER_RINGS * settings.JOB_RING_AGAIN_S)
+    queued = Composition.objects.filter(status=Status.QUEUED).aggregate(
+        all=Count("pk"), rung=Count("pk", filter=Q(rung_at__gte=since))
+    )
+    lost = Composition.objects.filter(status=Status.RUNNING, lease_until__lt=since)
+    return bool(queued["all"] and not queued["rung"]) or lost.exists()
 
 
 def all_workers() -> list[WorkerLine]:

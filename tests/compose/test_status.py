@@ -31,6 +31,22 @@ def test_a_worker_is_busy_idle_leaving_or_silent():
     assert states() == {"busy": "busy", "idle": "idle", "leaving": "leaving", "silent": "silent"}
 
 
+def test_a_clock_that_stands_still_is_told_of_what_waits_and_of_what_lost_its_worker(settings, rung):
+    """Else the page would say for hours that one should begin within seconds, or goes back in line by itself."""
+    composition = make_composition()
+    assert not status_page.site_status().is_clock_still
+    past = timezone.now() - timedelta(seconds=4 * settings.JOB_RING_AGAIN_S + 1)
+    Composition.objects.update(rung_at=past)
+    assert "stands still" in status_page.site_status().headline
+    jobs.sweep()
+    assert not status_page.site_status().is_clock_still
+    jobs.claim(composition.pk, "worker")
+    Composition.objects.update(lease_until=past)
+    assert "stands still" in status_page.site_status().headline
+    jobs.sweep()
+    assert not status_page.site_status().is_clock_still
+
+
 def test_a_worker_that_holds_a_composition_and_stopped_beating_is_silent(settings):
     claimed = jobs.claim(make_composition().pk, "lost")
     assert claimed
