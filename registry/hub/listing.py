@@ -155,7 +155,7 @@ def _matching(request: HttpRequest, rows: QuerySet[Adapter]) -> QuerySet[Adapter
     if words := _words_wanted(request):
         rows = rows.annotate(repository=Concat(F("namespace__name"), Value("/"), F("name")))
     for word in words:
-        rows = _among(rows, few_named(word)).filter(repository__icontains=word)
+        rows = _among(rows, few_named(word)).filter(Q(repository__icontains=word))
     if author := request.GET.get("author", "").strip():
         # Which one it is first: a database that knows how much it has also knows where to begin.
         owner = Namespace.objects.filter(name__iexact=author).values_list("pk", flat=True).first()

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('compose', '0019_gains_of_what_is_there'),
+        ('compose', '0021_board_scores_of_what_is_there'),
     ]
 
     operations = [
