@@ -195,7 +195,9 @@ def invite(organisation: Namespace, *, actor: User, username: str, role: str) ->
     username = username.strip().removeprefix("@")
     with _held(organisation, by=actor):
         named = account_named(username)
-        found = User.objects.filter(pk__in=[named.pk] if named else [], is_active=True)
+        if named is None:
+            raise NoSuchPerson(username)
+        found = User.objects.filter(pk=named.pk, is_active=True)
         keep_from_deletion(found)
         person = found.first()
         if person is None:

@@ -383,8 +383,8 @@ def test_the_api_asks_answers_and_forgets(base_model, ada, losses):
 
 def test_the_page_of_limits_says_those_of_measuring():
     page = Client().get("/docs/limits").content.decode()
-    assert f'waiting or running</td><td class="num">{auditions.MAX_UNFINISHED}</td>' in page
-    assert f'Measurements in an hour</td><td class="num">{auditions.MAX_AN_HOUR}</td>' in page
+    assert f'waiting or running</th><td class="num">{auditions.MAX_UNFINISHED}</td>' in page
+    assert f'Measurements in an hour</th><td class="num">{auditions.MAX_AN_HOUR}</td>' in page
 
 
 def test_what_came_into_quarantine_meanwhile_is_not_measured(base_model, ada, losses):

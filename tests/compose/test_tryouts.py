@@ -274,8 +274,8 @@ def test_a_link_of_another_composition_opens_only_that_one(composed: Composition
 def test_the_page_of_limits_says_those_of_trying():
     page = Client().get("/docs/limits").content.decode()
     assert f'<td class="num">{size(tryouts.MAX_TEXT_BYTES)}</td>' in page
-    assert f'waiting for an answer</td><td class="num">{tryouts.MAX_UNFINISHED}</td>' in page
-    assert f'in an hour</td><td class="num">{tryouts.MAX_AN_HOUR}</td>' in page
+    assert f'waiting for an answer</th><td class="num">{tryouts.MAX_UNFINISHED}</td>' in page
+    assert f'in an hour</th><td class="num">{tryouts.MAX_AN_HOUR}</td>' in page
 
 
 def test_a_worker_goes_on_to_the_next_where_what_it_took_goes_with_an_account(

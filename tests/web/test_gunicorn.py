@@ -42,7 +42,8 @@ def served(folder: Path, *, format: str) -> Iterator[tuple[int, subprocess.Popen
     (folder / "web").symlink_to(ROOT / "web")
     port, log = free_port(), folder / "log"
     command = [sys.executable, "-m", "gunicorn", "config.wsgi", "-c", str(ROOT / "config" / "gunicorn.py")]
-    command += ["--bind", f"127.0.0.1:{port}"]
+    # A worker that is told to go while it starts does not hear it, and is killed after this.
+    command += ["--bind", f"127.0.0.1:{port}", "--graceful-timeout", "5"]
     environment = {**clean_environment(), "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     with log.open("wb") as file:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file)
