@@ -141,10 +141,12 @@ class Kind(Generic[E]):
         objects = self.model._default_manager
         lost = objects.filter(status=Status.RUNNING).filter(Q(lease_until__lt=now) | Q(lease_until=None))
         lost.filter(losses__lt=MOST_LOSSES - 1).update(losses=F("losses") + 1, **_waiting_from_now())
+        # Asked for again: it is later by now, and a first lease that ran out since is not the last loss.
+        lost_again = lost.filter(losses__gte=MOST_LOSSES - 1)
         # `beat` ends what runs too long, so its worker need not be lost.
-        overlong = lost.filter(taken_at__lt=now - self.runs_at_most)
+        overlong = lost_again.filter(taken_at__lt=now - self.runs_at_most)
         overlong.update(status=Status.FAILED, error=self.took_too_long, lease_until=None)
-        lost.update(status=Status.FAILED, error=self.worker_lost, lease_until=None)
+        lost_again.update(status=Status.FAILED, error=self.worker_lost, lease_until=None)
         waiting = objects.filter(status=Status.WAITING)
         never_taken = Q(taken_at=None, created_at__lt=now - self.waits_at_most)
         given_back = Q(taken_at__lt=now - self.waits_at_most)

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.db.models import QuerySet
 from django.test import Client
 from django.utils import timezone
@@ -156,6 +157,29 @@ def test_of_one_that_ran_too_long_twice_its_worker_is_not_called_lost(composed: 
         slow.refresh_from_db()
         assert slow.status == status
     assert slow.error == tryouts.KIND.took_too_long
+
+
+def test_one_whose_lease_runs_out_in_the_midst_of_a_sweep_is_not_called_lost_twice(
+    composed: Composition, ada: User
+):
+    tryout = tryouts.ask(composed, ada, "text")
+    tryouts.KIND.take_next()
+
+    def run_out(execute: Any, sql: str, *rest: Any) -> Any:
+        found = execute(sql, *rest)
+        if "losses" in sql.partition(" WHERE ")[0] and sql.startswith(
+            "UPDATE"
+        ):  # what is lost went back in line
+            Tryout.objects.filter(pk=tryout.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+        return found
+
+    with connection.execute_wrapper(run_out):
+        errands.sweep()
+    tryout.refresh_from_db()
+    assert tryout.error == ""
+    errands.sweep()
+    tryout.refresh_from_db()
+    assert (tryout.status, tryout.losses) == ("waiting", 1)
 
 
 def test_a_worker_at_a_composition_leaves_try_outs_to_others(composed: Composition, ada: User):
