@@ -50,21 +50,28 @@ def as_json(losses: list[Loss]) -> list[dict[str, object]]:
 
 def line(loss: Loss) -> str:
     """Of one that is not the last."""
-    why = ", probably since its machine had no memory left" if loss.for_memory else ""
+    why = ", probably because its machine had no memory left" if loss.for_memory else ""
     return f"Its worker was lost {loss.place}{why}; back in line, to go on from its trials."
 
 
-def why_it_ends(losses: list[Loss]) -> str:
-    """Of the last one, for the owner: what is known of all of them, and what to do."""
-    last, count = losses[-1], len(losses)
+def why_it_ends(losses: list[Loss], *, count: int) -> str:
+    """Of the last one, for the owner: what is known of all of them, and what to do.
+
+    `count` is how many there were: nothing is known of those before an upgrade.
+    """
+    last = losses[-1]
     if any(loss.for_memory for loss in losses):
         place = next(loss.place for loss in reversed(losses) if loss.for_memory)
-        return f"The worker was lost {count} times, {place} probably since its machine had no memory left. {SMALLER}"
-    if len(set(losses)) == 1:
         return (
-            f"The worker was lost {count} times, each time {last.place}, and got no further, perhaps because this takes more "
-            f"memory than it has. {SMALLER}"
+            f"The worker was lost {count} times; {place} its machine probably had no memory left. {SMALLER}"
         )
+    if len(set(losses)) == 1:
+        where = (
+            f"each time {last.place}, and got no further"
+            if len(losses) == count
+            else f"the last time {last.place}"
+        )
+        return f"The worker was lost {count} times, {where}, perhaps because this takes more memory than it has. {SMALLER}"
     return (
         f"The worker was lost {count} times, the last time {last.place}, and not each time at the same point: workers were "
         "probably stopped, or cut off from the database. Ask for it again; if it ends so again, tell the people who run this "

@@ -72,7 +72,7 @@ def _take_back(composition: Composition) -> str:
     if composition.losses + 1 < settings.JOB_MAX_ATTEMPTS:
         changed = held.update(**known, **lease.back_in_line())
         return _back_in_line(composition, changed, losses.line(lost[-1]))
-    message = losses.why_it_ends(lost)
+    message = losses.why_it_ends(lost, count=composition.losses + 1)
     if not held.update(**known) or not lease.close(held, Status.FAILED, error=message):
         return ""
     log.write(composition, message)

@@ -512,6 +512,17 @@ def test_the_third_lost_worker_is_the_last_and_one_that_got_no_further_may_want_
     assert lines[-1] == composition.error, "nothing is cut off"
 
 
+def test_of_losses_from_before_an_upgrade_no_more_is_said_than_is_known():
+    composition = make_composition()
+    Composition.objects.update(losses=2)
+    lose(composition)
+    jobs.sweep()
+    composition.refresh_from_db()
+    assert composition.error.startswith(
+        "The worker was lost 3 times, the last time in the search, perhaps because"
+    )
+
+
 def test_of_workers_that_got_further_each_time_memory_is_not_guessed():
     composition = make_composition()
     for trials in (3, 7, 7):
@@ -536,8 +547,8 @@ def test_of_a_worker_that_the_kernel_probably_killed_memory_is_told():
         jobs.sweep()
     composition.refresh_from_db()
     assert composition.error == (
-        "The worker was lost 3 times, in the search probably since its machine had no memory left. Try fewer or shorter "
-        "examples, fewer modules or a smaller base model, or tell the people who run this site."
+        "The worker was lost 3 times; in the search its machine probably had no memory left. Try fewer or shorter examples, "
+        "fewer modules or a smaller base model, or tell the people who run this site."
     )
 
 
@@ -547,7 +558,7 @@ def test_the_log_tells_at_once_that_a_machine_had_no_memory_left():
     lose(composition)
     workers.say_begun("worker", oom_kills=1)
     jobs.sweep()
-    said = "Its worker was lost in the search, probably since its machine had no memory left; back in line, to go on from its trials."
+    said = "Its worker was lost in the search, probably because its machine had no memory left; back in line, to go on from its trials."
     assert composition.log.last().text == said
 
 
