@@ -19,7 +19,7 @@ from compose.models import Composition, Worker
 RECENT = timedelta(hours=24)
 LAST_WAITS = 50
 LAST_FAILURES = 5
-STILL_AFTER_RINGS = 4
+STILL_AFTER_S = 45  # without a sweep, which comes every five seconds
 Status = Composition.Status
 
 
@@ -140,7 +140,7 @@ def site_status() -> SiteStatus:
 
 def _is_clock_still() -> bool:
     """Whether a sweep would long have rung for what waits, or have taken back what lost its worker."""
-    since = Now() - timedelta(seconds=STILL_AFTER_RINGS * settings.JOB_RING_AGAIN_S)
+    since = Now() - timedelta(seconds=settings.JOB_RING_AGAIN_S + STILL_AFTER_S)
     queued = Composition.objects.filter(status=Status.QUEUED).aggregate(
         all=Count("pk"), rung=Count("pk", filter=Q(rung_at__gte=since))
     )

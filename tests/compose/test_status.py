@@ -35,7 +35,7 @@ def test_a_clock_that_stands_still_is_told_of_what_waits_and_of_what_lost_its_wo
     """Else the page would say for hours that one should begin within seconds, or goes back in line by itself."""
     composition = make_composition()
     assert not status_page.site_status().is_clock_still
-    past = timezone.now() - timedelta(seconds=4 * settings.JOB_RING_AGAIN_S + 1)
+    past = timezone.now() - timedelta(seconds=settings.JOB_RING_AGAIN_S + status_page.STILL_AFTER_S + 1)
     Composition.objects.update(rung_at=past)
     assert "stands still" in status_page.site_status().headline
     jobs.sweep()
@@ -44,6 +44,14 @@ def test_a_clock_that_stands_still_is_told_of_what_waits_and_of_what_lost_its_wo
     Composition.objects.update(lease_until=past)
     assert "stands still" in status_page.site_status().headline
     jobs.sweep()
+    assert not status_page.site_status().is_clock_still
+
+
+def test_a_clock_of_which_nothing_was_heard_between_two_sweeps_goes_on(settings):
+    """However often what nobody came for is rung for again."""
+    settings.JOB_RING_AGAIN_S = 1
+    make_composition()
+    Composition.objects.update(rung_at=timezone.now() - timedelta(seconds=10))
     assert not status_page.site_status().is_clock_still
 
 
