@@ -39,8 +39,8 @@ KIND = errands.Kind(
         "Ask again later, or with fewer examples."
     ),
     took_too_long=(
-        "The measurement took longer than fifteen minutes, twice. What was measured by then is below; ask again with fewer or "
-        "shorter examples."
+        "The measurement took longer than fifteen minutes. What was measured by then is below; ask again with fewer or shorter "
+        "examples."
     ),
     our_error="The measurement stopped because of an error on our side. It has been logged; try again.",
 )

@@ -17,9 +17,7 @@ from registry import storage
 from web.errors import DomainError
 
 logger = logging.getLogger(__name__)
-STORE_AWAY = (
-    "This site's store of files did not answer, twice. Ask again later, or tell the people who run this site."
-)
+STORE_AWAY = f"{worker.STORE_AWAY} Ask again later, or tell the people who run this site."
 
 
 def run_waiting(worker_name: str = "worker") -> int:

@@ -27,8 +27,8 @@ KIND = errands.Kind(
     nobody_came="No worker was free within three minutes. Ask again when the queue is short.",
     worker_lost="The worker was lost twice while it wrote the answer. Ask again later.",
     took_too_long=(
-        "The answer took longer than fifteen minutes, twice, most likely since the base model had to be fetched first. Ask "
-        "again later, or tell the people who run this site."
+        "The answer took longer than fifteen minutes, most likely because the base model had to be fetched first. Ask again "
+        "later, or tell the people who run this site."
     ),
     our_error="The answer stopped because of an error on our side. It has been logged; try again.",
 )
