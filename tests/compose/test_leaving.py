@@ -216,13 +216,8 @@ def test_an_account_that_was_made_under_a_name_that_is_taken_is_told_so(whose: s
     other = User.objects.create_user("ADA", password=PASSWORD)
     client = browser_of(other)
     for page in (client.get("/settings/delete"), client.post("/settings", {"full_name": "Eve"})):
-        assert (
-            page.status_code,
-            "Ask the people who run this site for another name" in page.content.decode(),
-        ) == (
-            409,
-            True,
-        )
+        assert page.status_code == 409
+        assert "Ask the people who run this site for another name" in page.content.decode()
     with pytest.raises(NameTaken):
         leaving.delete_account(other, actor=None)
     assert not Namespace.objects.filter(full_name="Eve").exists()
