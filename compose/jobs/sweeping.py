@@ -19,7 +19,6 @@ from web.database import after_commit
 
 logger = logging.getLogger(__name__)
 RING_AT_ONCE = 8
-BEATS_FIRST = 3
 Status = Composition.Status
 Wish = Composition.Wish
 _unanswered_at = -math.inf  # by the clock of `time.monotonic`: when a sweep last met a database that was away
@@ -38,7 +37,7 @@ def sweep() -> dict[str, int]:
 def _sweep() -> dict[str, int]:
     counts = {"requeued": 0, "failed": 0, "cancelled": 0, "rung": 0}
     # Where the database was away, nobody could renew a lease: workers that are there speak first.
-    if time.monotonic() - _unanswered_at > BEATS_FIRST * settings.JOB_HEARTBEAT_S:
+    if time.monotonic() - _unanswered_at > workers.SILENT_AFTER_BEATS * settings.JOB_HEARTBEAT_S:
         for composition in Composition.objects.filter(status=Status.RUNNING, lease_until__lt=Now()):
             outcome = _take_back(composition)
             if outcome:
