@@ -253,11 +253,10 @@ def give_up(composition: Composition, why: str) -> bool:
     if composition.attempt >= MOST_ATTEMPTS:
         message = f"{why} That was so at {MOST_ATTEMPTS} attempts. Ask again later, or tell the people who run this site."
         return fail(composition, message)
-    given_up = bool(lease.held(composition).update(worker="", stage_note=why))
+    said = f"{why} It is tried again within {settings.JOB_LEASE_S} seconds, from its trials on."
+    given_up = bool(lease.held(composition).update(worker="", stage_note=said))
     if given_up:
-        log.write(
-            composition, f"{why} It is tried again within {settings.JOB_LEASE_S} seconds, from its trials on."
-        )
+        log.write(composition, said)
     return given_up
 
 

@@ -151,19 +151,19 @@ STORE_ERRORS = [
 def test_a_composition_whose_object_store_is_away_goes_back_in_line_and_on_from_its_trials(monkeypatch, away):
     """However often: that is no loss of a worker, and nothing is said of memory."""
     composition = queue(budget=10)
+    said = (
+        "This site's store of files did not answer. It is tried again within 60 seconds, from its trials on."
+    )
     for _ in range(4):
         with monkeypatch.context() as patch:
             patch.setattr(storage, "store_file", lambda _path: (_ for _ in ()).throw(away))
             assert work(composition).status == "running"
-        assert composition.stage_note == worker.STORE_AWAY
+        assert composition.stage_note == said
         assert jobs.sweep()["requeued"] == 0, "not before its lease has run out"
         Composition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
         assert jobs.sweep()["requeued"] == 1
     composition.refresh_from_db()
     assert (composition.status, composition.losses, composition.trials.count()) == ("queued", 0, 10)
-    said = (
-        "This site's store of files did not answer. It is tried again within 60 seconds, from its trials on."
-    )
     assert composition.log.filter(text=said).count() == 4
     assert work(composition).status == "succeeded"
 
@@ -239,7 +239,8 @@ def test_a_worker_whose_disk_is_full_leaves_its_composition_to_others(monkeypatc
             patch.setattr(fakes, "compose", lambda *_, **__: written_on_a_full_disk())
         else:
             patch.setattr(worker.worker_cache, "jobs_folder", lambda: (_ for _ in ()).throw(full))
-        assert (work(composition).status, composition.stage_note) == ("running", worker.DISK_FULL)
+        assert work(composition).status == "running"
+        assert composition.stage_note.startswith(worker.DISK_FULL)
     Composition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
     jobs.sweep()
     assert (work(composition).status, composition.losses) == ("succeeded", 0)
@@ -259,7 +260,8 @@ def test_a_composition_whose_result_the_sites_disk_does_not_take_is_tried_again(
     composition = queue(budget=2)
     with monkeypatch.context() as patch:
         patch.setattr(storage, "store_file", lambda _path: (_ for _ in ()).throw(full()))
-        assert (work(composition).status, composition.stage_note) == ("running", worker.STORE_FULL)
+        assert work(composition).status == "running"
+        assert composition.stage_note.startswith(worker.STORE_FULL)
     Composition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
     jobs.sweep()
     assert (work(composition).status, composition.losses) == ("succeeded", 0)
