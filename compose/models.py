@@ -25,9 +25,15 @@ class Measured(Protocol):
     """What the rows of the table and the engine's own scores have alike."""
 
     @property
+    def method(self) -> str: ...
+    @property
     def metric(self) -> str: ...
     @property
     def split(self) -> str: ...
+    @property
+    def n(self) -> int: ...
+    @property
+    def value(self) -> float: ...
 
 
 S = TypeVar("S", bound=Measured)
@@ -179,7 +185,7 @@ class Composition(models.Model):
     wish = models.CharField(max_length=8, choices=Wish.choices, default=Wish.NONE, blank=True)
     attempt = models.PositiveSmallIntegerField(default=0)
     losses = models.PositiveSmallIntegerField(default=0, help_text="How often its worker was lost.")
-    lost_at = models.JSONField(
+    known_losses = models.JSONField(
         null=True,
         blank=True,
         help_text="How far it was each time, and whether its worker was killed for memory.",

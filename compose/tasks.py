@@ -76,8 +76,9 @@ def announce() -> None:
 @shared_task(name="compose.tasks.refresh_standing")
 def refresh_standing() -> None:
     """Write down what is trending and what has proved useful."""
-    from compose import usefulness
+    from compose import jobs, usefulness
 
+    jobs.write_what_is_missing()
     usefulness.refresh_standing()
 
 

@@ -8,7 +8,7 @@ doubled or late. A worker holds a composition by a lease that it renews; `sweep`
 up for dead and wakes again changes nothing.
 
 asking.py: what a request comes to. owning.py: what its owner may do with it. queue.py: who is next, and claiming.
-holding.py: what the worker that holds it writes. sweeping.py: taking back. losses.py: what is known of workers that were
+holding.py: what the worker that holds it writes. worth.py: what boards order it by. sweeping.py: taking back. losses.py: what is known of workers that were
 lost. lease.py: what these share.
 workers.py: which workers there are. forgetting.py: what is not kept for ever.
 log.py: what happened, in words. telling.py: the mail to its owner when it has ended.
@@ -64,6 +64,7 @@ from compose.jobs.queue import (
 )
 from compose.jobs.sweeping import sweep
 from compose.jobs.telling import can_mail, tell_owners
+from compose.jobs.worth import write_what_is_missing
 
 __all__ = [
     "DEFAULT_METHOD",
@@ -120,4 +121,5 @@ __all__ = [
     "usual_budget",
     "visible_composition",
     "wish",
+    "write_what_is_missing",
 ]

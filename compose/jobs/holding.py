@@ -15,9 +15,9 @@ from compose.engine import types
 from compose.engine.errors import Cancelled
 from compose.engine.wording import first_of
 from compose.errors import LeaseLost
-from compose.jobs import lease, log, queue
+from compose.jobs import lease, log, queue, worth
 from compose.jobs.asking import hidden_note
-from compose.models import HELD_OUT, Candidate, Composition, Score, Trial
+from compose.models import Candidate, Composition, Score, Trial
 from registry.models import Blob, TaskRevision
 from web.database import after_commit
 from web.templatetags.formatting import plural
@@ -173,7 +173,7 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
         predictions = [prediction for prediction in predictions if prediction.input in shown]
         if revision is not None:
             split_note = hidden_note(len(revision.test), scored=len(composition.test_examples))
-            board_score = _board_score(composition, result.scores, revision)
+            board_score = worth.board_score(composition, result.scores, revision)
     record_trials(composition, result.trials)
     wanted = lease.held(composition).exclude(wish=Wish.CANCEL)
     won = wanted.update(
@@ -189,7 +189,7 @@ def finish(composition: Composition, result: types.Result, *, weights: Blob, con
         result=_result_block(result),
         split_note=split_note,
         base_loss=result.base_loss,
-        gain=_gain(composition, result.scores),
+        gain=worth.gain(composition, result.scores),
         board_score=board_score,
         predictions=[asdict(prediction) for prediction in predictions],
         weights_blob=weights,
@@ -276,26 +276,6 @@ def _shown_hidden_rows(revision: TaskRevision | None) -> set[str]:
     if revision is None or not revision.task.shows_first_hidden_rows:
         return set()
     return {row["input"] for row in revision.test[:SHOWN_HIDDEN_ROWS]}
-
-
-def _gain(composition: Composition, scores: Iterable[types.Score]) -> float | None:
-    """Of fewer rows than a task has to hide none: one that chance favoured would always be the best."""
-    values = {
-        score.method: score.value
-        for score in composition.on_held_out(scores)
-        if score.n >= settings.MIN_TASK_HIDDEN_ROWS
-    }
-    own = values.pop(composition.method, None)
-    return None if own is None or not values else own - max(values.values())
-
-
-def _board_score(
-    composition: Composition, scores: Iterable[types.Score], revision: TaskRevision
-) -> float | None:
-    """As `compose.leaderboards` reads it from the scores."""
-    wanted = (composition.method, HELD_OUT, revision.metric, len(revision.test))
-    own = (score.value for score in scores if (score.method, score.split, score.metric, score.n) == wanted)
-    return next(own, None)
 
 
 def _result_block(result: types.Result) -> dict[str, Any]:

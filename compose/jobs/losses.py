@@ -41,7 +41,7 @@ def now_lost(composition: Composition) -> list[Loss]:
         name=composition.worker, killed_for_memory_at__gte=composition.heartbeat_at
     )
     loss = Loss(composition.stage, composition.trials.count(), killed.exists())
-    return [*(Loss(**known) for known in composition.lost_at or []), loss]
+    return [*(Loss(**known) for known in composition.known_losses or []), loss]
 
 
 def as_json(losses: list[Loss]) -> list[dict[str, object]]:

@@ -67,7 +67,7 @@ def _take_back(composition: Composition) -> str:
         return _back_in_line(composition, held.update(**lease.back_in_line()), "Back in line.")
     logger.warning("Composition %s lost its worker %s", composition.pk, composition.worker)
     lost = losses.now_lost(composition)
-    known = {"losses": F("losses") + 1, "lost_at": losses.as_json(lost)}
+    known = {"losses": F("losses") + 1, "known_losses": losses.as_json(lost)}
     if composition.losses + 1 < settings.JOB_MAX_ATTEMPTS:
         changed = held.update(**known, **lease.back_in_line())
         return _back_in_line(composition, changed, losses.line(lost[-1]))

@@ -12,7 +12,7 @@ class Migration(migrations.Migration):
     operations = [
         migrations.AddField(
             model_name='composition',
-            name='lost_at',
+            name='known_losses',
             field=models.JSONField(blank=True, help_text='How far it was each time, and whether its worker was killed for memory.', null=True),
         ),
         migrations.AddField(

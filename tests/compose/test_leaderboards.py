@@ -520,6 +520,21 @@ def test_scores_of_boards_from_before_are_those_that_finishing_writes():
     assert dict(Composition.objects.values_list("pk", "board_score")) == written
 
 
+def test_what_a_worker_of_the_version_before_leaves_out_is_written_by_the_clock():
+    task = make_board_task()
+    ended = scored(task, 0.6)
+    few = [types.Score("lorahub", "exact_match", 0.9, 0.1, 1.0, 3, "held_out")]
+    finish(make_composition(task=task), scores=few)
+    finish(make_composition())
+    written = Composition.objects.values_list("pk", "gain", "board_score").order_by("pk")
+    before = list(written)
+    assert jobs.write_what_is_missing() == 0
+    for missing in ({"board_score": None}, {"board_score": None, "gain": None}):
+        Composition.objects.filter(pk=ended.pk).update(**missing)
+        assert jobs.write_what_is_missing() == 1
+        assert list(written) == before
+
+
 def test_the_best_on_a_task_is_the_best_that_one_may_see_with_its_own_base_model_alone():
     task, ann = make_board_task(), make_user()
     for owner, own, alone in ((ann, 0.6, 0.2), (ann, 0.5, 0.4), (make_user(), 0.9, 0.8)):
