@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from django.core.exceptions import EmptyResultSet
 from django.db import IntegrityError, InterfaceError, OperationalError, connections, transaction
 from django.db.models import QuerySet
 
@@ -68,7 +69,10 @@ def keep_from_deletion(rows: QuerySet[Any]) -> None:
     """
     connection = connections[rows.db]
     if connection.vendor == "postgresql":
-        query, parameters = rows.order_by("pk").values("pk").query.sql_with_params()
+        try:
+            query, parameters = rows.order_by("pk").values("pk").query.sql_with_params()
+        except EmptyResultSet:  # Django sees that there are none without asking, as of `pk__in=[]`
+            return
         with connection.cursor() as cursor:
             cursor.execute(f"{query} FOR KEY SHARE", parameters)
 

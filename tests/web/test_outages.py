@@ -14,7 +14,7 @@ from registry import following
 from registry.models import User
 from registry.search import bulk, columns
 from tests.factories import make_token, make_user
-from web.database import after_commit
+from web.database import after_commit, keep_from_deletion
 
 pytestmark = pytest.mark.django_db
 AWAY = "does not answer"
@@ -147,3 +147,7 @@ def test_what_fails_after_the_commit_undoes_nothing_and_is_logged(caplog):
         after_commit(read_the_card, user.pk)
     assert User.objects.filter(username="ada").exists()
     assert "read_the_card" in caplog.text
+
+
+def test_of_no_rows_none_are_kept():
+    keep_from_deletion(User.objects.filter(pk__in=[]))
