@@ -218,7 +218,8 @@ def invite(organisation: Namespace, *, actor: User, username: str, role: str) ->
 def withdraw_invitation(organisation: Namespace, *, actor: User, username: str) -> None:
     """Take the question back. Raises Forbidden, NotFound."""
     with _held(organisation, by=actor):
-        if not Invitation.objects.filter(namespace=organisation, user__username__iexact=username).delete()[0]:
+        asked = Invitation.objects.filter(namespace=organisation, user=account_named(username))
+        if not asked.delete()[0]:
             raise NotFound(f"{username[:100]} has no invitation to {organisation.name}.")
         audit.record(actor=actor, action="take back invitation", subject=organisation, detail=username[:150])
 
@@ -264,7 +265,7 @@ def remove(organisation: Namespace, *, actor: User, username: str) -> None:
 
     Raises Forbidden, NotFound, LastAdmin.
     """
-    is_leaving = actor.username.lower() == username.lower()
+    is_leaving = account_named(username) == actor
     if is_leaving:
         require_writing_token(actor)
         require_whole_account(actor)
@@ -296,7 +297,7 @@ def _administered_by(person: User) -> QuerySet[Membership]:
 
 
 def _membership(organisation: Namespace, username: str) -> Membership:
-    found = members_of(organisation).filter(user__username__iexact=username).first()
+    found = members_of(organisation).filter(user=account_named(username)).first()
     if found is None:
         raise NotFound(f"{username[:100]} is no member of {organisation.name}.")
     return found
