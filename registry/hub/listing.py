@@ -153,9 +153,10 @@ def _matching(request: HttpRequest, rows: QuerySet[Adapter]) -> QuerySet[Adapter
         if request.GET.get(name):
             raise NoSuchFilter(name)
     if words := _words_wanted(request):
+        rows = _among(rows, few_named(words))
         rows = rows.annotate(repository=Concat(F("namespace__name"), Value("/"), F("name")))
     for word in words:
-        rows = _among(rows, few_named(word)).filter(Q(repository__icontains=word))
+        rows = rows.filter(Q(repository__icontains=word))
     if author := request.GET.get("author", "").strip():
         # Which one it is first: a database that knows how much it has also knows where to begin.
         owner = Namespace.objects.filter(name__iexact=author).values_list("pk", flat=True).first()
@@ -256,7 +257,7 @@ def with_tag(rows: QuerySet[Adapter], tag: str) -> QuerySet[Adapter]:
     quoted = (json.dumps(tag), f'"{tag}"')  # the two databases write other letters than ASCII differently
     rows = rows.annotate(tag_text=Cast("tags", TextField()))
     found = Q(tag_text__icontains=quoted[0]) | Q(tag_text__icontains=quoted[1])
-    kind, _, value = tag.replace("base_model:adapter:", "base_model:", 1).partition(":")
+    kind, value = _kind_and_name(tag)
     if tag in _ALWAYS:
         found |= Q(rank__isnull=False)
     elif kind in _NAMING and not value:
@@ -276,13 +277,19 @@ def with_tag(rows: QuerySet[Adapter], tag: str) -> QuerySet[Adapter]:
 
 def _tagged(tag: str) -> Tagged | None:
     """Who may have it, as `with_tag` goes on to say exactly; None where that is nearly everybody."""
-    kind, _, value = tag.replace("base_model:adapter:", "base_model:", 1).partition(":")
+    kind, value = _kind_and_name(tag)
     if tag in _ALWAYS:
         return None
     if kind in _NAMING:
         return Tagged(tag, **{_NAMING[kind]: value})
     task_types = answers.task_types(tag)
     return Tagged(tag, task_types=task_types) if task_types else Tagged(tag, language=tag)
+
+
+def _kind_and_name(tag: str) -> tuple[str, str]:
+    """`base_model:adapter:org/name` -> ("base_model", "org/name"), as `base_model:org/name`."""
+    kind, _, name = tag.partition(":")
+    return kind, name.removeprefix("adapter:") if kind == "base_model" else name
 
 
 def _has_part(field: str, part: str) -> Q:

@@ -503,6 +503,8 @@ def test_who_changed_what_last_is_found_however_long_the_history_is(
         ("filter=dataset:squad", ["a"]),
         ("filter=dataset:GLUE/mnli", ["a"]),
         ("filter=dataset:mnli", []),
+        ("filter=dataset:sq", []),
+        ("filter=base_model:demo/tiny-t5&filter=dataset:squad", ["a"]),
         ("filter=dataset:", []),
         ("pipeline_tag=token-classification", ["b"]),
         ("pipeline_tag=token-classification&filter=en", []),
