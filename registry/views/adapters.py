@@ -14,7 +14,6 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from registry import (
-    cards,
     downloads,
     following,
     moving,
@@ -35,7 +34,7 @@ from registry.rights import (
     writable_adapter,
     writable_namespace,
 )
-from registry.views.cards import as_html
+from registry.views.cards import as_html, text_in
 from registry.views.offered import names_offered
 from registry.views.old_names import leads_on
 from registry.views.people import signed_in
@@ -212,8 +211,7 @@ def _card_html(adapter: Adapter, revision: Revision, files: list[RevisionFile]) 
     html: str | None = cache.get(key)
     if html is None:
         try:
-            with storage.open_blob(file.blob) as stream:
-                text = stream.read(cards.MAX_CARD_BYTES + 1).decode("utf-8-sig", "replace")
+            text = text_in(file.blob)
         except storage.BytesMissing as missing:
             return f"<p>{missing.message}</p>"  # our own words; the page is more than its card
         html = as_html(text, adapter, revision)

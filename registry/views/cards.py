@@ -16,7 +16,7 @@ from registry.cards import CardRefused
 from registry.errors import InspectionRefused
 from registry.filenames import CARD
 from registry.forms import CardForm
-from registry.models import Adapter, Revision
+from registry.models import Adapter, Blob, Revision
 from registry.publishing import MAIN
 from registry.rights import writable_adapter
 from registry.views.old_names import leads_on
@@ -38,7 +38,7 @@ def adapter_card(request: HttpRequest, namespace: str, name: str) -> HttpRespons
     if request.method == "POST" and form.is_valid():
         try:
             if request.POST.get("action") == "preview":
-                preview = _preview(adapter, head, form.cleaned_data["card"])
+                preview = as_html(form.cleaned_data["card"], adapter, head)
             else:
                 saved = commits.write_card(
                     adapter,
@@ -55,6 +55,8 @@ def adapter_card(request: HttpRequest, namespace: str, name: str) -> HttpRespons
             show_refusal(form, error)
             # Whoever has read that, and saves again, knows what they replace.
             form.data = {**form.cleaned_data, "parent": head.commit}
+        except CardRefused as refused:
+            form.add_error("card", refused.problem.message)
         except InspectionRefused as error:
             form.add_error("card", error.message)
         except DomainError as error:
@@ -72,20 +74,16 @@ def as_html(text: str, adapter: Adapter, revision: Revision) -> str:
     return html
 
 
-def _preview(adapter: Adapter, head: Revision, text: str) -> str:
-    try:
-        return as_html(text, adapter, head)
-    except CardRefused as refused:
-        raise InspectionRefused([refused.problem]) from refused
+def text_in(blob: Blob) -> str:
+    """The text of a card that lies in `blob`. Raises BytesMissing."""
+    with storage.open_blob(blob) as stream:
+        return stream.read(cards.MAX_CARD_BYTES).decode("utf-8-sig", "replace")
 
 
 def _text_of(revision: Revision) -> str:
     """Its README.md; empty without one."""
     file = revision.files.select_related("blob").filter(path=CARD).first()
-    if file is None:
-        return ""
-    with storage.open_blob(file.blob) as stream:
-        return stream.read(cards.MAX_CARD_BYTES).decode("utf-8-sig", "replace")
+    return text_in(file.blob) if file is not None else ""
 
 
 def _folder_address(adapter: Adapter, revision: Revision) -> str:
