@@ -6,13 +6,15 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from django.conf import settings
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.db.models.functions import Now
 
-from compose.models import HELD_OUT, Composition, Measured
+from compose.models import HELD_OUT, Composition, Measured, Score
 from registry.models import TaskRevision
 
 AN_UPGRADE = timedelta(days=1)  # as long as workers of the version before may go on
+_OWN = ("method", "metric", "gain", "board_score", "has_hidden_test")
+_READ = (*_OWN, "task_revision__metric", "task_revision__test")
 
 
 def gain(composition: Composition, scores: Iterable[Measured]) -> float | None:
@@ -40,9 +42,11 @@ def write_what_is_missing() -> int:
     ended = Composition.objects.filter(
         status=Composition.Status.SUCCEEDED, finished_at__gte=Now() - AN_UPGRADE
     )
-    missing = ended.filter(Q(gain=None) | Q(board_score=None)).filter(scores__split=HELD_OUT).distinct()
+    scored = Score.objects.filter(composition=OuterRef("pk"), split=HELD_OUT)
+    missing = ended.filter(Q(gain=None) | Q(board_score=None, has_hidden_test=True)).filter(Exists(scored))
+    rows = missing.select_related("task_revision").prefetch_related("scores").only(*_READ)
     written = 0
-    for composition in missing.select_related("task_revision").prefetch_related("scores"):
+    for composition in rows.iterator(chunk_size=100):
         scores, revision = list(composition.scores.all()), composition.task_revision
         found = {
             "gain": gain(composition, scores),
