@@ -50,6 +50,11 @@ def claim(composition: Composition, name: str = "worker") -> Composition:
     return claimed
 
 
+def sweep_when_leases_are_over() -> dict[str, int]:
+    Composition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+    return jobs.sweep()
+
+
 def work(composition: Composition) -> Composition:
     assert worker.run_next("worker")
     composition.refresh_from_db()
@@ -160,8 +165,7 @@ def test_a_composition_whose_object_store_is_away_goes_back_in_line_and_on_from_
             assert work(composition).status == "running"
         assert composition.stage_note == said
         assert jobs.sweep()["requeued"] == 0, "not before its lease has run out"
-        Composition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-        assert jobs.sweep()["requeued"] == 1
+        assert sweep_when_leases_are_over()["requeued"] == 1
     composition.refresh_from_db()
     assert (composition.status, composition.losses, composition.trials.count()) == ("queued", 0, 10)
     assert composition.log.filter(text=said).count() == 4
@@ -174,8 +178,7 @@ def test_a_composition_whose_object_store_stays_away_ends_and_says_so(monkeypatc
     monkeypatch.setattr(holding, "MOST_ATTEMPTS", 2)
     monkeypatch.setattr(storage, "store_file", lambda _path: (_ for _ in ()).throw(away))
     work(composition)
-    Composition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-    jobs.sweep()
+    sweep_when_leases_are_over()
     assert (work(composition).status, composition.error) == (
         "failed",
         "This site's store of files did not answer. That was so at 2 attempts. Ask again later, or tell the people who run "
@@ -197,8 +200,7 @@ def test_a_composition_whose_database_was_away_is_given_up_when_it_is_back_and_n
     composition.refresh_from_db()
     assert (composition.status, composition.worker) == ("running", "")
     assert status_page.all_workers() == []
-    Composition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-    assert jobs.sweep()["requeued"] == 1
+    assert sweep_when_leases_are_over()["requeued"] == 1
     assert (work(composition).status, composition.losses) == ("succeeded", 0)
 
 
@@ -213,8 +215,7 @@ def test_what_was_given_up_is_said_again_until_the_database_hears_it_and_nothing
         patch.setattr(jobs, "give_up", lambda *_, **__: (_ for _ in ()).throw(away))
         with pytest.raises(OperationalError):
             worker.say_given_up()
-    Composition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-    jobs.sweep()
+    sweep_when_leases_are_over()
     taken = jobs.claim(composition.pk, "another")
     worker.say_given_up()
     assert taken is not None
@@ -241,8 +242,7 @@ def test_a_worker_whose_disk_is_full_leaves_its_composition_to_others(monkeypatc
             patch.setattr(worker.worker_cache, "jobs_folder", lambda: (_ for _ in ()).throw(full))
         assert work(composition).status == "running"
         assert composition.stage_note.startswith(worker.DISK_FULL)
-    Composition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-    jobs.sweep()
+    sweep_when_leases_are_over()
     assert (work(composition).status, composition.losses) == ("succeeded", 0)
 
 
@@ -262,8 +262,7 @@ def test_a_composition_whose_result_the_sites_disk_does_not_take_is_tried_again(
         patch.setattr(storage, "store_file", lambda _path: (_ for _ in ()).throw(full()))
         assert work(composition).status == "running"
         assert composition.stage_note.startswith(worker.STORE_FULL)
-    Composition.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-    jobs.sweep()
+    sweep_when_leases_are_over()
     assert (work(composition).status, composition.losses) == ("succeeded", 0)
 
 
