@@ -195,9 +195,7 @@ def invite(organisation: Namespace, *, actor: User, username: str, role: str) ->
     username = username.strip().removeprefix("@")
     with _held(organisation, by=actor):
         named = account_named(username)
-        if named is None:
-            raise NoSuchPerson(username)
-        found = User.objects.filter(pk=named.pk, is_active=True)
+        found = User.objects.filter(pk=named.pk, is_active=True) if named else User.objects.none()
         keep_from_deletion(found)
         person = found.first()
         if person is None:

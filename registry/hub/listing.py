@@ -239,10 +239,9 @@ def _is_wanted(request: HttpRequest, base: BaseModel) -> bool:
     """Whether a hosted base model is what `_matching` would let through."""
     row = answers.base_model_row(base)
     author = request.GET.get("author", "").strip().lower()
-    if not all(word in row["id"].lower() for word in _words_wanted(request)) or author not in (
-        "",
-        row["author"].lower(),
-    ):
+    if author not in ("", row["author"].lower()):
+        return False
+    if not all(word in row["id"].lower() for word in _words_wanted(request)):
         return False
     bounds = _parameter_bounds(request)
     if bounds and not (base.parameters is not None and bounds[0] <= base.parameters <= bounds[1]):
