@@ -629,7 +629,7 @@ def _without(*paths: str) -> list[str]:
 
 
 class PassesBeside:
-    """Passes of the suite, some at a time and the others as one ends: the longest first, so that all end together.
+    """Passes of the suite, some at a time and the others, in their order, each as one ends: so all end at about one time.
 
     The output of each stands in `folder`/its name/output, and at its end its code in `folder`/its name/code.
     """

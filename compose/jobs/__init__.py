@@ -8,8 +8,8 @@ doubled or late. A worker holds a composition by a lease that it renews; `sweep`
 up for dead and wakes again changes nothing.
 
 asking.py: what a request comes to. owning.py: what its owner may do with it. queue.py: who is next, and claiming.
-holding.py: what the worker that holds it writes. worth.py: what boards order it by. sweeping.py: taking back. losses.py: what is known of workers that were
-lost. lease.py: what these share.
+holding.py: what the worker that holds it writes. worth.py: what boards order it by. sweeping.py: taking back. losses.py:
+what is known of workers that were lost. lease.py: what these share.
 workers.py: which workers there are. forgetting.py: what is not kept for ever.
 log.py: what happened, in words. telling.py: the mail to its owner when it has ended.
 """
