@@ -306,3 +306,20 @@ def test_a_base_in_bfloat16_gives_nearly_the_same_losses(collection: Collection,
     weights = [[0.3, 0.0, -0.2, 0.5, 0.1, 0.0], [0.0] * 6]
     arguments = (collection.base, collection.modules, tiny.EXAMPLES, weights, mix)
     assert run.score(*arguments, dtype="bfloat16") == pytest.approx(run.score(*arguments), rel=0.05)
+
+
+@pytest.mark.parametrize("read", [0, 10**9], ids=["as whole matrices", "through the factors"])
+def test_mixes_in_bfloat16_are_nearly_the_same_either_way(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch, read: int
+):
+    monkeypatch.setattr("compose.engine.mixing._READ_SHORT", read)
+    weights = [[0.3, 0.1, -0.2, 0.5, 0.1, 0.2], [0.1, -0.3, 0.2, 0.1, 0.4, -0.1]]
+    expected = run.score(collection.base, collection.modules, tiny.EXAMPLES, weights, EXACT)
+    base = loading.load_base(collection.base, device=CPU, dtype=torch.bfloat16)
+    bank = build_bank([load_module(each) for each in collection.modules], device=CPU, dtype=torch.bfloat16)
+    mixer = Mixer(base, bank)
+    scorer = Scorer(base, mixer, tokenise(base, tiny.EXAMPLES))
+    for _ in range(3):  # from a recording as well
+        losses = scorer.losses([Mix(EXACT, tuple(vector)) for vector in weights])
+        assert losses == pytest.approx(expected, rel=0.05)
+    assert bool(mixer._dense) == (read == 0)
