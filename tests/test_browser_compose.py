@@ -5,7 +5,6 @@ Each story leaves its pictures in `screenshots/`, to flip through.
 
 from __future__ import annotations
 
-import base64
 import re
 import zipfile
 from pathlib import Path
@@ -21,38 +20,12 @@ from tests.albums import Album
 from tests.compose.factories import finish, make_composition, make_modules, make_trials
 from tests.conftest import ROOT, Site
 from tests.factories import make_adapter, make_base_model, make_task, make_user, namespace_of
+from tests.in_browser import PASSWORD, drop, sign_in
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.browser
-PASSWORD = "correct horse battery"
-# A drop as the upload page sees it: files made from base64, and the event that a drop fires.
-DROP = """(files) => {
-  const transfer = new DataTransfer();
-  for (const [path, content] of files) {
-    const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
-    transfer.items.add(new File([bytes], path));
-  }
-  document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
-}"""
-
-
-def sign_in(page: Page, address: str, username: str, password: str) -> None:
-    page.goto(f"{address}/accounts/login/")
-    page.fill("input[name=login]", username)
-    page.fill("input[name=password]", password)
-    page.click("main button:has-text('Sign in')")
-    page.wait_for_url(f"{address}/")
-
-
-def drop(page: Page, folder: Path) -> None:
-    files = [
-        [path.relative_to(folder).as_posix(), base64.b64encode(path.read_bytes()).decode()]
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    ]
-    page.evaluate(DROP, files)
 
 
 # --- The main job ----------------------------------------------------------------------------------------------
@@ -359,7 +332,7 @@ def test_the_page_follows_a_composition_to_its_end_by_itself(
     page: Page, live_server: Any, base_model: BaseModel, ada: User
 ):
     composition = make_composition(owner=ada, base_model=base_model, title="Colours")
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}{composition.get_absolute_url()}")
     page.wait_for_selector("h2:has-text('Next in line')")
     claimed = jobs.claim(composition.pk, "worker-1")
@@ -389,7 +362,7 @@ def test_everything_works_without_scripts(browser: Browser, live_server: Any, ba
     context = browser.new_context(java_script_enabled=False, viewport={"width": 1280, "height": 900})
     page = context.new_page()
     try:
-        sign_in(page, live_server.url, "ada", PASSWORD)
+        sign_in(page, live_server.url, "ada")
         page.goto(f"{live_server.url}/compose?task=colour-twice")
         page.check("#choice-picked")
         page.click("button:has-text('Show the modules of this base model')")
@@ -438,7 +411,7 @@ def test_no_page_about_composing_is_wider_than_the_screen(
     page.emulate_media(color_scheme=scheme)
     errors: list[str] = []
     page.on("console", lambda line: errors.extend([line.text] if line.type == "error" else []))
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     addresses = [
         "/",
         "/compose",

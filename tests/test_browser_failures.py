@@ -15,7 +15,7 @@ from registry.models import Adapter, User
 from tests.compose.factories import finish, make_composition, make_modules
 from tests.factories import make_adapter, make_base_model, make_user, namespace_of
 from tests.fake_adapters import make_adapter as make_adapter_folder
-from tests.test_browser_compose import PASSWORD, drop, sign_in
+from tests.in_browser import PASSWORD, drop, sign_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,7 @@ def sign_in_here(page: Page, name: str) -> None:
 def sign_in_beside(page: Page, address: str, name: str = "ada") -> None:
     """In another tab of the same browser."""
     tab = page.context.new_page()
-    sign_in(tab, address, name, PASSWORD)
+    sign_in(tab, address, name)
     tab.close()
 
 
@@ -96,7 +96,7 @@ def test_a_site_that_takes_a_question_and_says_nothing_is_said(
 def test_a_page_whose_person_is_signed_out_says_so_and_goes_on_after(
     page: Page, live_server: Any, done: Composition
 ):
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}{done.get_absolute_url()}")
     sign_out_behind(page)
     page.fill("#try-text", "What colour?")
@@ -110,7 +110,7 @@ def test_a_page_whose_person_is_signed_out_says_so_and_goes_on_after(
 
 
 def test_an_answer_that_did_not_come_is_asked_for_again(page: Page, live_server: Any, done: Composition):
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}{done.get_absolute_url()}")
     page.route("**/try/*", lambda route: route.abort())
     page.fill("#try-text", "What colour?")
@@ -126,7 +126,7 @@ def test_an_answer_that_did_not_come_is_asked_for_again(page: Page, live_server:
 def test_back_from_a_composition_leads_to_the_form_as_it_was_sent(
     page: Page, live_server: Any, done: Composition
 ):
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}/compose")
     typed = [f"question {number}" for number in range(7)]
     for number, text in enumerate(typed, 1):
@@ -159,7 +159,7 @@ def test_back_to_a_compose_form_that_was_not_sent_keeps_every_row(
 
 
 def test_back_to_another_compose_form_leaves_what_it_had(page: Page, live_server: Any, done: Composition):
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}/compose?again={done.pk}")
     inputs = page.locator("textarea[name=example_input]")
     before = [cell.input_value() for cell in inputs.all()]
@@ -180,7 +180,7 @@ def test_back_to_another_compose_form_leaves_what_it_had(page: Page, live_server
 
 def test_what_was_typed_is_there_again_after_signing_in(page: Page, live_server: Any, ada: User):
     module = make_adapter("colour", namespace=namespace_of(ada))
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}/ada/colour/settings")
     page.fill("[name=training]", "Three epochs, a rate of 1e-4")
     page.check("[name=visibility][value=private]")
@@ -201,7 +201,7 @@ def test_what_was_typed_is_there_again_after_signing_in(page: Page, live_server:
 
 def test_what_somebody_typed_is_nobody_elses(page: Page, live_server: Any, done: Composition):
     make_user("eve", password=PASSWORD)
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}/organizations/new")
     page.fill("[name=name]", "secret-lab")
     sign_out_behind(page)
@@ -217,7 +217,7 @@ def test_a_draft_is_nobody_elses(page: Page, live_server: Any, done: Composition
     offer = page.locator("#draft-offer")
 
     def type_as_ada() -> None:
-        sign_in(page, live_server.url, "ada", PASSWORD)
+        sign_in(page, live_server.url, "ada")
         page.goto(f"{live_server.url}/compose")
         page.get_by_label("Input of row 1").fill("mine")
         page.wait_for_timeout(600)
@@ -226,11 +226,11 @@ def test_a_draft_is_nobody_elses(page: Page, live_server: Any, done: Composition
     sign_out_behind(page)
     page.goto(f"{live_server.url}/compose")
     expect(offer).to_be_hidden()
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}/compose")
     expect(offer).to_be_visible()
     sign_out_behind(page)
-    sign_in(page, live_server.url, "eve", PASSWORD)
+    sign_in(page, live_server.url, "eve")
     page.goto(f"{live_server.url}/compose")
     expect(offer).to_be_hidden()
     assert page.evaluate("sessionStorage.getItem('compose-draft')") is None
@@ -249,7 +249,7 @@ def test_a_draft_is_nobody_elses(page: Page, live_server: Any, done: Composition
 def test_a_page_that_the_browser_kept_whole_is_asked_for_again_by_who_came_after(
     page: Page, live_server: Any, ada: User
 ):
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}/settings/liked")
     sign_out_behind(page)
     # Chromium keeps no page whole while it is watched: this is what it says when it shows one again.
@@ -268,7 +268,7 @@ def test_a_page_about_a_fault_of_ours_takes_nobody_for_a_guest(
     def away(_: User) -> None:
         raise OperationalError("the database is away")
 
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     here = "sessionStorage.getItem('reader')"
     before = page.evaluate(here)
     monkeypatch.setattr(likes, "liked_by", away)
@@ -282,14 +282,14 @@ def test_what_a_guest_typed_is_for_who_signs_in(page: Page, live_server: Any, do
     page.goto(f"{live_server.url}/compose")
     page.get_by_label("Input of row 1").fill("mine")
     page.wait_for_timeout(600)
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}/compose")
     page.click("[data-draft=restore]")
     expect(page.get_by_label("Input of row 1")).to_have_value("mine")
 
 
 def test_what_was_typed_into_a_form_that_is_too_old_is_there_again(page: Page, live_server: Any, ada: User):
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}/organizations/new")
     page.fill("[name=name]", "story-lab")
     page.context.clear_cookies(name="csrftoken")
@@ -304,7 +304,7 @@ def test_what_was_too_much_for_one_form_is_there_again(
     page: Page, live_server: Any, done: Composition, settings: Any
 ):
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 2_000
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}/tasks/new")
     page.fill("[name=title]", "Colours")
     page.fill("[name=rows]", "a\tb\n" * 600)
@@ -323,7 +323,7 @@ def test_what_was_too_much_for_one_form_is_there_again(
 def test_a_form_that_was_open_before_somebody_signed_in_elsewhere_still_counts(
     page: Page, live_server: Any, ada: User
 ):
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}/settings")
     page.fill("[name=full_name]", "Ada")
     sign_out_behind(page)
@@ -336,7 +336,7 @@ def test_a_form_that_was_open_before_somebody_else_signed_in_counts_for_neither(
     page: Page, live_server: Any, ada: User
 ):
     eve = make_user("eve", password=PASSWORD)
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}/settings")
     page.fill("[name=full_name]", "Ada")
     sign_out_behind(page)
@@ -346,7 +346,7 @@ def test_a_form_that_was_open_before_somebody_else_signed_in_counts_for_neither(
     page.click("a:has-text('Back to the page')")
     expect(page.locator("[name=full_name]")).to_have_value("")
     sign_out_behind(page)
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}/settings")
     page.fill("[name=full_name]", "Ada")
     page.click("button:has-text('Save')")
@@ -358,7 +358,7 @@ def test_an_upload_whose_person_was_signed_out_is_sent_again(
     page: Page, live_server: Any, ada: User, tmp_path: Path
 ):
     make_base_model()
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}/upload")
     drop(page, make_adapter_folder(tmp_path / "colour"))
     page.wait_for_selector("#verdict .notice.good")
@@ -378,7 +378,7 @@ def test_an_upload_whose_person_was_signed_out_is_sent_again(
 
 def test_a_refused_upload_leads_to_its_inputs(page: Page, live_server: Any, ada: User, tmp_path: Path):
     make_base_model()
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}/upload")
     drop(page, make_adapter_folder(tmp_path / "colour"))
     page.fill("input[name=name]", "no spaces")

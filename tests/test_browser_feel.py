@@ -36,7 +36,7 @@ from tests.factories import (
     make_user,
     namespace_of,
 )
-from tests.test_browser_compose import PASSWORD, sign_in
+from tests.in_browser import PASSWORD, sign_in
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -205,7 +205,7 @@ def test_axe_finds_nothing_on_any_page_in_light_in_dark_and_on_a_phone(
 
     for path in ("/accounts/login/", "/accounts/signup/", "/accounts/password/reset/", "/compose"):
         look(f"{live_server.url}{path}")
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     for path in addresses(filled):
         if is_page(page, f"{live_server.url}{path}"):
             look(f"{live_server.url}{path}")
@@ -240,7 +240,7 @@ def test_on_a_phone_a_thumb_finds_everything(page: Page, live_server: Any, fille
     )
     wrong = {}
     page.set_viewport_size({"width": 390, "height": 800})
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     for path in [
         *filled.more,
         long.get_absolute_url(),
@@ -295,7 +295,7 @@ RUN_OUT = """() => {
 
 
 def test_letters_twice_as_large_stay_in_their_columns(page: Page, live_server: Any, filled: Filled):
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     wrong: list[str] = []
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 900})
@@ -349,7 +349,7 @@ def test_with_the_systems_own_colours_a_choice_is_still_seen(
         before = pin.evaluate(ground)
         pin.check()
         assert pin.evaluate(ground) != before
-        sign_in(page, live_server.url, "ada", PASSWORD)
+        sign_in(page, live_server.url, "ada")
         page.goto(f"{live_server.url}/settings/tokens")
         edge = "at => getComputedStyle(at).borderBottomColor"
         here, other = (
@@ -402,7 +402,7 @@ MOST_SHIFT = 0.02
 def test_no_page_weighs_more_than_150_kb_compressed_or_moves_while_it_comes(
     page: Page, compressed_site: str, filled: Filled
 ):
-    sign_in(page, compressed_site, "ada", PASSWORD)
+    sign_in(page, compressed_site, "ada")
     network = page.context.new_cdp_session(page)
     network.send("Network.enable")
     network.send("Network.setCacheDisabled", {"cacheDisabled": True})

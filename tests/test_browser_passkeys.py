@@ -9,7 +9,7 @@ from allauth.mfa.models import Authenticator
 
 from registry.models import User
 from tests.factories import make_user
-from tests.test_browser_registry import PASSWORD, sign_in
+from tests.in_browser import PASSWORD, sign_in
 
 if TYPE_CHECKING:
     from playwright.sync_api import CDPSession, Page
@@ -63,7 +63,7 @@ def by_passkey(page: Page, site: Any) -> None:
 def test_a_passkey_opens_the_account_without_a_password(
     page: Page, live_server: Any, alice: User, authenticator: CDPSession
 ):
-    sign_in(page, live_server)
+    sign_in(page, live_server.url, "alice")
     begin_adding(page, live_server)
     page.check("input[name=passwordless]")
     page.click("#mfa_webauthn_add")
@@ -84,7 +84,7 @@ def test_a_passkey_opens_the_account_without_a_password(
 def test_the_password_alone_is_not_enough_once_there_is_a_key(
     page: Page, live_server: Any, alice: User, authenticator: CDPSession
 ):
-    sign_in(page, live_server)
+    sign_in(page, live_server.url, "alice")
     begin_adding(page, live_server)
     page.click("#mfa_webauthn_add")
     page.wait_for_url("**/accounts/2fa/recovery-codes/**")

@@ -15,48 +15,17 @@ from registry import base_models, organisations
 from registry.models import Adapter, User
 from tests.factories import make_base_model, make_organisation, make_user, publish_fake
 from tests.fake_adapters import make_adapter as make_adapter_folder
+from tests.in_browser import PASSWORD, drop, sign_in
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 
-PASSWORD = "correct horse battery"
-# Puts files under the pointer as a person does who drags a folder: DataTransfer has no entries for made-up files,
-# so the paths come along as the page would have read them.
-DROP = """(files) => {
-  const transfer = new DataTransfer();
-  for (const [path, content] of files) {
-    const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
-    transfer.items.add(new File([bytes], path));
-  }
-  document.getElementById("drop").dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
-}"""
-
 
 @pytest.fixture
 def alice(transactional_db: None) -> User:
     return make_user("alice", password=PASSWORD)
-
-
-def sign_in(page: Page, site: Any, name: str = "alice") -> None:
-    page.goto(f"{site.url}/accounts/login/")
-    page.fill("input[name=login]", name)
-    page.fill("input[name=password]", PASSWORD)
-    page.click("button:has-text('Sign in')")
-    page.wait_for_url(f"{site.url}/")
-
-
-def drop(page: Page, folder: Path) -> None:
-    """Drop every file of `folder` on the upload page."""
-    import base64
-
-    files = [
-        [path.relative_to(folder).as_posix(), base64.b64encode(path.read_bytes()).decode()]
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    ]
-    page.evaluate(DROP, files)
 
 
 def test_a_contributor_drops_files_and_a_stranger_finds_and_downloads_the_module(
@@ -65,7 +34,7 @@ def test_a_contributor_drops_files_and_a_stranger_finds_and_downloads_the_module
     make_base_model()
     folder = make_adapter_folder(tmp_path / "colour", card="# Colour\n\nNames the colour.")
     (folder / "optimizer.pt").write_bytes(b"state")
-    sign_in(page, live_server)
+    sign_in(page, live_server.url, "alice")
 
     page.goto(f"{live_server.url}/upload")
     drop(page, folder)
@@ -104,7 +73,7 @@ def test_a_contributor_drops_files_and_a_stranger_finds_and_downloads_the_module
 def test_of_the_two_ways_to_choose_the_one_with_the_focus_is_marked(
     page: Page, live_server: Any, alice: User
 ):
-    sign_in(page, live_server)
+    sign_in(page, live_server.url, "alice")
     page.goto(f"{live_server.url}/upload")
     marked = (
         "[...document.querySelectorAll('.drop-picks label')].map(at => getComputedStyle(at).outlineStyle)"
@@ -120,7 +89,7 @@ def test_a_chosen_folder_is_searched_for_the_adapter_and_names_it(
 ):
     make_adapter_folder(tmp_path / "run-7" / "colour v2")
     (tmp_path / "run-7" / "trainer_state.json").write_text("{}")
-    sign_in(page, live_server)
+    sign_in(page, live_server.url, "alice")
     page.goto(f"{live_server.url}/upload")
     page.set_input_files("#pick-folder", tmp_path / "run-7")
     page.wait_for_selector("#verdict .notice")
@@ -134,7 +103,7 @@ def test_back_to_the_upload_brings_the_chosen_files_and_what_was_typed(
 ):
     make_adapter_folder(tmp_path / "run-7")
     (tmp_path / "run-7" / "README.md").write_text("---\nlicense: mit\n---\n# Colours\n\nNames the colour.\n")
-    sign_in(page, live_server)
+    sign_in(page, live_server.url, "alice")
     page.goto(f"{live_server.url}/upload")
     page.set_input_files("#pick-files", sorted((tmp_path / "run-7").iterdir()))
     page.wait_for_selector("#verdict .notice")
@@ -154,7 +123,7 @@ def test_a_folder_renames_no_module_that_is_to_have_a_new_version(
     make_base_model()
     publish_fake(tmp_path, "colour", owner=alice, base_model="demo/tiny-t5")
     make_adapter_folder(tmp_path / "checkpoint-500", seed=3)
-    sign_in(page, live_server)
+    sign_in(page, live_server.url, "alice")
     page.goto(f"{live_server.url}/upload?namespace=alice&name=colour")
     page.set_input_files("#pick-folder", tmp_path / "checkpoint-500")
     page.wait_for_selector("#verdict .notice.good")
@@ -168,7 +137,7 @@ def test_a_refused_upload_says_what_is_wrong_and_keeps_files_and_words(
     page: Page, live_server: Any, alice: User, tmp_path: Path
 ):
     folder = make_adapter_folder(tmp_path / "odd", peft_type="IA3")
-    sign_in(page, live_server)
+    sign_in(page, live_server.url, "alice")
     page.goto(f"{live_server.url}/upload")
     drop(page, folder)
     page.wait_for_selector("#verdict .notice.error")
@@ -189,7 +158,7 @@ def test_no_page_is_wider_than_the_screen(
 ):
     make_base_model()
     publish_fake(tmp_path, "a-rather-long-name-that-somebody-gave-it", owner=alice, base_model="demo/tiny-t5")
-    sign_in(page, live_server)
+    sign_in(page, live_server.url, "alice")
     page.set_viewport_size({"width": width, "height": 900})
     for address in (
         "/modules", "/modules?q=nothing-like-it", "/alice", "/alice/a-rather-long-name-that-somebody-gave-it",
@@ -212,7 +181,7 @@ def test_the_search_says_whole_what_it_finds(page: Page, live_server: Any, alice
       const cross = 18;  // keeps its place where nothing can be taken away yet
       return field.clientWidth - cross - pen.measureText(field.placeholder).width;
     }"""
-    sign_in(page, live_server, "a-name-that-is-long")
+    sign_in(page, live_server.url, "a-name-that-is-long")
     for width in (1441, 1440, 1280, 1279, 1024, 1001, 1000, 901, 900, 768, 761, 390):
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate(room) >= 0, f"cut at {width}"
@@ -220,7 +189,7 @@ def test_the_search_says_whole_what_it_finds(page: Page, live_server: Any, alice
 
 def test_why_the_last_admin_does_not_leave_is_read_whole(page: Page, live_server: Any, alice: User):
     make_organisation("a-laboratory-with-a-long-name", members={alice: "admin"})
-    sign_in(page, live_server)
+    sign_in(page, live_server.url, "alice")
     page.on("dialog", lambda question: question.accept())
     for width in (1280, 390):
         page.set_viewport_size({"width": width, "height": 900})
@@ -260,7 +229,7 @@ def test_a_double_click_sends_a_form_once(page: Page, live_server: Any, alice: U
     ada = make_user("ada")
     lab = make_organisation("lab", members={ada: "admin"})
     organisations.invite(lab, actor=ada, username="alice", role="read")
-    sign_in(page, live_server)
+    sign_in(page, live_server.url, "alice")
     page.goto(f"{live_server.url}/settings/organizations")
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
@@ -293,7 +262,7 @@ def test_everything_can_be_read_and_uploaded_without_scripts(
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     try:
-        sign_in(page, live_server)
+        sign_in(page, live_server.url, "alice")
         page.goto(f"{live_server.url}/upload")
         page.set_input_files(
             "#pick-files", [folder / "adapter_config.json", folder / "adapter_model.safetensors"]

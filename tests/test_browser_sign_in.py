@@ -12,14 +12,13 @@ from allauth.socialaccount.models import SocialAccount
 
 from registry.models import Namespace, User
 from tests.factories import code_of, make_user
+from tests.in_browser import PASSWORD
 from tests.oidc_provider import Provider, oidc_provider
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
-
-PASSWORD = "correct horse battery"
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.albums import Album
 from tests.compose.factories import finish, make_composition, make_modules
 from tests.factories import make_adapter, make_base_model, make_task, make_user, namespace_of, publish_fake
 from tests.fake_adapters import make_adapter as make_adapter_folder
-from tests.test_browser_compose import PASSWORD, drop, sign_in
+from tests.in_browser import PASSWORD, drop, sign_in
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -58,7 +58,7 @@ def test_a_contributor_uploads_a_module_and_sees_where_it_helps(
     folder = make_adapter_folder(
         tmp_path / "colour", card="# Colour\n\nNames the colour of the thing in a story."
     )
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}/upload")
     drop(page, folder)
     page.wait_for_selector("#verdict .notice.good")
@@ -99,7 +99,7 @@ def test_a_script_author_finds_the_call_makes_a_token_and_follows_a_composition(
 ):
     album = Album("script-author")
     make_modules(base_model, 3, owner=make_user("bob"), description="Names the colour of the thing")
-    sign_in(page, live_server.url, "ada", PASSWORD)
+    sign_in(page, live_server.url, "ada")
     page.goto(f"{live_server.url}/api/docs/")
     page.click("summary:has-text('Compose for a new task')")
     album.take(page, "the call is described with its fields")
@@ -207,7 +207,7 @@ def test_a_moderator_reads_a_report_takes_the_module_away_and_brings_it_back(
     visitor.click("button:has-text('Report it')")
     visitor.wait_for_url(f"{site}/ada/doubtful")
 
-    sign_in(page, site, "mod", PASSWORD)
+    sign_in(page, site, "mod")
     page.goto(f"{site}/moderation")
     assert "The card says MIT, the data does not." in page.inner_text("main")
     page.fill("[name=reason]", "Its licence is not that of its data. Change it, and tell us.")
@@ -218,7 +218,7 @@ def test_a_moderator_reads_a_report_takes_the_module_away_and_brings_it_back(
 
     assert visitor.goto(f"{site}/ada/doubtful").status == 404
     assert not Adapter.objects.visible_to(None).filter(name="doubtful").exists()
-    sign_in(owner, site, "ada", PASSWORD)
+    sign_in(owner, site, "ada")
     owner.goto(f"{site}/ada/doubtful")
     assert "Its licence is not that of its data." in owner.inner_text("main"), "the owner is not told why"
     album.take(owner, "its owner reads why")
