@@ -12,7 +12,6 @@ Standard library only: it runs before anything is installed.
 from __future__ import annotations
 
 import argparse
-import collections
 import ctypes
 import errno
 import fcntl
@@ -26,7 +25,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -45,7 +43,6 @@ PIP_AUDIT_VERSION = "2.10.1"
 PYTHONS = ((3, 11), (3, 12))
 STOP_TIME_S = 8.0
 READY_TIME_S = 120.0
-COMPILED_AFTER_S = 30.0  # what a pass takes to import everything for the first time
 MAX_LOG_BYTES = 10 * 1024**2
 # What a disk or its rights say no to; anything else would be a mistake of ours.
 NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST)
@@ -551,139 +548,18 @@ def wait_until_it_answers(family: Family, port: int) -> None:
 
 
 def test(arguments: list[str]) -> int:
-    """The suite. Without arguments: on SQLite and on Postgres, each test on one of them or on both.
+    """The suite. Without arguments: in passes, on SQLite and on Postgres, each test on one of them or on both.
 
     With arguments, one run, on the database of DATABASE_URL. The last lines are pytest's summary either way.
     """
+    from tests import passes
+
     install(with_dev=True)
     pytest = [str(PYTHON), "-m", "pytest"]
     if arguments or os.environ.get("DATABASE_URL"):
         return subprocess.run([*pytest, *arguments], cwd=ROOT).returncode
-    say(
-        "Five passes beside each other, nine in all, on SQLite and on Postgres; what they say is printed at the end."
-    )
-    hub, jobs, engine = "tests/registry/hub", "tests/compose", "tests/compose/engine"
-    rights = "tests/test_rights_matrix.py"
-    # What imports torch goes together: the other passes start in a third of the time without it.
-    with_torch = [
-        engine, f"{jobs}/test_auditioning.py", f"{jobs}/test_rebuilding.py", "tests/demo",
-        "tests/test_benchmarks.py", "tests/test_benchmarks_quality.py",
-        *(f"tests/registry/test_{name}.py" for name in ("conversion", "inspection_of_peft_files")),
-    ]  # fmt: skip
-    in_processes = ["-m", "not browser and not site"]
-    # On both is what asks the database in ways of its own. The rest is decided in Python: SQLite is quicker to
-    # start, and Postgres the stricter about what it is given by pages, forms and scripts; on SQLite those run in the
-    # browser, and the rights matrix asks every address.
-    clients = [
-        f"{hub}/test_{name}.py" for name in ("clients_old", "clients_read", "clients_write", "hf_command")
-    ]
-    on_sqlite = [
-        *clients, rights, f"{hub}/test_limits.py", "tests/web/test_static_files.py",
-        *(f"tests/registry/test_{name}.py" for name in ("base_models", "downloads", "other_site", "snippets")),
-        f"{jobs}/test_examples.py",
-    ]  # fmt: skip
-    on_postgres = [
-        "tests/test_hostile.py", "tests/test_schema_fuzz.py",
-        *(f"tests/registry/test_{name}.py" for name in ("admin", "api", "import_jobs", "moderation")),
-        *(f"tests/registry/test_{name}.py" for name in ("organisations", "pages", "sign_in")),
-        *(f"{jobs}/test_{name}.py" for name in ("api", "leaderboards", "making_tasks", "pages")),
-        *(f"{jobs}/test_{name}.py" for name in ("private_tasks", "publishing")),
-    ]  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="lora-passes-") as name:
-        folder = Path(name)
-        pytest = [str(PYTHON), "-m", "pytest", f"--migrated-in={folder}"]
-        on_server = [*pytest, "-q", "--postgres", *(f"--all-of={path}" for path in on_postgres)]
-        passes = {
-            "of the engine": [*pytest, "-q", *with_torch, *in_processes],
-            "of jobs on Postgres": [*on_server, jobs, *_without(*with_torch, *on_sqlite)],
-            "of the Hub on Postgres": [*on_server, hub, *_without(*on_sqlite)],
-            "on Postgres": [*on_server, *_without(hub, jobs, *with_torch, *on_sqlite)],
-            "of the whole site, in a browser": [
-                *pytest, "-q", "-m", "browser or site", *_marked("browser", "site")
-            ],
-            "of jobs": [*pytest, "-q", jobs, *in_processes, *_without(*with_torch, *on_postgres)],
-            "of the Hub": [*pytest, "-q", hub, *in_processes],
-            "of rights": [*pytest, "-q", rights],
-        }  # fmt: skip
-        beside = PassesBeside(passes, folder)
-        beside.start()
-        try:
-            # It waits for the others' outcome at its end and prints it, so that its own summary comes last.
-            ours = [*pytest, *in_processes, *_without(hub, jobs, rights, *with_torch, *on_postgres)]
-            code = subprocess.run(
-                [*ours, *(f"--passes-beside={folder / name}" for name in passes)], cwd=ROOT
-            ).returncode
-            return beside.join() or code
-        finally:
-            beside.stop()
-
-
-def _marked(*markers: str) -> list[str]:
-    """Files with such tests: to import all others too takes a pass half a minute."""
-    files = sorted((ROOT / "tests").rglob("test_*.py"))
-    return [str(file) for file in files if any(f"mark.{name}" in file.read_text("utf-8") for name in markers)]
-
-
-def _without(*paths: str) -> list[str]:
-    return [f"--ignore={path}" for path in paths]
-
-
-class PassesBeside:
-    """Passes of the suite, some at a time and the others, in their order, each as one ends: so all end at about one time.
-
-    The output of each stands in `folder`/its name/output, and at its end its code in `folder`/its name/code.
-    """
-
-    # With the pass in front more than most machines have cores: each waits for programs it started a good part of the time.
-    AT_A_TIME = 4
-
-    def __init__(self, passes: dict[str, list[str]], folder: Path) -> None:
-        self._folder = folder
-        self._waiting = collections.deque(passes.items())
-        self._running: set[subprocess.Popen[bytes]] = set()
-        self._codes: list[int] = []
-        self._stopped = threading.Event()
-        # The first fills the cores with the pass in front, and leaves what they compiled and migrated to those that come later.
-        self._lanes = [
-            threading.Thread(target=self._run, args=[COMPILED_AFTER_S if place else 0], daemon=True)
-            for place in range(self.AT_A_TIME)
-        ]
-
-    def start(self) -> None:
-        for lane in self._lanes:
-            lane.start()
-
-    def join(self) -> int:
-        """Wait for all. Returns the code of one that failed, else 0."""
-        for lane in self._lanes:
-            lane.join()
-        return next(filter(None, self._codes), 0)
-
-    def stop(self) -> None:
-        self._stopped.set()
-        for process in self._running.copy():
-            process.kill()
-
-    def _run(self, after_s: float) -> None:
-        self._stopped.wait(after_s)
-        while not self._stopped.is_set():
-            try:
-                name, command = self._waiting.popleft()
-            except IndexError:
-                return
-            self._pass(self._folder / name, command)
-
-    def _pass(self, folder: Path, command: list[str]) -> None:
-        folder.mkdir()
-        with (folder / "output").open("wb") as output:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
-            self._running.add(process)
-            code = process.wait()
-            self._running.discard(process)
-        self._codes.append(code)
-        part = folder / "code.part"
-        part.write_text(str(code))
-        part.rename(folder / "code")  # whole or not at all
+    say("Passes beside each other, on SQLite and on Postgres; what they say is printed at the end.")
+    return passes.run(pytest)
 
 
 def check() -> int:
