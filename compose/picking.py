@@ -40,13 +40,13 @@ def pickable(
     """
     if base_model is None:
         return {"pickable": [], "pickable_count": 0, "filter": words}
-    fitting = candidates.fitting(base_model, person)
     marks = {
         "picked": {_name_and_version(name) for name in picked},
         "pinned": {_name_and_version(name) for name in pinned},
         "excluded": {(_name_and_version(name)[0], "") for name in excluded},  # whatever the version
     }
     chosen = set().union(*marks.values())
+    fitting = candidates.fitting(base_model, person)
     measured = auditions.modules_of(audition, person) if audition else []
     why: dict[int, list[str]] = {}
     if words:
@@ -59,19 +59,11 @@ def pickable(
         found = list(fitting)
     else:  # in the order of a hundred thousand names nobody finds anything
         found = list(fitting.order_by("-downloads", "-pk")[: SHOWN + 1])
-    names = {name for name, _ in chosen}
-    known = {adapter.full_name.lower(): adapter for adapter in found}
-    if len(found) < total:  # else all that fit are there already
-        known |= candidates.named_among(fitting, names - known.keys())
-    kept = [known[name] for name in sorted(names & known.keys())]
+    kept = _named_among(fitting, {name for name, _ in chosen}, found, total)
     kept_ids = {adapter.pk for adapter in kept}
     adapters = kept + [adapter for adapter in found[:SHOWN] if adapter.pk not in kept_ids]
     _describe(adapters, measured, why, person)
-    versions = {
-        adapter.pk: [version for name, version in chosen if version and name == adapter.full_name.lower()]
-        for adapter in kept
-    }
-    shown = [entry for adapter in adapters for entry in _entries(adapter, versions.get(adapter.pk, []))]
+    shown = [entry for adapter in adapters for entry in _entries(adapter, chosen)]
     return {
         "pickable": shown,
         "pickable_shown": len(adapters),
@@ -81,6 +73,27 @@ def pickable(
         },
         "pickable_count": total,
         "is_ranked": bool(why),
+        "pickable_more": len(found) > SHOWN,
+        "filter": words,
+        **_said_of(audition, measured, examples),
+    }
+
+
+def _named_among(
+    fitting: AdapterQuerySet, names: set[str], found: Sequence[Adapter], total: int
+) -> list[Adapter]:
+    """Those of the `total` that fit that somebody named, in small letters, by name."""
+    known = {adapter.full_name.lower(): adapter for adapter in found}
+    if len(found) < total:  # else all that fit are there already
+        known |= candidates.named_among(fitting, names - known.keys())
+    return [known[name] for name in sorted(names & known.keys())]
+
+
+def _said_of(
+    audition: Audition | None, measured: Sequence[Auditioned], examples: Sequence[Example]
+) -> dict[str, object]:
+    """What stands above the list of the audition that measured these modules."""
+    return {
         "audition": audition,
         "audition_waits": auditions.waits_for(audition) if audition else "",
         "better": auditions.helpful(audition, measured, len(measured)) if audition else [],
@@ -88,8 +101,6 @@ def pickable(
         "is_of_other_examples": bool(
             audition and examples and audition.examples != few_shot.as_json(examples)
         ),
-        "pickable_more": len(found) > SHOWN,
-        "filter": words,
     }
 
 
@@ -144,10 +155,11 @@ def _name_and_version(given: str) -> tuple[str, str]:
     return name.lower(), "" if version == "main" else version
 
 
-def _entries(adapter: Adapter, versions: Iterable[str]) -> list[Adapter]:
-    """An adapter in the list: each version that is named, then the newest. `named` is what the form sends."""
+def _entries(adapter: Adapter, chosen: Iterable[tuple[str, str]]) -> list[Adapter]:
+    """An adapter in the list: each version that is chosen, then the newest. `named` is what the form sends."""
+    versions = sorted(version for name, version in chosen if version and name == adapter.full_name.lower())
     entries = []
-    for version in (*sorted(versions), ""):
+    for version in (*versions, ""):
         entry = copy(adapter)
         entry.version = version  # type: ignore[attr-defined]
         entry.named = f"{adapter.full_name}@{version}" if version else adapter.full_name  # type: ignore[attr-defined]
