@@ -70,64 +70,39 @@ def choose(
     heads = [
         head for head in different if head.content not in same_weights and head.full_name not in passed_over
     ]
-    if kept:
-        alike = [head for head in heads if not equal_only or head.likeness == _likeness(kept[0])]
-        return _around(kept, alike, limit, seed, left, aside=len(heads) - len(alike), method=method)
-    if not heads and left:
+    if not heads and not kept:
         raise CandidateProblem(
             f"You left out every LoRA module that composes on {base_model.name}. Keep some."
-        )
-    if not heads:
-        raise CandidateProblem(
-            f"There is no LoRA module here that composes on {base_model.name} and that you may see. Upload one, or "
+            if left
+            else f"There is no LoRA module here that composes on {base_model.name} and that you may see. Upload one, or "
             "choose another base model."
         )
-    same, others = _largest_family(heads, key=lambda head: head.likeness) if equal_only else (heads, 0)
-    generator = random.Random(seed)  # noqa: S311 - repeatable, not secret
-    drawn = generator.sample(same, limit) if len(same) > limit else same
-    # The likeness was a guess from a few facts; what is handed on agrees in every matrix.
-    revisions = _revisions(drawn)
+    like, unlike = heads, 0
     if equal_only:
-        revisions, unlike = _largest_family(revisions, key=shape)
-        others += unlike
-    aside = f" {others} more fit the base model but differ in rank or target matrices." if others else ""
-    aside += _said_of(left)
-    if besides := fitting(base_model, person).count() - len(different):
-        what = "is a composed adapter or a copy" if besides == 1 else "are composed adapters or copies"
-        aside += f" {besides} more {what}, only taken if picked."
-    if len(same) <= limit:
-        note = f"All {len(revisions)} modules that fit {base_model.name}.{aside}"
-        return [(revision, "fits the base model") for revision in revisions], note
-    note = f"{len(revisions)} of the {len(same)} modules that fit {base_model.name}, drawn by seed {seed}.{aside}"
-    return [(revision, f"drawn by seed {seed} from {len(same)} that fit") for revision in revisions], note
-
-
-def _around(
-    kept: list[Revision],
-    heads: list[_Head],
-    limit: int,
-    seed: int,
-    left: set[str],
-    *,
-    aside: int,
-    method: str,
-) -> tuple[list[Choice], str]:
-    """The pinned ones first, then others up to `limit`."""
+        like, unlike = _alike(heads, lambda head: head.likeness, _likeness(kept[0]) if kept else None)
     room = max(0, limit - len(kept))
+    is_drawn = len(like) > room
     generator = random.Random(seed)  # noqa: S311 - repeatable, not secret
-    drawn = generator.sample(heads, room) if len(heads) > room else heads
+    drawn = generator.sample(like, room) if is_drawn else like
     others = _revisions(drawn)
-    if method in MIXES_EQUAL_ONLY:
-        fitting_all = [revision for revision in others if shape(revision) == shape(kept[0])]
-        aside += len(others) - len(fitting_all)
-        others = fitting_all
-    why = f"drawn by seed {seed} from {len(heads)} that fit" if len(heads) > room else "fits the base model"
-    note = f"{len(kept)} pinned"
-    note += f" and {len(others)} more that fit." if others else "."
-    if aside:
-        note += f" {aside} more fit the base model but differ in rank or target matrices."
-    chosen = [(revision, PINNED) for revision in kept]
-    return [*chosen, *((revision, why) for revision in others)], note + _said_of(left)
+    if equal_only:  # the likeness was a guess from a few facts; what is handed on agrees in every matrix
+        others, differing = _alike(others, shape, shape(kept[0]) if kept else None)
+        unlike += differing
+    why = f"drawn by seed {seed} from {len(like)} that fit" if is_drawn else "fits the base model"
+    chosen = [*((revision, PINNED) for revision in kept), *((revision, why) for revision in others)]
+    if kept:
+        note = f"{len(kept)} pinned" + (f" and {len(others)} more that fit." if others else ".")
+    elif is_drawn:
+        note = f"{len(others)} of the {len(like)} modules that fit {base_model.name}, drawn by seed {seed}."
+    else:
+        note = f"All {len(others)} modules that fit {base_model.name}."
+    if unlike:
+        note += f" {unlike} more fit the base model but differ in rank or target matrices."
+    note += f" {len(left)} left out by hand." if left else ""
+    if not kept and (besides := fitting(base_model, person).count() - len(different)):
+        what = "is a composed adapter or a copy" if besides == 1 else "are composed adapters or copies"
+        note += f" {besides} more {what}, only taken if picked."
+    return chosen, note
 
 
 def _left_out(names: Sequence[str], kept: Sequence[Revision], person: Person) -> set[str]:
@@ -148,10 +123,6 @@ def _left_out(names: Sequence[str], kept: Sequence[Revision], person: Person) ->
     if problems:
         raise CandidateProblem(problems)
     return left
-
-
-def _said_of(left: set[str]) -> str:
-    return f" {len(left)} left out by hand." if left else ""
 
 
 @dataclass(frozen=True)
@@ -332,13 +303,13 @@ def _revisions(heads: Sequence[_Head]) -> list[Revision]:
     return [found[head.revision_id] for head in heads]
 
 
-def _largest_family(members: Sequence[M], key: Callable[[M], str]) -> tuple[list[M], int]:
-    """The most that agree in `key` (the first family of that size), and how many are left."""
+def _alike(members: Sequence[M], key: Callable[[M], str], like: str | None) -> tuple[list[M], int]:
+    """Those whose `key` is `like`, or for None the largest family that agrees in it; and how many others there are."""
     families: dict[str, list[M]] = {}
     for member in members:
         families.setdefault(key(member), []).append(member)
-    largest = max(families.values(), key=len)
-    return largest, len(members) - len(largest)
+    found = max(families.values(), key=len, default=[]) if like is None else families.get(like, [])
+    return found, len(members) - len(found)
 
 
 def named_among(adapters: AdapterQuerySet, full_names: Collection[str]) -> dict[str, Adapter]:
