@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from compose import answering, auditioning, auditions, tryouts, worker
+from compose.engine import heap
 from compose.engine.errors import EngineError
 from compose.errands import E, Kind
 from compose.errors import LeaseLost
@@ -35,6 +36,8 @@ def run_waiting(worker_name: str = "worker") -> int:
             else:
                 break
             done += 1
+        if done:
+            heap.give_back()
     return done
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import logging
 import shutil
 import threading
@@ -23,7 +22,7 @@ from compose import bases, errands, jobs, naming, worker_cache
 from compose import candidates as choosing
 from compose import examples as reading
 from compose.candidates import PICKED, PINNED
-from compose.engine import importing, types
+from compose.engine import heap, importing, types
 from compose.engine.errors import Cancelled, DoesNotFit, EngineError, UnusableTestRow
 from compose.errors import HiddenRowsDoNotFit, LeaseLost
 from compose.fetching import Look, look_away
@@ -102,6 +101,8 @@ def run(composition: Composition) -> None:
             logger.exception("Composition %s: the database did not answer", composition.pk)
             connection.close()
             _given_up.append(composition)
+        finally:
+            heap.give_back()
 
 
 def _run(composition: Composition) -> None:
@@ -136,8 +137,6 @@ def _run(composition: Composition) -> None:
             jobs.give_up(composition, DISK_FULL)
         else:
             jobs.fail(composition, OUR_ERROR)
-    finally:
-        gc.collect()  # models hold cycles, and their gigabytes would wait for a collection that comes late
 
 
 def _is_of_a_full_disk(error: BaseException | None) -> bool:

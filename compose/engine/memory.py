@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from compose.engine import heap
 from compose.engine.errors import OutOfMemory
 
 A = TypeVar("A")
@@ -77,6 +78,7 @@ def _halves(items: Sequence[A]) -> tuple[Sequence[A], Sequence[A]]:
 
 
 def let_go() -> None:
-    """Give back to the device what torch holds of it for later."""
+    """Give back to device and system what is held of them for later."""
+    heap.give_back()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -107,7 +107,6 @@ class WarmCache:
                 return load()
             # What is kept for other jobs may be what is missing. Not where it was raised: there what was begun is held.
             self._entries.clear()
-            gc.collect()
             memory.let_go()
         return load()
 
