@@ -12,7 +12,18 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from compose import candidates, examples, jobs, naming, predictions, publishing, recipes, serializers, tryouts
+from compose import (
+    candidates,
+    examples,
+    jobs,
+    naming,
+    predictions,
+    publishing,
+    recipes,
+    removing,
+    serializers,
+    tryouts,
+)
 from compose.changed_since import with_modules
 from compose.engine.types import ExportForm
 from compose.errors import BadSetting, NoSuchComposition
@@ -93,6 +104,30 @@ class CompositionDetail(APIView):
         # Asked for again and again while it runs.
         large = ("examples", "test_examples", "predictions", "result")
         return _answer(request, jobs.visible_composition(request.user, id, without=large))
+
+    @extend_schema(
+        operation_id="compositions_remove",
+        tags=TAG,
+        summary="Remove one that has ended and of which nothing is published, with all that it found",
+        responses={204: OpenApiResponse(description="Removed."), **refusals(400, 401, 403, 404, 409)},
+    )
+    def delete(self, request: Request, id: str) -> Response:
+        only(request)
+        removing.remove(jobs.visible_composition(request.user, id), request.user)
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class CompositionTexts(APIView):
+    @extend_schema(
+        operation_id="compositions_remove_texts",
+        tags=TAG,
+        summary="Remove the examples, test rows, predictions and log of one that has ended; the figures stay",
+        responses={204: OpenApiResponse(description="Removed."), **refusals(400, 401, 403, 404, 409)},
+    )
+    def delete(self, request: Request, id: str) -> Response:
+        only(request)
+        removing.remove_texts(jobs.visible_composition(request.user, id), request.user)
+        return Response(status=status.HTTP_204_NO_CONTENT)
 
 
 class CompositionCancel(APIView):

@@ -18,6 +18,7 @@ urlpatterns = [
     path("auditions/<str:id>/", fit_api.AuditionDetail.as_view(), name="api_audition"),
     path("compositions/", api.CompositionList.as_view(), name="api_compositions"),
     path("compositions/<str:id>/", api.CompositionDetail.as_view(), name="api_composition"),
+    path("compositions/<str:id>/texts/", api.CompositionTexts.as_view(), name="api_composition_texts"),
     path("compositions/<str:id>/cancel/", api.CompositionCancel.as_view(), name="api_composition_cancel"),
     path("compositions/<str:id>/stop/", api.CompositionStop.as_view(), name="api_composition_stop"),
     path("compositions/<str:id>/publish/", api.CompositionPublish.as_view(), name="api_composition_publish"),

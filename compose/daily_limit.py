@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from compose.models import Composition
@@ -35,14 +36,19 @@ def used(person: User, task: Task) -> list[datetime]:
     One that failed or was cancelled before its scoring began is given back. From then on it has told how many of the
     hidden rows are among its examples, whatever becomes of it, and who can make it fail could ask that for nothing.
     """
-    return list(
-        Composition.objects.filter(
-            owner=person, task=task, has_hidden_test=True, created_at__gt=timezone.now() - DAY
-        )
-        .exclude(status__in=[Status.FAILED, Status.CANCELLED], has_begun_scoring=False)
-        .order_by("created_at")
-        .values_list("created_at", flat=True)
-    )
+    mine = _counting().filter(owner=person, task=task)
+    return list(mine.order_by("created_at").values_list("created_at", flat=True))
+
+
+def counts_until(composition: Composition) -> datetime | None:
+    """Until when a composition counts for its owner's day on its task; None where it does not."""
+    begun = _counting().filter(pk=composition.pk, task__isnull=False).values_list("created_at", flat=True)
+    return next((created_at + DAY for created_at in begun), None)
+
+
+def _counting() -> QuerySet[Composition]:
+    scored = Composition.objects.filter(has_hidden_test=True, created_at__gt=timezone.now() - DAY)
+    return scored.exclude(status__in=[Status.FAILED, Status.CANCELLED], has_begun_scoring=False)
 
 
 def require_left(person: User, task: Task) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from compose import charts, jobs, naming
+from compose import charts, jobs, naming, removing
 from compose.candidates import MIXES_EQUAL_ONLY
 from compose.changed_since import changed_since, with_modules
 from compose.engine.metrics import EXACT_MATCH
@@ -65,6 +65,11 @@ class JobPage:
     is_held_back: bool
     changed_since: list[str]  # what a result is made of or scored on that is otherwise now, in sentences
     shows_all: bool = False
+
+    @cached_property
+    def why_kept(self) -> str:
+        """Why its owner cannot have the whole of it removed; empty where it can be."""
+        return removing.why_kept(self.composition)
 
     @property
     def is_scored(self) -> bool:

@@ -342,8 +342,7 @@ class Score(models.Model):
 
 
 class RemovedTally(models.Model):
-    """How many compositions of one status were removed with their owner's account: what counts those that ended adds
-    them, and so never falls."""
+    """How many compositions of one status were removed: what counts those that ended adds them, and so never falls."""
 
     status = models.CharField(max_length=10, choices=Composition.Status.choices, unique=True)
     count = models.PositiveIntegerField(default=0)

@@ -1,4 +1,4 @@
-"""Pages around a finished composition: trying its adapter on a text, and the link for people one chooses."""
+"""Pages around a finished composition: trying its adapter on a text, the link for people one chooses, and removing it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST, require_safe
 
-from compose import jobs, naming, tryouts
+from compose import jobs, naming, removing, tryouts
 from compose.models import Composition, Tryout
 from registry.views.people import signed_in
 from web.errors import DomainError
@@ -88,3 +88,21 @@ def unshare(request: HttpRequest, composition_id: str) -> HttpResponse:
     jobs.unshare(found, request.user)
     messages.success(request, "The link leads nowhere from now on.")
     return redirect(found)
+
+
+@login_required
+@require_POST
+def remove_texts(request: HttpRequest, composition_id: str) -> HttpResponse:
+    found = jobs.visible_composition(request.user, composition_id)
+    removing.remove_texts(found, request.user)
+    messages.success(request, "Its examples, test rows, predictions and log are removed.")
+    return redirect(found)
+
+
+@login_required
+@require_POST
+def remove(request: HttpRequest, composition_id: str) -> HttpResponse:
+    found = jobs.visible_composition(request.user, composition_id)
+    removing.remove(found, request.user)
+    messages.success(request, f"“{found.title}” is removed.")
+    return redirect("compositions")

@@ -27,6 +27,12 @@ urlpatterns = [
     path("compositions/<slug:composition_id>/publish", views.publish, name="composition_publish"),
     path("compositions/<slug:composition_id>/share", result_views.share, name="composition_share"),
     path("compositions/<slug:composition_id>/unshare", result_views.unshare, name="composition_unshare"),
+    path(
+        "compositions/<slug:composition_id>/remove-texts",
+        result_views.remove_texts,
+        name="composition_remove_texts",
+    ),
+    path("compositions/<slug:composition_id>/remove", result_views.remove, name="composition_remove"),
     path("compositions/<slug:composition_id>/try", result_views.try_out, name="composition_try"),
     path(
         "compositions/<slug:composition_id>/try/<slug:tryout_id>",

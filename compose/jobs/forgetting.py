@@ -1,6 +1,6 @@
 """Texts that people gave are not kept for ever: FEW_SHOT_KEPT_DAYS after its end a composition holds none.
 
-And of compositions that are removed with their owner's account only how many there were is kept.
+And of compositions that their owner removes, or that go with the account, only how many there were is kept.
 """
 
 from __future__ import annotations
