@@ -51,6 +51,8 @@ def as_json(person: User) -> Iterator[str]:
     account = {
         "username": person.username,
         "name": own.full_name,
+        "about": own.about,
+        "website": own.website,
         "email": person.email,
         "first_name": person.first_name,
         "last_name": person.last_name,

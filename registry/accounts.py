@@ -20,7 +20,6 @@ from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
 from registry import audit
-from registry.details import MAX_FULL_NAME, check_text
 from registry.models import Membership, Namespace, Token, User
 from registry.names import InvalidName, check_namespace_name, name_like
 from registry.rights import require_moderator
@@ -156,12 +155,6 @@ def addresses_of(user: User) -> list[EmailAddress]:
 def may_be_primary(address: EmailAddress) -> bool:
     """Whether mail for its person may go to this address."""
     return address.verified or not settings.HIDES_WHOSE_ADDRESS
-
-
-def show_as(own: Namespace, full_name: str) -> None:
-    """The name that a person is shown by. Raises BadDetail."""
-    own.full_name = check_text("full_name", full_name, limit=MAX_FULL_NAME)
-    own.save(update_fields=["full_name"])
 
 
 def block(person: User, *, moderator: User | None) -> None:

@@ -114,6 +114,8 @@ def _said(field: str) -> str:
         "leakage": "note on leakage",
         "prompt_template": "prompt template",
         "full_name": "name to show",
+        "about": "line about it",
+        "website": "address of the website",
     }.get(field, field)
 
 

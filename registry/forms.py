@@ -8,7 +8,8 @@ from django import forms
 
 from registry.cards import MAX_CARD_BYTES
 from registry.details import LIMITS, MAX_FULL_NAME
-from registry.models import Adapter, Membership, Report, Token, User
+from registry.models import Adapter, Membership, Namespace, Report, Token, User
+from registry.models.accounts import MAX_ABOUT, MAX_WEBSITE
 from registry.rights import may_take_away, writable_namespaces
 
 # Ids as the Hub writes them, most used first.
@@ -288,12 +289,21 @@ class TokenForm(forms.Form):
 
 
 class ProfileForm(forms.Form):
-    full_name = forms.CharField(
-        label="Name to show",
+    """What a person or an organisation says of itself."""
+
+    full_name = forms.CharField(label="Name to show", required=False, max_length=MAX_FULL_NAME)
+    about = forms.CharField(label="In one line", required=False, max_length=MAX_ABOUT)
+    website = forms.CharField(
+        label="Website",
         required=False,
-        max_length=MAX_FULL_NAME,
-        widget=forms.TextInput(attrs={"autocomplete": "name"}),
+        max_length=MAX_WEBSITE,
+        widget=forms.URLInput(attrs={"placeholder": "https://example.org", "autocomplete": "url"}),
     )
+
+    def __init__(self, data: Any = None, *, of: Namespace) -> None:
+        super().__init__(data, initial={name: getattr(of, name) for name in self.base_fields})
+        name = "organization" if of.is_organisation else "name"
+        self.fields["full_name"].widget.attrs["autocomplete"] = name
 
 
 class ReportForm(forms.Form):
@@ -320,10 +330,6 @@ class OrganisationForm(forms.Form):
         max_length=MAX_FULL_NAME,
         widget=forms.TextInput(attrs={"autocomplete": "organization"}),
     )
-
-
-class OrganisationSettingsForm(forms.Form):
-    full_name = forms.CharField(label="Name to show", required=False, max_length=MAX_FULL_NAME)
 
 
 class InviteForm(forms.Form):

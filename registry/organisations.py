@@ -13,7 +13,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Count, Q, QuerySet
 from django.utils import timezone
 
-from registry import audit, task_sets, tombstones
+from registry import audit, profiles, task_sets, tombstones
 from registry.accounts import NameTaken, account_named
 from registry.details import MAX_FULL_NAME, BadDetail, check_text
 from registry.models import Adapter, Invitation, Membership, Namespace, Task, Token, User
@@ -103,15 +103,16 @@ def create_organisation(*, founder: User, name: str, full_name: str = "") -> Nam
     return organisation
 
 
-def rename(organisation: Namespace, *, actor: User, full_name: str) -> Namespace:
-    """Change the name that is shown; the name in addresses stays. Raises Forbidden, BadDetail."""
-    full_name = check_text("full_name", full_name, limit=MAX_FULL_NAME)
+def describe(organisation: Namespace, *, actor: User, **said: str) -> Namespace:
+    """Change what it says of itself (`profiles.change`); the name in addresses stays. Raises Forbidden, BadDetail."""
     with _held(organisation, by=actor) as row:
-        if full_name != row.full_name:
-            detail = f"from {row.full_name!r} to {full_name!r}"
-            row.full_name = full_name
-            row.save(update_fields=["full_name"])
+        before = row.full_name
+        changed = profiles.change(row, **said)
+        if "full_name" in changed:
+            detail = f"from {before!r} to {row.full_name!r}"
             audit.record(actor=actor, action="rename", subject=row, detail=detail)
+        if others := [field for field in changed if field != "full_name"]:
+            audit.record(actor=actor, action="describe", subject=row, detail=", ".join(others))
     return row
 
 

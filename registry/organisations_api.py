@@ -10,11 +10,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from registry import organisations, rights
+from registry import organisations, profiles, rights
 from registry.api_parts import only, person_of
 from registry.authentication import SignedIn
 from registry.invitation_mail import tell_invited
 from registry.models import Membership, Namespace
+from registry.models.accounts import MAX_ABOUT
 from registry.serializers import StrictSerializer
 from web.api_schema import refusals
 from web.errors import Conflict
@@ -30,6 +31,8 @@ class MemberSerializer(serializers.Serializer):
 class OrganisationSerializer(serializers.Serializer):
     name = serializers.CharField()
     full_name = serializers.CharField()
+    about = serializers.CharField(help_text="What it says of itself, in one line.")
+    website = serializers.CharField()
     your_role = serializers.ChoiceField(choices=ROLE)
 
 
@@ -49,7 +52,13 @@ class NewOrganisationSerializer(StrictSerializer):
 
 
 class OrganisationChangesSerializer(StrictSerializer):
-    full_name = serializers.CharField(allow_blank=True)
+    full_name = serializers.CharField(required=False, allow_blank=True)
+    about = serializers.CharField(
+        required=False, allow_blank=True, help_text=f"One line of at most {MAX_ABOUT} characters."
+    )
+    website = serializers.CharField(
+        required=False, allow_blank=True, help_text="An address that begins with https:// or http://."
+    )
 
 
 class InviteSerializer(StrictSerializer):
@@ -105,11 +114,11 @@ class OrganisationDetail(APIView):
         responses={200: OrganisationDetailSerializer, **refusals(400, 401, 403, 404, 415)},
     )
     def patch(self, request: Request, name: str) -> Response:
-        """Change the name that is shown."""
+        """Change what it says of itself: the name that is shown, a line, a website."""
         only(request)
         organisation = _organisation(request, name)
         given = _read(OrganisationChangesSerializer, request)
-        return _detail(request, organisations.rename(organisation, actor=person_of(request), **given))
+        return _detail(request, organisations.describe(organisation, actor=person_of(request), **given))
 
     @extend_schema(
         operation_id="organizations_delete",
@@ -218,7 +227,11 @@ def _organisation(request: Request, name: str) -> Namespace:
 
 
 def _about(organisation: Namespace, role: str) -> dict[str, Any]:
-    return {"name": organisation.name, "full_name": organisation.full_name, "your_role": role}
+    return {
+        "name": organisation.name,
+        **{field: getattr(organisation, field) for field in profiles.LIMITS},
+        "your_role": role,
+    }
 
 
 def _detail(request: Request, organisation: Namespace, *, status: int = 200) -> Response:

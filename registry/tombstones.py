@@ -41,7 +41,9 @@ def bury(adapters: QuerySet[Adapter]) -> int:
 def close_namespace(namespace: Namespace) -> int:
     """Delete a namespace with its adapters, how many there were. Inside a transaction."""
     closed = bury(Adapter.objects.filter(namespace=namespace))
-    Namespace.objects.filter(pk=namespace.pk).update(full_name="", deleted_at=timezone.now())
+    Namespace.objects.filter(pk=namespace.pk).update(
+        full_name="", about="", website="", deleted_at=timezone.now()
+    )
     return closed
 
 

@@ -75,6 +75,7 @@ urlpatterns = [
     path("<str:namespace>/feed.atom", feeds.namespace_feed, name="namespace_feed"),
     path("<str:namespace>/follow", following.follow_namespace, name="namespace_follow"),
     path("moderation", moderation.moderation_queue, name="moderation"),
+    path("moderation/people/<str:namespace>/blank", moderation.profile_blank, name="profile_blank"),
     path("tasks/<slug:slug>/report", moderation.task_report, name="task_report"),
     path("tasks/<slug:slug>/moderate", moderation.task_moderate, name="task_moderate"),
     path(f"{_ADAPTER}/report", moderation.adapter_report, name="adapter_report"),

@@ -208,6 +208,9 @@ ROUTES: dict[str, Route] = {
     "<str:namespace>": page("/lab", GET=PUBLIC),
     # Moderation
     "moderation": page("/moderation", GET=MODERATE),
+    "moderation/people/<str:namespace>/blank": page(
+        "/moderation/people/lab/blank", {"reason": "spam"}, POST=MODERATE
+    ),
     f"{_ADAPTER}/moderate": page(f"/{A}/moderate", POST=MODERATE_IT),
     f"{_ADAPTER}/report": page(f"/{A}/report", GET=SEE, POST=SEE),
     # Feeds show what everybody sees, to everybody

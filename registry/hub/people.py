@@ -77,6 +77,7 @@ def overview(request: HttpRequest, caller: Caller, name: str) -> JsonResponse:
         "user" if is_person else "name": namespace.name,
         "fullname": namespace.full_name or namespace.name,
         "avatarUrl": "",
+        "details": namespace.about,
         "numModels": search.count(AdapterQuery(namespace=namespace.name), person=caller.person),
     }
     return JsonResponse(found if is_person else {**found, "numUsers": namespace.memberships.count()})

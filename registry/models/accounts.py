@@ -6,16 +6,21 @@ import hashlib
 import secrets
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import urlsplit
 
 from django.contrib.auth.models import AbstractUser
+from django.core.validators import URLValidator
 from django.db import models
 from django.db.models.functions import Lower
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.encoding import punycode
 
 if TYPE_CHECKING:
     from registry.models.adapters import Adapter
 
+MAX_ABOUT = 280
+MAX_WEBSITE = 200
 TOKEN_PREFIX = "lr_"  # noqa: S105 - lets secret scanners find a leaked one
 
 
@@ -40,6 +45,15 @@ class Namespace(models.Model):
     name = models.CharField(max_length=96)
     kind = models.CharField(max_length=12, choices=Kind.choices, default=Kind.USER)
     full_name = models.CharField(max_length=200, blank=True)
+    about = models.CharField(
+        max_length=MAX_ABOUT, blank=True, db_default="", help_text="In a line, for its page."
+    )
+    website = models.CharField(
+        max_length=MAX_WEBSITE,
+        blank=True,
+        db_default="",
+        validators=[URLValidator(schemes=["https", "http"])],
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     deleted_at = models.DateTimeField(null=True, blank=True, help_text="Its people are gone; its name stays.")
 
@@ -56,6 +70,11 @@ class Namespace(models.Model):
     @property
     def is_organisation(self) -> bool:
         return self.kind == self.Kind.ORGANISATION
+
+    @property
+    def website_host(self) -> str:
+        """Whose the website is, as it is asked for: letters that look like others are told apart."""
+        return punycode(urlsplit(self.website).hostname or "")
 
 
 class Membership(models.Model):

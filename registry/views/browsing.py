@@ -18,7 +18,7 @@ from django.views.decorators.http import require_POST
 
 from registry import following, quotas, saved_searches, search, sent
 from registry.models import Adapter, BaseModel, Namespace, SavedSearch, User
-from registry.rights import Person, is_member, may_write
+from registry.rights import Person, is_member, may_moderate, may_write
 from registry.search import AdapterQuery, Facet
 from registry.views.hashes import is_hash
 from registry.views.people import signed_in
@@ -169,6 +169,7 @@ def namespace(request: HttpRequest, namespace: str) -> HttpResponse:
         "quota": quotas.use_of(owner) if writes else None,
         "sent": sent.use_by(signed_in(request)) if owner.name == request.user.get_username() else None,
         "is_followed": following.follows(request.user, namespace=owner),
+        "may_moderate": may_moderate(request.user),
         "is_member": owner.is_organisation and (writes or is_member(request.user, owner)),
         "refused": refused,
         **_listing(request, query, with_facets=False),

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from registry import moderation
+from registry import moderation, profiles
 from registry.forms import ReportForm
-from registry.models import Adapter, AuditEntry, Report, Task, User
+from registry.models import Adapter, AuditEntry, Namespace, Report, Task, User
 from registry.moderation import Subject
 from registry.rights import require_moderator, visible_adapter
 from registry.search import visible_task
@@ -24,6 +24,7 @@ from web.refusals import show_refusal
 from web.templatetags.formatting import plural
 
 SHOWN = 100
+ACTS = ("quarantine", "release", "dismiss reports", "blank profile")
 
 
 def adapter_report(request: HttpRequest, namespace: str, name: str) -> HttpResponse:
@@ -90,6 +91,17 @@ def task_moderate(request: HttpRequest, slug: str) -> HttpResponse:
     return _moderate(request, moderation.task_to_judge(signed_in(request), slug))
 
 
+@login_required
+@require_POST
+def profile_blank(request: HttpRequest, namespace: str) -> HttpResponse:
+    """Remove what a person or an organisation says of itself."""
+    require_moderator(request.user)
+    owner = get_object_or_404(Namespace, name__iexact=namespace, deleted_at=None)
+    profiles.blank(owner, moderator=signed_in(request), reason=request.POST.get("reason", ""))
+    messages.success(request, f"{owner.name} says nothing of itself now.")
+    return redirect(owner)
+
+
 def _moderate(request: HttpRequest, subject: Subject) -> HttpResponse:
     action, reason = request.POST.get("action", ""), request.POST.get("reason", "")
     try:
@@ -137,7 +149,7 @@ def _queue_page(
         "waiting": waiting,
         "waiting_count": sum(queue.count() for queue in queues),
         "quarantined": quarantined,
-        "entries": AuditEntry.objects.filter(action__in=["quarantine", "release", "dismiss reports"])[:30],
+        "entries": AuditEntry.objects.filter(action__in=ACTS)[:30],
         "refused": refused,
         "is_in_queue": refused in [item.subject for item in waiting],
         "error": error.message if error else "",

@@ -11,7 +11,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_POST
 
 from registry import organisations, rights
-from registry.forms import InviteForm, OrganisationForm, OrganisationSettingsForm
+from registry.forms import InviteForm, OrganisationForm, ProfileForm
 from registry.invitation_mail import tell_invited
 from registry.models import Membership, Namespace
 from registry.views.people import signed_in
@@ -80,12 +80,12 @@ def organisation_settings(request: HttpRequest, namespace: str) -> HttpResponse:
     organisation = rights.member_organisation(user, namespace)
     if request.method == "POST":
         rights.require_admin(user, organisation)
-    form = OrganisationSettingsForm(request.POST or None, initial={"full_name": organisation.full_name})
+    form = ProfileForm(request.POST or None, of=organisation)
     if request.method == "POST" and form.is_valid():
         try:
-            organisations.rename(organisation, actor=user, **form.cleaned_data)
+            organisations.describe(organisation, actor=user, **form.cleaned_data)
         except DomainError as error:
-            form.add_error("full_name", error.message)
+            show_refusal(form, error)
         else:
             messages.success(request, "Saved.")
             return redirect("organisation_settings", namespace=organisation.name)
@@ -178,7 +178,7 @@ def _settings_page(
     request: HttpRequest,
     organisation: Namespace,
     *,
-    form: OrganisationSettingsForm | None = None,
+    form: ProfileForm | None = None,
     invite: InviteForm | None = None,
     delete_error: str = "",
     member_refused: organisations.LastAdmin | None = None,
@@ -187,7 +187,7 @@ def _settings_page(
     is_refused = bool(delete_error or (form and form.errors) or (invite and invite.errors))
     context: dict[str, Any] = {
         "organisation": organisation,
-        "form": form or OrganisationSettingsForm(initial={"full_name": organisation.full_name}),
+        "form": form or ProfileForm(of=organisation),
         "invite": invite or InviteForm(),
         "delete_error": delete_error,
         "typed": request.POST.get("confirm", ""),

@@ -10,7 +10,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
-from registry import accounts, tokens
+from registry import accounts, profiles, tokens
 from registry.forms import ProfileForm, TokenForm
 from registry.views import secrets_shown
 from registry.views.people import signed_in
@@ -23,13 +23,13 @@ SHOWN_ONCE = "shown_once"
 
 @login_required
 def profile(request: HttpRequest) -> HttpResponse:
-    """Name to show; addresses are shown, and changed on a page of their own."""
+    """What is shown of a person; addresses stand beside it, and are changed on a page of their own."""
     user = signed_in(request)
     own = accounts.own_namespace(user)
-    form = ProfileForm(request.POST or None, initial={"full_name": own.full_name})
+    form = ProfileForm(request.POST or None, of=own)
     if request.method == "POST" and form.is_valid():
         try:
-            accounts.show_as(own, form.cleaned_data["full_name"])
+            profiles.change(own, **form.cleaned_data)
         except DomainError as error:
             show_refusal(form, error)
         else:

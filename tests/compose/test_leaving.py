@@ -535,7 +535,9 @@ def fill(ada: User) -> None:
     """A row of everything that can point to a person, with the needle in what is theirs alone."""
     bob = make_user("bob")
     lab = make_organisation("lab", members={ada: "admin", bob: "admin"})
-    Namespace.objects.filter(name="ada").update(full_name=NEEDLE)
+    Namespace.objects.filter(name="ada").update(
+        full_name=NEEDLE, about=NEEDLE, website=f"https://{NEEDLE}.example"
+    )
     User.objects.filter(pk=ada.pk).update(first_name=NEEDLE, last_name=NEEDLE)
     ada.groups.add(Group.objects.create(name="some"))
     ada.user_permissions.add(Permission.objects.all()[0])
@@ -684,7 +686,8 @@ def test_the_file_of_ones_own_data_holds_something_of_everything_and_no_secret(a
     text = answer.getvalue().decode()
     data = json.loads(text)
     assert data["account"]["email"] == ada.email
-    assert data["account"]["name"] == NEEDLE
+    assert data["account"]["name"] == data["account"]["about"] == NEEDLE
+    assert data["account"]["website"] == f"https://{NEEDLE}.example"
     assert [row["name"] for row in data["adapters"]] == ["mine"]
     assert len(data["compositions"][0]["examples"]) == 5
     kinds = {f"{model._meta.label}.{name}" for model, name in pointing_to_a_person()}

@@ -27,7 +27,7 @@ NEEDLE = "zanzibar"
 @pytest.fixture
 def lab(ada: User) -> Namespace:
     lab = make_organisation("lab", members={ada: "admin"})
-    Namespace.objects.filter(pk=lab.pk).update(full_name=NEEDLE)
+    Namespace.objects.filter(pk=lab.pk).update(full_name=NEEDLE, about=NEEDLE)
     return lab
 
 
@@ -68,7 +68,7 @@ def swept() -> set[bytes]:
 def test_texts_files_and_bytes_go_and_the_name_stays(module, delete, lab, ada):
     delete()
     if Namespace.objects.get(pk=lab.pk).deleted_at is None:
-        Namespace.objects.update(full_name="")
+        Namespace.objects.update(full_name="", about="")
     upkeep.read_cards()
     assert found_in_all_tables(NEEDLE) == []
     assert not RevisionFile.objects.exists()
@@ -113,7 +113,7 @@ def test_what_nothing_is_made_of_any_more_goes_at_the_next_sweep(module, delete)
 
 def test_what_was_deleted_when_more_was_kept_is_cleared_by_the_sweep(module, ada):
     Adapter.objects.update(deleted_at=timezone.now())
-    Namespace.objects.update(full_name="")
+    Namespace.objects.update(full_name="", about="")
     assert tombstones.sweep() == 6
     assert found_in_all_tables(NEEDLE) == []
     assert tombstones.sweep() == 0

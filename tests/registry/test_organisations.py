@@ -129,7 +129,7 @@ def test_only_an_admin_changes_people(ada, bob, lab, role):
         lambda: organisations.invite(lab, actor=bob, username="ada", role="read"),
         lambda: organisations.change_role(lab, actor=bob, username="bob", role="admin"),
         lambda: organisations.remove(lab, actor=bob, username="ada"),
-        lambda: organisations.rename(lab, actor=bob, full_name="Mine"),
+        lambda: organisations.describe(lab, actor=bob, full_name="Mine"),
         lambda: organisations.delete_organisation(lab, actor=bob),
     ):
         with pytest.raises(Forbidden):
@@ -273,8 +273,9 @@ def test_every_act_is_in_the_book(ada, bob, lab):
     join(lab, ada, bob, "read")
     organisations.change_role(lab, actor=ada, username="bob", role="write")
     organisations.remove(lab, actor=bob, username="bob")
-    organisations.rename(lab, actor=ada, full_name="Tale Lab")
-    organisations.rename(lab, actor=ada, full_name="Tale Lab")  # changes nothing
+    organisations.describe(lab, actor=ada, full_name="Tale Lab")
+    organisations.describe(lab, actor=ada, full_name="Tale Lab")  # changes nothing
+    organisations.describe(lab, actor=ada, full_name="Tale Lab", about="Tells tales.")
     organisations.delete_organisation(lab, actor=ada)
     entries = AuditEntry.objects.order_by("id").values_list("actor_name", "action")
     assert list(entries) == [
@@ -284,9 +285,11 @@ def test_every_act_is_in_the_book(ada, bob, lab):
         ("ada", "change role"),
         ("bob", "leave"),
         ("ada", "rename"),
+        ("ada", "describe"),
         ("ada", "delete"),
     ]
     assert AuditEntry.objects.get(action="rename").detail == "from 'Story Lab' to 'Tale Lab'"
+    assert AuditEntry.objects.get(action="describe").detail == "about"
 
 
 def test_a_limited_or_reading_token_changes_no_people(ada, lab):
@@ -354,6 +357,10 @@ def test_the_api_does_the_same(ada, bob):
     assert api(second, "DELETE", "organizations/lab/members/ada/").status_code == 204
     assert api(second, "DELETE", "organizations/lab/members/bob/").status_code == 409
     assert api(second, "PATCH", "organizations/lab/", {"full_name": "L"}).json()["full_name"] == "L"
+    said = {"about": "Short tales.", "website": "https://lab.example"}
+    changed = api(second, "PATCH", "organizations/lab/", said).json()
+    assert {name: changed[name] for name in ("full_name", *said)} == {"full_name": "L", **said}
+    assert api(second, "GET", "organizations/").json()[0]["about"] == "Short tales."
     assert api(second, "DELETE", "organizations/lab/").status_code == 204
     assert Client().get("/api/v1/organizations/").status_code == 401
 

@@ -722,9 +722,10 @@ def test_people_and_organisations_are_told_as_their_pages_show_them(adapter: Ada
     rita = make_user("rita")
     Namespace.objects.filter(name="rita").update(full_name="Rita R.")
     lab = make_organisation("lab", members={owner_of(adapter): "admin", rita: "read"})
+    Namespace.objects.filter(pk=lab.pk).update(about="Tells tales.")
     make_adapter("hidden", namespace=lab, visibility="private")
     told = get("/api/organizations/lab/overview").json()
-    assert (told["numModels"], told["numUsers"]) == (0, 2)
+    assert (told["numModels"], told["numUsers"], told["details"]) == (0, 2, "Tells tales.")
     assert get("/api/organizations/lab/overview", token=make_token(rita)).json()["numModels"] == 1
     assert get("/api/users/ada/overview").json()["numModels"] == 1
     people = get("/api/organizations/LAB/members").json()
