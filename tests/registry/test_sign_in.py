@@ -291,6 +291,17 @@ def test_a_person_ends_their_other_sessions():
     assert not is_in(elsewhere)
 
 
+def test_a_session_is_said_by_its_browser_and_what_is_none_as_it_names_itself():
+    make_user("ada")
+    sent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
+    client, script = Client(headers={"User-Agent": sent}), Client(headers={"User-Agent": "script/1 <b>"})
+    sign_in(client, "ada")
+    sign_in(script, "ada")
+    page = client.get("/accounts/sessions/").content.decode()
+    assert f'<summary>Firefox on Linux</summary><p class="fine">{sent}</p>' in page
+    assert '<td class="break">script/1 &lt;b&gt;<div' in page
+
+
 # --- Another server's accounts -----------------------------------------------------------------------------------
 
 
