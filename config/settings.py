@@ -363,6 +363,8 @@ ACCOUNT_SIGNUP_FIELDS = [
     "password1*",
     "password2*",
 ]
+# Who opens the link of that mail in the browser that signed up is in, and where they were going; in another they sign in.
+ACCOUNT_LOGIN_ON_EMAIL_CONFIRMATION = True
 ACCOUNT_FORMS = {
     "add_email": "registry.account_forms.AddAddressForm",
     "signup": "registry.account_forms.SignUpForm",

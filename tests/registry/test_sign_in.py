@@ -29,6 +29,7 @@ from registry.names import name_like
 from registry.rights import may_write
 from tests.factories import code_of, make_user
 from tests.oidc_provider import Provider, oidc_provider
+from tests.test_rights_matrix import ACCOUNT, ROUTES
 
 pytestmark = pytest.mark.django_db
 
@@ -113,8 +114,96 @@ def test_a_site_may_close_its_sign_up(settings):
     Client().post("/accounts/signup/", {"username": "eve", "password1": PASSWORD, "password2": PASSWORD})
     assert not User.objects.filter(username="eve").exists()
     page = Client().get("/accounts/login/").content.decode()
-    assert "Create an account" not in page
+    assert "/accounts/signup/" not in page
     assert "The people who run this site decide who has an account." in page
+
+
+# --- Why somebody is here, and the way back ----------------------------------------------------------------------
+
+PAGE = "/upload?namespace=lab"
+FORM = {"username": "zoe", "password1": PASSWORD, "password2": PASSWORD, "next": PAGE}
+
+
+def link_in(mail: Any) -> str:
+    found = re.search(r"http://[^/]+(/accounts/confirm-email/\S+)", mail.body)
+    assert found
+    return found[1]
+
+
+def test_who_is_sent_to_sign_in_is_told_what_for_and_what_an_account_takes(settings: Any):
+    page = Client().get(PAGE, follow=True).content.decode()
+    assert "Sign in to upload a module. No account?" in page
+    assert "it takes a name and a password." in page
+    assert "Sign in to" not in Client().get("/accounts/login/").content.decode()
+    assert "Sign in to" not in Client().get("/accounts/login/?next=/ada/colour").content.decode()
+    settings.HIDES_WHOSE_ADDRESS = True
+    page = Client().get("/accounts/login/?next=/tasks/new").content.decode()
+    assert "Sign in to make a task." in page
+    assert "it takes a name, a password and an e-mail address." in page
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        route.url
+        for name, route in ROUTES.items()
+        if route.needs.get("GET") == ACCOUNT and route.door == "page" and not name.startswith("accounts/")
+    ],
+)
+def test_every_page_that_needs_an_account_says_what_for(url: str):
+    answer = Client().get(url, follow=True)
+    assert answer.redirect_chain[0][0].startswith("/accounts/login/?next=")
+    assert "Sign in to " in answer.content.decode()
+
+
+def test_what_for_is_said_again_beside_a_wrong_password():
+    answer = Client().post("/accounts/login/", {"login": "ada", "password": "no", "next": "/tasks/new"})
+    assert "Sign in to make a task." in answer.content.decode()
+
+
+def test_every_link_between_signing_in_and_signing_up_keeps_the_way_back():
+    for address in ("login", "signup"):
+        page = Client().get(f"/accounts/{address}/", {"next": PAGE}).content.decode()
+        links = set(re.findall(r'href="(/accounts/(?:login|signup)/[^"]*)"', page))
+        assert {parse_qs(urlsplit(unescape(link)).query)["next"][0] for link in links} == {PAGE}
+    home = Client().get("/").content.decode()
+    assert {'href="/accounts/login/"', 'href="/accounts/signup/"'} <= set(
+        re.findall(r'href="/acc[^"]*"', home)
+    )
+    assert 'href="/accounts/signup/?next=/modules%3Fq%3Dx"' in Client().get("/modules?q=x").content.decode()
+
+
+def test_who_signs_up_goes_on_where_they_were_going():
+    assert Client().post("/accounts/signup/", FORM)["Location"] == PAGE
+
+
+def test_who_confirms_their_address_in_another_browser_signs_in_there(confirms_addresses, mailoutbox):
+    client = Client()
+    client.post("/accounts/signup/", {**FORM, "email": "zoe@example.org"})
+    assert not is_in(client)
+    elsewhere = Client()
+    assert elsewhere.post(link_in(mailoutbox[-1]))["Location"] == "/accounts/login/"
+    assert not is_in(elsewhere)
+
+
+def test_who_confirms_their_address_in_the_same_browser_is_in(confirms_addresses, mailoutbox):
+    client = Client()
+    client.post("/accounts/signup/", {**FORM, "email": "zoe@example.org"})
+    assert (
+        client.get(link_in(mailoutbox[-1])).status_code == 200
+    )  # a program that looks at links in mails confirms nothing
+    assert not is_in(client)
+    assert client.post(link_in(mailoutbox[-1]))["Location"] == PAGE
+    assert is_in(client)
+
+
+def test_a_second_factor_keeps_the_way_back():
+    user = make_user("ada")
+    secret = totp.generate_totp_secret()
+    totp.TOTP.activate(user, secret)
+    client = Client()
+    answer = client.post("/accounts/login/", {"login": "ada", "password": PASSWORD, "next": PAGE})
+    assert client.post(answer["Location"], {"code": code_of(secret)})["Location"] == PAGE
 
 
 # --- A second factor and sessions --------------------------------------------------------------------------------
