@@ -97,10 +97,8 @@ def _open_namespace(user: User) -> Namespace:
 
 
 def account_named(name: str) -> User | None:
-    """The account of this name, in whichever capitals; where one that was made in a shell has it in others, exactly this one."""
-    found = list(User.objects.filter(username__iexact=name).order_by("pk"))
-    exact = [person for person in found if person.username == name]
-    return next(iter(exact or found), None)
+    """The account of this name, in whichever capitals."""
+    return User.objects.filter(username__iexact=name).first()
 
 
 @transaction.atomic
@@ -110,11 +108,11 @@ def give_name(person: User, name: str) -> User:
     Raises HasNamespace for any other account, NameTaken, InvalidName.
     """
     person = User.objects.select_for_update(no_key=True).get(pk=person.pk)
-    try:
-        own_namespace(person)
-    except NameOfAnother:
-        pass
-    else:
+    named = Namespace.objects.filter(name__iexact=person.username)
+    # Two of one name there can only be before the database forbade it (migration 0033), neither with a namespace perhaps.
+    twins = User.objects.filter(username__iexact=person.username).exclude(pk=person.pk)
+    is_own = named.filter(kind=Namespace.Kind.USER, memberships__user=person).exists()
+    if is_own or not (named.exists() or twins.exists()):
         raise HasNamespace(person)
     check_user_name(name)
     if User.objects.filter(username__iexact=name).exists():

@@ -31,6 +31,9 @@ class User(AbstractUser):
     # themselves, by a session. `rights` asks it, since a token may be allowed less than its person.
     acting_token: Token | None = None
 
+    class Meta(AbstractUser.Meta):
+        constraints: ClassVar = [models.UniqueConstraint(Lower("username"), name="username_once")]
+
     def __str__(self) -> str:
         return self.username
 

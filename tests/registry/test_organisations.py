@@ -137,29 +137,6 @@ def test_only_an_admin_changes_people(ada, bob, lab, role):
     assert Membership.objects.filter(namespace=lab).count() == 2
 
 
-def test_of_two_accounts_whose_names_differ_in_capitals_the_one_that_is_named_is_invited(ada, lab):
-    """Made in a shell, the other may be the older one."""
-    other = User.objects.create_user("EVE")
-    eve = make_user("eve")
-    assert organisations.invite(lab, actor=ada, username="eve", role="write").user == eve
-    assert organisations.invite(lab, actor=ada, username="EVE", role="write").user == other
-
-
-def test_of_two_such_accounts_in_one_organisation_neither_takes_out_the_other(ada, lab):
-    other = User.objects.create_user("EVE")
-    eve = make_user("eve")
-    for person in (other, eve):
-        organisations.invite(lab, actor=ada, username=person.username, role="read")
-    organisations.withdraw_invitation(lab, actor=ada, username="eve")
-    organisations.accept(lab.name, person=other)
-    join(lab, ada, eve, "read")
-    with pytest.raises(Forbidden):
-        organisations.remove(lab, actor=other, username="eve")
-    assert organisations.change_role(lab, actor=ada, username="eve", role="write").user == eve
-    organisations.remove(lab, actor=other, username="EVE")
-    assert {member.user for member in organisations.members_of(lab)} == {ada, eve}
-
-
 def test_an_invitation_that_is_taken_back_at_this_moment_lets_nobody_in(ada, bob, lab, monkeypatch):
     eve = make_user("eve")
     organisations.invite(lab, actor=ada, username="eve", role="admin")
