@@ -12,8 +12,15 @@ from rest_framework.views import set_rollback
 
 from web import database, disk
 from web.errors import NOTHING_HERE, DomainError
+from web.throttles import TooManyRequests
 
 ErrorBody = dict[str, Any]
+# DRF asks who somebody is, and whether they may, before it counts.
+_MAY_BE_UNCOUNTED = (
+    exceptions.AuthenticationFailed,
+    exceptions.NotAuthenticated,
+    exceptions.PermissionDenied,
+)
 
 
 def body(code: str, message: str, fields: dict[str, list[str]] | None = None) -> ErrorBody:
@@ -42,6 +49,8 @@ def handle(exception: Exception, context: dict[str, Any]) -> Response | None:
     elif isinstance(exception, PermissionDenied):
         exception = exceptions.PermissionDenied()
     exception = refusal_of(exception) or exception
+    if isinstance(exception, _MAY_BE_UNCOUNTED):
+        exception = _too_many(context) or exception
     if isinstance(exception, DomainError):
         set_rollback()
         content = body(exception.code, exception.message, exception.fields)
@@ -51,6 +60,19 @@ def handle(exception: Exception, context: dict[str, Any]) -> Response | None:
         return Response(
             _of_drf(exception, context), status=exception.status_code, headers=_headers(exception)
         )
+    return None
+
+
+def _too_many(context: dict[str, Any]) -> TooManyRequests | None:
+    """Counts what was refused before it was counted, so that whoever tries tokens without end is told to stop."""
+    view = context["view"]
+    if "RateLimit" in view.headers:
+        return None
+    try:
+        for throttle in view.get_throttles():
+            throttle.allow_request(context["request"], view)
+    except TooManyRequests as refusal:
+        return refusal
     return None
 
 

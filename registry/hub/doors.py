@@ -89,9 +89,10 @@ def _guarded(
             try:
                 if request.method not in allowed:
                     raise errors.NotAllowed(request.method, allowed)
-                caller = who(request)
+                caller = _known(request, who, headers)
                 if bucket:
-                    _count(request, caller, bucket, headers)
+                    assert isinstance(caller, Caller)
+                    _count(request, caller.person, bucket, headers)
                 response = view(request, caller, *args, **kwargs)
             except errors.Moved as move:
                 response = errors.moved(request, move)
@@ -120,10 +121,18 @@ def _guarded(
     return wrap
 
 
-def _count(request: HttpRequest, caller: object, bucket: str, headers: dict[str, str]) -> None:
-    """Take a request from the caller's budget and put what is left into `headers`. Raises TooManyRequests."""
-    assert isinstance(caller, Caller)
-    budget = spend_of(request, caller.person, bucket, settings.REQUEST_RATES[bucket])
+def _known(request: HttpRequest, who: Callable[[HttpRequest], object], headers: dict[str, str]) -> object:
+    """Who calls. One who is refused is counted as a guest: nobody tries tokens without end. Raises DomainError."""
+    try:
+        return who(request)
+    except DomainError:
+        _count(request, AnonymousUser(), "api", headers)
+        raise
+
+
+def _count(request: HttpRequest, person: User | AnonymousUser, bucket: str, headers: dict[str, str]) -> None:
+    """Take a request from this person's budget and put what is left into `headers`. Raises TooManyRequests."""
+    budget = spend_of(request, person, bucket, settings.REQUEST_RATES[bucket])
     headers |= budget.headers()
     if budget.is_over:
         raise TooManyRequests(budget)

@@ -67,6 +67,30 @@ def test_a_person_is_counted_whatever_token_they_send():
     assert ask().status_code == 200
 
 
+def test_who_tries_tokens_without_end_is_told_to_stop_and_nobody_else_is():
+    answers = [ask(f"lr_{number:040}") for number in range(4)]
+    assert [answer.status_code for answer in answers] == [401, 401, 401, 429]
+    assert [answer["RateLimit"].split(";")[1] for answer in answers] == ["r=2", "r=1", "r=0", "r=0"]
+    assert answers[-1].json()["code"] == "too_many_requests"
+    assert answers[-1]["Retry-After"] in answers[-1].json()["message"]
+    assert ask().status_code == 429  # a guest of that address is the same
+    assert ask(make_token(make_user())).status_code == 200
+    assert ask("lr_wrong", REMOTE_ADDR="10.0.0.1").status_code == 401
+
+
+def test_what_a_guest_or_a_token_may_not_do_counts_as_what_they_may():
+    guest = [Client().post("/api/v1/adapters/") for _ in range(4)]
+    assert [answer.status_code for answer in guest] == [401, 401, 401, 429]
+    reads = {"Authorization": f"Bearer {make_token(make_user(), 'read')}"}
+    person = [Client().post("/api/v1/adapters/", headers=reads) for _ in range(5)]
+    assert [answer.status_code for answer in person] == [403, 403, 403, 403, 429]
+
+
+def test_a_refusal_that_was_counted_is_not_counted_again():
+    answers = [Client().get("/api/v1/adapters/no/where/") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [404, 404, 404]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

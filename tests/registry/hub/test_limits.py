@@ -65,6 +65,19 @@ def test_a_refusal_counts_and_says_what_is_left_as_well(ada: User):
     assert "r=2" in answer["RateLimit"]
 
 
+@pytest.mark.parametrize("path", ["/api/models/ada/m", FILE, "/v1/telemetry"])
+def test_who_tries_tokens_without_end_is_told_to_stop_and_nobody_else_is(ada: User, path: str):
+    ask = Client().post if path == "/v1/telemetry" else Client().get
+    wrong, right = ({"Authorization": f"Bearer {token}"} for token in ("lr_wrong", make_token(ada)))
+    answers = [ask(path, headers=wrong) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [401, 401, 401, 429]
+    assert "r=0" in answers[-1]["RateLimit"]
+    assert answers[-1]["Retry-After"] in answers[-1]["X-Error-Message"]
+    assert ask(path, headers={"Authorization": "lr_" + "0" * 40}).status_code == 429  # no Bearer before it
+    assert ask(path, headers=right).status_code in {200, 204}
+    assert ask(path, headers=wrong, REMOTE_ADDR="10.9.8.7").status_code == 401
+
+
 def test_a_new_window_begins_anew(ada: User, monkeypatch: pytest.MonkeyPatch):
     assert [ask().status_code for _ in range(4)][-1] == 429
     now = rate_limits.time.time()
