@@ -7,6 +7,7 @@ from typing import Any
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from registry import download_days
 from registry.models import Adapter, AdapterScore, BaseModel, Namespace, Revision, RevisionFile, Task, Token
 from registry.preparing import Report
 from registry.search import fits_of, task_scores
@@ -172,6 +173,11 @@ class TaskScoreSerializer(serializers.ModelSerializer[AdapterScore]):
         return score.source == AdapterScore.Source.VERIFIED
 
 
+class DownloadDaySerializer(serializers.Serializer):
+    day = serializers.DateField(help_text="Of UTC.")
+    count = serializers.IntegerField(help_text="Each client once for each version.")
+
+
 class AdapterDetailSerializer(AdapterSerializer):
     """An adapter with everything known about its newest revision."""
 
@@ -179,9 +185,12 @@ class AdapterDetailSerializer(AdapterSerializer):
     warnings = serializers.SerializerMethodField()
     files = serializers.SerializerMethodField()
     scores = serializers.SerializerMethodField(help_text="On tasks, the newest first.")
+    downloads_by_day = serializers.SerializerMethodField(
+        help_text="Of the last 30 days, today last; none before it was made."
+    )
 
     class Meta(AdapterSerializer.Meta):
-        fields = [*AdapterSerializer.Meta.fields, "facts", "warnings", "files", "scores"]
+        fields = [*AdapterSerializer.Meta.fields, "facts", "warnings", "files", "scores", "downloads_by_day"]
         read_only_fields = fields
 
     def get_facts(self, adapter: Adapter) -> dict[str, Any]:
@@ -198,6 +207,9 @@ class AdapterDetailSerializer(AdapterSerializer):
 
     def get_scores(self, adapter: Adapter) -> TaskScoreSerializer(many=True):  # type: ignore[valid-type]
         return TaskScoreSerializer(task_scores(adapter, self.context["request"].user), many=True).data
+
+    def get_downloads_by_day(self, adapter: Adapter) -> DownloadDaySerializer(many=True):  # type: ignore[valid-type]
+        return DownloadDaySerializer(download_days.days_of(adapter), many=True).data
 
 
 class RevisionSerializer(serializers.ModelSerializer[Revision]):

@@ -373,6 +373,7 @@ class Download(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["revision", "client_sha256", "day"], name="download_counted_once")
         ]
+        indexes: ClassVar = [models.Index(fields=["revision", "day"], name="download_days")]
 
     def __str__(self) -> str:
         return f"{self.revision_id} on {self.day}"

@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_safe
 
 from registry import (
+    download_days,
     downloads,
     following,
     moving,
@@ -77,6 +78,7 @@ def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -
         "way": next((way for way in ways if way.name == request.GET.get("use")), ways[0]),
         "versions": versions[:VERSIONS_SHOWN],
         "has_more_versions": len(versions) > VERSIONS_SHOWN,
+        "download_days": _download_days(shown),
         "weights": _weights(revision),
         "scores": search.task_scores(shown, request.user),
         **following.marks(request.user, shown),
@@ -177,6 +179,11 @@ def adapter_delete(request: HttpRequest, namespace: str, name: str) -> HttpRespo
     publishing.withdraw(shown, actor=signed_in(request))
     messages.success(request, f"{shown.full_name} is deleted.")
     return redirect(shown.namespace)
+
+
+def _download_days(adapter: Adapter) -> dict[str, Any]:
+    days = download_days.days_of(adapter)
+    return {"picture": download_days.draw(days), "days": len(days)}
 
 
 def _weights(revision: Revision) -> dict[str, Any]:

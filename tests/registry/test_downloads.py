@@ -2,16 +2,22 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import urllib.request
 import zipfile
+from datetime import timedelta
 
 import pytest
+from django.core.cache import cache
+from django.db.models import F
 from django.http import FileResponse
 from django.test import Client
+from django.utils import timezone
 
-from registry import downloads, storage
-from registry.models import Adapter, Download
+from registry import download_days, downloads, storage
+from registry.models import Adapter, Download, Revision
 from tests.factories import make_adapter, make_revision, make_token, make_user
+from tests.plans import plans
 
 pytestmark = pytest.mark.django_db
 CONTENT = bytes(range(256)) * 10
@@ -132,6 +138,84 @@ def test_a_download_counts_once_a_client_day_and_revision(adapter):
     fetch(**{"User-Agent": "one"})
     assert downloads_now() == 4
     assert all("one" not in row.client_sha256 for row in Download.objects.all())
+
+
+def fetched(revision: Revision | None, *, days_ago: int, times: int) -> None:
+    """As if so many clients had fetched it that day."""
+    assert revision is not None
+    day = timezone.now().date() - timedelta(days=days_ago)
+    Download.objects.bulk_create(
+        Download(revision=revision, client_sha256=f"{days_ago}-{number}", day=day) for number in range(times)
+    )
+    Adapter.objects.filter(pk=revision.adapter_id).update(downloads=F("downloads") + times)
+
+
+def made(adapter: Adapter, *, days_ago: int) -> None:
+    Adapter.objects.filter(pk=adapter.pk).update(created_at=timezone.now() - timedelta(days=days_ago))
+
+
+def test_downloads_are_told_by_day_of_all_versions_and_of_the_last_thirty_days(adapter):
+    made(adapter, days_ago=200)
+    fetched(adapter.head, days_ago=30, times=9)
+    fetched(adapter.head, days_ago=29, times=2)
+    fetched(make_revision(adapter), days_ago=29, times=3)
+    fetched(make_adapter("other", owner=make_user("bob"), files=FILES).head, days_ago=1, times=7)
+
+    def told() -> list[int]:
+        answer = Client().get("/api/v1/adapters/ada/m/").json()
+        days = [entry["day"] for entry in answer["downloads_by_day"]]
+        today = timezone.now().date()
+        assert days == [str(today - timedelta(days=ago)) for ago in range(29, -1, -1)]
+        return [entry["count"] for entry in answer["downloads_by_day"]]
+
+    assert told() == [5] + 29 * [0]
+    fetch()
+    assert told() == [5, *28 * [0], 1]
+
+
+def test_days_before_a_module_was_made_are_left_out(adapter):
+    made(adapter, days_ago=3)
+    fetched(adapter.head, days_ago=2, times=4)
+    days = download_days.days_of(Adapter.objects.get(pk=adapter.pk))
+    assert [day.count for day in days] == [0, 4, 0, 0]
+    picture = download_days.draw(days)
+    assert (picture.total, picture.busiest.count, len(picture.bars)) == (4, 4, 4)
+    assert [bar.height > 0 for bar in picture.bars] == [False, True, False, False]
+    assert picture.bars[-1].x == pytest.approx(100 - 100 / 30, abs=0.01)  # today is at the right
+
+
+def test_one_download_is_seen_beside_thousands():
+    today = timezone.now().date()
+    days = [download_days.DownloadDay(today, count) for count in (1, 5000)]
+    assert [bar.height for bar in download_days.draw(days).bars] == [1.5, 40]
+
+
+def test_the_page_of_a_module_says_of_its_downloads_when_they_were(adapter):
+    def said() -> str:
+        page = Client().get("/ada/m").content.decode()
+        fact = page[page.index("<dt>downloads</dt>") :].partition("</dd>")[0]
+        named = re.findall(r"<title>\d+ [A-Z][a-z]+: [\d,]+</title>", fact)
+        assert fact.count("<rect") == len(named)
+        return f"{len(named)} bars: " + fact.partition('<p class="fine">')[2].partition("</p>")[0]
+
+    counts = "Each client counts once a day for each version."
+    assert said() == "0 bars: "
+    fetch()
+    assert said() == f"1 bars: 1 today. {counts}"
+    made(adapter, days_ago=80)
+    fetched(adapter.head, days_ago=4, times=2)
+    busiest = timezone.now().date() - timedelta(days=4)
+    assert said() == f"2 bars: 3 in the last 30 days, most on {busiest.day} {busiest:%B}: 2. {counts}"
+    Download.objects.all().delete()
+    cache.clear()
+    assert said() == f"0 bars: None in the last 30 days. {counts}"
+
+
+@pytest.mark.postgres_only
+def test_the_days_of_very_many_downloads_are_read_from_an_index(adapter):
+    with plans() as lines:
+        download_days.days_of(adapter)
+    assert any("using download_days on" in line for line in lines), lines
 
 
 def test_the_archive_is_a_zip_of_all_files_and_the_same_every_time(adapter):
