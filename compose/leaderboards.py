@@ -57,6 +57,13 @@ class Entry:
         return "composed" if self.is_verified else "reported"
 
 
+class NoSuchSource(NotFound):
+    """Scores of neither kind: on a page, an address that there is not."""
+
+    def __init__(self, given: str) -> None:
+        super().__init__(f"A leaderboard shows {', '.join(SOURCES)}, not {given[:40]!r}.")
+
+
 @dataclass(frozen=True)
 class Board:
     """A task's leaderboard. `entries` are the first SHOWN and those of the person who looks; `total` counts all."""
@@ -92,10 +99,10 @@ class Board:
 def board(task: Task, person: Person, *, revision: str = "", source: str = "", whole: bool = False) -> Board:
     """The leaderboard of one revision of a task, the newest unless another is named by its number.
 
-    `source` is one of SOURCES. Raises NotFound for a revision or source that there is not.
+    `source` is one of SOURCES. Raises NotFound for a revision that there is not, NoSuchSource.
     """
     if source and source not in SOURCES:
-        raise NotFound(f"A leaderboard shows {', '.join(SOURCES)}, not {source[:40]!r}.")
+        raise NoSuchSource(source)
     revisions = list(task.revisions.order_by("-number").defer("few_shot", "test"))
     chosen = _revision(task, revisions, revision)
     is_newest = chosen is None or chosen.pk == revisions[0].pk

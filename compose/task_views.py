@@ -223,5 +223,8 @@ class LeaderboardView(APIView):
     def get(self, request: Request, slug: str) -> Response:
         """The whole leaderboard of a task, best first."""
         only(request, "revision", "source")
-        board = _board(request, visible_task(request.user, slug), whole=True)
+        try:
+            board = _board(request, visible_task(request.user, slug), whole=True)
+        except leaderboards.NoSuchSource as error:
+            raise search.BadParameter("source", error.message) from error
         return Response(LeaderboardSerializer(board, context={"request": request}).data)

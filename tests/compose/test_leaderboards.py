@@ -246,6 +246,9 @@ def test_the_endpoint_refuses_what_it_does_not_know(client: Client):
     assert client.get("/api/v1/tasks/nothing/leaderboard/").status_code == 404
     assert client.get("/tasks/count?revision=99").status_code == 404
     assert client.get("/tasks/count?source=nobody").status_code == 404
+    refused = client.get("/api/v1/tasks/count/leaderboard/?source=nobody")
+    sentence = "A leaderboard shows all, verified, reported, not 'nobody'."
+    assert (refused.status_code, refused.json()["fields"]) == (400, {"source": [sentence]})
 
 
 def test_the_embedded_board_may_stand_in_other_pages_and_shows_what_everybody_sees(client: Client):
