@@ -173,8 +173,8 @@ def pipeline_tag(adapter: Adapter) -> str | None:
 
 
 def task_types(pipeline: str) -> list[str]:
-    """peft's words for what the Hub calls this pipeline."""
-    return [task_type for task_type, name in _PIPELINES.items() if name == pipeline]
+    """peft's words for what the Hub calls this pipeline, in whatever capitals."""
+    return [task_type for task_type, name in _PIPELINES.items() if name == pipeline.lower()]
 
 
 def _card_data(files: Iterable[File]) -> Mapping[str, Any] | None:

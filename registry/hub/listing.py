@@ -257,7 +257,7 @@ def with_tag(rows: QuerySet[Adapter], tag: str) -> QuerySet[Adapter]:
     rows = rows.annotate(tag_text=Cast("tags", TextField()))
     found = Q(tag_text__icontains=quoted[0]) | Q(tag_text__icontains=quoted[1])
     kind, value = _kind_and_name(tag)
-    if tag in _ALWAYS:
+    if tag.lower() in _ALWAYS:
         found |= Q(rank__isnull=False)
     elif kind in _NAMING and not value:
         pass  # nobody has a tag that names nothing
@@ -277,7 +277,7 @@ def with_tag(rows: QuerySet[Adapter], tag: str) -> QuerySet[Adapter]:
 def _tagged(tag: str) -> Tagged | None:
     """Who may have it, as `with_tag` goes on to say exactly; None where that is nearly everybody."""
     kind, value = _kind_and_name(tag)
-    if tag in _ALWAYS:
+    if tag.lower() in _ALWAYS:
         return None
     if kind in _NAMING:
         return Tagged(tag, **{_NAMING[kind]: value})
@@ -288,7 +288,9 @@ def _tagged(tag: str) -> Tagged | None:
 def _kind_and_name(tag: str) -> tuple[str, str]:
     """`base_model:adapter:org/name` -> ("base_model", "org/name"), as `base_model:org/name`."""
     kind, _, name = tag.partition(":")
-    return kind, name.removeprefix("adapter:") if kind == "base_model" else name
+    relation, _, base = name.partition(":")
+    is_of_base = kind.lower() == "base_model"
+    return kind.lower(), base if is_of_base and relation.lower() == "adapter" else name
 
 
 def _has_part(field: str, part: str) -> Q:

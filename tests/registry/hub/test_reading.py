@@ -495,6 +495,10 @@ def test_who_changed_what_last_is_found_however_long_the_history_is(
         ("filter=green&filter=none", []),
         ("filter=lora&filter=license:mit", ["b", "a"]),
         ("filter=license:MIT,de", ["a"]),
+        ("filter=PEFT&filter=LoRA,License:MIT", ["b", "a"]),
+        ("filter=Base_Model:Adapter:Demo/Tiny-T5", ["a"]),
+        ("filter=DataSet:Squad", ["a"]),
+        ("pipeline_tag=Text2Text-Generation", ["a"]),
         ("filter=base_model:adapter:demo/tiny-t5", ["a"]),
         ("filter=base_model:other/one", ["b"]),
         ("filter=en", ["a"]),
@@ -535,7 +539,7 @@ def test_a_search_of_many_words_is_refused():
 
 
 @pytest.mark.parametrize("few", [-1, narrowing.FEW])
-@pytest.mark.parametrize("tag", ["dataset:", "license:", "base_model:", "base_model:adapter:"])
+@pytest.mark.parametrize("tag", ["dataset:", "license:", "License:", "base_model:", "base_model:adapter:"])
 def test_a_tag_that_names_nothing_is_nobodys(tag: str, few: int, monkeypatch):
     monkeypatch.setattr(narrowing, "FEW", few)
     make_adapter("bare", owner=make_user("bob"), license="")
