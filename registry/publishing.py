@@ -30,7 +30,7 @@ from registry import (
     weights_check,
 )
 from registry.details import BadDetail
-from registry.filenames import CARD
+from registry.filenames import CARD, CONFIG, WEIGHTS
 from registry.models import (
     Adapter,
     BaseModel,
@@ -42,6 +42,7 @@ from registry.models import (
     RevisionFile,
     Task,
     User,
+    WeightStatistics,
 )
 from registry.names import check_adapter_name
 from registry.preparing import Prepared
@@ -477,6 +478,8 @@ def write_revision(
         RevisionFile(revision=revision, path=path, blob=blob, is_lfs=path.endswith(".safetensors"))
         for path, blob in sorted(blobs.items())
     )
+    if parent is not None:
+        _keep_statistics(revision, parent, blobs)
     Ref.objects.update_or_create(
         adapter=adapter, name=branch, defaults={"revision": revision, "kind": Ref.Kind.BRANCH}
     )
@@ -492,6 +495,16 @@ def write_revision(
     # After commit, and whatever becomes of it: a card that is not read now is read within the hour.
     after_commit(upkeep.read_card, adapter.pk, revision.pk)
     return revision
+
+
+def _keep_statistics(revision: Revision, parent: Revision, blobs: Mapping[str, Blob]) -> None:
+    """What was computed of the weights stays known where neither they nor what scales them has changed."""
+    read = {path: blobs[path].pk for path in (CONFIG, WEIGHTS) if path in blobs}
+    if dict(parent.files.filter(path__in=(CONFIG, WEIGHTS)).values_list("path", "blob_id")) != read:
+        return
+    # A problem may have been one of that moment; they are computed anew.
+    if known := WeightStatistics.objects.filter(revision=parent, problem="").first():
+        WeightStatistics.objects.create(revision=revision, matrices=known.matrices, version=known.version)
 
 
 def _why_not_plain(prepared: Prepared) -> str:

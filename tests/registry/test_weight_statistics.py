@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from django.test import Client
 
-from registry import hub_work, long_work, tasks, weight_pictures, weight_statistics
+from registry import commits, hub_work, long_work, tasks, weight_pictures, weight_statistics
 from registry.models import WeightStatistics
 from registry.safetensors_header import TensorInfo
 from tests.factories import make_adapter, make_base_model, make_user, publish_fake
@@ -33,6 +33,33 @@ def test_published_weights_get_a_norm_and_a_spectrum_for_every_matrix(tmp_path: 
         assert matrix["norm"] == pytest.approx(np.linalg.norm(matrix["singular_values"]), rel=1e-3)
     page = Client().get("/" + adapter.full_name).content.decode()
     assert "Singular values, as shares of the largest" in page
+
+
+def test_pictures_stay_while_neither_the_weights_nor_what_scales_them_change(tmp_path: Path):
+    make_base_model()
+    ada = make_user("ada")
+    adapter = publish_fake(tmp_path, "pictured", owner=ada)
+    weight_statistics.compute_missing()
+    old = WeightStatistics.objects.get()
+    assert adapter.head is not None
+    for text in ("# Colours\n", "# More colours\n"):
+        head = commits.branch_head(adapter, "main")
+        head = commits.write_card(adapter, actor=ada, text=text, parent=head.commit).revision
+        kept = WeightStatistics.objects.get(revision=head)
+        assert (kept.matrices, kept.version) == (old.matrices, old.version)
+    assert weight_statistics.compute_missing() == 0
+    changed = publish_fake(tmp_path, "pictured", owner=ada, config={"lora_alpha": 64})
+    assert not WeightStatistics.objects.filter(revision=changed.head).exists()
+
+
+def test_why_there_is_no_picture_is_asked_again_of_the_next_version(tmp_path: Path):
+    make_base_model()
+    ada = make_user("ada")
+    adapter = publish_fake(tmp_path, "pictured", owner=ada)
+    assert adapter.head is not None
+    WeightStatistics.objects.create(revision=adapter.head, problem="The store was away.", version=1)
+    commits.write_card(adapter, actor=ada, text="# Colours\n", parent="")
+    assert weight_statistics.compute_missing() == 1
 
 
 def test_pictures_and_imports_leave_the_other_threads_of_their_worker_to_what_is_urgent(monkeypatch):
