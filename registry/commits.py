@@ -13,13 +13,14 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from registry import details, preparing, publishing, quotas, storage
 from registry.errors import InspectionRefused, Problem
-from registry.filenames import CARD, LEGACY_WEIGHTS
+from registry.filenames import CARD, CONFIG, LEGACY_WEIGHTS
 from registry.models import Adapter, Blob, Namespace, Ref, Revision, RevisionFile, User
 from registry.names import check_adapter_name
 from registry.preparing import Prepared
@@ -168,11 +169,16 @@ def commit(
 
 
 def write_card(adapter: Adapter, *, actor: User, text: str, parent: str) -> Outcome:
-    """The newest revision with this card, or with none where nothing but blanks is left of it. Raises what `commit` does."""
+    """The newest revision with this card, or with none where nothing but blanks is left of it. Raises what `commit` does.
+
+    A card of which only the ends of lines would differ stays as it is: `text` has those that browsers leave.
+    """
     if not text.strip():
         has_one = branch_head(adapter, MAIN).files.filter(path=CARD).exists()
         operations: list[Operation] = [Delete(CARD)] if has_one else []
         return commit(adapter, actor=actor, operations=operations, message="Remove the card", parent=parent)
+    if text == publishing.card_of(branch_head(adapter, MAIN)).replace("\r\n", "\n"):
+        return commit(adapter, actor=actor, operations=[], message="Edit the card", parent=parent)
     raw = text.encode()
     blob = storage.store_stream([raw], size_bytes=len(raw))
     try:
@@ -210,18 +216,36 @@ def _commit_onto(
         return Outcome(head, [])
     files = {path: storage.local_path(blob) for path, blob in after.items()}
     preparing.require_size(files)
-    with preparing.prepare(files, fallback=adapter.base_model_label, may_be_unfinished=True) as prepared:
+    by_old_card = publishing.said_by_card_of(head)
+    # What somebody said since of its base model counts until config or card name another one.
+    is_said = adapter.base_model_id is not None and _names_same_base(before, files)
+    with preparing.prepare(
+        files,
+        base_model=adapter.base_model_label if is_said else "",
+        fallback=adapter.base_model_label,
+        may_be_unfinished=True,
+    ) as prepared:
         _require_something_kept(operations, prepared)
         blobs, made = blobs_of(prepared.found.files, files, after)
         try:
             if blobs == before:
                 return Outcome(head, prepared.found.warnings)
-            revision = _write(adapter, head, actor, branch, message, description, prepared, blobs, before)
+            revision = _write(
+                adapter, head, actor, branch, message, description, prepared, blobs, by_old_card
+            )
         except BaseException:
             storage.discard(made)
             raise
     logger.info("committed %s to %s of %s by %s", revision, branch, adapter, actor)
     return Outcome(revision, prepared.found.warnings)
+
+
+def _names_same_base(before: Mapping[str, Blob], files: Mapping[str, Path]) -> bool:
+    """Whether config and card call the base model as those of the version before did."""
+    with contextlib.suppress(storage.BytesMissing):
+        old = {path: storage.local_path(before[path]) for path in (CONFIG, CARD) if path in before}
+        return list(preparing.labels_in(old)) == list(preparing.labels_in(files))
+    return False
 
 
 def _require_something_kept(operations: list[Operation], prepared: Prepared) -> None:
@@ -285,7 +309,7 @@ def _write(
     description: str,
     prepared: Prepared,
     blobs: Mapping[str, Blob],
-    before: Mapping[str, Blob],
+    by_old_card: Mapping[str, Any],
 ) -> Revision:
     """The new revision, if the branch still stands at `head`. Raises _HeadMoved."""
     with transaction.atomic():
@@ -303,9 +327,7 @@ def _write(
             prepared=prepared, blobs=blobs, branch=branch,
         )  # fmt: skip
         if branch == MAIN:
-            publishing.describe_by_card(
-                row, prepared, is_new_card=CARD in blobs and blobs[CARD] != before.get(CARD)
-            )
+            publishing.describe_by_card(row, prepared, by_old_card=by_old_card)
             row.updated_at = timezone.now()
             row.save()
     return revision

@@ -107,7 +107,7 @@ def prepare(
     with TemporaryDirectory(
         dir=settings.UPLOAD_TMP_DIR, prefix="publish-", ignore_cleanup_errors=True
     ) as workspace:
-        base, label = resolve_base(base_model, *_labels_in(files), fallback)
+        base, label = resolve_base(base_model, *labels_in(files), fallback)
         matrices = (base.sizes() or None) if base else None
         found = inspection.inspect_folder(
             files,
@@ -120,7 +120,7 @@ def prepare(
         yield Prepared(found=found, base_model=base, base_model_label=label, composable_reason=reason)
 
 
-def _labels_in(files: Mapping[str, Path]) -> Iterator[str]:
+def labels_in(files: Mapping[str, Path]) -> Iterator[str]:
     """What config and card call the base model. What is wrong with either is the inspection's to say."""
     with suppress(adapter_config.ConfigUnreadable, KeyError):
         yield adapter_config.read_config(files[filenames.CONFIG]).base_model_label

@@ -10,6 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,7 @@ def publish(
         raise PublishedMeanwhile(namespace, name)
     preparing.require_size(files)
     fallback = before.base_model_label if before else ""
-    by_old_card = _said_by_card_of(before.head if before else None)
+    by_old_card = said_by_card_of(before.head if before else None)
     with preparing.prepare(files, base_model=given.pop("base_model"), fallback=fallback) as prepared:
         blobs = _store(prepared.found.files)
         try:
@@ -407,24 +408,31 @@ def describe(
         )
 
 
-def _said_by_card_of(revision: Revision | None) -> dict[str, Any]:
-    """What the card of a version says; {} if it has none that can be read."""
+def card_of(revision: Revision | None) -> str:
+    """The text of a version's card; "" if it has none that can be read."""
     card = RevisionFile.objects.filter(revision=revision, path=CARD).select_related("blob").first()
     if card is None:
-        return {}
+        return ""
     try:
         with storage.open_blob(card.blob) as file:
-            text = cards.decode_card(file.read(cards.MAX_CARD_BYTES + 1))
-        return preparing.said_by_card(cards.split_card(text)[0])
+            return cards.decode_card(file.read(cards.MAX_CARD_BYTES + 1))
     except (storage.BytesMissing, cards.CardRefused):
-        return {}
+        return ""
 
 
-def describe_by_card(adapter: Adapter, prepared: Prepared, *, is_new_card: bool) -> None:
-    """Set what the card says: a new card counts, an old one only fills what is empty."""
+def said_by_card_of(revision: Revision | None) -> dict[str, Any]:
+    """What the card of a version says."""
+    front_matter = {}
+    with suppress(cards.CardRefused):
+        front_matter = cards.split_card(card_of(revision))[0]
+    return preparing.said_by_card(front_matter)
+
+
+def describe_by_card(adapter: Adapter, prepared: Prepared, *, by_old_card: Mapping[str, Any]) -> None:
+    """Set what the card says and that of the version before (`by_old_card`) did not: settings may have changed since."""
     for name, said in preparing.said_by_card(prepared.found.front_matter).items():
-        current = getattr(adapter, name)
-        setattr(adapter, name, (said or current) if is_new_card else (current or said))
+        if said and said != by_old_card[name]:
+            setattr(adapter, name, said)
 
 
 def _is_unchanged(adapter: Adapter, blobs: Mapping[str, Blob]) -> bool:

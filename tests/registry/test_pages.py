@@ -18,7 +18,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from registry import publishing, snippets, storage
+from registry import commits, publishing, snippets, storage
 from registry.models import (
     Adapter,
     BaseModel,
@@ -529,6 +529,44 @@ def test_the_same_card_again_makes_no_version_and_an_empty_one_removes_it(signed
     assert module.revisions.count() == versions + 1
     _write_card(signed_in, module, "")
     assert module.revisions.count() == versions + 1
+
+
+def test_a_card_of_which_only_the_ends_of_lines_differ_stays_as_it_is(signed_in: Client, module: Adapter):
+    """As a file that was written on Windows, opened in the browser and saved."""
+    uploaded = CARD_TEXT.replace("\n", "\r\n")
+    put = commits.Put("README.md", storage.store_stream([uploaded.encode()]))
+    commits.commit(module, actor=User.objects.get(username="alice"), operations=[put], message="From Windows")
+    versions = module.revisions.count()
+    _write_card(signed_in, module, CARD_TEXT)
+    assert "The card is as it was." in text(signed_in.get("/alice/colour"))
+    assert (module.revisions.count(), _card_of(module)) == (versions, uploaded)
+    _write_card(signed_in, module, CARD_TEXT + "More.\n")
+    assert (module.revisions.count(), _card_of(module)) == (versions + 1, CARD_TEXT + "More.\n")
+
+
+def test_what_the_settings_say_stays_until_the_card_says_something_new(signed_in: Client, module: Adapter):
+    other = make_base_model("demo/other-t5")
+    actor = User.objects.get(username="alice")
+    _write_card(signed_in, module, CARD_TEXT)
+    publishing.update_adapter(
+        Adapter.objects.get(pk=module.pk),
+        actor=actor,
+        license="mit",
+        tags=[],
+        language="de",
+        base_model=other.name,
+    )
+
+    def said() -> tuple[str, list[str], str, BaseModel | None]:
+        module.refresh_from_db()
+        return module.license, module.tags, module.language, module.base_model
+
+    _write_card(signed_in, module, CARD_TEXT + "More words.\n")
+    assert said() == ("mit", [], "de", other)
+    _write_card(signed_in, module, CARD_TEXT.replace("apache-2.0", "cc-by-4.0"))
+    assert said() == ("cc-by-4.0", [], "de", other)
+    _write_card(signed_in, module, CARD_TEXT.replace("---\n", "---\nbase_model: demo/tiny-t5\n", 1))
+    assert said()[3] == BaseModel.objects.get(name="demo/tiny-t5")
 
 
 def test_a_preview_shows_the_card_and_saves_nothing(signed_in: Client, module: Adapter):
