@@ -204,7 +204,7 @@ def check_sources(sources: Iterable[str]) -> list[str]:
     for source in checked:
         if not is_pattern(source):
             check_name(source)
-            continue
+        # Repositories without an author, such as gpt2, are base models of the Hub's first years, never adapters.
         author, _, own = source.partition("/")
         if is_pattern(author) or not own:
             raise ImportFailed(

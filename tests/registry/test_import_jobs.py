@@ -291,6 +291,7 @@ def test_an_import_never_covers_what_is_something_else(
         ({"sources": ["no name at all"]}, 400),
         ({"sources": ["../../etc/passwd"]}, 400),
         ({"sources": ["*/colour"]}, 400),
+        ({"sources": ["lab/a", "gpt2"]}, 400),
         ({"sources": ["lab/a"], "endpoint": "http://169.254.169.254"}, 400),
         ({"sources": ["lab/a", "lab/b"], "name": "one"}, 400),
         ({"sources": ["lab/a"], "name": "a--b"}, 400),
