@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from registry import base_models, downloads, search
+from registry import base_models, bases_on_hub, downloads, search
 from registry.api_parts import FILE, IDEMPOTENCY_KEY, AnyType, only
 from registry.idempotency import idempotent
 from registry.models import BaseModel, BaseModelFile
@@ -71,16 +71,17 @@ class BaseModelList(generics.ListAPIView[BaseModel]):
         operation_id="base_models_add",
         request=NewBaseModelSerializer,
         parameters=[IDEMPOTENCY_KEY],
-        responses={201: BaseModelDetailSerializer, **refusals(400, 401, 403, 409, 415, 422)},
+        responses={201: BaseModelDetailSerializer, **refusals(400, 401, 403, 409, 415, 422, 502)},
     )
     @idempotent
     def post(self, request: Request) -> Response:
-        """Make a base model known by its config.json, in some seconds. Adapters that waited for it are compared with it
+        """Make a base model known by its config.json, given or read on its hub, in some seconds. Adapters that waited for it are compared with it
         by a worker: `recheck_wanted_at` is null once that is done, and `adapters_by_fit` says what came of it."""
         only(request)
         form = NewBaseModelSerializer(data=request.data)
         form.is_valid(raise_exception=True)
-        base_model = base_models.add_base_model(**form.validated_data)
+        add = base_models.add_base_model if "config" in form.validated_data else bases_on_hub.add_from_hub
+        base_model = add(**form.validated_data)
         answer = _base_model_detail(request, base_model.name)
         answer.status_code = 201
         return answer

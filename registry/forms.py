@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 
+from registry.bases_on_hub import hub_of_bases
 from registry.cards import MAX_CARD_BYTES
 from registry.details import LIMITS, MAX_FULL_NAME
 from registry.models import Adapter, Membership, Namespace, Report, Token, User
@@ -249,12 +250,23 @@ class BaseModelForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 8, "class": "mono", "spellcheck": "false"}),
     )
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.hub = hub_of_bases()
+        if self.hub:
+            self.fields[
+                "config"
+            ].help_text = (
+                f"Left empty, it is read at {self.hub.partition('://')[2]}, where workers fetch the model."
+            )
+
     def clean_aliases(self) -> list[str]:
         return [line.strip() for line in self.cleaned_data["aliases"].splitlines() if line.strip()]
 
     def clean(self) -> dict[str, Any]:
         data = super().clean() or {}
-        if data.get("config") is None and not data.get("config_text", "").strip():
+        has_config = data.get("config") is not None or data.get("config_text", "").strip()
+        if not has_config and not self.hub:
             self.add_error("config", "Choose the config.json of the base model, or paste its text.")
         return data
 

@@ -123,10 +123,12 @@ class GuardedTransport(httpx2.BaseTransport):
 class GuardedClient:
     """GET from one trusted server, following its redirects; `headers` go to that server and to nobody else."""
 
-    def __init__(self, endpoint: str, headers: dict[str, str], *, proxy: str = "") -> None:
+    def __init__(
+        self, endpoint: str, headers: dict[str, str], *, proxy: str = "", patience: Patience | None = None
+    ) -> None:
         self.home = origin_of(endpoint)
         self.headers = headers
-        transport = GuardedTransport([self.home], proxy=proxy)
+        transport = GuardedTransport([self.home], proxy=proxy, patience=patience)
         self.client = httpx2.Client(
             transport=transport, timeout=TIMEOUT, follow_redirects=False, trust_env=False
         )

@@ -20,6 +20,7 @@ import httpx2
 from django.conf import settings
 
 from registry.guarded_http import GuardedClient, NotPublic, origin_of
+from registry.patience import Patience
 from web.errors import DomainError
 
 logger = logging.getLogger(__name__)
@@ -44,6 +45,13 @@ class ImportFailed(DomainError):
     code = "import_failed"
 
 
+class NotOpen(ImportFailed):
+    """It is not there, or not for whoever asks; which of these no Hub tells."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(f"{source} is not there, or not open to you.")
+
+
 class HubSilent(ImportFailed):
     """It did not answer, however often it was asked."""
 
@@ -62,14 +70,19 @@ class OtherHub:
     """One listed Hub, asked with a person's own token or as a guest. Close it, or use it in a `with`."""
 
     def __init__(
-        self, endpoint: str, token: str = "", *, sleep: Callable[[float], None] = time.sleep
+        self,
+        endpoint: str,
+        token: str = "",
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        patience: Patience | None = None,
     ) -> None:
         self.endpoint = endpoint
         self.sleep = sleep
         headers = {"User-Agent": "lora-commons; import", "Accept-Encoding": "identity"}
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        self.client = GuardedClient(endpoint, headers, proxy=settings.IMPORT_PROXY)
+        self.client = GuardedClient(endpoint, headers, proxy=settings.IMPORT_PROXY, patience=patience)
 
     def __enter__(self) -> OtherHub:
         return self
@@ -114,6 +127,10 @@ class OtherHub:
             return [_file(row) for row in rows if row["type"] == "file"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._nonsense(source) from error
+
+    def json_of(self, source: str, commit: str, path: str) -> Any:
+        """What a small file of JSON holds. Raises ImportFailed."""
+        return self._json(f"/{source}/resolve/{commit}/{quote(path)}", {}, source)
 
     def fetch(self, source: str, commit: str, file: SourceFile, target: Path, *, tick: Tick) -> int:
         """Write a file's bytes to `target`, going on behind what is there already; how many came over the wire.
@@ -200,7 +217,7 @@ class OtherHub:
         if status == 404 and response.headers.get("x-error-code") == "RevisionNotFound":
             raise ImportFailed(f"{source} has no such branch, tag or commit.")
         if status in (401, 403, 404):
-            raise ImportFailed(f"{source} is not there, or not open to you.")
+            raise NotOpen(source)
         raise ImportFailed(f"{self.endpoint} refuses to give {source} (status {status}).")
 
     def _wait(self, wait_s: float, attempt: int, source: str) -> None:

@@ -426,7 +426,9 @@ class BaseModelDetailSerializer(BaseModelSerializer):
 
 class NewBaseModelSerializer(StrictSerializer):
     name = serializers.CharField(help_text="Its id on the hub, such as google/flan-t5-large.")
-    config = serializers.DictField(help_text="The content of its config.json.")
+    config = serializers.DictField(
+        required=False, help_text="The content of its config.json; read on the hub where it is left out."
+    )
     aliases = serializers.ListField(child=serializers.CharField(), required=False, default=list)
     license = serializers.CharField(**_TEXT)
 

@@ -18,6 +18,7 @@ from django.views.decorators.http import require_safe
 
 from registry import downloads, search, snippets
 from registry.base_models import add_base_model, base_model_called
+from registry.bases_on_hub import add_from_hub
 from registry.forms import BaseModelForm
 from registry.models import Adapter, BaseModel, BaseModelFile
 from registry.rights import Person
@@ -121,17 +122,15 @@ def base_model(request: HttpRequest, name: str) -> HttpResponse:
 
 @login_required
 def base_model_new(request: HttpRequest) -> HttpResponse:
-    """Make a base model known by its config.json, so that adapters for it are checked and can be composed."""
+    """Make a base model known by its config.json, given or read on its hub: adapters for it are checked and can be composed."""
     form = BaseModelForm(
         request.POST or None, request.FILES or None, initial={"name": request.GET.get("name", "")}
     )
     if request.method == "POST" and form.is_valid():
+        said = {"name": form.cleaned_data["name"].strip(), "aliases": form.cleaned_data["aliases"]}
+        config = _config(form.cleaned_data)
         try:
-            added = add_base_model(
-                name=form.cleaned_data["name"].strip(),
-                config=_config(form.cleaned_data),
-                aliases=form.cleaned_data["aliases"],
-            )
+            added = add_base_model(config=config, **said) if config else add_from_hub(**said)
         except DomainError as error:
             show_refusal(form, error)
         else:
@@ -162,7 +161,7 @@ def base_model_archive(request: HttpRequest, name: str) -> HttpResponseBase:
 
 
 def _config(data: dict[str, Any]) -> bytes:
-    """The config as sent or pasted, at most one byte more than is allowed."""
+    """The config as sent or pasted, at most one byte more than is allowed; empty if neither was."""
     if data["config"]:
         return bytes(data["config"].read(MAX_CONFIG_BYTES + 1))
-    return str(data["config_text"]).encode()
+    return str(data["config_text"]).strip().encode()

@@ -830,7 +830,8 @@ def test_a_config_that_is_too_long_is_refused_with_the_limit_that_holds(signed_i
     assert "This config.json is longer than 262,144 bytes." in text(response)
 
 
-def test_a_base_model_needs_a_config(signed_in: Client):
+def test_a_base_model_needs_a_config_where_its_hub_is_not_asked(signed_in: Client, settings: Any):
+    settings.IMPORT_ENDPOINTS = ["https://elsewhere.example"]
     assert "Choose the config.json" in text(signed_in.post("/base-models/new", {"name": "me/mine"}))
 
 
