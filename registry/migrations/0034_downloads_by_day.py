@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('registry', '0031_replays_go_with_what_they_repeat'),
+        ('registry', '0033_usernames_once'),
     ]
 
     operations = [
