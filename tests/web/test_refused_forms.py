@@ -293,3 +293,8 @@ def test_hints_belong_to_their_inputs(client: Client, ada: User):
         hints = [one for one in page.elements if one.attributes.get("id", "").endswith("_helptext")]
         assert hints, address
         assert [one.text for one in hints if one.attributes["id"] not in tied] == [], address
+
+
+def test_a_guest_gets_no_token_for_forms_from_a_page_that_has_none(client: Client):
+    assert "csrftoken" not in client.get("/docs").cookies
+    assert "csrftoken" in client.get("/").cookies

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString, mark_safe
@@ -40,6 +42,7 @@ _SHAPES = {
 
 
 @register.simple_tag
+@cache  # thirty and more stand on a page
 def icon(name: str, size: int = 16) -> SafeString:
     """The drawing of this name; decoration only, so say it in words too."""
     return format_html(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from django import template
@@ -49,6 +50,7 @@ def knows_other_server() -> bool:
 
 
 @register.simple_tag
+@cache
 def mark(size: int = 22) -> SafeString:
     """Our mark as an inline picture."""
     squares = "".join(
@@ -112,9 +114,9 @@ class Mistake:
 def form_state(context: Context) -> str:
     """What the page's title begins with when it comes back with a refusal: it is read first."""
     shown = context.flatten()
-    is_refused = any(
-        isinstance(value, BaseForm) and value.is_bound and value.errors for value in shown.values()
-    )
+    # By its type: `isinstance` would wake what is lazy, and give each guest a token for forms that the page has not.
+    forms: list[Any] = [value for value in shown.values() if issubclass(type(value), BaseForm)]
+    is_refused = any(form.is_bound and form.errors for form in forms)
     return "Error: " if is_refused or any(shown.get(name) for name in _REFUSALS) else ""
 
 
