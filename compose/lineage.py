@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from django.db.models import Avg, Count, F, Q, QuerySet
 
@@ -15,9 +16,11 @@ from compose.models import Candidate, Composition
 from compose.naming import HIDDEN, may_be_named
 from registry.models import Adapter, Origin
 from registry.models.publication import published_at
-from registry.rights import Person
+from registry.rights import Person, sees_adapter
+from web.kept_queries import KeptQuery, ids_of, number_of, text_of
 
 MOST_NEAR = 8  # parents or children drawn
+LATEST_SHOWN = 5  # compositions that a module was used in
 MOST_FAR = 3  # of each parent's parents, and of each child's children
 WIDTH, HEIGHT = 176, 44  # of a box, px
 ACROSS, DOWN = 84, 12  # between columns and between boxes
@@ -151,18 +154,26 @@ class Made:
     tried: list[Candidate]
 
 
+_COMPOSITION = KeptQuery(lambda adapter: Composition.objects.filter(adapter_id=adapter), number_of("adapter"))
+_TRIED = KeptQuery(
+    lambda composition: (
+        Candidate.objects.filter(composition_id=composition)
+        .select_related(
+            "revision__adapter__namespace", "revision__adapter__created_by", "revision__adapter__head"
+        )
+        .defer("revision__facts", "revision__adapter__head__facts")
+    ),
+    text_of("composition"),
+)
+
+
 def made(adapter: Adapter) -> Made:
     """Read once for all that a page says about it: what it is made of, its lineage, how to cite it."""
     known: Made | None = getattr(adapter, "_made", None)
     if known is None:
-        composition = Composition.objects.filter(adapter=adapter).first() if adapter.is_composed else None
-        tried: list[Candidate] = []
-        if composition is not None:
-            tried = list(
-                composition.candidates.select_related(
-                    "revision__adapter__namespace", "revision__adapter__created_by", "revision__adapter__head"
-                ).defer("revision__facts", "revision__adapter__head__facts")
-            )
+        found = _COMPOSITION.rows(adapter=adapter.pk) if adapter.is_composed else []
+        composition = found[0] if found else None
+        tried = _TRIED.rows(composition=found[0].pk) if found else []
         known = adapter._made = Made(composition, tried)  # type: ignore[attr-defined]
     return known
 
@@ -210,28 +221,62 @@ def use_of(adapter: Adapter, person: Person) -> Use:
 def _count_uses(adapter: Adapter, person: Person) -> Use:
     # Most are in none, and which of them somebody may see is a long question. A guest's page has room for both.
     is_guest = getattr(person, "pk", None) is None
-    if is_guest and not _tried(adapter).exists():
+    if is_guest and not _tried(adapter.pk).exists():
         return Use()
+    counted = _COUNTED.tuples(adapter=adapter.pk) if is_guest else list(_counted(adapter.pk, person))
+    return Use(*counted[0][1:]) if counted else Use()
+
+
+def _counted(adapter: Any, person: Person) -> QuerySet[Candidate, tuple[Any, ...]]:
+    """The fields of a `Use`, behind the adapter."""
     has_weight = ~Q(mixing_weight=0)
-    numbers = _tried_before(adapter, person).aggregate(
-        tried=Count("composition", distinct=True),
-        count=Count("composition", distinct=True, filter=has_weight),
-        weight=Avg("mixing_weight", filter=has_weight),
-        attribution=Avg("attribution", filter=has_weight),
+    return (
+        _tried_before(adapter, person)
+        .order_by()
+        .values_list("revision__adapter_id")
+        .annotate(
+            tried=Count("composition", distinct=True),
+            count=Count("composition", distinct=True, filter=has_weight),
+            weight=Avg("mixing_weight", filter=has_weight),
+            attribution=Avg("attribution", filter=has_weight),
+        )
     )
-    return Use(**numbers)
+
+
+_COUNTED = KeptQuery(lambda adapter: _counted(adapter, None), number_of("adapter"))
 
 
 def uses(adapter: Adapter, person: Person) -> QuerySet[Candidate]:
     """Where it has a weight in what this person may see, published or not."""
-    return _tried_before(adapter, person).exclude(mixing_weight=0)
+    return _tried_before(adapter.pk, person).exclude(mixing_weight=0)
 
 
-def _tried(adapter: Adapter) -> QuerySet[Candidate]:
-    return Candidate.objects.filter(revision__adapter=adapter).exclude(mixing_weight=None)
+def latest_uses(adapter: Adapter, person: Person) -> list[Candidate]:
+    """The newest of `uses`, each with `is_told`: whether this person may be told what came of it."""
+    if getattr(person, "pk", None) is None:
+        return _LATEST.rows(adapter=adapter.pk)
+    return list(_latest(adapter.pk, person))
 
 
-def _tried_before(adapter: Adapter, person: Person) -> QuerySet[Candidate]:
+def _latest(adapter: Any, person: Person) -> QuerySet[Candidate]:
+    return (
+        _tried_before(adapter, person)
+        .exclude(mixing_weight=0)
+        .select_related("composition__adapter__namespace")
+        .annotate(is_told=sees_adapter(person, "composition__adapter"))
+        .defer("composition__examples", "composition__test_examples", "composition__predictions")
+        .order_by("-composition__finished_at", "-pk")[:LATEST_SHOWN]
+    )
+
+
+_LATEST = KeptQuery(lambda adapter: _latest(adapter, None), number_of("adapter"))
+
+
+def _tried(adapter: Any) -> QuerySet[Candidate]:
+    return Candidate.objects.filter(revision__adapter_id=adapter).exclude(mixing_weight=None)
+
+
+def _tried_before(adapter: Any, person: Person) -> QuerySet[Candidate]:
     """Where this person may see that it was tried."""
     visible = Composition.objects.visible_to(person).filter(status=Composition.Status.SUCCEEDED)
     return _tried(adapter).filter(composition__in=visible)
@@ -253,20 +298,26 @@ def _made_of(ids: Sequence[int]) -> dict[int, list[Candidate]]:
     """By composed adapter, what it is made of, the heaviest first."""
     if not ids:
         return {}
-    uses = (
-        _weighted()
-        .filter(composition__adapter_id__in=ids)
-        .select_related("revision__adapter__namespace")
-        .defer("revision__facts")
-        .annotate(of=F("composition__adapter_id"))
-    )
+    uses = _MADE_OF.rows(among=list(ids))
     found: dict[int, list[Candidate]] = {}
     for use in sorted(uses, key=lambda use: -abs(use.mixing_weight or 0.0)):
         found.setdefault(use.of, []).append(use)
     return found
 
 
-def _uses(ids: Sequence[int], person: Person) -> QuerySet[Candidate]:
+_MADE_OF = KeptQuery(
+    lambda among: (
+        _weighted()
+        .filter(composition__adapter_id__in=among)
+        .select_related("revision__adapter__namespace")
+        .defer("revision__facts")
+        .annotate(of=F("composition__adapter_id"))
+    ),
+    ids_of("among"),
+)
+
+
+def _uses(ids: Any, person: Person) -> QuerySet[Candidate]:
     visible = Adapter.objects.visible_to(person)
     return (
         _weighted()
@@ -284,21 +335,33 @@ def _made_with(
     ids: Sequence[int], most: int, person: Person
 ) -> tuple[dict[int, list[Candidate]], dict[int, int]]:
     """By adapter, the newest `most` published ones it has a weight in, and how many there are."""
-    counts = dict(
-        _uses(ids, person)
-        .order_by()
-        .values_list("revision__adapter_id")
-        .annotate(Count("composition", distinct=True))
-    )
+    is_guest = getattr(person, "pk", None) is None
+    counts = dict(_MADE.tuples(among=list(ids)) if is_guest else _made_count(ids, person))
     found: dict[int, list[Candidate]] = {}
     if counts:
         # Enough for all of them unless a few have very many: then some boxes are counted and not drawn.
-        newest_first = _uses(ids, person).order_by(published_at("composition__adapter__").desc(), "-pk")
-        for use in newest_first[: most * 40]:
+        enough = most * 40
+        for use in _NEWEST[most].rows(among=list(ids)) if is_guest else _newest(ids, person)[:enough]:
             row = found.setdefault(use.revision.adapter_id, [])
             if len(row) < most and all(use.composition_id != other.composition_id for other in row):
                 row.append(use)
     return found, counts
+
+
+def _made_count(ids: Any, person: Person) -> QuerySet[Candidate, tuple[int, int]]:
+    made = _uses(ids, person).order_by().values_list("revision__adapter_id")
+    return made.annotate(Count("composition", distinct=True))
+
+
+def _newest(ids: Any, person: Person) -> QuerySet[Candidate]:
+    return _uses(ids, person).order_by(published_at("composition__adapter__").desc(), "-pk")
+
+
+_MADE = KeptQuery(lambda among: _made_count(among, None), ids_of("among"))
+_NEWEST = {
+    most: KeptQuery(lambda among, most=most: _newest(among, None)[: most * 40], ids_of("among"))
+    for most in (MOST_NEAR, MOST_FAR)
+}
 
 
 # --- Drawing -------------------------------------------------------------------------------------------------

@@ -349,7 +349,7 @@ class FileList(OneAdapter, AdapterContext):
     def get(self, request: Request, namespace: str, name: str) -> Response:
         """The files of a revision, with their hashes."""
         revision = _revision(request, namespace, name)
-        files = revision.files.select_related("blob")
+        files = revision.files_by_path()
         content = {"revision": revision.commit, "results": files}
         return Response(FileListSerializer(content, context=self.get_serializer_context()).data)
 

@@ -86,7 +86,7 @@ def archive_response(request: HttpRequest, revision: Revision) -> HttpResponseBa
     quoted_etag = f'"{revision.commit}-{folder}"'  # another name makes other bytes
     if knows(request, quoted_etag):
         return HttpResponse(status=304, headers={"ETag": quoted_etag})
-    files = list(revision.files.select_related("blob").order_by("path"))
+    files = revision.files_by_path()
     body = iter(()) if request.method == "HEAD" else _zip(files, folder)
     response = StreamingHttpResponse(body, content_type="application/zip")
     response["ETag"] = quoted_etag

@@ -83,7 +83,7 @@ def _checked_target(target: str) -> str:
 
 
 def _files(revision: Revision) -> list[RevisionFile]:
-    return list(revision.files.select_related("blob").order_by("path"))
+    return revision.files_by_path()
 
 
 # --- A worker's part ---------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ only reads changes nothing, and one that is limited to a namespace or an adapter
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import AnonymousUser
 from django.db.models import Exists, OuterRef, Q, QuerySet
@@ -26,6 +26,7 @@ from registry.models import (
     User,
 )
 from web.errors import Forbidden, NotFound
+from web.kept_queries import KeptQuery, text_of
 
 if TYPE_CHECKING:
     from registry.models.adapters import AdapterQuerySet
@@ -154,15 +155,26 @@ def visible_adapter(person: Person, namespace: str, name: str) -> Adapter:
     if may_moderate(person):
         shown = Q(visibility=Adapter.Visibility.PUBLIC) | sees_adapter(person, "pk")
         rows = Adapter.objects.alive().filter(shown)
-    adapter = (
-        rows.select_related("namespace", "base_model", "task", "head", "head__author")
-        .defer("base_model__matrices", "base_model__config")
-        .filter(namespace__name__iexact=namespace, name__iexact=name)
-        .first()
-    )
-    if adapter is None:
+    if person is None or not person.is_authenticated:
+        found = _SHOWN_TO_EVERYBODY.rows(namespace=namespace, name=name)
+    else:
+        found = list(_called(rows, namespace, name))
+    if not found:
         raise NotFound(f"There is no LoRA module {namespace}/{name} here, or you may not see it.")
-    return adapter
+    return found[0]
+
+
+def _called(rows: AdapterQuerySet, namespace: Any, name: Any) -> AdapterQuerySet:
+    found = rows.filter(namespace__name__iexact=namespace, name__iexact=name)
+    found = found.select_related("namespace", "base_model", "task", "head", "head__author")
+    return found.defer("base_model__matrices", "base_model__config")
+
+
+_SHOWN_TO_EVERYBODY = KeptQuery(
+    lambda namespace, name: _called(Adapter.objects.visible_to(None), namespace, name),
+    text_of("namespace"),
+    text_of("name"),
+)
 
 
 def may_read_blob(person: Person, blob: Blob) -> bool:

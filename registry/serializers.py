@@ -202,8 +202,7 @@ class AdapterDetailSerializer(AdapterSerializer):
     def get_files(self, adapter: Adapter) -> FileSerializer(many=True):  # type: ignore[valid-type]
         if adapter.head is None:
             return []
-        files = adapter.head.files.select_related("blob")
-        return FileSerializer(files, many=True, context=self.context).data
+        return FileSerializer(adapter.head.files_by_path(), many=True, context=self.context).data
 
     def get_scores(self, adapter: Adapter) -> TaskScoreSerializer(many=True):  # type: ignore[valid-type]
         return TaskScoreSerializer(task_scores(adapter, self.context["request"].user), many=True).data
@@ -238,8 +237,7 @@ class RevisionDetailSerializer(RevisionSerializer):
         fields = [*RevisionSerializer.Meta.fields, "facts", "files"]
 
     def get_files(self, revision: Revision) -> FileSerializer(many=True):  # type: ignore[valid-type]
-        files = revision.files.select_related("blob")
-        return FileSerializer(files, many=True, context=self.context).data
+        return FileSerializer(revision.files_by_path(), many=True, context=self.context).data
 
 
 class HashMatchSerializer(serializers.ModelSerializer[Revision]):

@@ -83,7 +83,7 @@ def compare(before: Revision, after: Revision) -> VersionDiff:
 
 
 def _files(revision: Revision) -> dict[str, Blob]:
-    return {file.path: file.blob for file in revision.files.select_related("blob")}
+    return {file.path: file.blob for file in revision.files_by_path()}
 
 
 def _id(blob: Blob | None) -> int | None:

@@ -91,7 +91,7 @@ def compute(revision: Revision) -> WeightStatistics:
 
 
 def _matrices_of(revision: Revision) -> Iterator[Matrix]:
-    files = {file.path: file.blob for file in revision.files.select_related("blob")}
+    files = {file.path: file.blob for file in revision.files_by_path()}
     if CONFIG not in files or WEIGHTS not in files:
         raise NoStatistics("There are no weights in this version.")
     path = storage.local_path(files[WEIGHTS])

@@ -11,11 +11,8 @@ from compose.candidates import MIXES_EQUAL_ONLY
 from compose.engine.wording import without_advice
 from compose.models import Composition
 from registry.models import Adapter
-from registry.rights import sees_adapter
 
 register = template.Library()
-
-MOST_SHOWN = 5
 
 
 @register.inclusion_tag("compose/_room.html", takes_context=True)
@@ -68,15 +65,8 @@ def lineage_graph(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
 def used_in(context: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
     """In which compositions this person may see the adapter got a weight, with its mean weight and attribution."""
     person = _person(context)
-    use, latest = lineage.use_of(adapter, person), []
-    if use.count:
-        latest = list(
-            lineage.uses(adapter, person)
-            .select_related("composition__adapter__namespace")
-            .annotate(is_told=sees_adapter(person, "composition__adapter"))
-            .defer("composition__examples", "composition__test_examples", "composition__predictions")
-            .order_by("-composition__finished_at", "-pk")[:MOST_SHOWN]
-        )
+    use = lineage.use_of(adapter, person)
+    latest = lineage.latest_uses(adapter, person) if use.count else []
     return {"use": use, "adapter": adapter, "latest": latest}
 
 

@@ -18,6 +18,7 @@ from registry.models import Adapter, BaseModel, BaseModelFile, Blob, Ref, Revisi
 from registry.publishing import MAIN
 from registry.rights import Person, visible_adapter
 from web.errors import Forbidden, NotFound
+from web.kept_queries import KeptQuery, text_of
 
 LARGE_BYTES = 10 * 1024**2
 _MAX_SEGMENTS = 40
@@ -72,8 +73,7 @@ class Snapshot:
     def files(self) -> list[File]:
         """All files by path, each with its blob."""
         if self.revision is not None:
-            fetch_files([self.revision])
-            return [File(row.path, row.blob, row.is_lfs) for row in self.revision.files.all()]
+            return [File(row.path, row.blob, row.is_lfs) for row in self.revision.files_by_path()]
         assert self.repository.base_model is not None
         own = self.repository.base_model.files.select_related("blob").order_by("path")
         return [File(row.path, row.blob, _is_large(row.path, row.blob)) for row in own]
@@ -165,11 +165,16 @@ def short_name(revision: str) -> str:
     return MAIN if revision == _HEAD else _REF.sub("", revision)
 
 
+_HOSTED = KeptQuery(
+    lambda name: BaseModel.objects.filter(name__iexact=name, kind=BaseModel.Kind.HOSTED), text_of("name")
+)
+
+
 def find(person: Person, name: str) -> Repository:
     """The repository `namespace/name` if this person may see it. Raises RepositoryNotFound, Moved."""
-    base_model = BaseModel.objects.filter(name__iexact=name, kind=BaseModel.Kind.HOSTED).first()
-    if base_model is not None:
-        return Repository(base_model.name, base_model=base_model)
+    hosted = _HOSTED.rows(name=name)
+    if hosted:
+        return Repository(hosted[0].name, base_model=hosted[0])
     namespace, _, own = name.partition("/")
     try:
         adapter = visible_adapter(person, namespace, own)

@@ -14,6 +14,7 @@ from registry.models.accounts import Membership, Namespace, User
 from registry.models.base_models import BaseModel
 from registry.models.publication import published_at
 from registry.models.tasks import Task
+from web.kept_queries import KeptQuery, number_of
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser
@@ -268,6 +269,16 @@ class Revision(models.Model):
             return self.adapter.description or self.message
         return f"New version: {self.message}"
 
+    def files_by_path(self) -> list[RevisionFile]:
+        """Each with its blob; where they were fetched for many revisions at once, those."""
+        fetched = getattr(self, "_prefetched_objects_cache", {}).get("files")
+        if fetched is not None:
+            return list(fetched)
+        files = _FILES_OF.rows(revision=self.pk)
+        for file in files:
+            file.revision = self
+        return files
+
     @property
     def short_commit(self) -> str:
         return self.commit[:8]
@@ -292,6 +303,12 @@ class RevisionFile(models.Model):
 
     def __str__(self) -> str:
         return self.path
+
+
+_FILES_OF = KeptQuery(
+    lambda revision: RevisionFile.objects.filter(revision_id=revision).select_related("blob"),
+    number_of("revision"),
+)
 
 
 class Ref(models.Model):

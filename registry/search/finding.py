@@ -21,6 +21,7 @@ from registry.search.columns import Columns, Mask, Positions
 from registry.search.query import DAY_US, MEGABYTE, AdapterQuery, BadParameter, Range
 from registry.search.related import composes_with
 from registry.search.tasks import show_tasks, task_named, tasks_hidden_from
+from web.kept_queries import KeptQuery, ids_of
 from web.pagination import BadCursor, cursor_of, values_in
 
 FACET_VALUES = 30
@@ -538,14 +539,20 @@ def _in_words(parameter: str, value: Any) -> tuple[str, str]:
     return str(value), str(value)
 
 
-def _rows(ids: list[int], families: dict[int, int], person: Person) -> list[Adapter]:
-    rows = (
-        Adapter.objects.select_related("namespace", "base_model", "task", "head")
+_LISTED = KeptQuery(
+    lambda among: (
+        Adapter.objects.filter(pk__in=among)
+        .select_related("namespace", "base_model", "task", "head")
         .defer(
             "head__facts", "head__warnings", "head__description", "base_model__matrices", "base_model__config"
         )
-        .in_bulk(ids)
-    )
+    ),
+    ids_of("among"),
+)
+
+
+def _rows(ids: list[int], families: dict[int, int], person: Person) -> list[Adapter]:
+    rows = {adapter.pk: adapter for adapter in _LISTED.rows(among=ids)} if ids else {}
     found = [rows[pk] for pk in ids if pk in rows]
     for adapter in found:
         is_one = adapter.is_composable and not adapter.is_quarantined

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 
 from registry.models import Adapter, BaseModel, Revision, RevisionFile
 from registry.rights import Person, sees_adapter
 from registry.search.query import BadParameter
+from web.kept_queries import KeptQuery, text_of
 
 
 def composes_with(adapter: Adapter, *, person: Person) -> QuerySet[Adapter]:
@@ -60,8 +62,18 @@ def first_with_weights_of(revision: Revision, *, person: Person) -> Adapter | No
     """
     if not revision.tensor_sha256:
         return None
-    alike = Revision.objects.filter(
-        tensor_sha256=revision.tensor_sha256, adapter__in=Adapter.objects.visible_to(person)
-    )
-    first = alike.select_related("adapter__namespace").defer("facts").order_by("created_at", "pk").first()
-    return None if first is None or first.adapter_id == revision.adapter_id else first.adapter
+    if person is None or not person.is_authenticated:
+        found = _FIRST_SHOWN_TO_EVERYBODY.rows(tensor_sha256=revision.tensor_sha256)
+    else:
+        found = list(_first_of(Adapter.objects.visible_to(person), revision.tensor_sha256))
+    return None if not found or found[0].adapter_id == revision.adapter_id else found[0].adapter
+
+
+def _first_of(visible: QuerySet[Adapter], tensor_sha256: Any) -> QuerySet[Revision]:
+    alike = Revision.objects.filter(tensor_sha256=tensor_sha256, adapter__in=visible)
+    return alike.select_related("adapter__namespace").defer("facts").order_by("created_at", "pk")[:1]
+
+
+_FIRST_SHOWN_TO_EVERYBODY = KeptQuery(
+    lambda tensor_sha256: _first_of(Adapter.objects.visible_to(None), tensor_sha256), text_of("tensor_sha256")
+)

@@ -12,6 +12,7 @@ from registry.models.tasks import TaskQuerySet
 from registry.rights import Person, may_moderate, namespaces_of
 from registry.search.query import words_of
 from web.errors import NotFound
+from web.kept_queries import KeptQuery, number_of
 
 SCORES_SHOWN = 30
 # By the name of the order: `web.pagination` takes it, of what `tasks_matching` finds.
@@ -91,11 +92,20 @@ def tasks_hidden_from(person: Person) -> QuerySet[Task]:
     return Task.objects.filter(hidden).exclude(pk__in=shown).order_by()
 
 
+_SCORES = KeptQuery(
+    lambda adapter: (
+        AdapterScore.objects.filter(adapter_id=adapter)
+        .select_related("task", "task_revision")
+        .defer("task_revision__few_shot", "task_revision__test")  # all rows of the task
+        .order_by("-created_at", "pk")[:SCORES_SHOWN]
+    ),
+    number_of("adapter"),
+)
+
+
 def task_scores(adapter: Adapter, person: Person) -> list[AdapterScore]:
     """Its newest scores on tasks, each with `is_named`: whether this person may be told of which task."""
-    scores = adapter.task_scores.select_related("task", "task_revision")
-    scores = scores.defer("task_revision__few_shot", "task_revision__test")  # all rows of the task
-    found = list(scores.order_by("-created_at", "pk")[:SCORES_SHOWN])
+    found = _SCORES.rows(adapter=adapter.pk)
     seen = _seen_among((score.task for score in found if not score.task.is_quarantined), person=person)
     for score in found:
         score.is_named = score.task_id in seen  # type: ignore[attr-defined]

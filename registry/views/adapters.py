@@ -40,11 +40,24 @@ from registry.views.offered import names_offered
 from registry.views.old_names import leads_on
 from registry.views.people import signed_in
 from web.errors import DomainError
+from web.kept_queries import KeptQuery, number_of
 from web.refusals import show_refusal
 
 VERSIONS_SHOWN = 10
 TENSORS_SHOWN = 400
 CARD_KEPT_S = 3600
+
+_VERSIONS = KeptQuery(
+    lambda adapter: (
+        Revision.objects.filter(adapter_id=adapter)
+        .select_related("author")
+        .defer("facts", "warnings")[: VERSIONS_SHOWN + 1]
+    ),
+    number_of("adapter"),
+)
+_STATISTICS = KeptQuery(
+    lambda revision: WeightStatistics.objects.filter(revision_id=revision), number_of("revision")
+)
 
 
 @leads_on
@@ -53,10 +66,10 @@ def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -
     shown = visible_adapter(request.user, namespace, name)
     search.show_tasks([shown], person=request.user)
     revision = downloads.revision_called(shown, commit)
-    files = list(revision.files.select_related("blob"))
+    files = revision.files_by_path()
     site = request.build_absolute_uri("/").rstrip("/")
     ways = snippets.snippets_for(shown, revision, site=site)
-    versions = list(shown.revisions.select_related("author").defer("facts", "warnings")[: VERSIONS_SHOWN + 1])
+    versions = _VERSIONS.rows(adapter=shown.pk)
     context = {
         "section": "modules",
         "adapter": shown,
@@ -188,7 +201,7 @@ def _download_days(adapter: Adapter) -> dict[str, Any]:
 
 def _weights(revision: Revision) -> dict[str, Any]:
     """The pictures of a revision's weights, or why there are none."""
-    statistics = WeightStatistics.objects.filter(revision=revision).first()
+    statistics = next(iter(_STATISTICS.rows(revision=revision.pk)), None)
     if statistics is None:
         return {"pictures": None, "problem": "", "is_coming": bool(revision.facts)}
     return {
