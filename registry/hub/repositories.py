@@ -123,7 +123,8 @@ class Repository:
         parts = rest[len(start) :].split("/")
         starts = ["/".join(parts[:end]) for end in range(1, min(len(parts), _MAX_SEGMENTS) + 1)]
         known: list[str] = []
-        if self.adapter is not None:
+        # Everything has a main branch: nothing to ask for.
+        if self.adapter is not None and parts[0] != MAIN:
             known = list(self.adapter.refs.filter(name__in=starts).values_list("name", flat=True))
         unknown = "/".join(parts[:3]) if parts[0] == "refs" else parts[0]  # such as refs/pr/1
         revision = start + max(known, key=len, default=unknown)
@@ -143,6 +144,8 @@ class Repository:
 
     def _in_adapter(self, name: str) -> Snapshot | None:
         assert self.adapter is not None
+        if name == MAIN and self.adapter.head is not None:
+            return self.snapshot_of(self.adapter.head)
         revisions = Revision.objects.filter(adapter=self.adapter).select_related("author")
         ref = Ref.objects.filter(adapter=self.adapter, name=name).first()
         if ref is not None:
