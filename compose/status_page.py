@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Count, Min, Q
+from django.db.models import Case, Count, Min, Q, When
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -151,12 +151,13 @@ def _is_clock_still() -> bool:
 def all_workers() -> list[WorkerLine]:
     """Those that say they are there, and those that hold a composition without having said so, by name."""
     since = timezone.now() - RECENT
-    silent_since = workers.silent_since()
+    heard = Case(When(workers.heard_lately(), then=True), default=False)
     busy = {
-        name: (base, stage, heartbeat)
-        for name, base, stage, heartbeat in Composition.objects.filter(status=Status.RUNNING)
+        name: (base, stage, heartbeat, is_heard)
+        for name, base, stage, heartbeat, is_heard in Composition.objects.filter(status=Status.RUNNING)
         .exclude(worker="")  # given up until its lease has run out
-        .values_list("worker", "base_model__name", "stage", "heartbeat_at")
+        .annotate(is_heard=heard)
+        .values_list("worker", "base_model__name", "stage", "heartbeat_at", "is_heard")
     }
     done = dict(
         Composition.objects.filter(status=Status.SUCCEEDED, finished_at__gte=since)
@@ -164,20 +165,20 @@ def all_workers() -> list[WorkerLine]:
         .annotate(count=Count("pk"))
         .order_by()
     )
-    known = {worker.name: worker for worker in Worker.objects.all()}
+    known = {worker.name: worker for worker in Worker.objects.annotate(is_heard=heard)}
     lines = []
     for name in sorted({*known, *busy}):
         worker = known.get(name)
-        base, stage, heartbeat = busy.get(name, ("", "", None))
-        heard = max((at for at in (worker.heartbeat_at if worker else None, heartbeat) if at), default=None)
-        if heard is None or heard < silent_since:
+        base, stage, heartbeat, is_heard = busy.get(name, ("", "", None, False))
+        last = max((at for at in (worker.heartbeat_at if worker else None, heartbeat) if at), default=None)
+        if not (is_heard or (worker and worker.is_heard)):
             state = "silent"
         elif worker is not None and worker.is_leaving:
             state = "leaving"
         else:
             state = "busy" if name in busy else "idle"
         warm = worker.warm if worker else []
-        lines.append(WorkerLine(name, state, heard, warm, base, stage, done.get(name, 0)))
+        lines.append(WorkerLine(name, state, last, warm, base, stage, done.get(name, 0)))
     return lines
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
-from django.utils import timezone
 
 from compose.models import Composition, Worker
 
@@ -50,14 +49,13 @@ def say_gone(name: str) -> None:
     Worker.objects.filter(name=name[:200]).delete()
 
 
-def silent_since() -> datetime:
-    """A worker that was last heard before this has missed three heartbeats."""
-    return timezone.now() - timedelta(seconds=SILENT_AFTER_BEATS * settings.JOB_HEARTBEAT_S)
+def heard_lately() -> Q:
+    """By its own row, or that of what it holds: one of which this is not so has missed three heartbeats."""
+    return Q(heartbeat_at__gte=Now() - timedelta(seconds=SILENT_AFTER_BEATS * settings.JOB_HEARTBEAT_S))
 
 
 def _here() -> QuerySet[Worker]:
-    since = Now() - timedelta(seconds=SILENT_AFTER_BEATS * settings.JOB_HEARTBEAT_S)
-    return Worker.objects.filter(heartbeat_at__gte=since, is_leaving=False)
+    return Worker.objects.filter(heard_lately(), is_leaving=False)
 
 
 def idle() -> list[Worker]:

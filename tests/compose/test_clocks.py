@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -11,7 +12,7 @@ from django.utils import timezone
 from compose import auditions, errands, jobs, status_page
 from compose.engine.types import Example
 from compose.jobs import workers
-from compose.models import Composition, Errand
+from compose.models import Composition, Errand, Worker
 from tests.compose.factories import make_composition, make_modules, make_trials
 from tests.factories import make_base_model, make_user
 
@@ -22,10 +23,10 @@ right = timezone.now
 
 
 @pytest.fixture(params=[-HOUR, HOUR], ids=["behind", "ahead"])
-def on_wrong_clock(request, monkeypatch) -> Callable[[Callable[[], object]], object]:
+def on_wrong_clock(request, monkeypatch) -> Callable[[Callable[[], Any]], Any]:
     """Calls what a worker calls, with its clock an hour behind or ahead."""
 
-    def call(act: Callable[[], object]) -> object:
+    def call(act: Callable[[], Any]) -> Any:
         with monkeypatch.context() as patch:
             patch.setattr(timezone, "now", lambda: right() + request.param)
             return act()
@@ -75,3 +76,12 @@ def test_such_a_worker_is_there_for_whoever_looks(on_wrong_clock):
     assert [worker.name for worker in workers.idle()] == ["worker"]
     assert on_wrong_clock(workers.present)
     assert [line.state for line in status_page.all_workers()] == ["idle"]
+
+
+def test_the_status_page_calls_nobody_silent_by_the_clock_of_its_own_process(on_wrong_clock):
+    for name in ("idle", "busy", "gone"):
+        workers.report(name)
+    jobs.claim(make_composition().pk, "busy")
+    Worker.objects.filter(name="gone").update(heartbeat_at=right() - timedelta(minutes=5))
+    lines = on_wrong_clock(status_page.all_workers)
+    assert {line.name: line.state for line in lines} == {"idle": "idle", "busy": "busy", "gone": "silent"}
