@@ -144,4 +144,6 @@ def waits_for(audition: Audition) -> str:
         return "A worker is free and takes it in a moment."
     if workers.present():
         return "All workers are at compositions; it is measured when one is free."
+    if workers.are_full():
+        return "No worker has room on its disk now. It is measured when one has, within fifteen minutes or not at all."
     return "No worker is running now. It is measured when one comes, within fifteen minutes or not at all."

@@ -16,6 +16,7 @@ from compose.changed_since import changed_since, with_modules
 from compose.engine.metrics import EXACT_MATCH
 from compose.engine.wording import first_of, without_advice
 from compose.examples import from_json
+from compose.jobs import workers
 from compose.licences import DerivedLicence, licence_of
 from compose.models import Candidate, Composition, LogLine, Score, Trial
 from compose.predictions import PredictionRow, compare, in_order
@@ -63,6 +64,7 @@ class JobPage:
     log: list[LogLine]  # the newest first, so that it is seen in a short box
     task: Task | None  # where the reader may be told of it
     is_held_back: bool
+    lacks_room: bool  # it waits, and the disks of those who would take it are full
     changed_since: list[str]  # what a result is made of or scored on that is otherwise now, in sentences
     shows_all: bool = False
 
@@ -392,6 +394,7 @@ def job_page(composition: Composition, person: Person, *, shows_all: bool = Fals
         log=list(composition.log.order_by("-pk")[:LOG_LINES]) if is_owner else [],
         task=task,
         is_held_back=is_owner and jobs.is_held_back(composition),
+        lacks_room=composition.status == Composition.Status.QUEUED and workers.are_full(),
         changed_since=changed_since(composition, task=task, candidates=candidates, named=named),
         shows_all=shows_all,
     )

@@ -470,6 +470,9 @@ class Worker(models.Model):
     started_at = models.DateTimeField(auto_now_add=True)
     heartbeat_at = models.DateTimeField()
     is_leaving = models.BooleanField(default=False, help_text="It was told to go and takes no more.")
+    is_full = models.BooleanField(
+        default=False, db_default=False, help_text="It takes nothing until its disk has room again."
+    )
     oom_kills = models.BigIntegerField(
         null=True, help_text="Processes that its machine's kernel killed for memory since it was started."
     )

@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection
 
-from compose import worker
+from compose import jobs, worker, worker_cache
 from compose.jobs import workers
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class Presence:
         self._thread.join(timeout=5)
 
     def _beat(self) -> None:
-        has_begun = False
+        has_begun = is_full = False
         try:
             while True:
                 try:
@@ -43,8 +43,12 @@ class Presence:
                         workers.say_begun(self.name, oom_kills=oom_kills())
                         has_begun = True
                     if not worker.is_draining():
+                        was_full, is_full = is_full, not worker_cache.has_room()
                         warm = worker.warm_bases()
-                        workers.report(self.name, bell=self.bell, warm=warm, oom_kills=oom_kills())
+                        workers.report(
+                            self.name, bell=self.bell, warm=warm, is_full=is_full, oom_kills=oom_kills()
+                        )
+                        self._tell_room(was_full, is_full)
                     worker.say_given_up()
                 except DatabaseError as error:
                     logger.warning("Worker %s could not say that it is there: %s", self.name, error)
@@ -56,6 +60,13 @@ class Presence:
             logger.warning("Worker %s could not say that it is gone: %s", self.name, error)
         finally:
             connection.close()
+
+    def _tell_room(self, was_full: bool, is_full: bool) -> None:
+        if is_full and not was_full:
+            logger.error("Worker %s takes nothing until its disk has room", self.name)
+        elif was_full and not is_full:
+            logger.info("Worker %s has room on its disk again", self.name)
+            jobs.ring_next()
 
 
 def oom_kills() -> int | None:

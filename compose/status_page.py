@@ -23,7 +23,7 @@ STILL_AFTER_S = 45  # without a sweep, which comes every five seconds
 Status = Composition.Status
 
 
-WORKER_STATES = ("busy", "idle", "leaving", "silent")
+WORKER_STATES = ("busy", "idle", "leaving", "full", "silent")
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,11 @@ class SiteStatus:
             )
         states = {worker.state for worker in self.workers}
         is_anybody_there = not states.isdisjoint({"busy", "idle"})
+        if self.waiting and not is_anybody_there and "full" in states:
+            return (
+                "Compositions are waiting and no worker has room on its disk; they stay in line, and begin as soon as the people who "
+                "run this site have made room."
+            )
         if self.waiting and not is_anybody_there:
             return "Compositions are waiting and no worker is there; they stay in line until one comes."
         # One that holds nothing any more is in the list for a day, and no news.
@@ -176,7 +181,7 @@ def all_workers() -> list[WorkerLine]:
         elif worker is not None and worker.is_leaving:
             state = "leaving"
         else:
-            state = "busy" if name in busy else "idle"
+            state = "busy" if name in busy else "full" if worker is not None and worker.is_full else "idle"
         warm = worker.warm if worker else []
         lines.append(WorkerLine(name, state, last, warm, base, stage, done.get(name, 0)))
     return lines

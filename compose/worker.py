@@ -62,18 +62,14 @@ def run_next(worker: str) -> bool:
 
     A process works on one composition at a time: a base model in memory is shared between jobs.
     """
-    if _draining.is_set() or not _busy.acquire(blocking=False):
-        return False
-    try:
-        composition = jobs.claim_next(worker, warm=warm_bases())
+    with hold_engine() as is_free:
+        composition = jobs.claim_next(worker, warm=warm_bases()) if is_free else None
         if composition is None:
             return False
         if _draining.is_set():  # told to go at this moment, and perhaps after all it held was given back
             jobs.release(composition)
             return False
         run(composition)
-    finally:
-        _busy.release()
     if not _draining.is_set():
         jobs.ring_next()
     return True
@@ -81,12 +77,12 @@ def run_next(worker: str) -> bool:
 
 @contextmanager
 def hold_engine() -> Iterator[bool]:
-    """Whether this process is free for something smaller than a composition; if so it is held until the block ends."""
+    """Whether this process may work now: it does nothing else, stays, and its disk has room. It is held until the block ends."""
     if _draining.is_set() or not _busy.acquire(blocking=False):
         yield False
         return
     try:
-        yield True
+        yield worker_cache.has_room()
     finally:
         _busy.release()
 

@@ -81,9 +81,24 @@ def make_room(coming: int = 0) -> int:
     return freed
 
 
+def has_room() -> bool:
+    """Whether MIN_FREE_DISK_BYTES of the disk are free, after what is kept for later has made way."""
+    try:
+        if _free_bytes() < settings.MIN_FREE_DISK_BYTES:
+            make_room()
+        return _free_bytes() >= settings.MIN_FREE_DISK_BYTES
+    except OSError:
+        logger.exception("The worker's disk does not say how much room it has")
+        return True  # whoever works there meets what is wrong, and tells
+
+
+def _free_bytes() -> int:
+    return shutil.disk_usage(_root()).free
+
+
 def _too_many(coming: int) -> int:
     """How many bytes have to go for that."""
-    missing = coming + settings.MIN_FREE_DISK_BYTES - shutil.disk_usage(_root()).free
+    missing = coming + settings.MIN_FREE_DISK_BYTES - _free_bytes()
     if not settings.WORKER_CACHE_BYTES:
         return missing
     return max(

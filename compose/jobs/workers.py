@@ -15,7 +15,14 @@ KEPT = timedelta(days=1)
 SILENT_AFTER_BEATS = 3
 
 
-def report(name: str, *, bell: str = "", warm: Iterable[str] = (), oom_kills: int | None = None) -> None:
+def report(
+    name: str,
+    *,
+    bell: str = "",
+    warm: Iterable[str] = (),
+    is_full: bool = False,
+    oom_kills: int | None = None,
+) -> None:
     """This worker is there; `bell` names the queue of the broker that it alone hears, `oom_kills`: see `say_begun`."""
     Worker.objects.update_or_create(
         name=name[:200],
@@ -24,6 +31,7 @@ def report(name: str, *, bell: str = "", warm: Iterable[str] = (), oom_kills: in
             "warm": sorted(warm),
             "heartbeat_at": Now(),
             "is_leaving": False,
+            "is_full": is_full,
             "oom_kills": oom_kills,
         },
     )
@@ -58,15 +66,24 @@ def _here() -> QuerySet[Worker]:
     return Worker.objects.filter(heard_lately(), is_leaving=False)
 
 
+def _open() -> QuerySet[Worker]:
+    return _here().filter(is_full=False)
+
+
 def idle() -> list[Worker]:
-    """Workers that are there, are not going, and hold nothing, in the order of their names."""
+    """Workers that are there, would take something, and hold nothing, in the order of their names."""
     busy = Composition.objects.filter(status=Composition.Status.RUNNING).values("worker")
-    return list(_here().exclude(name__in=busy).order_by("name"))
+    return list(_open().exclude(name__in=busy).order_by("name"))
 
 
 def present() -> bool:
-    """Whether any worker is there and not going."""
-    return _here().exists()
+    """Whether any worker is there that would take something."""
+    return _open().exists()
+
+
+def are_full() -> bool:
+    """Whether workers are there, and none takes anything since their disks are full."""
+    return _here().exists() and not present()
 
 
 def forget_the_gone() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.db import OperationalError
 
-from compose import presence, worker
+from compose import jobs, presence, worker
 from compose.jobs import workers
 from compose.models import Worker
 from compose.presence import Presence
@@ -63,3 +63,22 @@ def test_one_that_the_database_did_not_hear_says_so_again_and_what_it_had_to_giv
         wait_for(lambda: len(asked) > 3, seconds=10, what="another try")
     finally:
         here.end()
+
+
+def test_one_whose_disk_is_full_says_so_and_rings_for_what_waits_once_there_is_room(
+    counts, settings, monkeypatch
+):
+    settings.JOB_HEARTBEAT_S, room = 0.05, settings.MIN_FREE_DISK_BYTES
+    rung: list[str] = []
+    monkeypatch.setattr(jobs, "ring_next", lambda: rung.append(""))
+    settings.MIN_FREE_DISK_BYTES = 2**60
+    here = Presence("gpu0")
+    here.start()
+    try:
+        wait_for(lambda: Worker.objects.filter(is_full=True).exists(), seconds=10, what="the full disk")
+        assert not rung
+        settings.MIN_FREE_DISK_BYTES = room
+        wait_for(lambda: rung, seconds=10, what="the bell")
+    finally:
+        here.end()
+    assert len(rung) == 1

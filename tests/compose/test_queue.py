@@ -114,7 +114,7 @@ def test_a_cold_worker_leaves_it_for_seconds_to_an_idle_warm_one_and_takes_the_n
     assert jobs.claim_next("cold") == for_the_warm
 
 
-@pytest.mark.parametrize("why", ["busy", "silent", "leaving"])
+@pytest.mark.parametrize("why", ["busy", "silent", "leaving", "full"])
 def test_it_is_not_left_to_a_warm_worker_that_will_not_come(why):
     composition = waiting()
     workers.report("warm", warm=["demo/tiny-t5"])
@@ -123,6 +123,8 @@ def test_it_is_not_left_to_a_warm_worker_that_will_not_come(why):
         assert jobs.claim(busy.pk, "warm")
     elif why == "silent":
         Worker.objects.update(heartbeat_at=timezone.now() - timedelta(minutes=1))
+    elif why == "full":
+        workers.report("warm", warm=["demo/tiny-t5"], is_full=True)
     else:
         workers.say_leaving("warm")
     assert jobs.claim_next("cold") == composition

@@ -23,12 +23,26 @@ def states() -> dict[str, str]:
 
 
 def test_a_worker_is_busy_idle_leaving_or_silent():
-    for name in ("busy", "idle", "leaving", "silent"):
+    for name in ("busy", "idle", "leaving", "full", "silent"):
         workers.report(name)
     jobs.claim(make_composition().pk, "busy")
     workers.say_leaving("leaving")
+    workers.report("full", is_full=True)
     Worker.objects.filter(name="silent").update(heartbeat_at=timezone.now() - timedelta(hours=1))
-    assert states() == {"busy": "busy", "idle": "idle", "leaving": "leaving", "silent": "silent"}
+    assert states() == {name: name for name in ("busy", "idle", "leaving", "full", "silent")}
+
+
+def test_workers_without_room_are_told_by_the_page_and_to_who_waits_for_them(client):
+    workers.report("full", is_full=True)
+    composition = make_composition()
+    client.force_login(composition.owner)
+    assert "disk full" in client.get("/status").content.decode()
+    assert "no worker has room on its disk" in status_page.site_status().headline
+    said = "No worker has room on its disk now"
+    assert said in client.get(composition.get_absolute_url()).content.decode()
+    workers.report("another")
+    assert said not in client.get(composition.get_absolute_url()).content.decode()
+    assert "one should begin within seconds" in status_page.site_status().headline
 
 
 def test_a_clock_that_stands_still_is_told_of_what_waits_and_of_what_lost_its_worker(settings, rung):

@@ -246,6 +246,17 @@ def test_a_worker_whose_disk_is_full_leaves_its_composition_to_others(monkeypatc
     assert (work(composition).status, composition.losses) == ("succeeded", 0)
 
 
+def test_a_worker_takes_nothing_while_its_disk_has_no_room(settings):
+    """Else it would take what waits again at every lease."""
+    composition, room = queue(budget=2), settings.MIN_FREE_DISK_BYTES
+    settings.MIN_FREE_DISK_BYTES = 2**60
+    assert not worker.run_next("worker")
+    composition.refresh_from_db()
+    assert (composition.status, composition.attempt) == ("queued", 0)
+    settings.MIN_FREE_DISK_BYTES = room
+    assert worker.run_next("worker")
+
+
 def test_a_base_model_that_is_too_large_for_the_disk_is_not_fetched_again_and_again(monkeypatch):
     def too_large(*_: object, **__: object) -> None:
         raise BaseUnavailable("The worker's disk has no space left.") from OSError(errno.ENOSPC, "No space")
