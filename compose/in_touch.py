@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Any
 
 from django.conf import settings
 from django.db import Error as DatabaseError
@@ -19,7 +20,7 @@ from compose.errors import LeaseLost
 from compose.models import Composition
 
 logger = logging.getLogger(__name__)
-TRIALS_KEPT_EVERY_S = 0.25
+KEPT_EVERY_S = 0.25
 PROGRESS_EVERY_S = 0.5
 FETCHING = "fetching the base model and the modules"
 
@@ -90,6 +91,7 @@ class Reporter(types.Observer):
         self.recorded = recorded  # by earlier attempts
         self._begins_at = len(recorded)
         self._waiting: list[types.Trial] = []
+        self._to_keep: dict[str, Any] = {}
         self._kept_at = self._told_at = 0.0
         self._searched_before_s = composition.searched_s
         self._searching_since: float | None = None  # now and then it does something else
@@ -114,8 +116,14 @@ class Reporter(types.Observer):
 
     def on_trial(self, trial: types.Trial) -> None:
         self._waiting.append(trial)
-        if time.monotonic() - self._kept_at >= TRIALS_KEPT_EVERY_S:
-            self.flush()
+        self._flush_now_and_then()
+
+    def keep(self, key: str, value: Any) -> None:
+        self._to_keep[key] = value
+        self._flush_now_and_then()
+
+    def kept(self, key: str) -> Any:
+        return jobs.kept(self.composition, key) if self.composition.attempt > 1 else None
 
     def on_progress(self, done: int, total: int, counted: str) -> None:
         if done in (0, total) or time.monotonic() - self._told_at >= PROGRESS_EVERY_S:
@@ -136,12 +144,19 @@ class Reporter(types.Observer):
         self.heart.wait(seconds)
         jobs.set_stage(self.composition, "load", FETCHING)
 
+    def _flush_now_and_then(self) -> None:
+        # In groups, or a fast search would do nothing but write.
+        if time.monotonic() - self._kept_at >= KEPT_EVERY_S:
+            self.flush()
+
     def flush(self) -> None:
-        """Keep the trials that wait. In groups, or a fast search would do nothing but write."""
+        """Keep the trials that wait, and what else is to be kept."""
         self._kept_at = time.monotonic()
         self.composition.searched_s = self._searched_s
         waiting, self._waiting = self._waiting, []
         jobs.record_trials(self.composition, waiting)
+        to_keep, self._to_keep = self._to_keep, {}
+        jobs.keep(self.composition, to_keep)
 
     @property
     def _searched_s(self) -> float:

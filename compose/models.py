@@ -318,6 +318,20 @@ class Trial(models.Model):
         return f"trial {self.number} of {self.composition_id}"
 
 
+class Kept(models.Model):
+    """Something else of a composition that took long, for its next attempt; gone soon after it has ended."""
+
+    composition = models.ForeignKey(Composition, on_delete=models.CASCADE, related_name="kept")
+    key = models.CharField(max_length=64, help_text="Of what it is and what went into it, by the engine.")
+    value = models.TextField(help_text="JSON; it may quote the test rows.")
+
+    class Meta:
+        constraints: ClassVar = [models.UniqueConstraint(fields=["composition", "key"], name="kept_once")]
+
+    def __str__(self) -> str:
+        return f"{self.key} of {self.composition_id}"
+
+
 class Score(models.Model):
     """One number of the result block, with what is needed to believe it."""
 

@@ -9,6 +9,7 @@ from functools import partial
 from compose.engine import evaluation, export, metrics, options, verdicts
 from compose.engine.bank import build_bank
 from compose.engine.errors import EmptyExample, ExamplesTooLong
+from compose.engine.keeping import Once, once
 from compose.engine.methods import METHODS, Method, Vector
 from compose.engine.mixing import EXACT, Mix, Mixer
 from compose.engine.scoring import Row
@@ -133,7 +134,13 @@ class Comparison:
             asked = [replace(q, method=_AS_MIXED) if q.method == request.method else q for q in asked]
         limit, total, before = evaluation.answer_limit(rows), len(asked) + len(written), 0
         self._tell(0, total, "answers")
-        for mixer, questions in ((prepared.mixer, asked), (self._exported, written)):
+        mixes = dict.fromkeys(
+            q.mix for q in asked if q.method == _AS_MIXED
+        )  # what the written ones stand for
+        names = ("answers", f"answers as {[(mix.kind, mix.mixing_weights) for mix in mixes]} are written")
+        for name, mixer, questions in zip(
+            names, (prepared.mixer, self._exported), (asked, written), strict=True
+        ):
             if not questions or mixer is None:
                 continue
             texts = evaluation.answer(
@@ -141,6 +148,7 @@ class Comparison:
                 mixer,
                 questions,
                 max_new_tokens=limit,
+                once=self._once(name),
                 on_batch=lambda done, before=before: self._tell(before + done, total, "answers"),  # type: ignore[misc]
             )
             before += len(questions)
@@ -181,12 +189,16 @@ class Comparison:
                 ours=request.method,
                 written={name: [bool(value) for value in own] for name, own in hits.items()},
                 exported=self._exported,
+                once=self._once("options"),
                 on_row=partial(self._tell, counted="rows"),
             )
         except (EmptyExample, ExamplesTooLong) as error:
             # An option that nobody has to answer with; the search and its scores are none the worse.
             self.notes.append(f"The options were not compared. {error.message}")
             return None
+
+    def _once(self, what: str) -> Once:
+        return once(self.searches.request, self.searches.observer, what)
 
     def _tell(self, done: int, total: int, counted: str) -> None:
         self.searches.observer.on_progress(done, total, counted)

@@ -9,6 +9,7 @@ from itertools import takewhile
 
 import torch
 
+from compose.engine.keeping import Once, always
 from compose.engine.loading import LoadedBase
 from compose.engine.memory import with_halving
 from compose.engine.mixing import Mix, Mixer
@@ -49,10 +50,11 @@ def answer(
     *,
     max_new_tokens: int,
     on_batch: Callable[[int], None] = lambda done: None,
+    once: Once = always,
 ) -> list[str]:
     """Greedy answers in the order of `asked`; rows of several mixes share a batch.
 
-    `on_batch` is told after each batch how many rows are done, and may raise to end it.
+    `on_batch` is told after each batch how many rows are done, and may raise to end it. `once` does a batch.
     """
     texts = [""] * len(asked)
     done = 0
@@ -60,7 +62,10 @@ def answer(
         # Rows of one mix have to lie together.
         chosen = sorted(batch, key=lambda index: (asked[index].mix.kind, asked[index].mix.mixing_weights))
         rows = [asked[index] for index in chosen]
-        written = with_halving(partial(_generate, base, mixer, max_new_tokens), rows)
+        written = once(
+            [max_new_tokens, *((row.mix.kind, row.mix.mixing_weights, row.prompt) for row in rows)],
+            partial(with_halving, partial(_generate, base, mixer, max_new_tokens), rows),
+        )
         for index, text in zip(chosen, written, strict=True):
             # A vocabulary of bytes can write one that no text is stored with.
             texts[index] = text.replace("\x00", "\ufffd")

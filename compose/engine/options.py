@@ -10,7 +10,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from compose.engine.keeping import Once, always
 from compose.engine.loading import LoadedBase
 from compose.engine.metrics import EXACT_MATCH, matches, plain
 from compose.engine.mixing import EXACT, Mix, Mixer
@@ -87,6 +89,7 @@ def score(
     ours: str,
     written: dict[str, list[bool]],
     exported: Mixer | None = None,
+    once: Once = always,
     on_row: Callable[[int, int], None] = lambda done, total: None,
 ) -> OptionScores:
     """Every mix's most likely option for the first MOST_ROWS test rows: summed token log-likelihood, end included.
@@ -95,12 +98,13 @@ def score(
         mixes: by method; "zero_shot" is the constrained baseline.
         written: for every method, which test rows it got right in its own words.
         exported: of the adapter that is written of `ours`, its only module; None where that acts as the mix.
+        once: does some rows.
     """
     rows = list(test)[:MOST_ROWS]
     names = list(mixes)
     hits: dict[str, list[bool]] = {name: [] for name in names}
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        part, options = rows[start : start + _ROWS_AT_ONCE], found.rows[start : start + _ROWS_AT_ONCE]
+
+    def hits_of(part: Sequence[Example], options: Sequence[tuple[str, ...]]) -> dict[str, list[bool]]:
         pairs = [Example(row.input, option) for row, own in zip(part, options, strict=True) for option in own]
         tokens = tokenise(base, pairs, what="option of a test row, number")
         sums_of = dict(
@@ -108,12 +112,21 @@ def score(
         )
         if exported is not None:
             [sums_of[ours]] = Scorer(base, exported, tokens).row_losses([Mix(EXACT, (1.0,))]).sums
-        for name, sums in sums_of.items():
-            told = sums.split([len(own) for own in options])
-            hits[name] += [
+        return {
+            name: [
                 matches(own[int(each.argmin())], row.output)
-                for row, own, each in zip(part, options, told, strict=True)
+                for row, own, each in zip(
+                    part, options, sums.split([len(own) for own in options]), strict=True
+                )
             ]
+            for name, sums in sums_of.items()
+        }
+
+    as_they_are = [(name, mix.kind, mix.mixing_weights) for name, mix in mixes.items()]
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        part, options = rows[start : start + _ROWS_AT_ONCE], found.rows[start : start + _ROWS_AT_ONCE]
+        for name, own in once([start, as_they_are], partial(hits_of, part, options)).items():
+            hits[name] += own
         on_row(start + len(part), len(rows))
     return OptionScores(
         options=max(len(options) for options in found.rows),

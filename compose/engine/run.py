@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from compose.engine import export, loading, metrics, precision
 from compose.engine.bank import Bank, build_bank
 from compose.engine.comparison import Comparison
 from compose.engine.errors import BadInput, EmptyExample, ExamplesTooLong, UnusableTestRow
+from compose.engine.keeping import once
 from compose.engine.methods import method_named
 from compose.engine.mixing import EXACT, PAPER, Mix, Mixer
 from compose.engine.prepared import Prepared, check_modules, check_weights, load, mix_kind, prepare
@@ -159,7 +161,9 @@ class _Composition:
         with self._stage("search", f"{method.name}, at most {most} trials", trials=most):
             found = searches.on_all_rows(method)
             self.notes += [found.note] if found.note else []
-            rises = attribution(prepared, method, found.weights)
+            rises = once(request, self.observer, "attribution")(
+                [method.name, found.weights], partial(attribution, prepared, method, found.weights)
+            )
             comparison.enter(method, found)
         alone = "" if request.test else "no test rows, so searching again without each example in turn"
         with self._stage("evaluate", alone):

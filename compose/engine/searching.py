@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 
 from compose.engine.errors import LossNotFinite
+from compose.engine.keeping import once
 from compose.engine.measuring import measure
 from compose.engine.methods import Method, Problem, Search, Vector
 from compose.engine.mixing import EXACT, Mix
@@ -135,6 +138,14 @@ class Searches:
         `trials_each` is the budget, or after a stop what the search on all rows took until then. A wish to stop that comes
         later ends none of them: cut short, what is compared would look worse than it is.
         """
+        found = once(self.request, self.observer, "searches on parts")(
+            [method.name, kept, trials_each], partial(self._on_folds, method, kept, trials_each, on_trials)
+        )
+        return [tuple(weights) for weights in found]
+
+    def _on_folds(
+        self, method: Method, kept: list[list[int]], trials_each: int, on_trials: Callable[[int], None]
+    ) -> list[Vector]:
         folds = [_Fold(rest, method.start(self._problem(rest, self._budget(method)))) for rest in kept]
         done = 0
         while done < trials_each and (asked := [fold.search.ask() for fold in folds]) and any(asked):
@@ -251,20 +262,32 @@ class Searches:
         A fold of all rows is measured as the search on all rows is, so that LoraHub beside another method finds the very
         weights that it finds alone.
         """
-        if len(folds) == 1 or any(fold.search.needs != "losses" for fold in folds):
+        if any(fold.search.needs != "losses" for fold in folds):
             for fold, own in zip(folds, asked, strict=True):
-                needs, rows = fold.search.needs, fold.rows
-                scoring = self.prepared.searching(method, needs)
-                some = rows if len(rows) < len(self.prepared.rows) else None
-                fold.tell(own, *measure(*scoring, method.mix, needs, own, some))
+                fold.tell(own, *self._measure_fold(method, fold, own))
             return
+        told = once(self.request, self.observer, "trials on parts")(
+            [method.name, [fold.rows for fold in folds], asked],
+            partial(self._losses_of_folds, method, folds, asked),
+        )
+        for fold, own, losses in zip(folds, asked, told, strict=True):
+            fold.tell(own, losses)
+
+    def _losses_of_folds(
+        self, method: Method, folds: list[_Fold], asked: list[list[Vector]]
+    ) -> list[list[float]]:
+        if len(folds) == 1:
+            return [self._measure_fold(method, folds[0], asked[0])[0]]
         vectors = [vector for own in asked for vector in own]
         scorer, _ = self.prepared.searching(method, "losses")
         losses = scorer.row_losses([Mix(method.mix, vector) for vector in vectors])
-        start = 0
-        for fold, own in zip(folds, asked, strict=True):
-            fold.tell(own, losses.means(fold.rows)[start : start + len(own)])
-            start += len(own)
+        ends = list(accumulate(map(len, asked), initial=0))
+        return [losses.means(fold.rows)[a:b] for fold, (a, b) in zip(folds, pairwise(ends), strict=True)]
+
+    def _measure_fold(self, method: Method, fold: _Fold, own: list[Vector]) -> tuple[list[float], Any]:
+        some = fold.rows if len(fold.rows) < len(self.prepared.rows) else None
+        needs = fold.search.needs
+        return measure(*self.prepared.searching(method, needs), method.mix, needs, own, some)
 
 
 def attribution(prepared: Prepared, method: Method, weights: Vector) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from compose.engine.errors import Cancelled
 from compose.engine.metrics import EXACT_MATCH
@@ -188,6 +189,13 @@ class Observer:
         """From 0 on: how many of the "trials" of LoraHub's search beside another method. Inside "evaluate" of those of searches
         again, then of the "answers" of all methods and then of the "rows" whose options are compared.
         """
+
+    def keep(self, key: str, value: Any) -> None:
+        """Something that took long, as JSON, for the next attempt."""
+
+    def kept(self, key: str) -> Any:
+        """What an earlier attempt gave `keep` under this key; None if nothing."""
+        return None
 
     def wanted(self) -> str:
         """Asked between evaluations: "go", "stop" (keep the best so far) or "cancel"."""

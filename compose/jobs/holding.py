@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,7 +18,7 @@ from compose.engine.wording import first_of
 from compose.errors import LeaseLost
 from compose.jobs import lease, log, queue, worth
 from compose.jobs.asking import hidden_note
-from compose.models import Candidate, Composition, Score, Trial
+from compose.models import Candidate, Composition, Kept, Score, Trial
 from registry.models import Blob, TaskRevision
 from web.database import after_commit
 from web.templatetags.formatting import plural
@@ -147,6 +148,23 @@ def record_trials(composition: Composition, trials: Iterable[types.Trial]) -> No
         unique_fields=["composition", "number"],
         update_fields=["mixing_weights", "loss", "objective"],
     )
+
+
+@transaction.atomic
+def keep(composition: Composition, found: Mapping[str, Any]) -> None:
+    """Keep what else took long, as JSON by its key, for another attempt. Raises LeaseLost."""
+    if not found:
+        return
+    if not lease.held(composition).update(heartbeat_at=Now()):  # first the row, as for trials
+        raise LeaseLost(composition.pk)
+    rows = [Kept(composition=composition, key=key, value=json.dumps(value)) for key, value in found.items()]
+    Kept.objects.bulk_create(rows, ignore_conflicts=True)
+
+
+def kept(composition: Composition, key: str) -> Any:
+    """What an attempt kept by this key; None if nothing."""
+    value = composition.kept.filter(key=key).values_list("value", flat=True).first()
+    return None if value is None else json.loads(value)
 
 
 def recorded_trials(composition: Composition) -> list[types.Trial]:

@@ -14,7 +14,7 @@ from django.db.models import F, Q
 from django.db.models.functions import Now
 
 from compose.jobs import lease, log, losses, queue, workers
-from compose.models import Composition
+from compose.models import Composition, Kept
 from web.database import after_commit
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ def _sweep() -> dict[str, int]:
             queue.ring(composition_id, to_all=True)
             counts["rung"] += 1
     workers.forget_the_gone()
+    _forget_what_was_kept()
     return counts
 
 
@@ -76,6 +77,13 @@ def _take_back(composition: Composition) -> str:
         return ""
     log.write(composition, message)
     return "failed"
+
+
+def _forget_what_was_kept() -> None:
+    """For the next attempt, of those that have none any more."""
+    of_ended = Kept.objects.exclude(composition__status__in=[Status.QUEUED, Status.RUNNING])
+    for composition_id in of_ended.values_list("composition", flat=True).distinct():
+        Kept.objects.filter(composition=composition_id).delete()
 
 
 def _back_in_line(composition: Composition, changed: int, said: str) -> str:

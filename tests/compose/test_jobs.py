@@ -23,7 +23,7 @@ from compose.errors import (
     WrongState,
 )
 from compose.jobs import sweeping, workers
-from compose.models import Candidate, Composition, Score, Trial, Worker
+from compose.models import Candidate, Composition, Kept, Score, Trial, Worker
 from registry import storage
 from tests.compose.factories import (
     finish,
@@ -353,6 +353,24 @@ def test_a_gap_ends_what_can_be_replayed():
     assert jobs.recorded_trials(claimed) == trials[:2]
 
 
+def test_what_took_long_is_there_for_the_next_attempt_and_gone_after_the_end():
+    composition = make_composition()
+    first = claim(composition)
+    jobs.keep(first, {"a": ["red \0", 0.1], "b": {"lorahub": [True]}})
+    jobs.keep(first, {"a": ["another"]})
+    let_the_lease_run_out(first)
+    jobs.sweep()
+    second = claim(composition, "another-machine")
+    assert jobs.kept(second, "a") == ["red \0", 0.1], "what was there first"
+    assert jobs.kept(second, "b") == {"lorahub": [True]}
+    assert jobs.kept(second, "c") is None
+    jobs.sweep()
+    assert Kept.objects.count() == 2
+    jobs.finish(second, make_result(), **store_outputs())
+    jobs.sweep()
+    assert not Kept.objects.exists()
+
+
 def test_finishing_writes_everything_at_once():
     claimed = claim(make_composition())
     jobs.finish(claimed, make_result(), **store_outputs())
@@ -442,6 +460,7 @@ def test_a_worker_that_was_given_up_can_write_nothing():
     for write in (
         lambda: jobs.beat(lost),
         lambda: jobs.record_trials(lost, make_trials(1)),
+        lambda: jobs.keep(lost, {"a": [1]}),
         lambda: jobs.set_stage(lost, "search"),
         lambda: jobs.set_step(lost, 1, 2, "answers"),
         lambda: jobs.finish(lost, make_result(), **store_outputs()),
@@ -451,6 +470,7 @@ def test_a_worker_that_was_given_up_can_write_nothing():
     assert not jobs.fail(lost, "Too late.")
     assert not jobs.release(lost)
     assert not Trial.objects.exists()
+    assert not Kept.objects.exists()
     assert not Score.objects.exists()
     jobs.finish(second, make_result(), **store_outputs())
     assert Composition.objects.get(pk=composition.pk).status == "succeeded"

@@ -504,7 +504,7 @@ def test_of_a_time_limit_another_attempt_has_what_those_before_it_left(monkeypat
 
     def lose() -> None:
         clock.go_on(50)
-        monkeypatch.setattr(in_touch, "TRIALS_KEPT_EVERY_S", 0)
+        monkeypatch.setattr(in_touch, "KEPT_EVERY_S", 0)
 
     def go() -> None:
         worker._draining.set()
@@ -523,6 +523,25 @@ def test_of_a_time_limit_another_attempt_has_what_those_before_it_left(monkeypat
     assert done.result["stopped_early"]
     assert done.trials.count() == recorded + 2, "eleven seconds more, and not sixty"
     assert done.searched_s == 61
+
+
+def test_another_attempt_is_given_what_those_before_it_kept(monkeypatch):
+    composition, given = queue(budget=2), []
+    compose = fakes.compose
+
+    def keeps(request, *, observer, **more):
+        given.append(observer.kept("answers"))
+        observer.keep("answers", ["red"])
+        if len(given) == 1:
+            observer.flush()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return compose(request, observer=observer, **more)
+
+    monkeypatch.setattr(fakes, "compose", keeps)
+    work(composition)
+    sweep_when_leases_are_over()
+    assert work(composition).status == "succeeded"
+    assert given == [None, ["red"]]
 
 
 def test_who_cancels_while_it_is_written_has_it_cancelled(monkeypatch):

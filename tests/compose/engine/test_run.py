@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from compose.engine import (
     evaluation,
     loading,
     metrics,
+    options,
     prepared,
     run,
     scoring,
@@ -254,6 +256,68 @@ def test_every_method_goes_on_from_its_record_to_the_undisturbed_result(
     assert resumed.trials == whole.trials
     assert resumed.mixing_weights == whole.mixing_weights
     assert resumed.scores == whole.scores
+
+
+class Keeper(Observer):
+    """Keeps what took long, and is gone once so much of it is there."""
+
+    def __init__(self, most: int = 10**6) -> None:
+        self.values: dict[str, str] = {}
+        self.most = most
+
+    def keep(self, key: str, value: Any) -> None:
+        self.values[key] = json.dumps(value)
+
+    def kept(self, key: str) -> Any:
+        return json.loads(self.values[key]) if key in self.values else None
+
+    def wanted(self) -> str:
+        return "cancel" if len(self.values) >= self.most else "go"
+
+
+def resumable(t5: Collection, name: str, *, is_held_out: bool) -> Request:
+    """With answers of a small closed set, and of an adapter that is written otherwise than it is mixed."""
+    answers = [replace(row, output=("cat", "dog")[n % 2]) for n, row in enumerate(tiny.EXAMPLES)]
+    test = tuple(replace(row, output="dog") for row in TEST_ROWS) if is_held_out else ()
+    export = ExportForm(rank=2, dtype="bfloat16")
+    return request_for(t5, method=name, budget=14, examples=tuple(answers), test=test, export=export)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("is_held_out", [True, False])
+def test_what_an_attempt_evaluated_is_not_evaluated_again(
+    t5: Collection, monkeypatch: pytest.MonkeyPatch, name: str, is_held_out: bool
+):
+    request, keeper = resumable(t5, name, is_held_out=is_held_out), Keeper()
+    whole = run.compose(request, observer=keeper)
+    assert (whole.option_scores is not None) == is_held_out
+
+    def paid_for(*_: object, **__: object) -> None:
+        raise AssertionError("this was done before")
+
+    monkeypatch.setattr(evaluation, "_generate", paid_for)
+    monkeypatch.setattr(searching.Searches, "_on_folds", paid_for)
+    monkeypatch.setattr(run, "attribution", paid_for)
+    monkeypatch.setattr(options, "Scorer", paid_for)
+    before = len(keeper.values)
+    again = run.compose(request, observer=keeper, recorded=whole.trials)
+    assert len(keeper.values) == before
+    assert replace(again, seconds={}) == replace(whole, seconds={})
+
+
+def test_one_that_broke_off_anywhere_while_it_evaluated_goes_on_to_the_undisturbed_result(t5: Collection):
+    request = resumable(t5, "lorahub", is_held_out=False)
+    keeper = Keeper()
+    whole = run.compose(request, observer=keeper)
+    for most in range(1, len(keeper.values)):
+        broken = Keeper(most)
+        with pytest.raises(errors.Cancelled):
+            run.compose(request, observer=broken, recorded=whole.trials)
+        broken.most = 10**6
+        again = run.compose(request, observer=broken, recorded=whole.trials)
+        assert again.scores == whole.scores
+        assert again.predictions == whole.predictions
+        assert broken.values.keys() == keeper.values.keys()
 
 
 def test_a_cancel_is_heard_while_a_record_is_measured_again(t5: Collection, monkeypatch: pytest.MonkeyPatch):
