@@ -8,17 +8,35 @@ from botocore.exceptions import ClientError
 from django.core.files.storage import storages
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
+from django.db import OperationalError
 from storages.backends.s3 import S3Storage
+
+ATTEMPTS = 5
+DEADLOCK = "40P01"  # of Postgres
 
 
 class Command(BaseCommand):
     help = "Bring the database, the bucket of the object store and the catalogue of base models up to date."
 
     def handle(self, **options: Any) -> None:
-        call_command("migrate", interactive=False, stdout=self.stdout)
+        self._migrate()
         if ensure_bucket():
             self.stdout.write("Made the bucket.")
         call_command("load_catalogue", stdout=self.stdout)
+
+    def _migrate(self) -> None:
+        """Beside whatever runs on: where a migration and somebody who writes wait for each other, Postgres may end the migration.
+
+        Each is one transaction, so the next attempt goes on with the one that was ended.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                call_command("migrate", interactive=False, stdout=self.stdout)
+                return
+            except OperationalError as error:
+                if attempt == ATTEMPTS or getattr(error.__cause__, "sqlstate", "") != DEADLOCK:
+                    raise
+                self.stdout.write("Others were writing to the same, and went first. Again.")
 
 
 def ensure_bucket() -> bool:
