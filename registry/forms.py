@@ -355,7 +355,10 @@ class InviteForm(forms.Form):
         choices=[
             (Membership.Role.READ, "read: see what is private"),
             (Membership.Role.WRITE, "write: publish, change, rename and delete"),
-            (Membership.Role.ADMIN, "admin: also decide who belongs, and move modules elsewhere"),
+            (
+                Membership.Role.ADMIN,
+                "admin: also decide who belongs and what its page says, and move modules elsewhere",
+            ),
         ],
         initial=Membership.Role.WRITE,
     )
