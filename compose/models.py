@@ -137,7 +137,7 @@ class Composition(models.Model):
     examples = models.JSONField(help_text='Few-shot rows, [{"input", "output"}]: private to the owner.')
     test_examples = models.JSONField(default=list, help_text="Held-out rows, used for scoring only.")
     examples_removed_at = models.DateTimeField(
-        null=True, blank=True, help_text="When its texts were removed, FEW_SHOT_KEPT_DAYS after its end."
+        null=True, blank=True, help_text="When its texts were removed."
     )
     has_hidden_test = models.BooleanField(
         default=False, help_text="The test rows are a task's hidden ones: never shown as a whole."

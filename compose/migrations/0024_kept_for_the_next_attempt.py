@@ -23,4 +23,9 @@ class Migration(migrations.Migration):
                 'constraints': [models.UniqueConstraint(fields=('composition', 'key'), name='kept_once')],
             },
         ),
+        migrations.AlterField(
+            model_name='composition',
+            name='examples_removed_at',
+            field=models.DateTimeField(blank=True, help_text='When its texts were removed.', null=True),
+        ),
     ]
