@@ -91,7 +91,8 @@ def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -
         "way": next((way for way in ways if way.name == request.GET.get("use")), ways[0]),
         "versions": versions[:VERSIONS_SHOWN],
         "has_more_versions": len(versions) > VERSIONS_SHOWN,
-        "download_days": _download_days(shown),
+        # They are of all versions; the page of an old one has their sum.
+        "download_days": _download_days(shown) if revision.pk == shown.head_id else None,
         "weights": _weights(revision),
         "scores": search.task_scores(shown, request.user),
         **following.marks(request.user, shown),
