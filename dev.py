@@ -552,6 +552,7 @@ def test(arguments: list[str]) -> int:
 
     With arguments, one run, on the database of DATABASE_URL. The last lines are pytest's summary either way.
     """
+    # Here and not at the top: the site is started from where the tests may not be.
     from tests import passes
 
     install(with_dev=True)

@@ -121,7 +121,7 @@ class CompositionTexts(APIView):
     @extend_schema(
         operation_id="compositions_remove_texts",
         tags=TAG,
-        summary="Remove the examples, test rows, predictions and log of one that has ended; the figures stay",
+        summary="Remove the texts of one that has ended: examples, test rows, predictions, log, the reason of a failure; the figures stay",
         responses={204: OpenApiResponse(description="Removed."), **refusals(400, 401, 403, 404, 409)},
     )
     def delete(self, request: Request, id: str) -> Response:
@@ -392,7 +392,7 @@ def _answer(request: Request, composition: Composition, code: int = status.HTTP_
     modules = Prefetch("candidates", with_modules(Candidate.objects.all()))
     found = _as_told_to(request.user).prefetch_related("scores", modules)
     row = found.defer("predictions").filter(pk=composition.pk).first()
-    if row is None:  # it went with its owner's account at this moment
+    if row is None:  # it was removed at this moment
         raise NoSuchComposition
     context = {
         "request": request,

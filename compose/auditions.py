@@ -33,7 +33,7 @@ KIND = errands.Kind(
     waits_at_most=timedelta(minutes=15),
     # A base model that is not on the machine yet is fetched first.
     runs_at_most=timedelta(minutes=15),
-    nobody_came="No worker was free within fifteen minutes. Ask again when the queue is short.",
+    nobody_came="No worker could take it within fifteen minutes. Ask again later.",
     worker_lost=(
         "The worker was lost twice while it measured, perhaps because the base model does not fit into its memory. "
         "Ask again later, or with fewer examples."

@@ -303,12 +303,12 @@ def _revisions(heads: Sequence[_Head]) -> list[Revision]:
     return [found[head.revision_id] for head in heads]
 
 
-def _alike(members: Sequence[M], key: Callable[[M], str], like: str | None) -> tuple[list[M], int]:
-    """Those whose `key` is `like`, or for None the largest family that agrees in it; and how many others there are."""
+def _alike(members: Sequence[M], key: Callable[[M], str], wanted: str | None) -> tuple[list[M], int]:
+    """Those whose `key` is `wanted`, or for None the largest family that agrees in it; and how many others there are."""
     families: dict[str, list[M]] = {}
     for member in members:
         families.setdefault(key(member), []).append(member)
-    found = max(families.values(), key=len, default=[]) if like is None else families.get(like, [])
+    found = max(families.values(), key=len, default=[]) if wanted is None else families.get(wanted, [])
     return found, len(members) - len(found)
 
 

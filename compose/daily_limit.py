@@ -42,8 +42,8 @@ def used(person: User, task: Task) -> list[datetime]:
 
 def counts_until(composition: Composition) -> datetime | None:
     """Until when a composition counts for its owner's day on its task; None where it does not."""
-    begun = _counting().filter(pk=composition.pk, task__isnull=False).values_list("created_at", flat=True)
-    return next((created_at + DAY for created_at in begun), None)
+    counts = _counting().filter(pk=composition.pk, task__isnull=False).exists()
+    return composition.created_at + DAY if counts else None
 
 
 def _counting() -> QuerySet[Composition]:

@@ -64,9 +64,13 @@ class JobPage:
     log: list[LogLine]  # the newest first, so that it is seen in a short box
     task: Task | None  # where the reader may be told of it
     is_held_back: bool
-    lacks_room: bool  # it waits, and the disks of those who would take it are full
     changed_since: list[str]  # what a result is made of or scored on that is otherwise now, in sentences
     shows_all: bool = False
+
+    @cached_property
+    def lacks_room(self) -> bool:
+        """Whether it waits, and the disks of all who would take it are full."""
+        return self.composition.status == Composition.Status.QUEUED and workers.are_full()
 
     @cached_property
     def why_kept(self) -> str:
@@ -394,7 +398,6 @@ def job_page(composition: Composition, person: Person, *, shows_all: bool = Fals
         log=list(composition.log.order_by("-pk")[:LOG_LINES]) if is_owner else [],
         task=task,
         is_held_back=is_owner and jobs.is_held_back(composition),
-        lacks_room=composition.status == Composition.Status.QUEUED and workers.are_full(),
         changed_since=changed_since(composition, task=task, candidates=candidates, named=named),
         shows_all=shows_all,
     )

@@ -224,7 +224,7 @@ def _count_uses(adapter: Adapter, person: Person) -> Use:
     if is_guest and not _tried(adapter.pk).exists():
         return Use()
     counted = _COUNTED.tuples(adapter=adapter.pk) if is_guest else list(_counted(adapter.pk, person))
-    return Use(*counted[0][1:]) if counted else Use()
+    return Use(*counted[0][1:]) if counted else Use()  # in the order of `_counted`
 
 
 def _counted(adapter: Any, person: Person) -> QuerySet[Candidate, tuple[Any, ...]]:
@@ -339,9 +339,7 @@ def _made_with(
     counts = dict(_MADE.tuples(among=list(ids)) if is_guest else _made_count(ids, person))
     found: dict[int, list[Candidate]] = {}
     if counts:
-        # Enough for all of them unless a few have very many: then some boxes are counted and not drawn.
-        enough = most * 40
-        for use in _NEWEST[most].rows(among=list(ids)) if is_guest else _newest(ids, person)[:enough]:
+        for use in _NEWEST[most].rows(among=list(ids)) if is_guest else _newest(ids, person, most):
             row = found.setdefault(use.revision.adapter_id, [])
             if len(row) < most and all(use.composition_id != other.composition_id for other in row):
                 row.append(use)
@@ -353,13 +351,15 @@ def _made_count(ids: Any, person: Person) -> QuerySet[Candidate, tuple[int, int]
     return made.annotate(Count("composition", distinct=True))
 
 
-def _newest(ids: Any, person: Person) -> QuerySet[Candidate]:
-    return _uses(ids, person).order_by(published_at("composition__adapter__").desc(), "-pk")
+def _newest(ids: Any, person: Person, most: int) -> QuerySet[Candidate]:
+    # Enough for all of them unless a few have very many: then some boxes are counted and not drawn.
+    enough = most * 40
+    return _uses(ids, person).order_by(published_at("composition__adapter__").desc(), "-pk")[:enough]
 
 
 _MADE = KeptQuery(lambda among: _made_count(among, None), ids_of("among"))
 _NEWEST = {
-    most: KeptQuery(lambda among, most=most: _newest(among, None)[: most * 40], ids_of("among"))
+    most: KeptQuery(lambda among, most=most: _newest(among, None, most), ids_of("among"))
     for most in (MOST_NEAR, MOST_FAR)
 }
 

@@ -43,12 +43,12 @@ class Presence:
                         workers.say_begun(self.name, oom_kills=oom_kills())
                         has_begun = True
                     if not worker.is_draining():
-                        was_full, is_full = is_full, not worker_cache.has_room()
-                        warm = worker.warm_bases()
+                        is_full_now, warm = not worker_cache.has_room(), worker.warm_bases()
                         workers.report(
-                            self.name, bell=self.bell, warm=warm, is_full=is_full, oom_kills=oom_kills()
+                            self.name, bell=self.bell, warm=warm, is_full=is_full_now, oom_kills=oom_kills()
                         )
-                        self._tell_room(was_full, is_full)
+                        self._tell_room(is_full, is_full_now)
+                        is_full = is_full_now  # not before it is written: what comes of it is told once it is
                     worker.say_given_up()
                 except DatabaseError as error:
                     logger.warning("Worker %s could not say that it is there: %s", self.name, error)

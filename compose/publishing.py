@@ -46,10 +46,10 @@ def publish_composition(
     candidates, licence = _made_of(composition, actor, namespace, name, visibility)
 
     def check_again() -> None:
-        # The namespace is held, and now the composition: so takes them whoever deletes an account. Of two clicks the second waits
+        # The namespace is held, and now the composition: so takes them whoever deletes either. Of two clicks the second waits
         # here and then finds the adapter.
         if not Composition.objects.select_for_update().filter(pk=composition.pk).values_list("pk"):
-            raise NoSuchComposition  # it went with the account at this moment
+            raise NoSuchComposition  # it was removed at this moment
         now, _ = _made_of(_as_it_is(composition, actor), actor, namespace, name, visibility)
         if _named_with_licence(now) != _named_with_licence(candidates):
             raise Conflict("The modules that it is made of were changed at this moment. Publish it again.")

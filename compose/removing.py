@@ -19,7 +19,7 @@ def why_kept(composition: Composition) -> str:
         if adapter.deleted_at is None:
             return "Its adapter is published, and this is the adapter’s lineage. Delete the adapter first."
         if Candidate.objects.filter(revision__adapter=adapter).exists():
-            return "Other compositions are made of what it made, and this is their lineage."
+            return "Other compositions were offered what it made, and this is their lineage."
     if (until := daily_limit.counts_until(composition)) is not None:
         return (
             "It was scored on a task’s hidden rows, and counts for the day: it can be removed from "
@@ -30,7 +30,7 @@ def why_kept(composition: Composition) -> str:
 
 @transaction.atomic
 def remove_texts(composition: Composition, actor: Person) -> None:
-    """Its examples, test rows, predictions and log, now instead of FEW_SHOT_KEPT_DAYS after its end. The figures stay.
+    """Its examples, test rows, predictions, log and the reason of a failure, now instead of FEW_SHOT_KEPT_DAYS after its end.
 
     Raises WrongState before its end, NoSuchComposition, Forbidden.
     """

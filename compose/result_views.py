@@ -95,7 +95,7 @@ def unshare(request: HttpRequest, composition_id: str) -> HttpResponse:
 def remove_texts(request: HttpRequest, composition_id: str) -> HttpResponse:
     found = jobs.visible_composition(request.user, composition_id)
     removing.remove_texts(found, request.user)
-    messages.success(request, "Its examples, test rows, predictions and log are removed.")
+    messages.success(request, "Its texts are removed.")
     return redirect(found)
 
 

@@ -79,13 +79,13 @@ class SiteStatus:
             )
         states = {worker.state for worker in self.workers}
         is_anybody_there = not states.isdisjoint({"busy", "idle"})
-        if self.waiting and not is_anybody_there and "full" in states:
+        if self.waiting and not is_anybody_there:
             return (
                 "Compositions are waiting and no worker has room on its disk; they stay in line, and begin as soon as the people who "
                 "run this site have made room."
+                if "full" in states
+                else "Compositions are waiting and no worker is there; they stay in line until one comes."
             )
-        if self.waiting and not is_anybody_there:
-            return "Compositions are waiting and no worker is there; they stay in line until one comes."
         # One that holds nothing any more is in the list for a day, and no news.
         if any(worker.state == "silent" and worker.busy_with for worker in self.workers):
             return "A worker fell silent; what it held goes back into the queue by itself."
@@ -94,13 +94,14 @@ class SiteStatus:
         if self.running:
             return f"Working: {self.running} running, {self.waiting} waiting."
         if any(line.running or line.waiting for line in self.errands):
-            return self._of_errands(is_anybody_there=is_anybody_there)
+            return self._of_errands(states, is_anybody_there=is_anybody_there)
         return "Idle: nothing is running and nothing waits."
 
-    def _of_errands(self, *, is_anybody_there: bool) -> str:
+    def _of_errands(self, states: set[str], *, is_anybody_there: bool) -> str:
         waiting = sum(line.waiting for line in self.errands)
         if not is_anybody_there:
-            return "Small requests are waiting and no worker is there; each says so if none comes."
+            why = "has room on its disk" if "full" in states else "is there"
+            return f"Small requests are waiting and no worker {why}; each says so if none comes."
         return f"No composition runs; small requests: {sum(line.running for line in self.errands)} running, {waiting} waiting."
 
 

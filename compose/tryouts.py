@@ -24,7 +24,7 @@ KIND = errands.Kind(
     waits_at_most=timedelta(minutes=3),
     # A base model that is not on the machine any more is fetched first.
     runs_at_most=timedelta(minutes=15),
-    nobody_came="No worker was free within three minutes. Ask again when the queue is short.",
+    nobody_came="No worker could take it within three minutes. Ask again later.",
     worker_lost="The worker was lost twice while it wrote the answer. Ask again later.",
     took_too_long=(
         "The answer took longer than fifteen minutes, most likely because the base model had to be fetched first. Ask again "

@@ -29,10 +29,10 @@ WITH_TORCH = [
 # On both is what asks the database in ways of its own. The rest is decided in Python: SQLite is quicker to
 # start, and Postgres the stricter about what it is given by pages, forms and scripts; on SQLite those run in the
 # browser, and the rights matrix asks every address.
-CLIENTS = [f"{HUB}/test_{name}.py" for name in ("clients_old", "clients_read", "clients_write", "hf_command")]
+CLIENTS = [f"{HUB}/test_{name}.py" for name in ("clients_old", "clients_write", "hf_command")]
 ON_SQLITE = [
     *CLIENTS, RIGHTS, f"{HUB}/test_limits.py", "tests/web/test_static_files.py",
-    *(f"tests/registry/test_{name}.py" for name in ("base_models", "downloads", "other_site", "snippets")),
+    *(f"tests/registry/test_{name}.py" for name in ("base_models", "other_site", "snippets")),
     f"{JOBS}/test_examples.py",
 ]  # fmt: skip
 ON_POSTGRES = [

@@ -50,7 +50,8 @@ def ids_of(name: str) -> Given:
 class KeptQuery(Generic[M]):
     """`build(**values)`, a queryset that differs with `values` in nothing but these values.
 
-    `given` says of what kind each of them is. SQLite is asked as ever: its SQL depends on the values.
+    `given` says of what kind each of them is. SQLite is asked as ever: its SQL depends on the values. What is fetched after the
+    rows (`prefetch_related`) is not.
     """
 
     def __init__(self, build: Callable[..., QuerySet[M, Any]], *given: Given) -> None:
@@ -76,7 +77,9 @@ class KeptQuery(Generic[M]):
         if self._made is None:
             query = self._build(**{given.name: given for given in self._given}).query
             compiler = query.get_compiler(connection=connection)
-            self._made = (compiler, *compiler.as_sql())
+            sql, params = compiler.as_sql()
+            compiler.connection = None  # of a thread that may end; whoever asks gives its own
+            self._made = (compiler, sql, params)
         compiler, sql, params = self._made
         asked = [values[param.name] if isinstance(param, Given) else param for param in params]
         return _Asked(compiler, sql, asked)

@@ -134,12 +134,13 @@ class Comparison:
             asked = [replace(q, method=_AS_MIXED) if q.method == request.method else q for q in asked]
         limit, total, before = evaluation.answer_limit(rows), len(asked) + len(written), 0
         self._tell(0, total, "answers")
-        mixes = dict.fromkeys(
-            q.mix for q in asked if q.method == _AS_MIXED
-        )  # what the written ones stand for
-        names = ("answers", f"answers as {[(mix.kind, mix.mixing_weights) for mix in mixes]} are written")
-        for name, mixer, questions in zip(
-            names, (prepared.mixer, self._exported), (asked, written), strict=True
+        # The mix of a written one says only which of those that are written it is.
+        of_written = list(
+            dict.fromkeys((q.mix.kind, q.mix.mixing_weights) for q in asked if q.method == _AS_MIXED)
+        )
+        for name, mixer, questions in (
+            ("answers", prepared.mixer, asked),
+            (f"answers as {of_written} are written", self._exported, written),
         ):
             if not questions or mixer is None:
                 continue

@@ -33,8 +33,8 @@ PAPER, EXACT = "paper", "exact"
 _PIECE = 131_072
 # Copying a number costs about as much as this many multiplications with it.
 _COPY = 8
-# Reading a number of a module's dense change from memory costs about as much as this many multiplications. Shorter types are
-# multiplied many times as fast: in the time of a number about 36 with AVX512-BF16 and 72 with AMX.
+# Reading a number of a module's dense change from memory costs about as much as this many multiplications. Processors that know
+# shorter types multiply them many times as fast: in the time of a number about 36 with AVX512-BF16 and 72 with AMX.
 _READ, _READ_SHORT = 4, 32
 # Dense changes of every module, all target matrices together.
 _DENSE_BYTES = 5 * 2**28

@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import Count, F, QuerySet
 from django.utils import timezone
 
-from compose.models import Composition, LogLine, RemovedTally
+from compose.models import Composition, Kept, LogLine, RemovedTally
 
 AT_ONCE = 200
 Status = Composition.Status
@@ -47,6 +47,7 @@ def forget_texts_of(composition: Composition) -> bool:
         examples_removed_at=timezone.now(),
     )
     LogLine.objects.filter(composition=composition).delete()
+    Kept.objects.filter(composition=composition).delete()
     return bool(changed)
 
 

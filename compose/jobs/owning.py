@@ -128,7 +128,7 @@ def stop(composition: Composition, actor: Person) -> None:
 
 
 def _refresh(composition: Composition) -> None:
-    """Raises NoSuchComposition for one that went with its owner's account at this moment."""
+    """Raises NoSuchComposition for one that was removed at this moment."""
     try:
         composition.refresh_from_db()
     except Composition.DoesNotExist as error:

@@ -81,9 +81,7 @@ def _take_back(composition: Composition) -> str:
 
 def _forget_what_was_kept() -> None:
     """For the next attempt, of those that have none any more."""
-    of_ended = Kept.objects.exclude(composition__status__in=[Status.QUEUED, Status.RUNNING])
-    for composition_id in of_ended.values_list("composition", flat=True).distinct():
-        Kept.objects.filter(composition=composition_id).delete()
+    Kept.objects.exclude(composition__status__in=[Status.QUEUED, Status.RUNNING]).delete()
 
 
 def _back_in_line(composition: Composition, changed: int, said: str) -> str:

@@ -211,7 +211,7 @@ def test_nobody_came_is_said_and_all_is_removed_after_a_day(base_model, ada):
     Audition.objects.update(created_at=timezone.now() - timedelta(minutes=16))
     errands.sweep()
     audition.refresh_from_db()
-    assert audition.error == "No worker was free within fifteen minutes. Ask again when the queue is short."
+    assert audition.error == "No worker could take it within fifteen minutes. Ask again later."
     Audition.objects.update(created_at=timezone.now() - timedelta(hours=25))
     errands.sweep()
     assert not Auditioned.objects.exists()

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from compose import daily_limit, jobs, publishing, removing
 from compose.errors import NoSuchComposition, WrongState
-from compose.models import Candidate, Composition, LogLine, Trial
+from compose.models import Candidate, Composition, Kept, LogLine, Trial
 from registry import sweeping
 from registry.models import Adapter, Blob, User
 from registry.publishing import withdraw
@@ -80,7 +80,7 @@ def test_one_whose_adapter_others_are_made_of_stays_when_that_is_deleted(ada):
     child = make_composition(owner=bob)
     Candidate.objects.filter(composition=child, position=0).update(revision=composition.adapter.head)
     withdraw(composition.adapter, actor=ada)
-    with pytest.raises(WrongState, match="this is their lineage"):
+    with pytest.raises(WrongState, match="were offered what it made"):
         removing.remove(composition, ada)
     jobs.cancel(child, bob)
     removing.remove(child, bob)
@@ -104,14 +104,16 @@ def test_texts_go_at_once_from_a_published_one_too(ada):
     page = client_of(ada).get(f"/compositions/{composition.pk}").content.decode()
     assert "Remove the texts" in page
     assert "Delete the adapter first" in page
+    Kept.objects.create(composition=composition, key="answers", value='["yes"]')
     removing.remove_texts(composition, ada)
     composition.refresh_from_db()
     assert composition.examples_removed_at
     assert composition.predictions == []
+    assert not composition.kept.exists(), "what was kept for another attempt quotes them"
     assert all(row == {"input": "", "output": ""} for row in composition.examples)
     page = client_of(ada).get(f"/compositions/{composition.pk}").content.decode()
     assert "Remove the texts" not in page
-    assert "predictions and log were removed" in page
+    assert "Its texts were removed" in page
     removing.remove_texts(composition, ada)  # twice is no error
 
 

@@ -125,7 +125,7 @@ def test_the_sweep_tells_those_nobody_came_for_and_forgets_texts_after_a_day(
     Tryout.objects.filter(pk=waiting.pk).update(created_at=timezone.now() - timedelta(minutes=4))
     errands.sweep()
     waiting.refresh_from_db()
-    assert waiting.error == "No worker was free within three minutes. Ask again when the queue is short."
+    assert waiting.error == "No worker could take it within three minutes. Ask again later."
     lost = tryouts.ask(composed, ada, "lost")
     tryouts.KIND.take_next()
     Tryout.objects.filter(pk=lost.pk).update(lease_until=timezone.now() - timedelta(seconds=1))

@@ -21,6 +21,7 @@ from allauth.mfa.totp.internal import auth as totp
 from django.conf import settings as settings_of_site
 from django.core.management import CommandError, call_command
 from django.test import Client
+from django.urls import get_resolver
 
 from benchmarks.chaos import strangers
 from registry.accounts import NameTaken, create_account
@@ -30,6 +31,7 @@ from registry.rights import may_write
 from tests.factories import code_of, make_user
 from tests.oidc_provider import Provider, oidc_provider
 from tests.test_rights_matrix import ACCOUNT, ROUTES
+from web.templatetags import sign_in as purposes
 
 pytestmark = pytest.mark.django_db
 
@@ -609,3 +611,8 @@ def test_a_site_that_lets_people_in_at_once_says_that_an_address_is_taken():
     page = sign_up("eve", "ada@example.org")[1].content.decode()
     assert "An account has this e-mail address already." in page
     assert not User.objects.filter(username="eve").exists()
+
+
+def test_each_page_of_which_sign_in_says_what_for_is_there():
+    names = get_resolver().reverse_dict
+    assert [name for name in purposes._PURPOSES if name not in names] == []

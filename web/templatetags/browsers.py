@@ -17,7 +17,7 @@ _BROWSERS = {
     name: re.compile(pattern)
     for name, pattern in {
         "Firefox": rf"\) Gecko/[\d.]+ Firefox/[\d.]+$|\) FxiOS/[\d.]+ .*{_END}",
-        "Edge": rf"\) (?:Headless)?Chrome/[\d.]+(?: Mobile)? Safari/[\d.]+ Edg(?:A)?/[\d.]+$|\) Version/[\d.]+ EdgiOS/[\d.]+ .*{_END}",
+        "Edge": rf"\) (?:Headless)?Chrome/[\d.]+(?: Mobile)? Safari/[\d.]+ EdgA?/[\d.]+$|\) Version/[\d.]+ EdgiOS/[\d.]+ .*{_END}",
         "Opera": r"\) Chrome/[\d.]+(?: Mobile)? Safari/[\d.]+ OPR/[\d.]+$",
         "Samsung Internet": rf"\) SamsungBrowser/[\d.]+ Chrome/[\d.]+(?: Mobile)? {_END}",
         "Chrome": rf"\) (?:Headless)?Chrome/[\d.]+(?: Mobile)? {_END}|\) CriOS/[\d.]+ .*{_END}",
