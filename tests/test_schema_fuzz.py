@@ -20,7 +20,7 @@ from drf_spectacular.generators import SchemaGenerator
 from hypothesis import HealthCheck, given, seed, settings
 from schemathesis import GenerationMode
 
-from registry import shapes
+from registry import bases_on_hub, shapes
 from tests.factories import make_adapter, make_base_model, make_task, make_token, make_user
 from tests.fake_adapters import TINY_MATRICES
 
@@ -39,9 +39,10 @@ def quiet() -> Iterator[None]:
 
 @pytest.fixture
 def secret(monkeypatch: pytest.MonkeyPatch, rung: Any) -> str:
-    """A token of somebody who has an adapter; reading a base model's config is not what is tried here."""
+    """A token of somebody who has an adapter; neither is a base model's config read here, nor a hub asked for one."""
     found = shapes.BaseShapes("T5", "SEQ_2_SEQ_LM", dict(TINY_MATRICES))
     monkeypatch.setattr(shapes, "compute_shapes", lambda config: found)
+    monkeypatch.setattr(bases_on_hub, "hub_of_bases", lambda: "")
     user = make_user("ada")
     make_adapter("m", owner=user, base_model=make_base_model())
     make_task("who", rows=2, test_rows=2, is_held_out=True)

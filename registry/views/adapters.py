@@ -83,7 +83,8 @@ def adapter(request: HttpRequest, namespace: str, name: str, commit: str = "") -
         "is_card_generated": shown.is_composed and revision.parent_id is None,
         "tensors": revision.fact("tensors", [])[:TENSORS_SHOWN],
         "tensor_count": len(revision.fact("tensors", [])),
-        "composes_with": search.family_size(shown, person=request.user),
+        # Of a composed one its lineage says with what, and is asked for.
+        "composes_with": None if shown.is_composed else search.family_size(shown, person=request.user),
         "same_weights_as": None
         if shown.is_composed  # the same request twice, which its lineage says
         else search.first_with_weights_of(revision, person=request.user),
