@@ -70,8 +70,8 @@ class FileNotThere(NotFound):
         self.path = path
 
 
-class _HeadMoved(Exception):
-    pass
+class _MovedOn(Exception):
+    """The branch has another head than the commit was made for, or the adapter another base model or namespace."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,9 @@ def commit(
         head = branch_head(adapter, branch)
         if not head.commit.startswith(parent):
             raise StaleParent(branch, head.commit)
-        with contextlib.suppress(_HeadMoved):
+        # What `adapter` says of them may be as old as the request, and a body takes its time.
+        adapter.refresh_from_db(fields=["base_model", "base_model_label", "head"])
+        with contextlib.suppress(_MovedOn):
             return _commit_onto(head, adapter, actor, branch, operations, message, description)
         time.sleep(random.uniform(0, 0.05 * (attempt + 1)))  # noqa: S311 - only to get out of each other's way
     raise BranchBusy(branch)
@@ -217,8 +219,8 @@ def _commit_onto(
     files = {path: storage.local_path(blob) for path, blob in after.items()}
     preparing.require_size(files)
     by_old_card = publishing.said_by_card_of(head)
-    # What somebody said since of its base model counts until config or card name another one.
-    is_said = adapter.base_model_id is not None and _names_same_base(before, files)
+    # What somebody said since of its base model counts for what names the same one as main does.
+    is_said = adapter.base_model_id is not None and _names_base_of_main(adapter, files)
     with preparing.prepare(
         files,
         base_model=adapter.base_model_label if is_said else "",
@@ -240,11 +242,12 @@ def _commit_onto(
     return Outcome(revision, prepared.found.warnings)
 
 
-def _names_same_base(before: Mapping[str, Blob], files: Mapping[str, Path]) -> bool:
-    """Whether config and card call the base model as those of the version before did."""
+def _names_base_of_main(adapter: Adapter, files: Mapping[str, Path]) -> bool:
+    """Whether config and card call the base model as those of the newest version on main do."""
+    rows = RevisionFile.objects.filter(revision=adapter.head_id, path__in=(CONFIG, CARD))
     with contextlib.suppress(storage.BytesMissing):
-        old = {path: storage.local_path(before[path]) for path in (CONFIG, CARD) if path in before}
-        return list(preparing.labels_in(old)) == list(preparing.labels_in(files))
+        on_main = {row.path: storage.local_path(row.blob) for row in rows.select_related("blob")}
+        return list(preparing.labels_in(on_main)) == list(preparing.labels_in(files))
     return False
 
 
@@ -311,17 +314,20 @@ def _write(
     blobs: Mapping[str, Blob],
     by_old_card: Mapping[str, Any],
 ) -> Revision:
-    """The new revision, if the branch still stands at `head`. Raises _HeadMoved."""
+    """The new revision, if all is still as it was checked against. Raises _MovedOn."""
     with transaction.atomic():
         try:
             row = publishing.hold_in_namespace(adapter, actor=actor)  # reading took a while
         except publishing.MovedMeanwhile as moved:
-            raise _HeadMoved from moved
+            raise _MovedOn from moved
         ref = Ref.objects.filter(adapter=row, name=branch).first()
         if ref is None:
             raise NotFound(f"The branch {branch!r} of {row.full_name} was deleted meanwhile.")
-        if ref.revision_id != head.pk:
-            raise _HeadMoved
+        is_of_same_base = (row.base_model_id, row.base_model_label) == (
+            adapter.base_model_id, adapter.base_model_label,
+        )  # fmt: skip
+        if ref.revision_id != head.pk or not is_of_same_base:
+            raise _MovedOn
         revision = publishing.write_revision(
             row, author=actor, message=message, description=description,
             prepared=prepared, blobs=blobs, branch=branch,

@@ -154,6 +154,44 @@ def test_nothing_comes_into_an_organisation_while_it_is_deleted(tmp_path, ada: U
     assert not Adapter.objects.alive().filter(namespace=lab).exists()
 
 
+def put(path: str, content: bytes) -> commits.Put:
+    return commits.Put(path, storage.store_stream([content]))
+
+
+def edit_card(adapter: Adapter, actor: User) -> None:
+    commits.commit(adapter, actor=actor, operations=[put("README.md", b"# Words\n")], message="Edit")
+
+
+def test_an_edit_of_a_card_leaves_the_base_model_that_another_commit_named(ada: User, tmp_path: Path):
+    make_base_model()
+    newer = make_base_model("demo/newer-t5")
+    publish_fake(tmp_path, "m", owner=ada)
+    read_before = Adapter.objects.get()
+    folder = make_adapter_folder(tmp_path / "newer", base_model_name_or_path=newer.name)
+    config = put("adapter_config.json", (folder / "adapter_config.json").read_bytes())
+    commits.commit(Adapter.objects.get(), actor=ada, operations=[config], message="Say which")
+    edit_card(read_before, ada)
+    now = Adapter.objects.get()
+    assert (now.base_model, now.base_model_label) == (newer, newer.name)
+
+
+def test_an_edit_of_a_card_leaves_the_base_model_that_was_set_while_it_was_read(
+    ada: User, tmp_path: Path, monkeypatch
+):
+    make_base_model()
+    newer = make_base_model("demo/newer-t5")
+    adapter = publish_fake(tmp_path, "m", owner=ada)
+
+    def set_newer() -> None:
+        publishing.update_adapter(Adapter.objects.get(), actor=ada, base_model=newer.name)
+
+    after(commits, "blobs_of", set_newer, monkeypatch)
+    edit_card(adapter, ada)
+    now = Adapter.objects.get()
+    assert (now.base_model, now.base_model_label) == (newer, newer.name)
+    assert commits.branch_head(now, "main").files.filter(path="README.md").exists()
+
+
 @pytest.mark.postgres_only
 @pytest.mark.django_db(transaction=True)
 def test_nothing_is_taken_out_of_an_organisation_that_is_deleted_meanwhile(ada: User, monkeypatch):

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from registry import commits, preparing, publishing, search, storage
+from registry import commits, preparing, publishing, refs, search, storage
 from registry.commits import Delete, DeleteFolder, Put
 from registry.errors import InspectionRefused
-from registry.models import Adapter, Blob, Revision, User
+from registry.models import Adapter, BaseModel, Blob, Revision, User
 from registry.search import AdapterQuery
 from tests.factories import make_base_model, namespace_of
-from tests.fake_adapters import files_of, make_adapter
+from tests.fake_adapters import TINY_MATRICES, files_of, make_adapter
 
 pytestmark = pytest.mark.django_db
 
@@ -74,13 +74,39 @@ def test_it_becomes_a_module_with_its_weights_and_stops_being_one_without(
 
 
 def test_a_commit_elsewhere_changes_nothing_on_main(adapter: Adapter, ada: User, tmp_path: Path):
-    from registry import refs
-
     head = commits.branch_head(adapter, "main")
     refs.create(adapter, actor=ada, kind="branch", name="dev", revision=head)
     commit(adapter, ada, *puts(make_adapter(tmp_path / "a")), branch="dev")
     adapter.refresh_from_db()
     assert (adapter.rank, adapter.head_id) == (None, head.pk)
+
+
+def test_a_branch_for_another_base_model_is_compared_with_its_own(
+    adapter: Adapter, ada: User, tmp_path: Path
+):
+    wide = dict.fromkeys(TINY_MATRICES, (8, 10))
+    base = make_base_model("demo/wide-t5", matrices={path: list(sizes) for path, sizes in wide.items()})
+    head = commit(adapter, ada, *puts(make_adapter(tmp_path / "a")))
+    adapter.refresh_from_db()
+    refs.create(adapter, actor=ada, kind="branch", name="dev", revision=head)
+    folder = make_adapter(tmp_path / "b", base_matrices=wide, base_model_name_or_path=base.name)
+    commit(adapter, ada, *puts(folder), branch="dev")
+    revision = commit(adapter, ada, put("README.md", b"# Wide\n"), branch="dev")
+    assert (revision.base_fit, revision.is_composable) == (Revision.BaseFit.FITS, True)
+
+
+def test_a_branch_that_names_the_base_model_as_main_does_is_for_what_somebody_said_of_that(
+    adapter: Adapter, ada: User, tmp_path: Path
+):
+    wide = {path: [8, 10] for path in TINY_MATRICES}
+    make_base_model("demo/wide-t5", matrices=wide)
+    head = commit(adapter, ada, *puts(make_adapter(tmp_path / "a", base_model_name_or_path="/mine")))
+    publishing.update_adapter(adapter, actor=ada, base_model="demo/tiny-t5")
+    commit(adapter, ada, *puts(make_adapter(tmp_path / "a", base_model_name_or_path="/mine", seed=1)))
+    BaseModel.objects.named("demo/wide-t5").aliases.create(text="/mine")
+    refs.create(adapter, actor=ada, kind="branch", name="dev", revision=head)
+    revision = commit(adapter, ada, put("README.md", b"# Words\n"), branch="dev")
+    assert revision.base_fit == Revision.BaseFit.FITS
 
 
 @pytest.mark.parametrize(
