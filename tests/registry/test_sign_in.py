@@ -10,7 +10,7 @@ from gettext import GNUTranslations
 from html import unescape
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import allauth
 import httpx2
@@ -173,6 +173,35 @@ def test_every_link_between_signing_in_and_signing_up_keeps_the_way_back():
         re.findall(r'href="/acc[^"]*"', home)
     )
     assert 'href="/accounts/signup/?next=/modules%3Fq%3Dx"' in Client().get("/modules?q=x").content.decode()
+
+
+_FORM_TYPE = "application/x-www-form-urlencoded"
+
+
+@pytest.mark.parametrize(
+    ("sent", "content_type", "status"),
+    [
+        (urlencode({f"field{number}": "x" for number in range(2001)}), _FORM_TYPE, 400),
+        (urlencode({"login": "x" * 5_000_000}), _FORM_TYPE, 413),
+        ("login=ada", f"{_FORM_TYPE}; charset=latin-1", 400),
+    ],
+    ids=["fields", "bytes", "letters"],
+)
+def test_a_form_to_sign_in_that_cannot_be_read_is_refused_on_a_page(
+    sent: str, content_type: str, status: int
+):
+    answer = Client().post(f"/accounts/login/?next={PAGE}", sent, content_type)
+    assert answer.status_code == status
+    links = re.findall(r'href="(/accounts/login/[^"]*)"', answer.content.decode())
+    assert {parse_qs(urlsplit(unescape(link)).query)["next"][0] for link in links} == {PAGE}
+
+
+def test_the_page_of_what_is_not_there_leads_back_to_what_was_asked_for_and_not_to_what_was_sent():
+    def link(page: str) -> str:
+        return re.findall(r'href="(/accounts/login/[^"]*)"', page.partition("<main")[2])[0]
+
+    assert link(Client().get("/nobody").content.decode()) == "/accounts/login/?next=/nobody"
+    assert link(Client().post("/nobody").content.decode()) == "/accounts/login/"
 
 
 def test_who_signs_up_goes_on_where_they_were_going():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from django import template
 from django.conf import settings
 from django.contrib.auth import REDIRECT_FIELD_NAME
+from django.core.exceptions import BadRequest
 from django.template import Context
 from django.urls import Resolver404, resolve
 
@@ -64,7 +66,7 @@ def sign_up_takes() -> str:
 
 
 @register.simple_tag(takes_context=True)
-def way_back(context: Context) -> str:
+def next_query(context: Context) -> str:
     """`?next=…` for links to signing in and signing up: to this page, and on their own pages to where they lead already."""
     request = context.get("request")
     if request is None:
@@ -75,4 +77,8 @@ def way_back(context: Context) -> str:
 
 
 def _next(request: Any) -> str:
-    return str(request.POST.get(REDIRECT_FIELD_NAME) or request.GET.get(REDIRECT_FIELD_NAME, ""))
+    # The page that refuses a form in letters that are not read has these links too. What is too much Django gives up itself.
+    with suppress(BadRequest):
+        if typed := request.POST.get(REDIRECT_FIELD_NAME):
+            return str(typed)
+    return str(request.GET.get(REDIRECT_FIELD_NAME, ""))
