@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from django.core.exceptions import ValidationError
-from django.core.validators import URLValidator
 from django.db import transaction
-from django.utils.encoding import punycode
 
 from registry import audit
 from registry.details import MAX_FULL_NAME, BadDetail, check_text
 from registry.models import Namespace, User
-from registry.models.accounts import MAX_ABOUT, MAX_WEBSITE
+from registry.models.accounts import MAX_ABOUT, MAX_WEBSITE, check_website
 from registry.rights import require_moderator
 from web.errors import Conflict, NotFound
 
 LIMITS = {"full_name": MAX_FULL_NAME, "about": MAX_ABOUT, "website": MAX_WEBSITE}
-_is_address = URLValidator(schemes=["https", "http"])
 
 
 def change(namespace: Namespace, **said: str) -> list[str]:
@@ -25,7 +20,7 @@ def change(namespace: Namespace, **said: str) -> list[str]:
 
     Raises BadDetail, and NotFound where it was deleted meanwhile.
     """
-    said = {field: _checked(field, value) for field, value in said.items()}
+    said = {field: check(field, value) for field, value in said.items()}
     changed = [field for field, value in said.items() if value != getattr(namespace, field)]
     if changed:
         # Not a save: nothing is written to what an account that is deleted at this moment leaves.
@@ -51,23 +46,14 @@ def blank(namespace: Namespace, *, moderator: User, reason: str) -> None:
     audit.record(actor=moderator, action="blank profile", subject=namespace, detail=reason)
 
 
-def _checked(field: str, value: str) -> str:
+def check(field: str, value: str) -> str:
+    """`value` as it is written down. Raises BadDetail."""
     value = check_text(field, value, limit=LIMITS[field])
     if len(value.splitlines()) > 1:
         raise BadDetail(field, "This is more than one line, and only one is shown. Leave the line ends out.")
     if field == "website" and value:
-        _check_website(value)
+        try:
+            check_website(value)
+        except ValidationError as error:
+            raise BadDetail("website", error.messages[0]) from error
     return value
-
-
-def _check_website(address: str) -> None:
-    try:
-        _is_address(address)
-        parts = urlsplit(address)
-        punycode(parts.hostname or "")
-    except (ValidationError, ValueError) as error:
-        raise BadDetail(
-            "website", "This is no address of a website. Give a whole one, such as https://example.org/lab."
-        ) from error
-    if "@" in parts.netloc:
-        raise BadDetail("website", "Leave the name before the @ out: everybody would see it.")

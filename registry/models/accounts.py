@@ -9,19 +9,36 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
 
 from django.contrib.auth.models import AbstractUser
+from django.core.exceptions import ValidationError
 from django.core.validators import URLValidator
 from django.db import models
 from django.db.models.functions import Lower
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.encoding import punycode
 
 if TYPE_CHECKING:
     from registry.models.adapters import Adapter
 
 MAX_ABOUT = 280
 MAX_WEBSITE = 200
+_is_address = URLValidator(
+    schemes=["https", "http"],
+    message="This is no address of a website. Give a whole one, such as https://example.org/lab.",
+)
 TOKEN_PREFIX = "lr_"  # noqa: S105 - lets secret scanners find a leaked one
+
+
+def check_website(address: str) -> None:
+    """Raises ValidationError unless it is an address whose host, as we show it, is the one that browsers ask for."""
+    _is_address(address)
+    host = urlsplit(address).netloc
+    if "@" in host:
+        raise ValidationError("Leave the name before the @ out: everybody would see it.")
+    if not host.isascii():
+        # Which ASCII letters stand for the others is not the same to all that asks for them.
+        raise ValidationError(
+            "Give the host as browsers ask for it, in ASCII letters: xn--bcher-kva.example for bücher.example."
+        )
 
 
 class User(AbstractUser):
@@ -55,7 +72,7 @@ class Namespace(models.Model):
         max_length=MAX_WEBSITE,
         blank=True,
         db_default="",
-        validators=[URLValidator(schemes=["https", "http"])],
+        validators=[check_website],
     )
     created_at = models.DateTimeField(auto_now_add=True)
     deleted_at = models.DateTimeField(null=True, blank=True, help_text="Its people are gone; its name stays.")
@@ -76,8 +93,8 @@ class Namespace(models.Model):
 
     @property
     def website_host(self) -> str:
-        """Whose the website is, as it is asked for: letters that look like others are told apart."""
-        return punycode(urlsplit(self.website).hostname or "")
+        """Whose the website is, as it is asked for (`check_website`): letters that look like others are told apart."""
+        return urlsplit(self.website).hostname or ""
 
 
 class Membership(models.Model):

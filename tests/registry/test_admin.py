@@ -20,7 +20,15 @@ from registry.admin import Audited, ReadOnly
 from registry.models import Adapter, AuditEntry, Report, Task, Token
 from registry.models.moderation import WrittenForGood
 from tests.compose.factories import make_composition
-from tests.factories import make_adapter, make_base_model, make_task, make_token, make_user, publish_fake
+from tests.factories import (
+    make_adapter,
+    make_base_model,
+    make_task,
+    make_token,
+    make_user,
+    namespace_of,
+    publish_fake,
+)
 
 pytestmark = pytest.mark.django_db
 
@@ -195,6 +203,15 @@ def test_a_person_added_in_the_administration_has_a_namespace(staff):
     }
     staff.post(reverse("admin:registry_user_add"), fields)
     assert models.Namespace.objects.filter(name="newcomer").exists()
+
+
+@pytest.mark.parametrize("website", [f"https://{'ä' * 63}.example", "https://a@b.example", "ftp://a.example"])
+def test_a_website_is_checked_as_in_the_settings(staff, website):
+    own = namespace_of(make_user("ada"))
+    page = staff.post(f"/admin/registry/namespace/{own.pk}/change/", {"website": website})
+    assert page.context["adminform"].errors["website"]
+    own.refresh_from_db()
+    assert own.website == ""
 
 
 def test_the_first_page_says_what_somebody_may_want_to_look_at(staff):

@@ -54,7 +54,10 @@ def test_only_its_admins_write_what_an_organisation_says(bob: User, lab: Namespa
         ("website", "ada.example", "This is no address of a website. Give a whole one, such as https://"),
         ("website", "https://", "This is no address of a website."),
         ("website", "https://a b.example", "This is no address of a website."),
-        ("website", f"https://{'ä' * 63}.example", "This is no address of a website."),
+        ("website", f"https://{'ä' * 63}.example", "Give the host as browsers ask for it"),
+        ("website", "https://\u0430pple.example:8000/x", "Give the host as browsers ask for it"),
+        ("website", "https://stra\u00dfe.example", "in ASCII letters: xn--"),
+        ("website", "https://exam\u200dple.org", "in ASCII letters: xn--"),
         ("website", "https://bank.example@evil.example", "Leave the name before the @ out"),
         ("website", "https://ada.example/\u202e", "U+202E"),
         ("website", f"https://ada.example/{'x' * 200}", "characters; 200 are allowed."),
@@ -73,7 +76,7 @@ def test_what_cannot_be_shown_is_refused_beside_its_field_and_kept_in_the_form(
 
 
 def test_the_host_of_a_website_is_shown_in_the_letters_that_are_asked_for(ada: User):
-    profiles.change(namespace_of(ada), website="https://\u0430pple.example:8000/x")
+    profiles.change(namespace_of(ada), website="https://XN--pple-43d.example:8000/\u0430")
     assert ">xn--pple-43d.example</a>" in Client().get("/ada").content.decode()
 
 
