@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NoReturn
 
@@ -18,7 +18,7 @@ from web.errors import DomainError
 USUAL_HUB = "https://huggingface.co"  # where workers go without HUB_ENDPOINT
 CONFIG = "config.json"
 WEIGHTS = "model*.safetensors"
-AT_ONCE = Patience(head_s=10, body_s=10)  # somebody waits
+AT_ONCE = Patience(head_s=10, body_s=10, all_s=20)  # somebody waits
 
 
 class HubAway(DomainError):
@@ -83,9 +83,8 @@ def _look_up(hub: str, name: str) -> tuple[str, Any]:
         raise HubAway(hub) from error
 
 
-def _require_loadable(name: str, hub: str, paths: Iterable[str]) -> None:
+def _require_loadable(name: str, hub: str, there: set[str]) -> None:
     """Raises BadDetail for what is no language model that workers load."""
-    there = set(paths)
     if CONFIG not in there:
         raise BadDetail("name", f"{name} at {hub} has no {CONFIG}: it is no model of transformers.")
     if not there & TOKENIZER_FILES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 import time
 from collections.abc import Iterable
@@ -14,12 +15,14 @@ import httpcore2
 @dataclass(frozen=True)
 class Patience:
     """`head_s` from connecting to the end of the head. Then a body may keep us waiting `body_s`, and as long again as its
-    bytes take at `slowest_bytes_s`; what we do with them between two reads does not count.
+    bytes take at `slowest_bytes_s`; what we do with them between two reads does not count. `all_s` is for all answers of
+    one client together, from its beginning, and with all that we do.
     """
 
     head_s: float = 60
     body_s: float = 60
     slowest_bytes_s: float = 1000
+    all_s: float = math.inf
 
 
 class Clock:
@@ -27,6 +30,7 @@ class Clock:
 
     def __init__(self, patience: Patience) -> None:
         self.patience = patience
+        self._all_until = time.monotonic() + patience.all_s
         self._head_until = 0.0
         self._body_left_s: float | None = None
 
@@ -40,7 +44,9 @@ class Clock:
 
     @property
     def left_s(self) -> float:
-        return self._head_until - time.monotonic() if self._body_left_s is None else self._body_left_s
+        now = time.monotonic()
+        left = self._head_until - now if self._body_left_s is None else self._body_left_s
+        return min(left, self._all_until - now)
 
     def count(self, waited_s: float, received: int) -> None:
         """A read of a body took so long and brought so many bytes."""

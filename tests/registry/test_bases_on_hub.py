@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from django.test import Client
 
 from registry import bases_on_hub, shapes
 from registry.models import BaseModel
+from registry.patience import Patience
 from tests.factories import DEMO, host_demo_base, make_base_model, make_token, make_user
 from tests.fake_hub import Answer, FakeHub, as_json, fake_hub
 
@@ -130,6 +132,19 @@ def test_a_hub_that_does_not_answer_is_asked_once_and_nobody_waits(
     assert (told.status_code, told.json()["code"], told["Retry-After"]) == (502, "hub_away", "60")
     assert "or give the config.json of the model" in told.json()["message"]
     assert len(hub.requests) == (0 if answer is None else 1)
+
+
+def test_a_hub_that_answers_each_time_and_takes_too_long_in_all_is_given_up(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(bases_on_hub, "AT_ONCE", Patience(all_s=0.3))
+
+    def slowly(path: str, headers: Any) -> None:
+        time.sleep(0.2)
+
+    hub.before = slowly
+    assert add().json()["code"] == "hub_away"
+    assert not BaseModel.objects.exists()
 
 
 def test_a_hub_that_is_not_listed_is_never_asked(hub: FakeHub, settings: Any):

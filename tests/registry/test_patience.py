@@ -85,6 +85,12 @@ def test_interim_answers_without_end_are_given_up(ask):
         ask([(b"HTTP/1.1 103 Early Hints\r\n\r\n", 0.02)] * 100)
 
 
+def test_what_all_answers_may_take_together_holds_for_one_that_is_large_too(ask, monkeypatch):
+    monkeypatch.setattr(guarded_http, "PATIENCE", Patience(all_s=0.3))
+    with pytest.raises(httpx2.TimeoutException):
+        ask([(HEAD % 10_000, 0.0), *[(b"z" * 1000, 0.05)] * 10])
+
+
 def test_what_we_do_ourselves_between_two_reads_does_not_count(monkeypatch):
     monkeypatch.setattr(guarded_http, "PATIENCE", Patience(head_s=5, body_s=0.3, slowest_bytes_s=1_000_000))
     server = Dripper([(HEAD % 200_000, 0.0), (b"z" * 100_000, 0.0), (b"z" * 100_000, 0.0)])
