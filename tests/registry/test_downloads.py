@@ -184,6 +184,21 @@ def test_days_before_a_module_was_made_are_left_out(adapter):
     assert picture.bars[-1].x == pytest.approx(100 - 100 / 30, abs=0.01)  # today is at the right
 
 
+def test_of_a_module_without_downloads_the_days_are_not_asked_for(adapter, django_assert_num_queries):
+    made(adapter, days_ago=1)
+    never_fetched = Adapter.objects.get(pk=adapter.pk)
+    with django_assert_num_queries(0):
+        assert [day.count for day in download_days.days_of(never_fetched)] == [0, 0]
+
+
+def test_a_download_about_midnight_is_of_its_day_though_that_was_asked_for_before(adapter):
+    made(adapter, days_ago=9)
+    for days_ago, told in [(5, 1), (1, 2)]:
+        fetched(adapter.head, days_ago=days_ago, times=1)
+        days = download_days.days_of(Adapter.objects.get(pk=adapter.pk))
+        assert sum(day.count for day in days) == told
+
+
 def test_one_download_is_seen_beside_thousands():
     today = timezone.now().date()
     days = [download_days.DownloadDay(today, count) for count in (1, 5000)]
@@ -213,6 +228,8 @@ def test_the_page_of_a_module_says_of_its_downloads_when_they_were(adapter):
 
 @pytest.mark.postgres_only
 def test_the_days_of_very_many_downloads_are_read_from_an_index(adapter):
+    fetched(adapter.head, days_ago=0, times=1)
+    adapter.refresh_from_db()
     with plans() as lines:
         download_days.days_of(adapter)
     assert any("using download_days on" in line for line in lines), lines
