@@ -412,7 +412,8 @@ def commit(request: HttpRequest, caller: Caller, repo: str, revision: str) -> Ht
                 parent=text_in(header, "parentCommit", default=""),
             )
         except FileNotThere as error:
-            raise EntryNotFound(error.path, repository.snapshot(revision).commit, error.message) from error
+            newest = commits.branch_head(adapter, branch)
+            raise EntryNotFound(error.path, newest.commit, error.message) from error
         except (InspectionRefused, QuotaReached) as error:
             refused.remember(error, person=person, head=head, operations=operations)
             raise

@@ -11,12 +11,13 @@ import pytest
 from django.test import Client
 from django.utils import timezone
 
-from registry import likes, refs
-from registry.hub import ndjson
+from registry import commits, likes, refs
+from registry.hub import ndjson, refused
 from registry.hub.repositories import git_sha1
 from registry.models import Adapter, Blob, Revision, SentBlob
 from registry.storage import store_stream
 from registry.sweeping import sweep_storage
+from tests.beside import after
 from tests.factories import make_adapter, make_base_model, make_organisation, make_token, make_user
 
 pytestmark = pytest.mark.django_db
@@ -253,6 +254,19 @@ def test_a_card_that_clients_cannot_read_is_warned_of(token: str):
 
     assert warnings("tags: [a]") == []
     assert warnings("tags: 7") == ["'tags' has to be a list. It is left out of the metadata."]
+
+
+def test_a_refusal_names_the_commit_that_the_file_is_missing_in(
+    adapter: Adapter, ada: Any, token: str, monkeypatch: Any
+):
+    def meanwhile() -> None:
+        put = commits.Put("b.txt", store_stream([b"x"]))
+        commits.commit(Adapter.objects.get(), actor=ada, operations=[put], message="Theirs")
+
+    after(refused, "require_no_part", meanwhile, monkeypatch)
+    answer = commit(token, line("deletedFile", path="none.txt"))
+    newest = commits.branch_head(adapter, "main").commit
+    assert answer["X-Repo-Commit"] == newest
 
 
 def test_a_batch_of_which_nothing_is_kept_is_told_and_not_refused(adapter: Adapter, token: str):
