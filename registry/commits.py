@@ -175,20 +175,22 @@ def write_card(adapter: Adapter, *, actor: User, text: str, parent: str) -> Outc
 
     A card of which only the ends of lines would differ stays as it is: `text` has those that browsers leave.
     """
+    head = branch_head(adapter, MAIN)
+    message = "Edit the card"
+    operations: list[Operation] = []
+    sent: list[Blob] = []
     if not text.strip():
-        has_one = branch_head(adapter, MAIN).files.filter(path=CARD).exists()
-        operations: list[Operation] = [Delete(CARD)] if has_one else []
-        return commit(adapter, actor=actor, operations=operations, message="Remove the card", parent=parent)
-    if text == publishing.card_of(branch_head(adapter, MAIN)).replace("\r\n", "\n"):
-        return commit(adapter, actor=actor, operations=[], message="Edit the card", parent=parent)
-    raw = text.encode()
-    blob = storage.store_stream([raw], size_bytes=len(raw))
+        message = "Remove the card"
+        if head.files.filter(path=CARD).exists():
+            operations.append(Delete(CARD))
+    elif text != publishing.card_of(head).replace("\r\n", "\n"):
+        raw = text.encode()
+        sent.append(storage.store_stream([raw], size_bytes=len(raw)))
+        operations.append(Put(CARD, sent[0]))
     try:
-        return commit(
-            adapter, actor=actor, operations=[Put(CARD, blob)], message="Edit the card", parent=parent
-        )
+        return commit(adapter, actor=actor, operations=operations, message=message, parent=parent)
     finally:
-        storage.discard([blob])  # which keeps what a revision has
+        storage.discard(sent)  # which keeps what a revision has
 
 
 def branch_head(adapter: Adapter, branch: str) -> Revision:

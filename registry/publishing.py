@@ -409,21 +409,21 @@ def describe(
 
 
 def card_of(revision: Revision | None) -> str:
-    """The text of a version's card; "" if it has none that can be read."""
+    """The text of a version's card; "" without one. Raises BytesMissing."""
     card = RevisionFile.objects.filter(revision=revision, path=CARD).select_related("blob").first()
-    if card is None:
-        return ""
-    try:
-        with storage.open_blob(card.blob) as file:
-            return cards.decode_card(file.read(cards.MAX_CARD_BYTES + 1))
-    except (storage.BytesMissing, cards.CardRefused):
-        return ""
+    return card_in(card.blob) if card is not None else ""
+
+
+def card_in(blob: Blob) -> str:
+    """The text of a card that lies in `blob`, with U+FFFD for what is no UTF-8. Raises BytesMissing."""
+    with storage.open_blob(blob) as file:
+        return file.read(cards.MAX_CARD_BYTES).decode("utf-8-sig", "replace")
 
 
 def said_by_card_of(revision: Revision | None) -> dict[str, Any]:
-    """What the card of a version says."""
+    """What the card of a version says; nothing if it cannot be read."""
     front_matter = {}
-    with suppress(cards.CardRefused):
+    with suppress(storage.BytesMissing, cards.CardRefused):
         front_matter = cards.split_card(card_of(revision))[0]
     return preparing.said_by_card(front_matter)
 

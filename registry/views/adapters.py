@@ -35,7 +35,7 @@ from registry.rights import (
     writable_adapter,
     writable_namespace,
 )
-from registry.views.cards import as_html, text_in
+from registry.views.cards import as_html
 from registry.views.offered import names_offered
 from registry.views.old_names import leads_on
 from registry.views.people import signed_in
@@ -233,7 +233,7 @@ def _card_html(adapter: Adapter, revision: Revision, files: list[RevisionFile]) 
     html: str | None = cache.get(key)
     if html is None:
         try:
-            text = text_in(file.blob)
+            text = publishing.card_in(file.blob)
         except storage.BytesMissing as missing:
             return f"<p>{missing.message}</p>"  # our own words; the page is more than its card
         html = as_html(text, adapter, revision)

@@ -11,12 +11,12 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 
-from registry import cards, commits, storage
+from registry import cards, commits, publishing
 from registry.cards import CardRefused
 from registry.errors import InspectionRefused
 from registry.filenames import CARD
 from registry.forms import CardForm
-from registry.models import Adapter, Blob, Revision
+from registry.models import Adapter, Revision
 from registry.publishing import MAIN
 from registry.rights import writable_adapter
 from registry.views.old_names import leads_on
@@ -33,7 +33,7 @@ def adapter_card(request: HttpRequest, namespace: str, name: str) -> HttpRespons
     """Write the card: `action=preview` shows what would come of it, anything else makes a version with it."""
     adapter = writable_adapter(request.user, namespace, name)
     head = commits.branch_head(adapter, MAIN)
-    form = CardForm(request.POST or None, initial={"card": _text_of(head), "parent": head.commit})
+    form = CardForm(request.POST or None, initial={"card": publishing.card_of(head), "parent": head.commit})
     preview = None
     if request.method == "POST" and form.is_valid():
         try:
@@ -72,18 +72,6 @@ def as_html(text: str, adapter: Adapter, revision: Revision) -> str:
     if "<h1>" in html:
         html = _HEADING.sub(lambda found: f"{found[1]}{int(found[2]) + 1}>", html)
     return html
-
-
-def text_in(blob: Blob) -> str:
-    """The text of a card that lies in `blob`. Raises BytesMissing."""
-    with storage.open_blob(blob) as stream:
-        return stream.read(cards.MAX_CARD_BYTES).decode("utf-8-sig", "replace")
-
-
-def _text_of(revision: Revision) -> str:
-    """Its README.md; empty without one."""
-    file = revision.files.select_related("blob").filter(path=CARD).first()
-    return text_in(file.blob) if file is not None else ""
 
 
 def _folder_address(adapter: Adapter, revision: Revision) -> str:

@@ -34,6 +34,7 @@ from tests.factories import (
     make_adapter,
     make_base_model,
     make_organisation,
+    make_revision,
     make_task,
     make_token,
     make_user,
@@ -542,6 +543,14 @@ def test_a_card_of_which_only_the_ends_of_lines_differ_stays_as_it_is(signed_in:
     assert (module.revisions.count(), _card_of(module)) == (versions, uploaded)
     _write_card(signed_in, module, CARD_TEXT + "More.\n")
     assert (module.revisions.count(), _card_of(module)) == (versions + 1, CARD_TEXT + "More.\n")
+
+
+def test_a_card_that_is_no_utf_8_and_saved_untouched_stays_as_it_is(signed_in: Client, module: Adapter):
+    make_revision(module, files={"README.md": b"# Caf\xe9\n"})
+    [shown] = re.findall(r"<textarea[^>]*>\s*([^<]*)</textarea>", text(signed_in.get("/alice/colour/card")))
+    versions = module.revisions.count()
+    assert _write_card(signed_in, module, shown).status_code == 302
+    assert module.revisions.count() == versions
 
 
 def test_what_the_settings_say_stays_until_the_card_says_something_new(signed_in: Client, module: Adapter):
