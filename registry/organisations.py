@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from registry import audit, profiles, task_sets, tombstones
 from registry.accounts import NameTaken, account_named
-from registry.details import MAX_FULL_NAME, BadDetail, check_text
+from registry.details import BadDetail
 from registry.models import Adapter, Invitation, Membership, Namespace, Task, Token, User
 from registry.names import check_namespace_name
 from registry.rights import require_admin, require_whole_account, require_writing_token
@@ -86,7 +86,7 @@ def create_organisation(*, founder: User, name: str, full_name: str = "") -> Nam
     require_whole_account(founder)
     name = name.strip()
     check_namespace_name(name, field="name")
-    full_name = check_text("full_name", full_name, limit=MAX_FULL_NAME)
+    full_name = profiles.check("full_name", full_name)
     if _administered_by(founder).count() >= MAX_ORGANISATIONS:
         raise TooManyOrganisations
     try:

@@ -342,6 +342,13 @@ def test_the_api_does_the_same(ada, bob):
     assert Client().get("/api/v1/organizations/").status_code == 401
 
 
+def test_a_name_of_two_lines_is_refused_when_it_is_founded_as_it_is_later(ada):
+    token = make_token(ada)
+    answer = api(token, "POST", "organizations/", {"name": "lab", "full_name": "One\nTwo"})
+    assert (answer.status_code, list(answer.json()["fields"])) == (400, ["full_name"])
+    assert not Namespace.objects.filter(name="lab").exists()
+
+
 def test_the_hubs_clients_see_their_organisations_with_their_role(ada):
     make_organisation("lab", members={ada: "write"})
     answer = Client().get("/api/whoami-v2", headers={"Authorization": f"Bearer {make_token(ada)}"}).json()
