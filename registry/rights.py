@@ -151,14 +151,13 @@ def visible_adapter(person: Person, namespace: str, name: str) -> Adapter:
 
     A moderator also sees what is in quarantine, to judge it; lists and counts do not show it to them.
     """
-    rows = Adapter.objects.visible_to(person)
-    if may_moderate(person):
-        shown = Q(visibility=Adapter.Visibility.PUBLIC) | sees_adapter(person, "pk")
-        rows = Adapter.objects.alive().filter(shown)
     if person is None or not person.is_authenticated:
         found = _SHOWN_TO_EVERYBODY.rows(namespace=namespace, name=name)
+    elif may_moderate(person):
+        shown = Q(visibility=Adapter.Visibility.PUBLIC) | sees_adapter(person, "pk")
+        found = list(_called(Adapter.objects.alive().filter(shown), namespace, name))
     else:
-        found = list(_called(rows, namespace, name))
+        found = list(_called(Adapter.objects.visible_to(person), namespace, name))
     if not found:
         raise NotFound(f"There is no LoRA module {namespace}/{name} here, or you may not see it.")
     return found[0]
