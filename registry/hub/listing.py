@@ -288,9 +288,9 @@ def _tagged(tag: str) -> Tagged | None:
 def _kind_and_name(tag: str) -> tuple[str, str]:
     """`base_model:adapter:org/name` -> ("base_model", "org/name"), as `base_model:org/name`."""
     kind, _, name = tag.partition(":")
-    relation, _, base = name.partition(":")
-    is_of_base = kind.lower() == "base_model"
-    return kind.lower(), base if is_of_base and relation.lower() == "adapter" else name
+    relation, has_base, base = name.partition(":")
+    is_of_adapter = kind.lower() == "base_model" and relation.lower() == "adapter" and has_base
+    return kind.lower(), base if is_of_adapter else name
 
 
 def _has_part(field: str, part: str) -> Q:

@@ -546,6 +546,11 @@ def test_a_tag_that_names_nothing_is_nobodys(tag: str, few: int, monkeypatch):
     assert get(f"/api/models?filter={tag}").json() == []
 
 
+def test_a_base_model_may_be_called_as_the_relation_to_one_is():
+    make_adapter("a", owner=make_user("ada"), base_model_label="adapter")
+    assert [row["id"] for row in get("/api/models?filter=base_model:adapter").json()] == ["ada/a"]
+
+
 @pytest.mark.postgres_only
 @pytest.mark.parametrize(
     ("query", "index"),
