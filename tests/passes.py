@@ -29,18 +29,24 @@ WITH_TORCH = [
 # On both is what asks the database in ways of its own. The rest is decided in Python: SQLite is quicker to
 # start, and Postgres the stricter about what it is given by pages, forms and scripts; on SQLite those run in the
 # browser, and the rights matrix asks every address.
-CLIENTS = [f"{HUB}/test_{name}.py" for name in ("clients_old", "clients_write", "hf_command")]
+CLIENTS = [f"{HUB}/test_{name}.py" for name in ("clients_old", "clients_read", "clients_write", "hf_command")]
 ON_SQLITE = [
-    *CLIENTS, RIGHTS, f"{HUB}/test_limits.py", "tests/web/test_static_files.py",
+    *CLIENTS, RIGHTS, f"{HUB}/test_limits.py", f"{JOBS}/test_examples.py", f"{JOBS}/test_token_counts.py",
     *(f"tests/registry/test_{name}.py" for name in ("base_models", "other_site", "snippets")),
-    f"{JOBS}/test_examples.py",
+    *(f"tests/web/test_{name}.py" for name in ("api_reference", "cross_origin", "first_visit", "middleware")),
+    *(f"tests/web/test_{name}.py" for name in ("refused_forms", "static_files", "typed_by", "way_back")),
 ]  # fmt: skip
 ON_POSTGRES = [
     "tests/test_hostile.py", "tests/test_schema_fuzz.py",
-    *(f"tests/registry/test_{name}.py" for name in ("admin", "api", "import_jobs", "moderation")),
-    *(f"tests/registry/test_{name}.py" for name in ("organisations", "pages", "sign_in")),
-    *(f"{JOBS}/test_{name}.py" for name in ("api", "leaderboards", "making_tasks", "pages")),
-    *(f"{JOBS}/test_{name}.py" for name in ("private_tasks", "publishing")),
+    *(f"tests/registry/test_{name}.py" for name in ("admin", "api", "bases_on_hub", "feeds", "following")),
+    *(f"tests/registry/test_{name}.py" for name in ("following_api", "import_jobs", "moderation", "news_mail")),
+    *(f"tests/registry/test_{name}.py" for name in ("odd_input", "organisations", "pages", "profiles")),
+    *(f"tests/registry/test_{name}.py" for name in ("refs_api", "saved_searches_api", "sign_in", "tokens")),
+    *(f"tests/registry/test_{name}.py" for name in ("tokens_api", "webhooks", "webhooks_api")),
+    *(f"{JOBS}/test_{name}.py" for name in ("api", "auditions", "citations", "credit", "job_log")),
+    *(f"{JOBS}/test_{name}.py" for name in ("leaderboards", "making_tasks", "naming", "pages")),
+    *(f"{JOBS}/test_{name}.py" for name in ("private_tasks", "publishing", "recipes", "scored_by")),
+    *(f"{JOBS}/test_{name}.py" for name in ("tasks_in_quarantine", "telling", "tryouts")),
 ]  # fmt: skip
 
 
