@@ -138,6 +138,7 @@ def test_back_from_a_composition_leads_to_the_form_as_it_was_sent(
     expect(page.get_by_label("Input of row 7")).to_have_value("question 6")
     inputs = page.locator("textarea[name=example_input]")
     assert [cell.input_value() for cell in inputs.all()][:7] == typed
+    page.wait_for_timeout(600)  # longer than the page waits before it keeps what somebody types
     page.goto(f"{live_server.url}/compose")
     assert inputs.first.input_value() == ""
     assert not page.is_visible("#draft-offer"), "it was sent"

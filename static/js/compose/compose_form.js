@@ -151,7 +151,10 @@
     return !isEmpty() && isOfDraft;
   };
   if (isOfHere && draft.isSent && isBack) {
-    window.addEventListener("load", () => restore(draft));
+    window.addEventListener("load", () => {
+      restore(draft);
+      clearTimeout(waiting);  // it is as it was sent until somebody types
+    });
   } else if (draft && isEmpty() && (!draft.isSent || isRefused)) {
     offer.hidden = false;
   } else if (draft && draft.isSent) forget();
