@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from django.db.models import Avg, Count, F, Q, QuerySet
@@ -16,7 +17,7 @@ from compose.models import Candidate, Composition
 from compose.naming import HIDDEN, may_be_named
 from registry.models import Adapter, Origin
 from registry.models.publication import published_at
-from registry.rights import Person, sees_adapter
+from registry.rights import KeptForGuests, Person, is_guest, sees_adapter
 from web.kept_queries import KeptQuery, ids_of, number_of, text_of
 
 MOST_NEAR = 8  # parents or children drawn
@@ -220,14 +221,13 @@ def use_of(adapter: Adapter, person: Person) -> Use:
 
 def _count_uses(adapter: Adapter, person: Person) -> Use:
     # Most are in none, and which of them somebody may see is a long question. A guest's page has room for both.
-    is_guest = getattr(person, "pk", None) is None
-    if is_guest and not _tried(adapter.pk).exists():
+    if is_guest(person) and not _tried(adapter.pk).exists():
         return Use()
-    counted = _COUNTED.tuples(adapter=adapter.pk) if is_guest else list(_counted(adapter.pk, person))
+    counted = _COUNTED.tuples(person, adapter=adapter.pk)
     return Use(*counted[0][1:]) if counted else Use()  # in the order of `_counted`
 
 
-def _counted(adapter: Any, person: Person) -> QuerySet[Candidate, tuple[Any, ...]]:
+def _counted(*, person: Person, adapter: Any) -> QuerySet[Candidate, tuple[Any, ...]]:
     """The fields of a `Use`, behind the adapter."""
     has_weight = ~Q(mixing_weight=0)
     return (
@@ -243,7 +243,7 @@ def _counted(adapter: Any, person: Person) -> QuerySet[Candidate, tuple[Any, ...
     )
 
 
-_COUNTED = KeptQuery(lambda adapter: _counted(adapter, None), number_of("adapter"))
+_COUNTED = KeptForGuests(_counted, number_of("adapter"))
 
 
 def uses(adapter: Adapter, person: Person) -> QuerySet[Candidate]:
@@ -253,12 +253,10 @@ def uses(adapter: Adapter, person: Person) -> QuerySet[Candidate]:
 
 def latest_uses(adapter: Adapter, person: Person) -> list[Candidate]:
     """The newest of `uses`, each with `is_told`: whether this person may be told what came of it."""
-    if getattr(person, "pk", None) is None:
-        return _LATEST.rows(adapter=adapter.pk)
-    return list(_latest(adapter.pk, person))
+    return _LATEST.rows(person, adapter=adapter.pk)
 
 
-def _latest(adapter: Any, person: Person) -> QuerySet[Candidate]:
+def _latest(*, person: Person, adapter: Any) -> QuerySet[Candidate]:
     return (
         _tried_before(adapter, person)
         .exclude(mixing_weight=0)
@@ -269,7 +267,7 @@ def _latest(adapter: Any, person: Person) -> QuerySet[Candidate]:
     )
 
 
-_LATEST = KeptQuery(lambda adapter: _latest(adapter, None), number_of("adapter"))
+_LATEST = KeptForGuests(_latest, number_of("adapter"))
 
 
 def _tried(adapter: Any) -> QuerySet[Candidate]:
@@ -335,33 +333,29 @@ def _made_with(
     ids: Sequence[int], most: int, person: Person
 ) -> tuple[dict[int, list[Candidate]], dict[int, int]]:
     """By adapter, the newest `most` published ones it has a weight in, and how many there are."""
-    is_guest = getattr(person, "pk", None) is None
-    counts = dict(_MADE.tuples(among=list(ids)) if is_guest else _made_count(ids, person))
+    counts = dict(_MADE.tuples(person, among=list(ids)))
     found: dict[int, list[Candidate]] = {}
     if counts:
-        for use in _NEWEST[most].rows(among=list(ids)) if is_guest else _newest(ids, person, most):
+        for use in _NEWEST[most].rows(person, among=list(ids)):
             row = found.setdefault(use.revision.adapter_id, [])
             if len(row) < most and all(use.composition_id != other.composition_id for other in row):
                 row.append(use)
     return found, counts
 
 
-def _made_count(ids: Any, person: Person) -> QuerySet[Candidate, tuple[int, int]]:
-    made = _uses(ids, person).order_by().values_list("revision__adapter_id")
+def _made_count(*, person: Person, among: Any) -> QuerySet[Candidate, tuple[int, int]]:
+    made = _uses(among, person).order_by().values_list("revision__adapter_id")
     return made.annotate(Count("composition", distinct=True))
 
 
-def _newest(ids: Any, person: Person, most: int) -> QuerySet[Candidate]:
+def _newest(most: int, *, person: Person, among: Any) -> QuerySet[Candidate]:
     # Enough for all of them unless a few have very many: then some boxes are counted and not drawn.
     enough = most * 40
-    return _uses(ids, person).order_by(published_at("composition__adapter__").desc(), "-pk")[:enough]
+    return _uses(among, person).order_by(published_at("composition__adapter__").desc(), "-pk")[:enough]
 
 
-_MADE = KeptQuery(lambda among: _made_count(among, None), ids_of("among"))
-_NEWEST = {
-    most: KeptQuery(lambda among, most=most: _newest(among, None, most), ids_of("among"))
-    for most in (MOST_NEAR, MOST_FAR)
-}
+_MADE = KeptForGuests(_made_count, ids_of("among"))
+_NEWEST = {most: KeptForGuests(partial(_newest, most), ids_of("among")) for most in (MOST_NEAR, MOST_FAR)}
 
 
 # --- Drawing -------------------------------------------------------------------------------------------------

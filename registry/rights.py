@@ -7,11 +7,12 @@ only reads changes nothing, and one that is limited to a namespace or an adapter
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 
 from registry.models import (
     Adapter,
@@ -26,12 +27,13 @@ from registry.models import (
     User,
 )
 from web.errors import Forbidden, NotFound
-from web.kept_queries import KeptQuery, text_of
+from web.kept_queries import Given, KeptQuery, text_of
 
 if TYPE_CHECKING:
     from registry.models.adapters import AdapterQuerySet
 
 Person = User | AnonymousUser | None
+M = TypeVar("M", bound=Model)
 
 WRITERS = [Membership.Role.WRITE, Membership.Role.ADMIN]
 
@@ -146,34 +148,47 @@ def sees_adapter(person: Person, at: str) -> Q:
     return Q(Exists(Adapter.objects.visible_to(person).filter(pk=OuterRef(at))))
 
 
+class KeptForGuests(Generic[M]):
+    """`build(person=, **values)`, whose SQL depends on rights: kept for guests, who all see the same, else made anew."""
+
+    def __init__(self, build: Callable[..., QuerySet[M, Any]], *given: Given) -> None:
+        self._build = build
+        self._kept = KeptQuery(partial(build, person=None), *given)
+
+    def rows(self, person: Person, **values: Any) -> list[M]:
+        return self._kept.rows(**values) if is_guest(person) else list(self._build(person=person, **values))
+
+    def tuples(self, person: Person, **values: Any) -> list[tuple[Any, ...]]:
+        return self._kept.tuples(**values) if is_guest(person) else list(self._build(person=person, **values))
+
+
+def is_guest(person: Person) -> bool:
+    return person is None or not person.is_authenticated
+
+
 def visible_adapter(person: Person, namespace: str, name: str) -> Adapter:
     """The adapter at `namespace/name` if this person may see it. Raises NotFound.
 
     A moderator also sees what is in quarantine, to judge it; lists and counts do not show it to them.
     """
-    if person is None or not person.is_authenticated:
-        found = _SHOWN_TO_EVERYBODY.rows(namespace=namespace, name=name)
-    elif may_moderate(person):
-        shown = Q(visibility=Adapter.Visibility.PUBLIC) | sees_adapter(person, "pk")
-        found = list(_called(Adapter.objects.alive().filter(shown), namespace, name))
-    else:
-        found = list(_called(Adapter.objects.visible_to(person), namespace, name))
+    found = _CALLED.rows(person, namespace=namespace, name=name)
     if not found:
         raise NotFound(f"There is no LoRA module {namespace}/{name} here, or you may not see it.")
     return found[0]
 
 
-def _called(rows: AdapterQuerySet, namespace: Any, name: Any) -> AdapterQuerySet:
+def _called(*, person: Person, namespace: Any, name: Any) -> AdapterQuerySet:
+    rows = Adapter.objects.visible_to(person)
+    if may_moderate(person):
+        rows = Adapter.objects.alive().filter(
+            Q(visibility=Adapter.Visibility.PUBLIC) | sees_adapter(person, "pk")
+        )
     found = rows.filter(namespace__name__iexact=namespace, name__iexact=name)
     found = found.select_related("namespace", "base_model", "task", "head", "head__author")
     return found.defer("base_model__matrices", "base_model__config")
 
 
-_SHOWN_TO_EVERYBODY = KeptQuery(
-    lambda namespace, name: _called(Adapter.objects.visible_to(None), namespace, name),
-    text_of("namespace"),
-    text_of("name"),
-)
+_CALLED = KeptForGuests(_called, text_of("namespace"), text_of("name"))
 
 
 def may_read_blob(person: Person, blob: Blob) -> bool:

@@ -8,9 +8,9 @@ from typing import Any
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 
 from registry.models import Adapter, BaseModel, Revision, RevisionFile
-from registry.rights import Person, sees_adapter
+from registry.rights import KeptForGuests, Person, sees_adapter
 from registry.search.query import BadParameter
-from web.kept_queries import KeptQuery, text_of
+from web.kept_queries import text_of
 
 
 def composes_with(adapter: Adapter, *, person: Person) -> QuerySet[Adapter]:
@@ -62,18 +62,14 @@ def first_with_weights_of(revision: Revision, *, person: Person) -> Adapter | No
     """
     if not revision.tensor_sha256:
         return None
-    if person is None or not person.is_authenticated:
-        found = _FIRST_SHOWN_TO_EVERYBODY.rows(tensor_sha256=revision.tensor_sha256)
-    else:
-        found = list(_first_of(Adapter.objects.visible_to(person), revision.tensor_sha256))
+    found = _FIRST.rows(person, tensor_sha256=revision.tensor_sha256)
     return None if not found or found[0].adapter_id == revision.adapter_id else found[0].adapter
 
 
-def _first_of(visible: QuerySet[Adapter], tensor_sha256: Any) -> QuerySet[Revision]:
+def _first_of(*, person: Person, tensor_sha256: Any) -> QuerySet[Revision]:
+    visible = Adapter.objects.visible_to(person)
     alike = Revision.objects.filter(tensor_sha256=tensor_sha256, adapter__in=visible)
     return alike.select_related("adapter__namespace").defer("facts").order_by("created_at", "pk")[:1]
 
 
-_FIRST_SHOWN_TO_EVERYBODY = KeptQuery(
-    lambda tensor_sha256: _first_of(Adapter.objects.visible_to(None), tensor_sha256), text_of("tensor_sha256")
-)
+_FIRST = KeptForGuests(_first_of, text_of("tensor_sha256"))
