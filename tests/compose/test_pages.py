@@ -447,7 +447,7 @@ def test_who_is_signed_out_and_runs_again_is_led_to_the_sign_in(client: Client, 
     publish_row(earlier)
     answer = client.get(f"/compose?again={earlier.pk}")
     assert answer.status_code == 403
-    assert f'href="/accounts/login/?next=%2Fcompose%3Fagain%3D{earlier.pk}"' in text_of(answer)
+    assert f'href="/accounts/login/?next=/compose%3Fagain%3D{earlier.pk}"' in text_of(answer)
 
 
 # --- Live parts of the form ----------------------------------------------------------------------------------
