@@ -17,8 +17,8 @@ from compose.models import Candidate, Composition
 from compose.naming import HIDDEN, may_be_named
 from registry.models import Adapter, Origin
 from registry.models.publication import published_at
-from registry.rights import KeptForGuests, Person, is_guest, sees_adapter
-from web.kept_queries import KeptQuery, ids_of, number_of, text_of
+from registry.rights import Person, sees_adapter
+from web.kept_queries import KeptForGuests, KeptQuery, ids_of, is_guest, number_of, text_of
 
 MOST_NEAR = 8  # parents or children drawn
 LATEST_SHOWN = 5  # compositions that a module was used in

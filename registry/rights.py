@@ -7,12 +7,11 @@ only reads changes nothing, and one that is limited to a namespace or an adapter
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth.models import AnonymousUser
-from django.db.models import Exists, Model, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 
 from registry.models import (
     Adapter,
@@ -27,13 +26,12 @@ from registry.models import (
     User,
 )
 from web.errors import Forbidden, NotFound
-from web.kept_queries import Given, KeptQuery, text_of
+from web.kept_queries import KeptForGuests, text_of
 
 if TYPE_CHECKING:
     from registry.models.adapters import AdapterQuerySet
 
 Person = User | AnonymousUser | None
-M = TypeVar("M", bound=Model)
 
 WRITERS = [Membership.Role.WRITE, Membership.Role.ADMIN]
 
@@ -146,24 +144,6 @@ def sees_adapter(person: Person, at: str) -> Q:
     With `in` and everything that is visible it would be the same; beside an "or" Postgres goes through that for each row.
     """
     return Q(Exists(Adapter.objects.visible_to(person).filter(pk=OuterRef(at))))
-
-
-class KeptForGuests(Generic[M]):
-    """`build(person=, **values)`, whose SQL depends on rights: kept for guests, who all see the same, else made anew."""
-
-    def __init__(self, build: Callable[..., QuerySet[M, Any]], *given: Given) -> None:
-        self._build = build
-        self._kept = KeptQuery(partial(build, person=None), *given)
-
-    def rows(self, person: Person, **values: Any) -> list[M]:
-        return self._kept.rows(**values) if is_guest(person) else list(self._build(person=person, **values))
-
-    def tuples(self, person: Person, **values: Any) -> list[tuple[Any, ...]]:
-        return self._kept.tuples(**values) if is_guest(person) else list(self._build(person=person, **values))
-
-
-def is_guest(person: Person) -> bool:
-    return person is None or not person.is_authenticated
 
 
 def visible_adapter(person: Person, namespace: str, name: str) -> Adapter:

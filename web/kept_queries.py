@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 from typing import Any, Generic, TypeVar
 
+from django.contrib.auth.base_user import AbstractBaseUser
+from django.contrib.auth.models import AnonymousUser
 from django.db import connection, connections
 from django.db.models import BigIntegerField, CharField, Expression, Model, QuerySet
 from django.db.models.query import ModelIterable
 
 M = TypeVar("M", bound=Model)
+Person = AbstractBaseUser | AnonymousUser | None
 
 
 class Given(Expression):
@@ -83,6 +87,24 @@ class KeptQuery(Generic[M]):
         compiler, sql, params = self._made
         asked = [values[param.name] if isinstance(param, Given) else param for param in params]
         return _Asked(compiler, sql, asked)
+
+
+class KeptForGuests(Generic[M]):
+    """`build(person=, **values)`, whose SQL depends on rights: kept for guests, who all see the same, else made anew."""
+
+    def __init__(self, build: Callable[..., QuerySet[M, Any]], *given: Given) -> None:
+        self._build = build
+        self._kept = KeptQuery(partial(build, person=None), *given)
+
+    def rows(self, person: Person, **values: Any) -> list[M]:
+        return self._kept.rows(**values) if is_guest(person) else list(self._build(person=person, **values))
+
+    def tuples(self, person: Person, **values: Any) -> list[tuple[Any, ...]]:
+        return self._kept.tuples(**values) if is_guest(person) else list(self._build(person=person, **values))
+
+
+def is_guest(person: Person) -> bool:
+    return person is None or not person.is_authenticated
 
 
 class _Asked:

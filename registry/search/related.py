@@ -8,9 +8,9 @@ from typing import Any
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 
 from registry.models import Adapter, BaseModel, Revision, RevisionFile
-from registry.rights import KeptForGuests, Person, sees_adapter
+from registry.rights import Person, sees_adapter
 from registry.search.query import BadParameter
-from web.kept_queries import text_of
+from web.kept_queries import KeptForGuests, text_of
 
 
 def composes_with(adapter: Adapter, *, person: Person) -> QuerySet[Adapter]:
